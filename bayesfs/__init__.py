@@ -1,0 +1,1 @@
+"""bayesfs: Bayesian few-shot recognition of objects in short, real, messy videos."""

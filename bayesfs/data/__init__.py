@@ -1,0 +1,1 @@
+"""Reading, drawing and storing data: trees of videos, stores of embeddings, episodes."""

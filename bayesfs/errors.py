@@ -1,0 +1,27 @@
+"""Errors a person meets: each says what was expected, what came and the likely cause."""
+
+from __future__ import annotations
+
+
+class BayesfsError(ValueError):
+    """Base of every error that bayesfs raises on purpose."""
+
+
+class DataError(BayesfsError):
+    """A file, folder, store or array does not hold what it should; the message names it."""
+
+
+class ShapeError(BayesfsError):
+    """An array has the wrong number of axes, the wrong size along one, or values out of range."""
+
+
+class RecipeError(BayesfsError):
+    """A recipe cannot be loaded or does not define what the command needs."""
+
+
+class InferenceError(BayesfsError):
+    """An engine cannot give a posterior for this model and data."""
+
+
+class NotPositiveDefiniteError(InferenceError):
+    """A covariance has no Cholesky factor even with the largest jitter tried."""

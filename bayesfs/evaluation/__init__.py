@@ -1,0 +1,1 @@
+"""Scores, calibration, diagnostics and the report."""

@@ -1,0 +1,1 @@
+"""Engines: each file one algorithm that turns a model and a support set into a posterior."""

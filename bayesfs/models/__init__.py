@@ -1,0 +1,1 @@
+"""Models: each file one Pyro program with its mathematics."""
