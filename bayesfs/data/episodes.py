@@ -1,0 +1,377 @@
+"""Few-shot episodes drawn from labelled frames: start with `sample_episodes`.
+
+`population_episodes` gives every user one task with all of its videos, which is what learning a
+population needs; `make_episode` builds one task from plain arrays; `stack` joins batches.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayesfs.data.arrays import make_episode, stack
+from bayesfs.data.videos import Bools, Ints, Names, VideoTable, hash_keys, rank_within, spaced
+from bayesfs.errors import DataError
+from bayesfs.types import KINDS, UNLABELLED, Embeddings, EpisodeBatch
+
+__all__ = ["make_episode", "population_episodes", "sample_episodes", "stack"]
+
+UNKNOWN_OBJECT = ""
+"""Object name of a video that nobody has labelled: it is a query without a label."""
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """Which video stands where: one entry per chosen video, `where` its padded indices."""
+
+    video: Ints
+    where: tuple[Ints, ...]
+    """(task, way, shot) for support, (task, slot) for query; task is not compacted yet."""
+    label: Ints
+
+
+def sample_episodes(
+    embeddings: Embeddings,
+    *,
+    support_kinds: Sequence[str] = ("clean",),
+    query_kinds: Sequence[str] = ("clutter",),
+    shots: int | None = 5,
+    frames_per_video: int | None = 8,
+    query_frames: int | None = None,
+    query_videos: int | None = None,
+    episodes_per_user: int = 1,
+    way: int | None = None,
+    users: Sequence[str] | None = None,
+    drop_flags: Sequence[str] = (),
+    seed: int,
+) -> EpisodeBatch:
+    """Draw few-shot tasks: some support videos per object, and other videos as query.
+
+    Support and query videos are disjoint. Where both may come from the same videos, one query
+    video per object is set aside first. Support videos stand in random order, so that
+    `limit_shots` gives nested tasks with the same query. Labels are ranks of the objects' names
+    within the task. What is drawn for a user depends on seed and names only, not on which other
+    users are there. Videos of the object `""` are unlabelled: query only.
+
+    Args:
+        embeddings: labelled frames.
+        support_kinds: kinds (of `KINDS`) from which support videos are drawn.
+        query_kinds: kinds from which query videos are drawn.
+        shots: largest number of support videos per object; None takes all.
+        frames_per_video: frames per support video, evenly spaced over it; None takes all.
+        query_frames: frames per query video, evenly spaced; None takes all.
+        query_videos: largest number of query videos per object; None takes all.
+        episodes_per_user: tasks per user.
+        way: largest number of objects per task, drawn at random; None takes all.
+        users: names of the users; None takes all.
+        drop_flags: coordinates such as "flag_object_not_present_issue"; query frames where one
+            of them is 1 are left out (ORBIT's protocol of December 2022). Support frames stay.
+        seed: the same seed gives the same episodes.
+
+    Returns:
+        EpisodeBatch with one task per user and repetition, users in sorted order.
+
+    Raises:
+        DataError: no object has both support and query, or a kind, user or flag is unknown.
+
+    Example:
+        >>> episodes = sample_episodes(embeddings, shots=5, seed=0)  # doctest: +SKIP
+    """
+    _require_positive(
+        shots=shots,
+        frames_per_video=frames_per_video,
+        query_frames=query_frames,
+        query_videos=query_videos,
+        episodes_per_user=episodes_per_user,
+        way=way,
+    )
+    chosen = _of_users(embeddings, users)
+    table = VideoTable.of(chosen)
+    keep = _kept_frames(chosen, drop_flags)
+    kept = np.add.reduceat(keep.astype(np.int64), table.start)
+    labelled = table.objects[table.object] != UNKNOWN_OBJECT
+    support_able = _of_kinds(table, support_kinds) & labelled
+    query_able = _of_kinds(table, query_kinds) & (kept > 0)
+    supports, queries = [], []
+    for repetition in range(episodes_per_user):
+        s, q = _draw(
+            table, support_able, query_able, shots, query_videos, way, seed, stream=repetition
+        )
+        supports.append(_shift(s, episodes_per_user, repetition))
+        queries.append(_shift(q, episodes_per_user, repetition))
+    _warn_left_out(table, support_able, query_able, support_kinds, query_kinds)
+    support, query = _join(supports), _join(queries)
+    rows = (
+        _frame_rows(table.start, table.count, None, support.video, frames_per_video),
+        _frame_rows(np.cumsum(kept) - kept, kept, np.flatnonzero(keep), query.video, query_frames),
+    )
+    return _assemble(chosen, table, support, query, rows, episodes_per_user)
+
+
+def population_episodes(
+    embeddings: Embeddings,
+    *,
+    kinds: Sequence[str] = KINDS,
+    frames_per_video: int | None = None,
+    users: Sequence[str] | None = None,
+) -> EpisodeBatch:
+    """Every user as one task with all of its videos as support: what a population is learnt from.
+
+    The query is a token: one padded video without a frame.
+
+    Args:
+        embeddings: labelled frames.
+        kinds: kinds of videos to use.
+        frames_per_video: frames per video, evenly spaced; None takes all.
+        users: names of the users; None takes all.
+
+    Returns:
+        EpisodeBatch with one task per user, users and objects in sorted order, videos in the
+        order in which they stand in the Embeddings.
+
+    Raises:
+        DataError: there is no labelled video of these kinds, or a kind or user is unknown.
+    """
+    _require_positive(frames_per_video=frames_per_video)
+    chosen = _of_users(embeddings, users)
+    table = VideoTable.of(chosen)
+    video = np.flatnonzero(
+        _of_kinds(table, kinds) & (table.objects[table.object] != UNKNOWN_OBJECT)
+    )
+    if not len(video):
+        raise DataError(f"expected labelled videos of kinds {tuple(kinds)}, got none")
+    thing, user = table.object[video], table.user[video]
+    present = np.unique(thing)
+    label = rank_within(table.owner[present], present)[np.searchsorted(present, thing)]
+    support = _Slots(video, (user, label, rank_within(thing, video)), label)
+    tokens = np.unique(user)
+    query = _Slots(tokens * 0, (tokens, tokens * 0), tokens * 0 + UNLABELLED)
+    empty = np.zeros(0, np.int64)
+    rows = (
+        _frame_rows(table.start, table.count, None, video, frames_per_video),
+        (empty, empty, empty),
+    )
+    return _assemble(chosen, table, support, query, rows, 1, token_query=True)
+
+
+def _draw(
+    table: VideoTable,
+    support_able: Bools,
+    query_able: Bools,
+    shots: int | None,
+    query_videos: int | None,
+    way: int | None,
+    seed: int,
+    stream: int,
+) -> tuple[_Slots, _Slots]:
+    """Choose the videos of one task per user."""
+    key = hash_keys(table.name, seed=seed, stream=2 * stream)
+    aside = np.zeros(len(table), bool)
+    q = np.flatnonzero(query_able)
+    aside[q] = rank_within(table.object[q], support_able[q], key[q]) == 0
+    able = support_able & ~aside
+    label = _labels(table, able, query_able, way, seed, 2 * stream + 1)
+    s = np.flatnonzero(able & (label[table.object] >= 0))
+    shot = rank_within(table.object[s], key[s])
+    s, shot = s[shot < (shots or len(table))], shot[shot < (shots or len(table))]
+    support = _Slots(s, (table.user[s], label[table.object[s]], shot), label[table.object[s]])
+
+    used = np.zeros(len(table), bool)
+    used[s] = True
+    unknown = (table.objects == UNKNOWN_OBJECT)[table.object]
+    has_task = np.isin(table.user, table.user[s])
+    q = np.flatnonzero(query_able & ~used & has_task & ((label[table.object] >= 0) | unknown))
+    few = rank_within(table.object[q], ~aside[q], key[q]) < (query_videos or len(table))
+    q = q[few | unknown[q]]
+    slot = rank_within(table.user[q], table.object[q], q)
+    return support, _Slots(q, (table.user[q], slot), label[table.object[q]])
+
+
+def _labels(
+    table: VideoTable, able: Bools, query_able: Bools, way: int | None, seed: int, stream: int
+) -> Ints:
+    """(object,) label of each chosen object within its user's task, UNLABELLED of the others."""
+    complete = np.intersect1d(table.object[able], table.object[query_able])
+    names = np.char.add(np.char.add(table.users[table.owner], "/"), table.objects)
+    key = hash_keys(names[complete], seed=seed, stream=stream)
+    chosen = complete[rank_within(table.owner[complete], key) < (way or len(names))]
+    label = np.full(len(table.objects), UNLABELLED, np.int64)
+    label[chosen] = rank_within(table.owner[chosen], chosen)
+    return label
+
+
+def _frame_rows(
+    start: Ints, count: Ints, rows: Ints | None, video: Ints, frames: int | None
+) -> tuple[Ints, Ints, Ints]:
+    """(slot, frame, row) of every chosen frame; `rows` maps positions to rows of the Embeddings."""
+    slot, position = spaced(count[video], frames)
+    at = start[video][slot] + position
+    return slot, rank_within(slot, position), at if rows is None else rows[at]
+
+
+def _assemble(
+    embeddings: Embeddings,
+    table: VideoTable,
+    support: _Slots,
+    query: _Slots,
+    rows: tuple[tuple[Ints, Ints, Ints], tuple[Ints, Ints, Ints]],
+    repetitions: int,
+    token_query: bool = False,
+) -> EpisodeBatch:
+    if not len(support.video):
+        raise DataError(
+            "expected at least one object with a support and a query video, got none; are the "
+            "kinds, the users or the dropped flags the intended ones?"
+        )
+    tasks = np.unique(support.where[0])
+    support, query = _compact(support, tasks), _compact(query, tasks)
+    support_frame = _row_table(support, rows[0])
+    query_frame = _row_table(query, rows[1])
+    quality = embeddings.dataset.get("quality")
+    table_quality = None if quality is None else np.asarray(quality.values)
+    shown = query if not token_query else _Slots(query.video[:0], (), query.label[:0])
+    return EpisodeBatch(
+        support=_gather(embeddings.features, support_frame),
+        support_mask=torch.from_numpy(support_frame >= 0),
+        support_kind=_fill(support, table.kind[support.video], 0),
+        query=_gather(embeddings.features, query_frame),
+        query_mask=torch.from_numpy(query_frame >= 0),
+        query_kind=_fill(query, table.kind[query.video], 0),
+        query_labels=_fill(query, query.label, UNLABELLED),
+        support_quality=None if table_quality is None else _gather(table_quality, support_frame),
+        query_quality=None if table_quality is None else _gather(table_quality, query_frame),
+        support_frame=torch.from_numpy(support_frame),
+        query_frame=torch.from_numpy(query_frame),
+        tasks=_task_names(table, tasks, repetitions),
+        classes=_class_names(table, support, len(tasks)),
+        videos=_video_names(table, shown, len(tasks)),
+    )
+
+
+def _row_table(slots: _Slots, rows: tuple[Ints, Ints, Ints]) -> Ints:
+    slot, frame, row = rows
+    shape = [int(axis.max()) + 1 for axis in slots.where]
+    out = np.full([*shape, int(frame.max(initial=0)) + 1], -1, np.int64)
+    out[(*(axis[slot] for axis in slots.where), frame)] = row
+    return out
+
+
+def _gather(table: Names, rows: Ints) -> Tensor:
+    out = np.zeros((*rows.shape, table.shape[1]), table.dtype)
+    out[rows >= 0] = table[rows[rows >= 0]]
+    return torch.from_numpy(out)
+
+
+def _fill(slots: _Slots, values: Ints, pad: int) -> Tensor:
+    out = np.full([int(axis.max()) + 1 for axis in slots.where], pad, np.int64)
+    out[slots.where] = values
+    return torch.from_numpy(out)
+
+
+def _compact(slots: _Slots, tasks: Ints) -> _Slots:
+    task, *rest = slots.where
+    return _Slots(slots.video, (np.searchsorted(tasks, task), *rest), slots.label)
+
+
+def _shift(slots: _Slots, repetitions: int, repetition: int) -> _Slots:
+    user, *rest = slots.where
+    return _Slots(slots.video, (user * repetitions + repetition, *rest), slots.label)
+
+
+def _join(parts: Sequence[_Slots]) -> _Slots:
+    where = tuple(np.concatenate(axes) for axes in zip(*(p.where for p in parts), strict=True))
+    video = np.concatenate([p.video for p in parts])
+    return _Slots(video, where, np.concatenate([p.label for p in parts]))
+
+
+def _task_names(table: VideoTable, tasks: Ints, repetitions: int) -> tuple[str, ...]:
+    user, repetition = np.divmod(tasks, repetitions)
+    names = table.users[user].tolist()
+    if repetitions == 1:
+        return tuple(names)
+    return tuple(f"{n}-{r + 1}" for n, r in zip(names, repetition.tolist(), strict=True))
+
+
+def _class_names(table: VideoTable, support: _Slots, tasks: int) -> tuple[tuple[str, ...], ...]:
+    names: list[list[str]] = [[] for _ in range(tasks)]
+    first = np.flatnonzero(support.where[2] == 0)
+    order = first[np.lexsort((support.label[first], support.where[0][first]))]
+    things = table.objects[table.object[support.video[order]]].tolist()
+    for task, name in zip(support.where[0][order].tolist(), things, strict=True):
+        names[task].append(name)
+    return tuple(tuple(n) for n in names)
+
+
+def _video_names(table: VideoTable, query: _Slots, tasks: int) -> tuple[tuple[str, ...], ...]:
+    names: list[list[str]] = [[] for _ in range(tasks)]
+    if len(query.video):
+        order = np.lexsort((query.where[1], query.where[0]))
+        videos = table.name[query.video[order]].tolist()
+        for task, name in zip(query.where[0][order].tolist(), videos, strict=True):
+            names[task].append(name)
+    return tuple(tuple(n) for n in names)
+
+
+def _of_users(embeddings: Embeddings, users: Sequence[str] | None) -> Embeddings:
+    if users is None:
+        return embeddings
+    unknown = sorted(set(users) - set(np.unique(embeddings.coord("user")).tolist()))
+    if unknown:
+        raise DataError(f"expected users of these embeddings, got unknown {unknown}")
+    return embeddings.where(user=list(users))
+
+
+def _of_kinds(table: VideoTable, kinds: Sequence[str]) -> Bools:
+    if isinstance(kinds, str) or not set(kinds) <= set(KINDS):
+        raise DataError(f"expected a tuple of kinds out of {KINDS}, got {kinds!r}")
+    return np.isin(table.kind, [KINDS.index(k) for k in kinds])
+
+
+def _kept_frames(embeddings: Embeddings, flags: Sequence[str]) -> Bools:
+    keep = np.ones(len(embeddings), bool)
+    for flag in flags:
+        if flag not in embeddings.dataset.coords:
+            known = sorted(str(c) for c in embeddings.dataset.coords if str(c).startswith("flag_"))
+            raise DataError(f"expected drop_flags out of {known}, got {flag!r}")
+        keep &= embeddings.coord(flag) != 1
+    return keep
+
+
+def _warn_left_out(
+    table: VideoTable,
+    support_able: Bools,
+    query_able: Bools,
+    support_kinds: Sequence[str],
+    query_kinds: Sequence[str],
+) -> None:
+    named = np.flatnonzero(table.objects != UNKNOWN_OBJECT)
+    count = np.bincount(table.object[support_able | query_able], minlength=len(table.objects))
+    complete = np.intersect1d(table.object[support_able], table.object[query_able])
+    complete = complete[count[complete] > 1]
+    out = np.setdiff1d(named, complete)
+    if len(out):
+        warnings.warn(
+            f"{len(out)} objects are left out because they lack a support video "
+            f"({'/'.join(support_kinds)}) or another query video ({'/'.join(query_kinds)}): "
+            f"{table.describe(out)}",
+            stacklevel=3,
+        )
+    ways = np.bincount(table.owner[complete], minlength=len(table.users))
+    if (ways == 1).any():
+        single = table.users[ways == 1].tolist()
+        warnings.warn(
+            f"{len(single)} users have one object only, so that every prediction is certain: "
+            f"{single[:5]}",
+            stacklevel=3,
+        )
+
+
+def _require_positive(**sizes: int | None) -> None:
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise DataError(f"expected {name} >= 1, got {size}")
