@@ -19,6 +19,10 @@ class RecipeError(BayesfsError):
     """A recipe cannot be loaded or does not define what the command needs."""
 
 
+class RunError(BayesfsError):
+    """A run directory is in use, holds something else, has changed, or cannot be written."""
+
+
 class InferenceError(BayesfsError):
     """An engine cannot give a posterior for this model and data."""
 

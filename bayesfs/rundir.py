@@ -1,0 +1,231 @@
+"""A run directory: what a run was given, how far it is, and what it found; safe to interrupt.
+
+Use `RunDirectory` first. Every file is written under a temporary name and then renamed, and
+`run.json` records the checksum of each finished file, so that whatever moment a run is killed at,
+nothing half-written is ever taken for whole. One process at a time writes: the lock is the
+operating system's (`flock`), which a killed process gives back.
+
+Layout:
+    run.json     what went in (recipes' checksums, seed, versions), what is finished, checksums
+    recipes/     the text of the recipes that were run, for people; reading a run never runs them
+    *.npz, *.nc  results: arrays and numbers only; nothing here is ever unpickled
+    report.html  the report
+
+Where thumbnails are wanted, `report.html` holds pictures from the data; nothing else does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bayesfs.errors import RunError
+
+STATE = "run.json"
+LOCK = ".bayesfs-lock"
+PARTIAL = ".bayesfs-partial-"
+FORMAT = 1
+"""Version of the layout; a directory with another one is refused, not guessed at."""
+
+
+@contextlib.contextmanager
+def explained(path: Path, deed: str = "write") -> Iterator[None]:
+    """Turn an operating system's refusal into a message that names the path and the cause.
+
+    Raises:
+        RunError: in place of any OSError inside the block.
+    """
+    causes = {
+        errno.ENOSPC: "the disk is full; free some space and run the same command again",
+        errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+        errno.EROFS: "the file system is read-only; choose another --out",
+        errno.EACCES: "permission denied; is the folder read-only or another user's?",
+        errno.EPERM: "permission denied; is the folder read-only or another user's?",
+        errno.ENOTDIR: "part of the path is a file, not a folder",
+        errno.EEXIST: "a file with that name is in the way",
+        errno.ENAMETOOLONG: "the name is too long for this file system",
+    }
+    try:
+        yield
+    except OSError as e:
+        reason = causes.get(e.errno or 0, str(e))
+        raise RunError(f"cannot {deed} {e.filename or path}: {reason}") from e
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file under a temporary name beside `path`, then rename it to `path`.
+
+    Args:
+        path: final name; an existing file there is replaced in one step.
+        write: gets the temporary path (same suffix) and writes the whole file.
+
+    Raises:
+        RunError: the operating system refuses, such as on a full disk; the temporary is removed.
+    """
+    temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    with explained(path):
+        try:
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run's folder.
+
+    Attributes:
+        path: the folder; made when the run begins.
+
+    Example:
+        >>> run = RunDirectory(Path("runs/demo"))
+        >>> with run.begin({"seed": 0}, recipes={}):
+        ...     run.keep("note.txt", lambda path: path.write_text("done"))
+    """
+
+    path: Path
+
+    @contextlib.contextmanager
+    def begin(self, inputs: Mapping[str, Any], recipes: Mapping[str, str]) -> Iterator[None]:
+        """Hold the directory for one run with these inputs, new or interrupted.
+
+        Args:
+            inputs: what decides the result (JSON values): seed, settings, checksums, versions.
+            recipes: file name -> text, kept under recipes/.
+
+        Raises:
+            RunError: another process is writing here, the folder holds a run with other inputs
+                or files that are not a run's, or it cannot be written.
+        """
+        with explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / LOCK)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise RunError(
+                    f"{self.path}: another bayesfs run is writing here; wait for it or choose "
+                    "another --out"
+                ) from None
+        try:
+            self._open(dict(inputs), recipes)
+            yield
+        finally:
+            lock.release()
+
+    def _open(self, inputs: dict[str, Any], recipes: Mapping[str, str]) -> None:
+        """Check that what is here is this run, or start it."""
+        self._sweep()
+        if not (self.path / STATE).exists():
+            others = sorted(p.name for p in self.path.iterdir() if p.name not in (LOCK, "recipes"))
+            if others:
+                raise RunError(
+                    f"{self.path}: expected a new folder or a run's, but it holds {others[0]!r} "
+                    f"and no {STATE}; choose another --out"
+                )
+            for name, text in recipes.items():
+                self._write_text(self.path / "recipes" / name, text)
+            self._save({"format": FORMAT, "status": "running", "inputs": inputs, "files": {}})
+            return
+        held = self.state()["inputs"]
+        differing = sorted(k for k in {*held, *inputs} if held.get(k) != inputs.get(k))
+        if differing:
+            raise RunError(
+                f"{self.path}: holds a run with another {', '.join(differing)}; "
+                "choose another --out, or delete the folder to start anew"
+            )
+
+    def _sweep(self) -> None:
+        """Remove what a killed run left under temporary names; the lock is held."""
+        with explained(self.path, "clean"):
+            for left in self.path.rglob(f"{PARTIAL}*"):
+                left.unlink()
+
+    def state(self) -> dict[str, Any]:
+        """What run.json says.
+
+        Raises:
+            RunError: there is no run here, or run.json is not one of this format.
+        """
+        path = self.path / STATE
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.path}: holds no {STATE}; expected the --out folder of `bayesfs run`"
+            ) from None
+        except (OSError, ValueError, RecursionError) as e:
+            raise RunError(f"{path}: cannot be read ({e}); is it a run's, and whole?") from e
+        found = state.get("format") if isinstance(state, dict) else None
+        kinds = {"status": str, "inputs": dict, "files": dict}
+        if found != FORMAT or any(not isinstance(state.get(k), t) for k, t in kinds.items()):
+            raise RunError(f"{path}: expected run format {FORMAT}, got {found!r}")
+        return dict(state)
+
+    def keep(self, name: str, write: Callable[[Path], object]) -> Path:
+        """Write one finished file and record its checksum.
+
+        Args:
+            name: its name in the directory.
+            write: gets the path to write to.
+        """
+        path = self.path / name
+        write_atomically(path, write)
+        state = self.state()
+        state["files"][name] = checksum(path)
+        self._save(state)
+        return path
+
+    def kept(self, name: str) -> Path | None:
+        """A finished file, checked against its checksum; None where it is not finished.
+
+        Raises:
+            RunError: the file was finished but has changed or gone since.
+        """
+        recorded = self.state()["files"].get(name)
+        if recorded is None:
+            return None
+        path = self.path / name
+        with explained(path, "read"):
+            found = checksum(path) if path.is_file() else None
+        if found != recorded:
+            raise RunError(
+                f"{path}: {'is missing' if found is None else 'has changed'} since the run wrote "
+                "it; delete the folder and run again"
+            )
+        return path
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the run as done, with facts about it (JSON values)."""
+        self._save({**self.state(), "status": "done", **facts})
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run is finished."""
+        return (self.path / STATE).exists() and self.state()["status"] == "done"
+
+    def _save(self, state: Mapping[str, Any]) -> None:
+        self._write_text(self.path / STATE, json.dumps(state, indent=2, ensure_ascii=False) + "\n")
+
+    def _write_text(self, path: Path, text: str) -> None:
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,0 +1,163 @@
+"""Recipes: loading, mistakes that are told by line, overriding one number, the shipped ones."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from bayesfs.errors import RecipeError
+from bayesfs.overrides import override
+from bayesfs.recipes import copy_recipes, load_recipe, recipe_folder
+
+ENGINE = """
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Toy:
+    steps: int = 10
+    rate: float | None = None
+
+    def infer(self, model, episodes, *, seed, given=None):
+        return None
+
+engine = Toy(steps=20)
+"""
+
+
+def write(folder: Path, text: str, name: str = "numbers.py") -> Path:
+    path = folder / name
+    path.write_text(dedent(text), encoding="utf-8")
+    return path
+
+
+def test_a_recipe_gives_what_it_defines_and_the_text_that_ran(tmp_path: Path) -> None:
+    path = write(tmp_path, ENGINE)
+    recipe = load_recipe(path, "engine", optional=("population_engine",))
+    assert set(recipe.values) == {"engine"}
+    assert recipe.values["engine"].steps == 20
+    assert recipe.source == path.read_text(encoding="utf-8")
+
+
+def test_a_recipe_shadows_no_module_and_leaves_no_bytecode(tmp_path: Path) -> None:
+    import numbers
+
+    load_recipe(write(tmp_path, ENGINE), "engine")
+    assert sys.modules["numbers"] is numbers
+    assert [p.name for p in tmp_path.iterdir()] == ["numbers.py"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("engine = (\n", "line 1"),
+        ("x = 1\nengine = undefined(3)\n", "line 2.*'undefined' is not defined"),
+        ("motor = 3\n", r"expected it to define 'engine'.*add a line such as `engine = Exact\(\)`"),
+        ("engin = 3\n", "it defines 'engin', was that meant"),
+        ("x = 1\n\nengine = 3\n", "line 3: 'engine' is a int, which lacks infer"),
+        ("class E:\n    infer = None\nengine = E\n", r"line 3.*is the class E.*write E\(\.\.\.\)"),
+        ("from bayesfs.errors import DataErorr\n", "did you mean 'DataError'"),
+        (
+            "import bayesfs.nothing\n",
+            "line 1: ModuleNotFoundError: No module named 'bayesfs.nothing'",
+        ),
+        (ENGINE.replace("steps=20", "step=20"), "line 13.*did you mean 'steps'"),
+        ("raise SystemExit(3)\n", "line 1.*SystemExit"),
+        ("raise KeyError\n", "line 1.*KeyError"),
+    ],
+)
+def test_a_mistake_is_told_with_file_line_and_fix(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(RecipeError, match=f"{path}.*{message}"):
+        load_recipe(path, "engine")
+
+
+def test_a_missing_recipe_names_its_neighbours(tmp_path: Path) -> None:
+    write(tmp_path, ENGINE, "svi.py")
+    with pytest.raises(RecipeError, match=r"svj.py: expected a recipe.*holds svi.py.*bayesfs init"):
+        load_recipe(tmp_path / "svj.py", "engine")
+    with pytest.raises(RecipeError, match="expected a recipe"):
+        load_recipe(tmp_path, "engine")
+
+
+def test_a_recipe_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="UTF-8"):
+        load_recipe(path, "engine")
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class Outer:
+    steps: int = 10
+    scale: float = 1.0
+    name: str = "a"
+    shots: tuple[int, ...] = (1, 5)
+    cap: int | None = None
+    rich: bool = False
+    inner: Inner = Inner()
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"expected steps >= 1, got {self.steps}")
+
+
+@pytest.mark.parametrize(
+    ("setting", "field", "value"),
+    [
+        ("engine.steps=500", "steps", 500),
+        ("engine.scale=2", "scale", 2.0),
+        ("engine.scale=1e-3", "scale", 1e-3),
+        ("engine.name=b", "name", "b"),
+        ("engine.name=12", "name", "12"),
+        ("engine.shots=(1, 2)", "shots", (1, 2)),
+        ("engine.shots=[3]", "shots", (3,)),
+        ("engine.cap=4", "cap", 4),
+        ("engine.cap=None", "cap", None),
+        ("engine.rich=True", "rich", True),
+        ("engine.inner.rate=0.5", "inner", Inner(0.5)),
+    ],
+)
+def test_one_number_is_overridden(setting: str, field: str, value: object) -> None:
+    before = Outer()
+    after = override({"engine": before}, [setting])["engine"]
+    assert getattr(after, field) == value
+    assert type(getattr(after, field)) is type(value)
+    assert before == Outer()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("engine.steps", "expected NAME.FIELD=VALUE"),
+        ("steps=3", "expected NAME.FIELD=VALUE"),
+        ("engin.steps=3", "did you mean 'engine'"),
+        ("engine.step=3", "Outer: there is no 'step'; did you mean 'steps'"),
+        ("engine.steps=ten", "expected a value of type int, got 'ten'"),
+        ("engine.steps=1.5", "expected a value of type int"),
+        ("engine.steps=True", "expected a value of type int"),
+        ("engine.steps=0", "expected steps >= 1, got 0"),
+        ("engine.steps.x=0", "int: there is no 'x'"),
+        ("engine.shots=('a',)", "expected a value of type tuple"),
+    ],
+)
+def test_a_wrong_override_is_told(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        override({"engine": Outer()}, [setting])
+
+
+def test_copied_recipes_are_the_shipped_ones_and_overwrite_nothing(tmp_path: Path) -> None:
+    copies = copy_recipes(tmp_path)
+    assert copies
+    for copy in copies:
+        shipped = recipe_folder() / copy.relative_to(tmp_path)
+        assert copy.read_text(encoding="utf-8") == shipped.read_text(encoding="utf-8")
+    with pytest.raises(RecipeError, match="exists already"):
+        copy_recipes(tmp_path)
