@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bayesfs.data.arrays import make_episode, stack
-from bayesfs.data.videos import Bools, Ints, Names, VideoTable, hash_keys, rank_within, spaced
+from bayesfs.data.slots import Slots, assemble, frame_rows
+from bayesfs.data.videos import Bools, Ints, VideoTable, hash_keys, rank_within
 from bayesfs.errors import DataError
 from bayesfs.types import KINDS, UNLABELLED, Embeddings, EpisodeBatch
 
@@ -23,16 +21,6 @@ __all__ = ["make_episode", "population_episodes", "sample_episodes", "stack"]
 
 UNKNOWN_OBJECT = ""
 """Object name of a video that nobody has labelled: it is a query without a label."""
-
-
-@dataclass(frozen=True)
-class _Slots:
-    """Which video stands where: one entry per chosen video, `where` its padded indices."""
-
-    video: Ints
-    where: tuple[Ints, ...]
-    """(task, way, shot) for support, (task, slot) for query; task is not compacted yet."""
-    label: Ints
 
 
 def sample_episodes(
@@ -90,27 +78,26 @@ def sample_episodes(
         episodes_per_user=episodes_per_user,
         way=way,
     )
-    chosen = _of_users(embeddings, users)
-    table = VideoTable.of(chosen)
-    keep = _kept_frames(chosen, drop_flags)
+    table = VideoTable.of(embeddings)
+    keep = _kept_frames(embeddings, drop_flags)
     kept = np.add.reduceat(keep.astype(np.int64), table.start)
+    wanted = _of_users(table, users)
     labelled = table.objects[table.object] != UNKNOWN_OBJECT
-    support_able = _of_kinds(table, support_kinds) & labelled
-    query_able = _of_kinds(table, query_kinds) & (kept > 0)
+    support_able = _of_kinds(table, support_kinds) & labelled & wanted
+    query_able = _of_kinds(table, query_kinds) & (kept > 0) & wanted
     supports, queries = [], []
     for repetition in range(episodes_per_user):
         s, q = _draw(
             table, support_able, query_able, shots, query_videos, way, seed, stream=repetition
         )
-        supports.append(_shift(s, episodes_per_user, repetition))
-        queries.append(_shift(q, episodes_per_user, repetition))
-    _warn_left_out(table, support_able, query_able, support_kinds, query_kinds)
-    support, query = _join(supports), _join(queries)
-    rows = (
-        _frame_rows(table.start, table.count, None, support.video, frames_per_video),
-        _frame_rows(np.cumsum(kept) - kept, kept, np.flatnonzero(keep), query.video, query_frames),
-    )
-    return _assemble(chosen, table, support, query, rows, episodes_per_user)
+        supports.append(s.of_repetition(repetition, episodes_per_user))
+        queries.append(q.of_repetition(repetition, episodes_per_user))
+    _warn_left_out(table, wanted, support_able, query_able, support_kinds, query_kinds)
+    support, query = Slots.join(supports), Slots.join(queries)
+    s_rows = frame_rows(table.start, table.count, None, support.video, frames_per_video)
+    kept_rows = np.flatnonzero(keep)
+    q_rows = frame_rows(np.cumsum(kept) - kept, kept, kept_rows, query.video, query_frames)
+    return assemble(embeddings, table, support, query, s_rows, q_rows, episodes_per_user)
 
 
 def population_episodes(
@@ -138,25 +125,22 @@ def population_episodes(
         DataError: there is no labelled video of these kinds, or a kind or user is unknown.
     """
     _require_positive(frames_per_video=frames_per_video)
-    chosen = _of_users(embeddings, users)
-    table = VideoTable.of(chosen)
-    video = np.flatnonzero(
-        _of_kinds(table, kinds) & (table.objects[table.object] != UNKNOWN_OBJECT)
-    )
+    table = VideoTable.of(embeddings)
+    labelled = table.objects[table.object] != UNKNOWN_OBJECT
+    video = np.flatnonzero(_of_kinds(table, kinds) & labelled & _of_users(table, users))
     if not len(video):
         raise DataError(f"expected labelled videos of kinds {tuple(kinds)}, got none")
     thing, user = table.object[video], table.user[video]
     present = np.unique(thing)
     label = rank_within(table.owner[present], present)[np.searchsorted(present, thing)]
-    support = _Slots(video, (user, label, rank_within(thing, video)), label)
+    support = Slots(video, (user, label, rank_within(thing, video)), label)
     tokens = np.unique(user)
-    query = _Slots(tokens * 0, (tokens, tokens * 0), tokens * 0 + UNLABELLED)
+    query = Slots(tokens * 0, (tokens, tokens * 0), tokens * 0 + UNLABELLED)
     empty = np.zeros(0, np.int64)
-    rows = (
-        _frame_rows(table.start, table.count, None, video, frames_per_video),
-        (empty, empty, empty),
+    rows = frame_rows(table.start, table.count, None, video, frames_per_video)
+    return assemble(
+        embeddings, table, support, query, rows, (empty, empty, empty), token_query=True
     )
-    return _assemble(chosen, table, support, query, rows, 1, token_query=True)
 
 
 def _draw(
@@ -168,7 +152,7 @@ def _draw(
     way: int | None,
     seed: int,
     stream: int,
-) -> tuple[_Slots, _Slots]:
+) -> tuple[Slots, Slots]:
     """Choose the videos of one task per user."""
     key = hash_keys(table.name, seed=seed, stream=2 * stream)
     aside = np.zeros(len(table), bool)
@@ -179,7 +163,7 @@ def _draw(
     s = np.flatnonzero(able & (label[table.object] >= 0))
     shot = rank_within(table.object[s], key[s])
     s, shot = s[shot < (shots or len(table))], shot[shot < (shots or len(table))]
-    support = _Slots(s, (table.user[s], label[table.object[s]], shot), label[table.object[s]])
+    support = Slots(s, (table.user[s], label[table.object[s]], shot), label[table.object[s]])
 
     used = np.zeros(len(table), bool)
     used[s] = True
@@ -189,7 +173,7 @@ def _draw(
     few = rank_within(table.object[q], ~aside[q], key[q]) < (query_videos or len(table))
     q = q[few | unknown[q]]
     slot = rank_within(table.user[q], table.object[q], q)
-    return support, _Slots(q, (table.user[q], slot), label[table.object[q]])
+    return support, Slots(q, (table.user[q], slot), label[table.object[q]])
 
 
 def _labels(
@@ -205,125 +189,13 @@ def _labels(
     return label
 
 
-def _frame_rows(
-    start: Ints, count: Ints, rows: Ints | None, video: Ints, frames: int | None
-) -> tuple[Ints, Ints, Ints]:
-    """(slot, frame, row) of every chosen frame; `rows` maps positions to rows of the Embeddings."""
-    slot, position = spaced(count[video], frames)
-    at = start[video][slot] + position
-    return slot, rank_within(slot, position), at if rows is None else rows[at]
-
-
-def _assemble(
-    embeddings: Embeddings,
-    table: VideoTable,
-    support: _Slots,
-    query: _Slots,
-    rows: tuple[tuple[Ints, Ints, Ints], tuple[Ints, Ints, Ints]],
-    repetitions: int,
-    token_query: bool = False,
-) -> EpisodeBatch:
-    if not len(support.video):
-        raise DataError(
-            "expected at least one object with a support and a query video, got none; are the "
-            "kinds, the users or the dropped flags the intended ones?"
-        )
-    tasks = np.unique(support.where[0])
-    support, query = _compact(support, tasks), _compact(query, tasks)
-    support_frame = _row_table(support, rows[0])
-    query_frame = _row_table(query, rows[1])
-    quality = embeddings.dataset.get("quality")
-    table_quality = None if quality is None else np.asarray(quality.values)
-    shown = query if not token_query else _Slots(query.video[:0], (), query.label[:0])
-    return EpisodeBatch(
-        support=_gather(embeddings.features, support_frame),
-        support_mask=torch.from_numpy(support_frame >= 0),
-        support_kind=_fill(support, table.kind[support.video], 0),
-        query=_gather(embeddings.features, query_frame),
-        query_mask=torch.from_numpy(query_frame >= 0),
-        query_kind=_fill(query, table.kind[query.video], 0),
-        query_labels=_fill(query, query.label, UNLABELLED),
-        support_quality=None if table_quality is None else _gather(table_quality, support_frame),
-        query_quality=None if table_quality is None else _gather(table_quality, query_frame),
-        support_frame=torch.from_numpy(support_frame),
-        query_frame=torch.from_numpy(query_frame),
-        tasks=_task_names(table, tasks, repetitions),
-        classes=_class_names(table, support, len(tasks)),
-        videos=_video_names(table, shown, len(tasks)),
-    )
-
-
-def _row_table(slots: _Slots, rows: tuple[Ints, Ints, Ints]) -> Ints:
-    slot, frame, row = rows
-    shape = [int(axis.max()) + 1 for axis in slots.where]
-    out = np.full([*shape, int(frame.max(initial=0)) + 1], -1, np.int64)
-    out[(*(axis[slot] for axis in slots.where), frame)] = row
-    return out
-
-
-def _gather(table: Names, rows: Ints) -> Tensor:
-    out = np.zeros((*rows.shape, table.shape[1]), table.dtype)
-    out[rows >= 0] = table[rows[rows >= 0]]
-    return torch.from_numpy(out)
-
-
-def _fill(slots: _Slots, values: Ints, pad: int) -> Tensor:
-    out = np.full([int(axis.max()) + 1 for axis in slots.where], pad, np.int64)
-    out[slots.where] = values
-    return torch.from_numpy(out)
-
-
-def _compact(slots: _Slots, tasks: Ints) -> _Slots:
-    task, *rest = slots.where
-    return _Slots(slots.video, (np.searchsorted(tasks, task), *rest), slots.label)
-
-
-def _shift(slots: _Slots, repetitions: int, repetition: int) -> _Slots:
-    user, *rest = slots.where
-    return _Slots(slots.video, (user * repetitions + repetition, *rest), slots.label)
-
-
-def _join(parts: Sequence[_Slots]) -> _Slots:
-    where = tuple(np.concatenate(axes) for axes in zip(*(p.where for p in parts), strict=True))
-    video = np.concatenate([p.video for p in parts])
-    return _Slots(video, where, np.concatenate([p.label for p in parts]))
-
-
-def _task_names(table: VideoTable, tasks: Ints, repetitions: int) -> tuple[str, ...]:
-    user, repetition = np.divmod(tasks, repetitions)
-    names = table.users[user].tolist()
-    if repetitions == 1:
-        return tuple(names)
-    return tuple(f"{n}-{r + 1}" for n, r in zip(names, repetition.tolist(), strict=True))
-
-
-def _class_names(table: VideoTable, support: _Slots, tasks: int) -> tuple[tuple[str, ...], ...]:
-    names: list[list[str]] = [[] for _ in range(tasks)]
-    first = np.flatnonzero(support.where[2] == 0)
-    order = first[np.lexsort((support.label[first], support.where[0][first]))]
-    things = table.objects[table.object[support.video[order]]].tolist()
-    for task, name in zip(support.where[0][order].tolist(), things, strict=True):
-        names[task].append(name)
-    return tuple(tuple(n) for n in names)
-
-
-def _video_names(table: VideoTable, query: _Slots, tasks: int) -> tuple[tuple[str, ...], ...]:
-    names: list[list[str]] = [[] for _ in range(tasks)]
-    if len(query.video):
-        order = np.lexsort((query.where[1], query.where[0]))
-        videos = table.name[query.video[order]].tolist()
-        for task, name in zip(query.where[0][order].tolist(), videos, strict=True):
-            names[task].append(name)
-    return tuple(tuple(n) for n in names)
-
-
-def _of_users(embeddings: Embeddings, users: Sequence[str] | None) -> Embeddings:
+def _of_users(table: VideoTable, users: Sequence[str] | None) -> Bools:
     if users is None:
-        return embeddings
-    unknown = sorted(set(users) - set(np.unique(embeddings.coord("user")).tolist()))
-    if unknown:
-        raise DataError(f"expected users of these embeddings, got unknown {unknown}")
-    return embeddings.where(user=list(users))
+        return np.ones(len(table), bool)
+    unknown = sorted(set(users) - set(table.users.tolist()))
+    if unknown or isinstance(users, str):
+        raise DataError(f"expected a list of these embeddings' users, got {unknown or users!r}")
+    return np.isin(table.users, list(users))[table.user]
 
 
 def _of_kinds(table: VideoTable, kinds: Sequence[str]) -> Bools:
@@ -344,12 +216,13 @@ def _kept_frames(embeddings: Embeddings, flags: Sequence[str]) -> Bools:
 
 def _warn_left_out(
     table: VideoTable,
+    wanted: Bools,
     support_able: Bools,
     query_able: Bools,
     support_kinds: Sequence[str],
     query_kinds: Sequence[str],
 ) -> None:
-    named = np.flatnonzero(table.objects != UNKNOWN_OBJECT)
+    named = np.unique(table.object[wanted & (table.objects != UNKNOWN_OBJECT)[table.object]])
     count = np.bincount(table.object[support_able | query_able], minlength=len(table.objects))
     complete = np.intersect1d(table.object[support_able], table.object[query_able])
     complete = complete[count[complete] > 1]
