@@ -1,0 +1,420 @@
+"""Any Pyro model as an unconstrained log density, batched over tasks and particles.
+
+Start with `potential(model, episodes, given)`. SVI, SVGD, Laplace and block samplers all work on
+its flat vector z and never look inside the model; there is no second copy of a model.
+
+Conventions for the Pyro program of a model:
+    - plates are called "task" (dim -4), "way" (-3), "shot" (-2) and "frame" (-1); a site at task
+      level thus has batch shape (T, 1, 1, 1), then its event shape. Population sites stand
+      outside the "task" plate.
+    - `model.dims[site]` names the plates that the site stands in, outermost first, then its event
+      axes. Draws have exactly these axes: `named_value` drops the singleton plate axes.
+    - padding of the support is taken out with `poutine.mask` or `.mask()`. A mask acts on observed
+      sites only; padded entries of latent sites follow their prior, so that the density stays
+      proper and padding changes nothing else.
+    - the program needs to broadcast over tasks only; particles are added by `torch.func.vmap`.
+      So no branch may depend on the value of a latent site, and there are no discrete latents.
+
+The density of one task sums its sites over all axes but "task":
+
+    log p(z_t) = sum_sites sum_{way, shot, frame} log p(site) + log |d site / d z|.
+
+If the model has population sites and no `given`, there is one joint density over all tasks (a
+batch of one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal, cast
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import MaskedDistribution
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+from torch.distributions import ComposeTransform, IndependentTransform, Transform, biject_to
+from torch.func import grad_and_value, vmap
+
+from bayesfs.contracts import Model
+from bayesfs.errors import InferenceError, ShapeError
+from bayesfs.inference.capture import capture
+from bayesfs.types import EpisodeBatch, Posterior, PosteriorKind
+
+Level = Literal["population", "task", "way", "shot", "frame"]
+PLATES: tuple[Level, ...] = ("task", "way", "shot", "frame")
+
+ValueAndGradient = tuple[Tensor, Tensor]
+TraceSite = Mapping[str, Any]
+"""One node of a Pyro trace."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where a site lies in the flat vector z, for block kernels and block samplers.
+
+    Attributes:
+        site: name.
+        start: first index in z.
+        stop: one past the last index.
+        level: innermost plate that the site stands in, or "population".
+        shape: unconstrained axes of the site in z; with "task" first only in a joint density.
+    """
+
+    site: str
+    start: int
+    stop: int
+    level: Level
+    shape: tuple[int, ...]
+
+    @property
+    def slice(self) -> slice:
+        """Index into the last axis of z."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class _Site:
+    """A latent site: its block, and how z becomes its value in the program."""
+
+    block: Block
+    transform: Transform
+    flat_shape: tuple[int, ...]  # unconstrained, singleton plate axes kept
+    plate_shape: tuple[int, ...]  # constrained, singleton plate axes kept
+    shape: tuple[int, ...]  # constrained, singleton plate axes dropped: the axes of model.dims
+
+    def inverse(self, draws: Tensor) -> Tensor:
+        """Draws (particle, *shape) -> unconstrained (particle, *flat_shape)."""
+        if draws.shape[1:] != self.shape:
+            raise ShapeError(
+                f"expected draws of {self.block.site!r} of shape (draw, *{self.shape}), got "
+                f"{tuple(draws.shape)}; do they come from another model or other episodes?"
+            )
+        return cast(Tensor, self.transform.inv(draws.reshape(-1, *self.plate_shape)))
+
+
+class Potential:
+    """Log density over the unconstrained latents of a batch of tasks; see `potential`.
+
+    Attributes:
+        tasks: rows of z: the number of tasks, or 1 for a joint density.
+        size: length of z.
+        blocks: site -> Block, in the order of z.
+        joint: True where population sites are among the latents.
+        population: values that the population sites are conditioned on; {} if joint.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        episodes: EpisodeBatch,
+        sites: tuple[_Site, ...],
+        population: Mapping[str, Tensor],
+        joint: bool,
+    ) -> None:
+        self.model = model
+        self.episodes = episodes
+        self.joint = joint
+        self.tasks = 1 if joint else len(episodes)
+        self.size = sites[-1].block.stop
+        self.blocks: Mapping[str, Block] = {s.block.site: s.block for s in sites}
+        self.population = population
+        self._sites = sites
+        self._recorded: dict[tuple[Any, ...], Callable[[Tensor], ValueAndGradient]] = {}
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """(task, particle, size) -> (task, particle) log density in nats; differentiable."""
+        self._check(z)
+        with _plain_pyro():
+            return vmap(self._density, in_dims=1, out_dims=1)(self._split(z))
+
+    def value_and_gradient(self, z: Tensor) -> ValueAndGradient:
+        """Log density (task, particle) and its gradient (task, particle, size), both detached.
+
+        The first call at a shape records value and backward pass; later calls replay them.
+        """
+        self._check(z)
+        key = (tuple(z.shape), z.dtype, z.device)
+        z = z.detach()
+        if key not in self._recorded:
+            with _plain_pyro():
+                self._recorded[key] = capture(self._value_and_gradient, z)
+        with _plain_pyro():
+            return self._recorded[key](z)
+
+    def constrain(self, z: Tensor) -> dict[str, Tensor]:
+        """(task, particle, size) -> {site: (particle, *model.dims[site])}."""
+        self._check(z)
+        rows = z.transpose(0, 1)
+        draws = {}
+        for site in self._sites:
+            flat = rows[..., site.block.slice].reshape(z.shape[1], *site.flat_shape)
+            draws[site.block.site] = site.transform(flat).reshape(z.shape[1], *site.shape)
+        return draws
+
+    def unconstrain(self, draws: Mapping[str, Tensor]) -> Tensor:
+        """{site: (particle, *model.dims[site])} -> (task, particle, size)."""
+        missing = sorted(set(self.blocks) - set(draws))
+        if missing:
+            raise InferenceError(f"expected draws of {sorted(self.blocks)}, missing {missing}")
+        parts = []
+        for site in self._sites:
+            flat = site.inverse(draws[site.block.site])
+            parts.append(flat.reshape(len(flat), self.tasks, -1))
+        return torch.cat(parts, -1).transpose(0, 1)
+
+    def prior(self, particles: int, *, seed: int) -> Tensor:
+        """(task, particle, size): draws from the prior (given the population)."""
+        with _seeded(seed):
+            traces = [_trace(self.model, self.episodes, self.population) for _ in range(particles)]
+        names = {s.block.site: s.shape for s in self._sites}
+        draws = {
+            name: torch.stack([t.nodes[name]["value"].reshape(shape) for t in traces])
+            for name, shape in names.items()
+        }
+        return self.unconstrain(draws)
+
+    def posterior(
+        self,
+        z: Tensor,  # (task, particle, size)
+        *,
+        kind: PosteriorKind,
+        seed: int,
+        chains: int = 1,
+        sample_stats: Mapping[str, Tensor] | None = None,
+    ) -> Posterior:
+        """Posterior whose draws are the particles of z; `chains` if they are chain-major chains."""
+        return Posterior(
+            kind=kind,
+            draws=self.constrain(z.detach()),
+            dims={name: tuple(self.model.dims[name]) for name in self.blocks},
+            chains=chains,
+            sample_stats=sample_stats or {},
+            coords={"task": self.episodes.tasks} if self.episodes.tasks else {},
+            seed=seed,
+        )
+
+    def _check(self, z: Tensor) -> None:
+        if z.ndim != 3 or z.shape[0] != self.tasks or z.shape[2] != self.size:
+            raise ShapeError(
+                f"expected z of shape (task={self.tasks}, particle, size={self.size}), "
+                f"got {tuple(z.shape)}"
+            )
+
+    def _split(self, z: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(z, [b.stop - b.start for b in self.blocks.values()], dim=-1)
+
+    def _value_and_gradient(self, z: Tensor) -> ValueAndGradient:
+        def summed(parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+            value = vmap(self._density, in_dims=1, out_dims=1)(parts)
+            return value.sum(), value
+
+        gradient, (_, value) = grad_and_value(summed, has_aux=True)(self._split(z))
+        return value, torch.cat(gradient, -1)
+
+    def _density(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """One particle: parts of z, each (task, size of the site) -> (task,)."""
+        values = dict(self.population)
+        terms = []
+        for site, part in zip(self._sites, parts, strict=True):
+            flat = part.reshape(site.flat_shape)
+            values[site.block.site] = value = site.transform(flat)
+            if not _is_identity(site.transform):
+                terms.append(_log_jacobian(site.transform, flat, value))
+        terms += self._site_terms(_trace(self.model, self.episodes, values))
+        return cast(Tensor, sum(term.reshape(self.tasks, -1).sum(-1) for term in terms))
+
+    def _site_terms(self, trace: poutine.Trace) -> Iterator[Tensor]:
+        for name, site in _sample_sites(trace):
+            if name in self.population:
+                continue
+            fn, mask = site["fn"], site["mask"]
+            if name in self.blocks:  # padded latents follow their prior
+                fn, mask = _unmasked(fn), None
+            log_prob = scale_and_mask(fn.log_prob(site["value"]), site["scale"], mask)
+            if not self.joint and _plate_dim(site, "task") is None:
+                raise InferenceError(
+                    f"site {name!r} stands outside the 'task' plate, so tasks are not independent "
+                    "given the population; is a population site missing from `given`?"
+                )
+            yield log_prob
+
+
+def potential(
+    model: Model,
+    episodes: EpisodeBatch,
+    given: Posterior | None = None,
+    *,
+    draw: int | None = None,
+) -> Potential:
+    """Trace a model once and make its unconstrained log density.
+
+    Args:
+        model: Pyro program that follows the conventions of this module.
+        episodes: T tasks; only their support is used.
+        given: posterior whose population sites are conditioned on. Without it, a model that has
+            population sites gives one joint density over all tasks (`tasks` == 1).
+        draw: condition on this draw of the population; None takes the posterior mean, averaged in
+            the unconstrained space (so that scales stay positive and simplexes normalised).
+
+    Returns:
+        Potential over z: (task, particle, size).
+
+    Raises:
+        InferenceError: the trace and `model.dims` disagree, a latent is discrete, or `given` lacks
+            a population site of the model.
+        ShapeError: `given` was inferred with other sizes.
+
+    Example:
+        >>> density = potential(model, episodes, given=population)
+        >>> z = density.prior(20, seed=0)
+        >>> value, gradient = density.value_and_gradient(z)
+    """
+    with _seeded(0):
+        trace = _trace(model, episodes, {})
+    _check_dims(model, trace)
+    names = [n for n, s in _sample_sites(trace) if not s["is_observed"]]
+    shared = [n for n in names if _plate_dim(trace.nodes[n], "task") is None]
+    population = _population(trace, shared, given, draw) if given is not None else {}
+    joint = bool(shared) and given is None
+    latents = [n for n in names if joint or n not in shared]
+    if not latents:
+        raise InferenceError(f"the model has no latent site to infer; its sites are {names}")
+    return Potential(model, episodes, tuple(_sites(trace, latents, joint)), population, joint)
+
+
+def named_value(value: Tensor, site: TraceSite) -> Tensor:
+    """Value of a site with exactly the axes of `model.dims`: singleton plate axes dropped.
+
+    Args:
+        value: (..., *batch, *event) value; batch holds one axis per plate dim, 1 where the site
+            does not stand in that plate. Leading axes (draws) are kept.
+        site: the node of the Pyro trace.
+
+    Returns:
+        (..., *plates of the site, *event).
+    """
+    lead = value.shape[: value.ndim - site["value"].ndim]
+    return value.reshape(*lead, *_named_shape(site))
+
+
+def _named_shape(site: TraceSite) -> tuple[int, ...]:
+    event = site["fn"].event_dim
+    shape = site["value"].shape
+    batch = shape[: len(shape) - event]
+    plates = {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+    kept = [size for i, size in enumerate(batch) if i - len(batch) in plates]
+    return (*kept, *shape[len(shape) - event :])
+
+
+def _sites(trace: poutine.Trace, names: list[str], joint: bool) -> Iterator[_Site]:
+    start = 0
+    for name in names:
+        node = trace.nodes[name]
+        transform = biject_to(node["fn"].support)
+        flat = tuple(transform.inv(node["value"]).shape)
+        size = prod(flat) if joint else prod(flat[1:])
+        block = Block(name, start, start + size, _level(node), _flat_axes(node, flat, joint))
+        yield _Site(block, transform, flat, tuple(node["value"].shape), _named_shape(node))
+        start += size
+
+
+def _flat_axes(node: TraceSite, flat: tuple[int, ...], joint: bool) -> tuple[int, ...]:
+    """Unconstrained axes of a site in z, singleton plate axes dropped."""
+    event = len(node["value"].shape) - node["fn"].event_dim
+    named = _named_shape(node)
+    plates = named[: len(named) - node["fn"].event_dim]
+    axes = (*plates, *flat[event:])
+    return axes if joint else axes[1:]
+
+
+def _population(
+    trace: poutine.Trace, names: list[str], given: Posterior, draw: int | None
+) -> dict[str, Tensor]:
+    """Values of the population sites, shaped as the program samples them."""
+    missing = sorted(set(names) - set(given.population))
+    if missing:
+        raise InferenceError(
+            f"expected `given` to hold the population sites {sorted(names)}, missing {missing}; "
+            "was it inferred with another model?"
+        )
+    if draw is not None and not 0 <= draw < given.num_draws:
+        raise InferenceError(f"expected draw in 0..{given.num_draws - 1}, got {draw}")
+    values = {}
+    for site in _sites(trace, names, joint=True):
+        name, like = site.block.site, trace.nodes[site.block.site]["value"]
+        flat = site.inverse(given.draws[name].detach().to(like))
+        chosen = flat.mean(0) if draw is None else flat[draw]
+        values[name] = site.transform(chosen).reshape(site.plate_shape)
+    return values
+
+
+def _check_dims(model: Model, trace: poutine.Trace) -> None:
+    latents = {n: s for n, s in _sample_sites(trace) if not s["is_observed"]}
+    if set(latents) != set(model.dims):
+        raise InferenceError(
+            f"model.dims names the sites {sorted(model.dims)} but the program samples "
+            f"{sorted(latents)}"
+        )
+    for name, site in latents.items():
+        dims = tuple(model.dims[name])
+        plates = tuple(p for p in PLATES if _plate_dim(site, p) is not None)
+        if tuple(d for d in dims if d in PLATES) != plates or len(dims) != len(_named_shape(site)):
+            raise InferenceError(
+                f"expected site {name!r} with axes {dims} (model.dims), but the program samples "
+                f"shape {tuple(site['value'].shape)} inside the plates {plates}"
+            )
+        if site["fn"].has_enumerate_support or site["fn"].support.is_discrete:
+            raise InferenceError(f"site {name!r} is discrete; sum it out of the program")
+
+
+def _level(site: TraceSite) -> Level:
+    inside = [p for p in PLATES if _plate_dim(site, p) is not None]
+    return inside[-1] if inside else "population"
+
+
+def _plate_dim(site: TraceSite, plate: str) -> int | None:
+    return next((f.dim for f in site["cond_indep_stack"] if f.name == plate), None)
+
+
+def _sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, TraceSite]]:
+    for name, node in trace.nodes.items():
+        if node["type"] == "sample" and not poutine.util.site_is_subsample(node):
+            yield name, node
+
+
+def _trace(model: Model, episodes: EpisodeBatch, values: Mapping[str, Tensor]) -> poutine.Trace:
+    conditioned = poutine.condition(model, data=dict(values))
+    return poutine.trace(conditioned).get_trace(episodes)
+
+
+def _unmasked(fn: Any) -> Any:
+    return fn.base_dist if isinstance(fn, MaskedDistribution) else fn
+
+
+def _log_jacobian(transform: Any, flat: Tensor, value: Tensor) -> Tensor:
+    return cast(Tensor, transform.log_abs_det_jacobian(flat, value))
+
+
+def _is_identity(transform: Transform) -> bool:
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return isinstance(transform, ComposeTransform) and not transform.parts
+
+
+@contextmanager
+def _plain_pyro() -> Iterator[None]:
+    """Without Pyro's validation, whose value-dependent branches cannot be vectorised."""
+    with pyro.validation_enabled(False):
+        yield
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
