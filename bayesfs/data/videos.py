@@ -1,147 +1,217 @@
-"""A table of videos behind `Embeddings`, and random orders that do not depend on other users.
+"""Recordings on disk before any pixel is read: `Video`, `VideoTree`, and a careful `TreeWalk`.
 
-`VideoTable.of(embeddings)` is the name to use first.
+Use `bayesfs.data.trees.read_tree` first; it returns a `VideoTree`. What a reader leaves out is
+never silent: each such thing is a `Skipped` record that the report counts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from bayesfs.errors import DataError
-from bayesfs.types import KINDS, Embeddings
+from bayesfs.types import KINDS
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-Keys = NDArray[np.uint64]
-Names = NDArray[Any]
+FLAGS = (
+    "object_not_present_issue",
+    "framing_issue",
+    "viewpoint_issue",
+    "blur_issue",
+    "occlusion_issue",
+    "overexposed_issue",
+    "underexposed_issue",
+)
+"""ORBIT's annotation flags; a store holds each as the coordinate `flag_NAME`."""
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".3gp", ".mpg", ".ts"})
+
+UNKNOWN_OBJECT = ""
+"""Object name of a video whose object is to be predicted."""
+
+Level = Literal["object", "video", "frame", "annotation", "file"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class VideoTable:
-    """One entry per video of some Embeddings; frames of a video are consecutive rows.
+class Skipped:
+    """One thing that was left out, and why.
 
     Attributes:
-        user: (video,) index into `users`.
-        object: (video,) index into `objects`; indices of one user's objects are consecutive and
-            in the order of their names.
-        kind: (video,) index into `KINDS`.
-        name: (video,) name.
-        start: (video,) first row in the Embeddings.
-        count: (video,) number of frames.
-        users: names of the users, sorted.
-        objects: (object,) name of each object.
-        owner: (object,) user of each object.
+        path: where, relative to the tree.
+        reason: what is wrong and the likely cause.
+        level: what is lost: "object", "video", "frame", "annotation", or an unused "file".
     """
 
-    user: Ints
-    object: Ints
-    kind: Ints
-    name: Names
-    start: Ints
-    count: Ints
-    users: Names
-    objects: Names
-    owner: Ints
+    path: str
+    reason: str
+    level: Level
 
-    @classmethod
-    def of(cls, embeddings: Embeddings) -> VideoTable:
-        """Tabulate the videos.
 
-        Raises:
-            DataError: there are no frames, or the frames of a video are not consecutive.
-        """
-        if not len(embeddings):
-            raise DataError("expected at least one frame, got none; do the filters exclude all?")
-        columns = [embeddings.coord(c).astype(str) for c in ("user", "object", "video", "kind")]
-        start = _run_starts(columns)
-        user, thing, name, kind = (column[start] for column in columns)
-        _require_unique(user, thing, name)
-        users, user_index = np.unique(user, return_inverse=True)
-        frame = pd.MultiIndex.from_arrays([user, thing])
-        codes, pairs = pd.factorize(frame, sort=True)
-        return cls(
-            user=user_index.astype(np.int64),
-            object=np.asarray(codes, np.int64),
-            kind=np.array([KINDS.index(k) for k in kind], np.int64),
-            name=name,
-            start=start,
-            count=np.diff(np.append(start, len(embeddings))),
-            users=users,
-            objects=np.array([p[1] for p in pairs], dtype=str),
-            owner=np.searchsorted(users, np.array([p[0] for p in pairs], dtype=str)),
-        )
+@dataclass(frozen=True, eq=False)
+class Video:
+    """One recording of one object: a folder of frames, or a video file.
+
+    Attributes:
+        split: "train", "validation" or "test".
+        user: who recorded it.
+        object: its object, `UNKNOWN_OBJECT` where it is to be predicted.
+        kind: one of `KINDS`.
+        name: unique name of the video.
+        root: the tree it belongs to.
+        path: the folder or file, relative to the tree, with forward slashes.
+        files: names of the frames in order of time; empty for a video file.
+        numbers: (frame,) number of each frame, as in its file name.
+        flags: flag -> (frame,) int8: 1 true, 0 false, -1 not annotated.
+        boxes: (frame, 4) x, y, width, height in pixels of 1080 x 1080; NaN where there is none.
+
+    Raises:
+        DataError: the kind is unknown, or a column has another length than `files`.
+    """
+
+    split: str
+    user: str
+    object: str
+    kind: str
+    name: str
+    root: Path
+    path: str
+    files: tuple[str, ...] = ()
+    numbers: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    flags: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)
+    boxes: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise DataError(f"video {self.name!r}: expected kind in {KINDS}, got {self.kind!r}")
+        columns: dict[str, NDArray[Any]] = {"numbers": self.numbers, "boxes": self.boxes}
+        for name, column in {**columns, **self.flags}.items():
+            if len(column) != len(self.files):
+                raise DataError(
+                    f"video {self.name!r}: {len(self.files)} frames but {len(column)} {name}"
+                )
+
+    @property
+    def location(self) -> Path:
+        """Where it lies on this machine."""
+        return self.root / self.path
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a video file rather than a folder of frames."""
+        return not self.files
+
+    @property
+    def frames(self) -> tuple[Path, ...]:
+        """Paths of the frames in order of time; empty for a video file."""
+        return tuple(self.location / name for name in self.files)
+
+
+@dataclass(frozen=True, eq=False)
+class VideoTree:
+    """All videos of a tree, sorted by split, user, object, kind and name, and what was left out.
+
+    Raises:
+        DataError: there is no video, or two have one name.
+    """
+
+    root: Path
+    videos: tuple[Video, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.videos:
+            why = "; ".join(f"{s.path!r}: {s.reason}" for s in self.skipped[:3])
+            raise DataError(f"{str(self.root)!r} holds no usable video. {why or 'It is empty.'}")
+        name, times = Counter(v.name for v in self.videos).most_common(1)[0]
+        if times > 1:
+            raise DataError(f"{str(self.root)!r}: {times} videos are named {name!r}")
+        if self.skipped:
+            levels = dict(Counter(s.level for s in self.skipped))
+            first = self.skipped[0]
+            _log.warning(
+                "%r: left out %s, first %r: %s", str(self.root), levels, first.path, first.reason
+            )
 
     def __len__(self) -> int:
-        return len(self.name)
-
-    def describe(self, objects: Ints) -> str:
-        """The first few of the given objects as "user/object", and how many more there are."""
-        names = [f"{self.users[self.owner[o]]}/{self.objects[o]}" for o in objects[:5]]
-        more = f" and {len(objects) - 5} more" if len(objects) > 5 else ""
-        return ", ".join(repr(n) for n in names) + more
+        return len(self.videos)
 
 
-def _run_starts(columns: list[Names]) -> Ints:
-    change = np.zeros(len(columns[0]), bool)
-    change[0] = True
-    for column in columns:
-        change[1:] |= column[1:] != column[:-1]
-    return np.flatnonzero(change)
+class TreeWalk:
+    """Lists folders and files in order; notes hidden traps instead of following them.
 
+    A symbolic link that leaves the tree, a name that is not UTF-8, a pipe or device, and a folder
+    that cannot be read are skipped and noted. Names that begin with a dot are ignored.
 
-def _require_unique(user: Names, thing: Names, name: Names) -> None:
-    repeated = pd.MultiIndex.from_arrays([user, thing, name]).duplicated()
-    if repeated.any():
-        raise DataError(
-            f"expected the frames of video {name[repeated][0]!r} in consecutive rows and of one "
-            "kind, got several runs; were the rows shuffled, or are video names not unique?"
-        )
+    Args:
+        root: the tree.
 
-
-def hash_keys(names: Names, *, seed: int, stream: int) -> Keys:
-    """Pseudo-random numbers that depend on (name, seed, stream) alone.
-
-    Sorting by them is a uniformly random order in which the presence of other users changes
-    nothing, so that episodes drawn in chunks of users equal those drawn at once. A hash of the
-    name (SipHash, through pandas) is mixed with seed and stream by the finaliser of SplitMix64
-    (Steele, Lea and Flood 2014).
+    Raises:
+        DataError: the root is no folder.
     """
-    salt = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
-    z = pd.util.hash_array(names.astype(object), categorize=False).astype(np.uint64) ^ salt
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)))
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            what = "a file" if root.exists() else "not there"
+            raise DataError(f"expected a folder of videos at {str(root)!r}, but it is {what}")
+        self.root = root
+        self.skipped: list[Skipped] = []
+        self._real = root.resolve()
+
+    def relative(self, path: Path) -> str:
+        """Path relative to the tree, with forward slashes, always encodable."""
+        text = path.relative_to(self.root).as_posix()
+        return text.encode(errors="backslashreplace").decode()
+
+    def skip(self, path: Path, reason: str, level: Level) -> None:
+        """Note that something was left out."""
+        self.skipped.append(Skipped(self.relative(path), reason, level))
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path, its symbolic links followed, lies inside the tree."""
+        return Path(os.path.realpath(path)).is_relative_to(self._real)
+
+    def folders(self, path: Path) -> list[Path]:
+        """Sub-folders sorted by name."""
+        return self._entries(path, os.DirEntry.is_dir)
+
+    def files(self, path: Path) -> list[Path]:
+        """Regular files sorted by name."""
+        return self._entries(path, os.DirEntry.is_file)
+
+    def _entries(self, path: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[Path]:
+        try:
+            with os.scandir(path) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+            found = [e for e in entries if not e.name.startswith(".") and wanted(e)]
+        except OSError as error:
+            self.skip(path, f"cannot be listed: {error.strerror}", "video")
+            return []
+        return [path / entry.name for entry in found if self._is_safe(path, entry)]
+
+    def _is_safe(self, path: Path, entry: os.DirEntry[str]) -> bool:
+        reason = ""
+        if not _is_utf8(entry.name):
+            reason = "its name is not UTF-8; rename it"
+        elif entry.is_symlink() and not self.holds(Path(entry.path)):
+            reason = "a symbolic link that leaves the tree; copy the data into it"
+        if reason:
+            self.skip(path / entry.name, reason, "file")
+        return not reason
 
 
-def rank_within(group: NDArray[Any], *keys: NDArray[Any]) -> Ints:
-    """(n,) rank of each entry among those of its group, ordered by the keys, the first foremost."""
-    if not len(group):
-        return np.zeros(0, np.int64)
-    order = np.lexsort((*reversed(keys), group))
-    ordered = group[order]
-    first = np.r_[True, ordered[1:] != ordered[:-1]]
-    position = np.arange(len(group))
-    rank = np.empty(len(group), np.int64)
-    rank[order] = position - np.maximum.accumulate(np.where(first, position, 0))
-    return rank
-
-
-def spaced(count: Ints, frames: int | None) -> tuple[Ints, Ints]:
-    """Evenly spaced frame positions of videos with `count` frames.
-
-    At most `frames` per video, the first and the last among them (the middle one where frames is
-    1); every frame where the video is shorter or `frames` is None.
-
-    Returns:
-        video (n,): index into `count` of each chosen frame; position (n,): frame in its video.
-    """
-    taken = count if frames is None else np.minimum(count, frames)
-    video = np.repeat(np.arange(len(count)), taken)
-    i = np.arange(len(video)) - np.repeat(np.cumsum(taken) - taken, taken)
-    n, k = count[video], taken[video]
-    return video, np.where(k == 1, (n - 1) // 2, i * (n - 1) // np.maximum(k - 1, 1))
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,136 @@
+"""Read a person's own videos: one folder per object, and a folder of videos to predict.
+
+    ROOT/{object name}/*.mp4, *.mov, ...      video files (extra `video`), or
+    ROOT/{object name}/{video}/*.jpg          folders of frames, in natural order of their names
+    ROOT/unlabelled/*.mp4 or {video}/*.jpg    videos whose object is to be predicted
+
+Start with `read_folder`. No pixel is read here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from bayesfs.data.videos import (
+    IMAGE_SUFFIXES,
+    UNKNOWN_OBJECT,
+    VIDEO_SUFFIXES,
+    TreeWalk,
+    Video,
+    VideoTree,
+)
+from bayesfs.errors import DataError
+from bayesfs.types import KINDS
+
+UNLABELLED_FOLDER = "unlabelled"
+
+
+def read_folder(
+    root: str | Path,
+    *,
+    unlabelled: str | Path | None = None,
+    user: str | None = None,
+    split: str = "test",
+    kind: str = "clean",
+    unlabelled_kind: str = "clutter",
+) -> VideoTree:
+    """A person's teaching videos, one folder per object, and the videos to predict.
+
+    Args:
+        root: folder with one sub-folder per object.
+        unlabelled: another folder of videos to predict; without it, ROOT/unlabelled if it exists.
+        user: name of the person; the folder's name by default.
+        split: split that the videos are filed under.
+        kind: recording condition of the teaching videos.
+        unlabelled_kind: recording condition of the videos to predict.
+
+    Returns:
+        The tree; videos to predict have the object `UNKNOWN_OBJECT`. Paths of videos from another
+        folder are relative to that folder.
+
+    Raises:
+        DataError: a folder is missing, or no object has a video.
+    """
+    walk = TreeWalk(Path(root))
+    owner = user or walk.root.resolve().name
+    videos: list[Video] = []
+    for path in walk.folders(walk.root):
+        if path.name != UNLABELLED_FOLDER:
+            videos += _recordings(walk, path, owner, path.name, split, kind)
+    if not videos:
+        why = "; ".join(f"{s.path!r}: {s.reason}" for s in walk.skipped[:3])
+        raise DataError(
+            f"{str(root)!r} holds no folder 'object name/' with video files or folders of frames. "
+            f"{why or describe(walk.root)}"
+        )
+    other = walk if unlabelled is None else TreeWalk(Path(unlabelled))
+    queries = other.root / UNLABELLED_FOLDER if unlabelled is None else other.root
+    if queries.is_dir() and other.holds(queries):
+        videos += _recordings(other, queries, owner, UNKNOWN_OBJECT, split, unlabelled_kind)
+    skipped = walk.skipped if other is walk else walk.skipped + other.skipped
+    return VideoTree(walk.root, tuple(videos), tuple(skipped))
+
+
+def is_folder(root: Path) -> bool:
+    """Whether some sub-folder holds a video file, or a folder of images."""
+    return any(
+        (p.is_file() and p.suffix.lower() in (VIDEO_SUFFIXES if depth == 2 else IMAGE_SUFFIXES))
+        for depth in (2, 3)
+        for p in root.glob("/".join("*" * depth))
+    )
+
+
+def describe(root: Path) -> str:
+    """What a folder holds instead of objects, as the likely cause of an error."""
+    try:
+        entries = sorted(root.iterdir())
+    except OSError as error:
+        return f"It cannot be listed: {error.strerror}."
+    suffixes = {p.suffix.lower() for p in entries if p.is_file()}
+    if suffixes & VIDEO_SUFFIXES:
+        return "Videos lie directly in it: put those of each object into a folder of its own."
+    if suffixes & IMAGE_SUFFIXES:
+        return "Images lie directly in it: expected object name/video name/*.jpg."
+    return f"It holds {[p.name for p in entries[:5]]}."
+
+
+def _recordings(
+    walk: TreeWalk, path: Path, user: str, label: str, split: str, kind: str
+) -> Iterator[Video]:
+    """Videos of one object: its video files and its folders of frames."""
+    if kind not in KINDS:
+        raise DataError(f"expected kind to be one of {KINDS}, got {kind!r}")
+    prefix = f"{user}--{label or UNLABELLED_FOLDER}"
+    for file in walk.files(path):
+        if file.suffix.lower() in VIDEO_SUFFIXES:
+            where = file.relative_to(walk.root).as_posix()
+            yield Video(split, user, label, kind, f"{prefix}--{file.name}", walk.root, where)
+        else:
+            walk.skip(file, "not a video file; put the images of one video into a folder", "file")
+    for folder in walk.folders(path):
+        images = [f for f in walk.files(folder) if f.suffix.lower() in IMAGE_SUFFIXES]
+        if not images:
+            walk.skip(folder, f"no frame ({', '.join(sorted(IMAGE_SUFFIXES))}) in it", "video")
+            continue
+        yield Video(
+            split=split,
+            user=user,
+            object=label,
+            kind=kind,
+            name=f"{prefix}--{folder.name}",
+            root=walk.root,
+            path=folder.relative_to(walk.root).as_posix(),
+            files=tuple(sorted((f.name for f in images), key=_natural)),
+            numbers=np.arange(1, len(images) + 1, dtype=np.int32),
+            boxes=np.full((len(images), 4), np.nan, np.float32),
+        )
+
+
+def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sorting key by which frame2 comes before frame10."""
+    parts = re.findall(r"(0*)([0-9]+)|([^0-9]+)", name)
+    return [(len(digits), digits or text) for _, digits, text in parts], name

