@@ -13,7 +13,7 @@ import numpy as np
 
 from bayesfs.data.arrays import make_episode, stack
 from bayesfs.data.slots import Slots, assemble, frame_rows
-from bayesfs.data.videos import Bools, Ints, VideoTable, hash_keys, rank_within
+from bayesfs.data.table import Bools, Ints, VideoTable, hash_keys, rank_within
 from bayesfs.errors import DataError
 from bayesfs.types import KINDS, UNLABELLED, Embeddings, EpisodeBatch
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesfs.data.videos import Ints, Names, VideoTable, rank_within, spaced
+from bayesfs.data.table import Ints, Names, VideoTable, rank_within, spaced
 from bayesfs.errors import DataError
 from bayesfs.types import UNLABELLED, Embeddings, EpisodeBatch
 

@@ -12,7 +12,7 @@ from bayesfs.data.episodes import (
     sample_episodes,
     stack,
 )
-from bayesfs.data.videos import spaced
+from bayesfs.data.table import spaced
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.types import KINDS, UNLABELLED, Embeddings
 
