@@ -1,0 +1,78 @@
+"""Which episodes a study learns from and which it scores: `HeldOutUsers`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bayesfs.data.episodes import population_episodes, sample_episodes
+from bayesfs.errors import DataError
+from bayesfs.types import Embeddings, EpisodeBatch
+
+
+@dataclass(frozen=True)
+class HeldOutUsers:
+    """Learn the population from some users, score users that it has never seen.
+
+    No frame of a scored user, and no object of theirs, has a part in what the population knows.
+
+    Attributes:
+        shots: numbers of support videos per object to score at; the tasks are nested.
+        support_kinds: kinds of videos that teach an object.
+        query_kinds: kinds of videos to recognise.
+        train_split: split of the users that the population is learnt from.
+        test_split: split of the users that are scored.
+        frames_per_video: frames per support video, evenly spaced; None takes all.
+        query_frames: frames per query video, evenly spaced; None takes all.
+        episodes_per_user: scored tasks per user, each with other support videos.
+        drop_flags: query frames with one of these flags are left out, such as
+            "flag_object_not_present_issue" (ORBIT's protocol of December 2022).
+
+    Raises:
+        DataError: shots are not increasing and positive.
+
+    Example:
+        >>> HeldOutUsers(shots=(1, 5)).shots
+        (1, 5)
+    """
+
+    shots: tuple[int, ...] = (1, 5)
+    support_kinds: tuple[str, ...] = ("clean",)
+    query_kinds: tuple[str, ...] = ("clutter",)
+    train_split: str = "train"
+    test_split: str = "test"
+    frames_per_video: int | None = 8
+    query_frames: int | None = None
+    episodes_per_user: int = 1
+    drop_flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.shots or self.shots[0] < 1 or list(self.shots) != sorted(set(self.shots)):
+            raise DataError(f"expected shots to be positive and increasing, got {self.shots}")
+
+    def train_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
+        """Every train user as one task with all of its videos, of the kinds that occur here."""
+        used = tuple(dict.fromkeys((*self.support_kinds, *self.query_kinds)))
+        frames = self._of(embeddings, self.train_split)
+        return population_episodes(frames, kinds=used, frames_per_video=self.frames_per_video)
+
+    def test_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
+        """Tasks of the test users, with max(shots) support videos per object."""
+        return sample_episodes(
+            self._of(embeddings, self.test_split),
+            support_kinds=self.support_kinds,
+            query_kinds=self.query_kinds,
+            shots=self.shots[-1],
+            frames_per_video=self.frames_per_video,
+            query_frames=self.query_frames,
+            episodes_per_user=self.episodes_per_user,
+            drop_flags=self.drop_flags,
+            seed=seed,
+        )
+
+    @staticmethod
+    def _of(embeddings: Embeddings, split: str) -> Embeddings:
+        found = embeddings.where(split=split)
+        if not len(found):
+            splits = sorted(set(embeddings.coord("split").tolist()))
+            raise DataError(f"expected frames of the split {split!r}, found only {splits}")
+        return found
