@@ -66,6 +66,7 @@ def test_every_room_is_ordered_or_a_command() -> None:
         "rundir",
         "study",
         "progress",
+        "checkpoint",
     }
     found = {room(p) for p in PACKAGE.rglob("*.py")} - {"_recipes"}
     assert found <= set(MAY_IMPORT) | commands

@@ -1,0 +1,109 @@
+"""Keep a posterior in one file and read it back: arrays and JSON, never a pickle.
+
+Use `save_posterior` and `load_posterior`.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayesfs.errors import DataError, ShapeError
+from bayesfs.types import Posterior, PosteriorKind
+
+MAX_BYTES = 4_000_000_000
+"""Largest size of a posterior once read: a file that claims more is taken for a zip bomb."""
+
+
+@dataclass(frozen=True)
+class _Header:
+    kind: str
+    dims: dict[str, list[str]]
+    chains: int
+    coords: dict[str, list[str]]
+    seed: int
+
+
+def save_posterior(posterior: Posterior, path: Path) -> None:
+    """Write draws, axes and statistics of a posterior to an npz file.
+
+    Args:
+        posterior: what to keep.
+        path: a file name ending in `.npz`.
+    """
+    header = _Header(
+        kind=posterior.kind,
+        dims={site: list(dims) for site, dims in posterior.dims.items()},
+        chains=posterior.chains,
+        coords={axis: list(labels) for axis, labels in posterior.coords.items()},
+        seed=posterior.seed,
+    )
+    text = json.dumps(asdict(header)).encode()
+    arrays = {
+        "header": np.frombuffer(text, np.uint8),
+        **_arrays("draws", posterior.draws),
+        **_arrays("stats", posterior.sample_stats),
+    }
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def load_posterior(path: Path) -> Posterior:
+    """Read a posterior that `save_posterior` wrote.
+
+    Raises:
+        DataError: the file is missing, cut short, no such archive, or its parts disagree.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            _check_size(path)
+            header = _Header(**json.loads(archive["header"].tobytes()))
+            draws, stats = (_tensors(archive, group) for group in ("draws", "stats"))
+        return Posterior(
+            kind=_kind(header.kind),
+            draws=draws,
+            dims={site: tuple(dims) for site, dims in header.dims.items()},
+            chains=header.chains,
+            sample_stats=stats,
+            coords={axis: tuple(labels) for axis, labels in header.coords.items()},
+            seed=header.seed,
+        )
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except ShapeError as e:
+        raise DataError(f"{path}: {e}") from e
+    except Exception as e:  # a damaged archive fails in zipfile, zlib, NumPy and json in many ways
+        raise DataError(f"{path}: not a posterior of bayesfs, or cut short ({e})") from e
+
+
+def _kind(name: str) -> PosteriorKind:
+    known: tuple[PosteriorKind, ...] = get_args(PosteriorKind)
+    for kind in known:
+        if kind == name:
+            return kind
+    raise ValueError(f"expected a kind out of {known}, got {name!r}")
+
+
+def _check_size(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > MAX_BYTES:
+        raise ValueError(f"would take {size} bytes of memory")
+
+
+def _arrays(group: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {f"{group}/{name}": t.detach().cpu().numpy() for name, t in tensors.items()}
+
+
+def _tensors(archive: Any, group: str) -> dict[str, Tensor]:
+    prefix = f"{group}/"
+    names = [name for name in archive.files if name.startswith(prefix)]
+    return {name.removeprefix(prefix): torch.from_numpy(archive[name]) for name in names}
