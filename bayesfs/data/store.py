@@ -1,0 +1,288 @@
+"""Feature stores: labelled frame features in a Zarr 3 folder. Start with `open_store`.
+
+A store is one xarray Dataset that `xarray.open_zarr` opens as it is: `features` (frame, feature),
+`quality` (frame, covariate), and over frame the coordinates user, object, video, kind, split,
+`flag_*` (1, 0, -1 not annotated), `box_x`, `box_y`, `box_width`, `box_height` (pixels of
+1080 x 1080, NaN for none), `frame_number` and `path` (relative to the tree). Its attributes say
+which backbone made it from which frames and what was left out. Small JPEG pictures of each video,
+if wanted, are in its group `thumbnails`; without that group a store holds no pixel of the data.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from bayesfs.data.videos import Skipped
+from bayesfs.data.zarrfile import (
+    as_text,
+    check_zarr,
+    concat,
+    create_array,
+    finish,
+    write_dataset,
+)
+from bayesfs.errors import DataError
+from bayesfs.types import Embeddings
+
+FORMAT = 1
+"""Version of the layout; a store of another one is refused."""
+
+MAX_LOAD = 2**34
+"""Features that `open_store` loads at most, in bytes; `iter_store` reads any store in pieces."""
+
+MAX_SKIPPED = 1000
+"""Skipped records kept in a store; all of them are counted."""
+
+JPEG_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture of one frame.
+
+    Attributes:
+        video: name of the video.
+        frame_number: number of the frame.
+        jpeg: the encoded picture.
+    """
+
+    video: str
+    frame_number: int
+    jpeg: bytes
+
+
+def open_store(path: str | Path, *, users: Sequence[str] | None = None) -> Embeddings:
+    """Embeddings of a store, all of them or those of some users.
+
+    Args:
+        path: the store.
+        users: read only the frames of these users.
+
+    Returns:
+        Validated embeddings; the store's attributes are those of the dataset.
+
+    Raises:
+        DataError: no store, one of another version, damaged, too large to load at once, or
+            without such a user.
+    """
+    with _named(path):
+        ds = _open(Path(path))
+        rows = np.arange(ds.sizes["frame"])
+        if users is not None:
+            rows = np.flatnonzero(np.isin(as_text(ds["user"].values), list(users)))
+        if len(rows) * ds.sizes["feature"] * 4 > MAX_LOAD:
+            raise DataError(f"{len(rows)} frames are too many to load; use iter_store or users=")
+        if not len(rows):
+            raise DataError(f"it has no frame of the users {users}")
+        return _load(ds, slice(None) if users is None else rows)
+
+
+def iter_store(path: str | Path, frames: int = 65536) -> Iterator[Embeddings]:
+    """A store in pieces of whole videos, in bounded memory.
+
+    Args:
+        path: the store.
+        frames: a piece ends at the first end of a video at or after so many frames.
+
+    Yields:
+        Embeddings of consecutive videos.
+
+    Raises:
+        DataError: as `open_store`.
+    """
+    with _named(path):
+        ds = _open(Path(path))
+        rest: list[xr.Dataset] = []
+        for start in range(0, ds.sizes["frame"], frames):
+            piece = concat([*rest, _text(ds.isel(frame=slice(start, start + frames)).load())])
+            video = piece["video"].values
+            last = int(np.flatnonzero(video != video[-1]).max(initial=-1)) + 1
+            rest = [piece.isel(frame=slice(last, None))]
+            if last:
+                yield _valid(piece.isel(frame=slice(0, last)))
+        yield _valid(rest[0])
+
+
+def thumbnails(path: str | Path, video: str) -> tuple[Thumbnail, ...]:
+    """Pictures of one video, in order of time; none where the store was made without.
+
+    Raises:
+        DataError: no store, or damaged.
+    """
+    with _named(path):
+        check_zarr(Path(path))
+        group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
+        if "thumbnails" not in group:
+            return ()
+        group = group["thumbnails"]
+        rows = np.flatnonzero(as_text(group["video"][:]) == video)
+        numbers, stop = group["frame_number"][:], group["stop"][:]
+        start = np.concatenate([[0], stop[:-1]])
+        if (np.diff(stop, prepend=0) < 0).any() or stop[-1:].sum() > group["jpeg"].shape[0]:
+            raise DataError("its thumbnails have impossible sizes")
+        return tuple(
+            Thumbnail(video, int(numbers[i]), bytes(group["jpeg"][int(start[i]) : int(stop[i])]))
+            for i in rows
+        )
+
+
+def save_store(path: str | Path, embeddings: Embeddings) -> None:
+    """Write embeddings that were made elsewhere as a store, under a temporary name first.
+
+    Args:
+        path: where; must not exist.
+        embeddings: labelled features, with their attributes if these are text or numbers.
+
+    Raises:
+        DataError: something is there already, or the disk refuses.
+    """
+    target = Path(path)
+    if target.exists():
+        raise DataError(f"{str(path)!r} exists already; choose another name")
+    temporary = target.with_name(target.name + ".partial")
+    attrs = {str(k): v for k, v in embeddings.dataset.attrs.items() if isinstance(v, str | int)}
+    with _named(path, "written"):
+        shutil.rmtree(temporary, ignore_errors=True)
+        write_store(temporary, [embeddings.dataset], len(embeddings), attrs)
+        temporary.rename(target)
+
+
+def write_store(
+    path: Path,
+    blocks: Iterable[xr.Dataset],
+    frames: int,
+    attrs: Mapping[str, str | int | float],
+    pictures: Iterable[Thumbnail] | None = None,
+) -> None:
+    """Write a store block by block; whoever calls it renames the finished folder.
+
+    Args:
+        path: a temporary folder that does not exist yet.
+        blocks: datasets of consecutive frames.
+        frames: number of frames of all blocks.
+        attrs: what the store says of itself.
+        pictures: thumbnails, or None for none.
+    """
+    group = write_dataset(path, blocks, frames, {**attrs, "bayesfs_store": FORMAT})
+    if pictures is not None:
+        _write_thumbnails(group.create_group("thumbnails"), iter(pictures))
+    finish(path)
+
+
+def store_attrs(path: str | Path) -> dict[str, Any]:
+    """What a store says of itself: backbone, px, fingerprint, versions, what was left out.
+
+    Raises:
+        DataError: no store, or damaged.
+    """
+    with _named(path):
+        attrs = check_zarr(Path(path))
+        attrs.pop("coordinates", None)  # xarray's own note
+        if attrs.get("bayesfs_store") != FORMAT:
+            raise DataError(
+                f"no feature store of version {FORMAT}, got {attrs.get('bayesfs_store')!r}; was it "
+                "written by `bayesfs features` or save_store?"
+            )
+        if not all(isinstance(v, str | int | float) for v in attrs.values()):
+            raise DataError("its attributes hold more than text and numbers")
+        return attrs
+
+
+def skipped_attrs(skipped: Sequence[Skipped]) -> dict[str, str | int]:
+    """Attributes that carry what was left out."""
+    first = [asdict(s) for s in skipped[:MAX_SKIPPED]]
+    return {"skipped": json.dumps(first), "skipped_count": len(skipped)}
+
+
+def read_skipped(attrs: Mapping[Any, Any]) -> tuple[Skipped, ...]:
+    """What was left out, from the attributes of a store or of its embeddings' dataset.
+
+    At most `MAX_SKIPPED` records; `attrs["skipped_count"]` counts all.
+
+    Raises:
+        DataError: the attribute is no list of records.
+    """
+    try:
+        return tuple(Skipped(**record) for record in json.loads(attrs.get("skipped", "[]")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"the attribute 'skipped' of the store is damaged: {error}") from error
+
+
+def _write_thumbnails(group: Any, pictures: Iterator[Thumbnail]) -> None:
+    """Arrays video, frame_number and stop over thumbnail; jpeg holds all bytes end to end."""
+    arrays = {
+        name: create_array(group, name, dtype, (0,), (dim,), rows)
+        for name, dtype, dim, rows in (
+            ("video", np.str_, "thumbnail", 2048),
+            ("frame_number", np.int32, "thumbnail", 2048),
+            ("stop", np.int64, "thumbnail", 2048),
+            ("jpeg", np.uint8, "byte", JPEG_CHUNK),
+        )
+    }
+    end = 0
+    while batch := list(islice(pictures, 2048)):
+        stop = end + np.cumsum([len(p.jpeg) for p in batch])
+        end = int(stop[-1])
+        arrays["video"].append(np.array([p.video for p in batch], np.str_))
+        arrays["frame_number"].append(np.array([p.frame_number for p in batch], np.int32))
+        arrays["stop"].append(stop.astype(np.int64))
+        arrays["jpeg"].append(np.frombuffer(b"".join(p.jpeg for p in batch), np.uint8))
+
+
+def _open(path: Path) -> xr.Dataset:
+    attrs = store_attrs(path)
+    ds: xr.Dataset = xr.open_zarr(path, chunks=None, consolidated=False, zarr_format=3)
+    if "features" not in ds or ds["features"].dims != ("frame", "feature"):
+        raise DataError("it has no variable 'features' with the axes frame, feature")
+    ds.attrs = attrs
+    return ds
+
+
+def _load(ds: xr.Dataset, rows: Any) -> Embeddings:
+    return _valid(_text(ds.isel(frame=rows).load()))
+
+
+def _text(ds: xr.Dataset) -> xr.Dataset:
+    """Strings in fixed width."""
+    text = {
+        str(name): (v.dims, as_text(v.values))
+        for name, v in ds.variables.items()
+        if v.dtype.kind not in "biuf"
+    }
+    return ds.assign_coords(text)
+
+
+def _valid(ds: xr.Dataset) -> Embeddings:
+    """Embeddings, if the frames of each video are contiguous."""
+    embeddings = Embeddings(ds)
+    video = embeddings.coord("video")
+    runs = 1 + int((video[1:] != video[:-1]).sum())
+    if runs != len(np.unique(video)):
+        raise DataError("the frames of a video are not contiguous; were stores mixed?")
+    return embeddings
+
+
+@contextmanager
+def _named(path: str | Path, done: str = "read") -> Iterator[None]:
+    """Name the store in every error."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"store {str(path)!r}: {error}") from error
+    except Exception as error:  # zarr, numcodecs and xarray have many kinds for damaged bytes
+        text = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"store {str(path)!r} cannot be {done} ({type(error).__name__}: {text}); damaged, or "
+            "changed since it was written?"
+        ) from error

@@ -1,0 +1,114 @@
+"""What an extraction is of, by which it is recognised when it is gone on with: `Job`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bayesfs.data.store import store_attrs
+from bayesfs.data.videos import Video
+from bayesfs.errors import DataError
+from bayesfs.features.embed import SizedEmbedder
+from bayesfs.features.shards import SHARD_FRAMES, Shard
+from bayesfs.features.video import Sampling
+
+Attrs = Mapping[str, str | int | float]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Videos, backbone and settings of one store.
+
+    Attributes:
+        videos: what to embed, in the order of the store.
+        embedder: the backbone.
+        store: where the finished store goes.
+        sampling: which frames.
+        thumbnails: whether to keep small pictures.
+        identity: attributes that must agree for a store, finished or not, to be this job's.
+    """
+
+    videos: Sequence[Video]
+    embedder: SizedEmbedder
+    store: Path
+    sampling: Sampling
+    thumbnails: bool
+    identity: Attrs = field(init=False)
+
+    def __post_init__(self) -> None:
+        identity = {
+            "backbone": self.embedder.name,
+            "px": self.embedder.px,
+            "sampling": json.dumps(asdict(self.sampling)),
+            "thumbnails": int(self.thumbnails),
+            "shard_frames": SHARD_FRAMES,
+            "fingerprint": fingerprint(self.videos),
+        }
+        object.__setattr__(self, "identity", identity)
+
+    @property
+    def work(self) -> Path:
+        """Folder of the unfinished work."""
+        return self.store.with_name(self.store.name + ".partial")
+
+    def file(self, shard: Shard) -> Path:
+        """Where a finished shard is kept."""
+        return self.work / f"shard-{shard.index:06d}.npz"
+
+    def is_done(self) -> bool:
+        """Whether the finished store is there.
+
+        Raises:
+            DataError: something else is there: another job's store, or no store at all.
+        """
+        if not self.store.exists() or (self.store.is_dir() and not any(self.store.iterdir())):
+            return False
+        self._compare(self.store, store_attrs(self.store))
+        return True
+
+    def begin(self) -> None:
+        """Note in the work folder what is being made, or check that it is what was begun.
+
+        Raises:
+            DataError: another job was begun there.
+        """
+        manifest = self.work / "manifest.json"
+        if not manifest.exists():
+            temporary = self.work / "manifest.writing"
+            temporary.write_text(json.dumps(dict(self.identity)), encoding="utf-8")
+            temporary.replace(manifest)
+        try:
+            begun = json.loads(manifest.read_bytes())
+            self._compare(self.work, dict(begun))
+        except (TypeError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{str(manifest)!r} is damaged; delete {str(self.work)!r}") from error
+
+    def _compare(self, path: Path, found: Mapping[str, object]) -> None:
+        for name, wanted in self.identity.items():
+            if found.get(name) != wanted:
+                told = f"{name} {found.get(name)!r}, but this run has {wanted!r}"
+                if name == "fingerprint":
+                    told = "other frames, labels or annotations than the videos have now"
+                raise DataError(
+                    f"{str(path)!r} was made with {told}. The two are never mixed: name another "
+                    "store, or delete this one"
+                )
+
+
+def fingerprint(videos: Sequence[Video]) -> str:
+    """SHA-256 of the list of frames: labels, names, sizes in bytes and annotations."""
+    digest = hashlib.sha256()
+    for v in videos:
+        files = v.frames or (v.location,)
+        sizes = [f.stat().st_size if f.exists() else -1 for f in files]
+        labels = [v.split, v.user, v.object, v.kind, v.name, v.path, v.files, sizes]
+        digest.update(json.dumps(labels).encode())
+        for flag in sorted(v.flags):
+            digest.update(flag.encode() + v.flags[flag].tobytes())
+        digest.update(v.boxes.tobytes())
+    return digest.hexdigest()
