@@ -1,0 +1,149 @@
+"""The command `bayesfs`: one function a subcommand, its docstring is the help.
+
+Heavy imports happen inside the functions, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import tyro
+from tyro.conf import Positional, arg
+
+from bayesfs.errors import BayesfsError
+
+FAILED = 2
+"""Exit status of a command that could not do what it was asked."""
+
+INTERRUPTED = 130
+
+Tree = Annotated[Path, Positional, arg(metavar="TREE")]
+Store = Annotated[Path, Positional, arg(metavar="STORE")]
+Folder = Annotated[Path, Positional, arg(metavar="DIR")]
+
+
+def features(
+    tree: Tree,
+    store: Store,
+    *,
+    px: int = 160,
+    device: str | None = None,
+    every: int = 1,
+    fps: float | None = None,
+    max_frames: int | None = None,
+    no_thumbnails: bool = False,
+) -> None:
+    r"""Compute the features of a tree of videos and keep them in a store.
+
+    A run that was interrupted goes on where it was; a second run does nothing. For example:
+
+        bayesfs features my-videos my-videos.zarr
+
+    Args:
+        tree: ORBIT-shaped tree, or a folder "object name/" of video files or folders of frames.
+        store: folder to write, such as my-videos.zarr.
+        px: side of the frames in pixels.
+        device: where the backbone runs; a GPU where there is one by default.
+        every: use every n-th frame.
+        fps: use about so many frames a second instead.
+        max_frames: use at most so many frames of a video, spread evenly.
+        no_thumbnails: keep no small pictures: neither the store nor a report holds a pixel.
+    """
+    from bayesfs.commands import make_features
+    from bayesfs.features.video import Sampling
+
+    sampling = Sampling(every=every, fps=fps, max_frames=max_frames)
+    make_features(
+        tree, store, px=px, device=device, sampling=sampling, thumbnails=not no_thumbnails
+    )
+
+
+def init(folder: Folder) -> None:
+    """Copy the shipped recipes into a folder, to edit and run.
+
+    For example:
+
+        bayesfs init my-study
+
+    Args:
+        folder: a new folder; nothing in it is overwritten.
+    """
+    from bayesfs.recipes import copy_recipes
+    from bayesfs.rundir import explained
+
+    with explained(folder):
+        copies = copy_recipes(folder)
+    for copy in copies:
+        print(copy)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "features": features,
+    "init": init,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status.
+
+    A `BayesfsError` becomes one line on standard error and the status `FAILED`; with `--debug`
+    it is raised, with its traceback.
+
+    Args:
+        argv: arguments after the command's name; those of the process by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+    if arguments == ["--version"]:
+        print(f"bayesfs {importlib.metadata.version('bayesfs')}")
+        return 0
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            tyro.extras.subcommand_cli_from_dict(
+                COMMANDS,
+                prog="bayesfs",
+                description="Bayesian few-shot recognition of objects in short, real, messy "
+                "videos. Each command has --help with an example; --debug shows tracebacks; "
+                "--version says the version.",
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except BayesfsError as error:
+        if debug:
+            raise
+        _say(f"bayesfs: error: {error}")
+        return FAILED
+    except KeyboardInterrupt:
+        _say("bayesfs: interrupted; the same command goes on from here")
+        return INTERRUPTED
+    return 0
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, UserWarning):
+        _say(f"bayesfs: warning: {message}")
+
+
+def _say(text: str) -> None:
+    from bayesfs.progress import terminal_safe
+
+    print(terminal_safe(" ".join(text.splitlines()), longest=2000), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
