@@ -146,7 +146,6 @@ class LowRank:
         """Mean 0, sd `START_SCALE`, and a U too small to matter but not a saddle point."""
         generator = torch.Generator().manual_seed(0)
         columns = torch.randn(self.rank * like.shape[1], generator=generator).to(like)
-        columns = (0.1 * START_SCALE / math.sqrt(self.rank)) * columns
         return torch.cat([MeanField().start(like), columns.expand(len(like), -1)], 1)
 
     def draw(self, parameters: Tensor, noise: Tensor) -> Tensor:
@@ -170,13 +169,18 @@ class LowRank:
         size = scale.shape[1]
         diagonal = (path * noise[..., :size]).mean(1) * scale
         outer = path.mT @ noise[..., size:].expand(*path.shape[:2], -1) / noise.shape[1]
-        return torch.cat([path.mean(1), diagonal, outer.flatten(1)], 1)
+        return torch.cat([path.mean(1), diagonal, self._unit * outer.flatten(1)], 1)
+
+    @property
+    def _unit(self) -> float:
+        """Scale of U's parameters: Adam's jitter, summed over columns, stays small beside s."""
+        return 0.1 * START_SCALE / math.sqrt(self.rank)
 
     def _parts(self, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean, deviation (task, particle, size), scale s and columns U (task, size, rank)."""
         size = parameters.shape[1] // (self.rank + 2)
         mean, log_scale, flat = torch.split(parameters, [size, size, size * self.rank], 1)
-        scale, columns = log_scale.exp(), flat.reshape(-1, size, self.rank)
+        scale, columns = log_scale.exp(), self._unit * flat.reshape(-1, size, self.rank)
         deviation = noise[..., size:] @ columns.mT + scale.unsqueeze(1) * noise[..., :size]
         return mean, deviation, scale, columns
 

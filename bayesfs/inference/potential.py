@@ -34,7 +34,7 @@ from typing import Any, Literal, cast
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import MaskedDistribution
+from pyro.distributions import MaskedDistribution, Normal
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import ComposeTransform, IndependentTransform, Transform, biject_to
@@ -63,6 +63,7 @@ class Block:
         stop: one past the last index.
         level: innermost plate that the site stands in, or "population".
         shape: unconstrained axes of the site in z; with "task" first only in a joint density.
+        standard: whether the site is N(0, I) a priori (given all other sites).
     """
 
     site: str
@@ -70,6 +71,7 @@ class Block:
     stop: int
     level: Level
     shape: tuple[int, ...]
+    standard: bool = False
 
     @property
     def slice(self) -> slice:
@@ -318,7 +320,8 @@ def _sites(trace: poutine.Trace, names: list[str], joint: bool) -> Iterator[_Sit
         transform = biject_to(node["fn"].support)
         flat = tuple(transform.inv(node["value"]).shape)
         size = prod(flat) if joint else prod(flat[1:])
-        block = Block(name, start, start + size, _level(node), _flat_axes(node, flat, joint))
+        axes = _flat_axes(node, flat, joint)
+        block = Block(name, start, start + size, _level(node), axes, _is_standard(node["fn"]))
         yield _Site(block, transform, flat, tuple(node["value"].shape), _named_shape(node))
         start += size
 
@@ -394,6 +397,12 @@ def _trace(model: Model, episodes: EpisodeBatch, values: Mapping[str, Tensor]) -
 
 def _unmasked(fn: Any) -> Any:
     return fn.base_dist if isinstance(fn, MaskedDistribution) else fn
+
+
+def _is_standard(fn: Any) -> bool:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return isinstance(fn, Normal) and not fn.loc.any() and bool((fn.scale == 1).all())
 
 
 def _log_jacobian(transform: Any, flat: Tensor, value: Tensor) -> Tensor:
