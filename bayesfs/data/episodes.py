@@ -14,13 +14,11 @@ import numpy as np
 from bayesfs.data.arrays import make_episode, stack
 from bayesfs.data.slots import Slots, assemble, frame_rows
 from bayesfs.data.table import Bools, Ints, VideoTable, hash_keys, rank_within
+from bayesfs.data.videos import UNKNOWN_OBJECT
 from bayesfs.errors import DataError
 from bayesfs.types import KINDS, UNLABELLED, Embeddings, EpisodeBatch
 
 __all__ = ["make_episode", "population_episodes", "sample_episodes", "stack"]
-
-UNKNOWN_OBJECT = ""
-"""Object name of a video that nobody has labelled: it is a query without a label."""
 
 
 def sample_episodes(
@@ -44,7 +42,8 @@ def sample_episodes(
     video per object is set aside first. Support videos stand in random order, so that
     `limit_shots` gives nested tasks with the same query. Labels are ranks of the objects' names
     within the task. What is drawn for a user depends on seed and names only, not on which other
-    users are there. Videos of the object `""` are unlabelled: query only.
+    users are there. Videos of `UNKNOWN_OBJECT` are query only, all of them, with the label
+    `UNLABELLED`; a user who has such a video needs no other query.
 
     Args:
         embeddings: labelled frames.
@@ -85,14 +84,16 @@ def sample_episodes(
     labelled = table.objects[table.object] != UNKNOWN_OBJECT
     support_able = _of_kinds(table, support_kinds) & labelled & wanted
     query_able = _of_kinds(table, query_kinds) & (kept > 0) & wanted
+    complete = _complete(table, support_able, query_able)
+    _warn_left_out(table, wanted, complete, support_kinds, query_kinds)
     supports, queries = [], []
     for repetition in range(episodes_per_user):
+        label = _labels(table, complete, way, seed, stream=repetition)
         s, q = _draw(
-            table, support_able, query_able, shots, query_videos, way, seed, stream=repetition
+            table, support_able, query_able, label, shots, query_videos, seed, stream=repetition
         )
         supports.append(s.of_repetition(repetition, episodes_per_user))
         queries.append(q.of_repetition(repetition, episodes_per_user))
-    _warn_left_out(table, wanted, support_able, query_able, support_kinds, query_kinds)
     support, query = Slots.join(supports), Slots.join(queries)
     s_rows = frame_rows(table.start, table.count, None, support.video, frames_per_video)
     kept_rows = np.flatnonzero(keep)
@@ -147,42 +148,54 @@ def _draw(
     table: VideoTable,
     support_able: Bools,
     query_able: Bools,
+    label: Ints,
     shots: int | None,
     query_videos: int | None,
-    way: int | None,
     seed: int,
     stream: int,
 ) -> tuple[Slots, Slots]:
-    """Choose the videos of one task per user."""
+    """Choose the videos of one task per user, of the objects that have a label."""
+    taught = label[table.object] >= 0
     key = hash_keys(table.name, seed=seed, stream=2 * stream)
     aside = np.zeros(len(table), bool)
-    q = np.flatnonzero(query_able)
+    q = np.flatnonzero(query_able & taught & ~_has_unlabelled(table, query_able)[table.user])
     aside[q] = rank_within(table.object[q], support_able[q], key[q]) == 0
-    able = support_able & ~aside
-    label = _labels(table, able, query_able, way, seed, 2 * stream + 1)
-    s = np.flatnonzero(able & (label[table.object] >= 0))
+
+    s = np.flatnonzero(support_able & taught & ~aside)
     shot = rank_within(table.object[s], key[s])
-    s, shot = s[shot < (shots or len(table))], shot[shot < (shots or len(table))]
+    few = shot < (shots or len(table))
+    s, shot = s[few], shot[few]
     support = Slots(s, (table.user[s], label[table.object[s]], shot), label[table.object[s]])
 
-    used = np.zeros(len(table), bool)
-    used[s] = True
+    rest = query_able & np.isin(table.user, table.user[s])
+    rest[s] = False
     unknown = (table.objects == UNKNOWN_OBJECT)[table.object]
-    has_task = np.isin(table.user, table.user[s])
-    q = np.flatnonzero(query_able & ~used & has_task & ((label[table.object] >= 0) | unknown))
+    q = np.flatnonzero(rest & (taught | unknown))
     few = rank_within(table.object[q], ~aside[q], key[q]) < (query_videos or len(table))
     q = q[few | unknown[q]]
     slot = rank_within(table.user[q], table.object[q], q)
     return support, Slots(q, (table.user[q], slot), label[table.object[q]])
 
 
-def _labels(
-    table: VideoTable, able: Bools, query_able: Bools, way: int | None, seed: int, stream: int
-) -> Ints:
+def _has_unlabelled(table: VideoTable, query_able: Bools) -> Bools:
+    """(user,) whether there is a query video without a label."""
+    unknown = query_able & (table.objects == UNKNOWN_OBJECT)[table.object]
+    return np.isin(np.arange(len(table.users)), table.user[unknown])
+
+
+def _complete(table: VideoTable, support_able: Bools, query_able: Bools) -> Ints:
+    """Objects with a support video and something to ask: another video, or an unlabelled one."""
+    thing = np.arange(len(table.objects))
+    videos = np.bincount(table.object[support_able | query_able], minlength=len(thing))
+    asked = np.isin(thing, table.object[query_able]) & (videos > 1)
+    asked |= _has_unlabelled(table, query_able)[table.owner]
+    return thing[asked & np.isin(thing, table.object[support_able])]
+
+
+def _labels(table: VideoTable, complete: Ints, way: int | None, seed: int, stream: int) -> Ints:
     """(object,) label of each chosen object within its user's task, UNLABELLED of the others."""
-    complete = np.intersect1d(table.object[able], table.object[query_able])
     names = np.char.add(np.char.add(table.users[table.owner], "/"), table.objects)
-    key = hash_keys(names[complete], seed=seed, stream=stream)
+    key = hash_keys(names[complete], seed=seed, stream=2 * stream + 1)
     chosen = complete[rank_within(table.owner[complete], key) < (way or len(names))]
     label = np.full(len(table.objects), UNLABELLED, np.int64)
     label[chosen] = rank_within(table.owner[chosen], chosen)
@@ -217,15 +230,11 @@ def _kept_frames(embeddings: Embeddings, flags: Sequence[str]) -> Bools:
 def _warn_left_out(
     table: VideoTable,
     wanted: Bools,
-    support_able: Bools,
-    query_able: Bools,
+    complete: Ints,
     support_kinds: Sequence[str],
     query_kinds: Sequence[str],
 ) -> None:
     named = np.unique(table.object[wanted & (table.objects != UNKNOWN_OBJECT)[table.object]])
-    count = np.bincount(table.object[support_able | query_able], minlength=len(table.objects))
-    complete = np.intersect1d(table.object[support_able], table.object[query_able])
-    complete = complete[count[complete] > 1]
     out = np.setdiff1d(named, complete)
     if len(out):
         warnings.warn(

@@ -224,16 +224,17 @@ def test_dropped_flags_leave_query_frames_out_and_keep_support_frames():
 def test_unlabelled_videos_are_query_only():
     emb = build([[([3, 3], [3]), ([3, 3], [3])]])
     names = emb.coord("object").copy()
-    names[emb.coord("video") == "P000-1-clutter-0"] = ""
-    names[emb.coord("video") == "P000-1-clean-1"] = ""
-    ds = emb.dataset.assign_coords(object=("frame", names))
-    with pytest.warns(UserWarning, match="one object only|thing 1"):
-        batch = sample_episodes(Embeddings(ds), seed=0)
-    assert batch.classes == (("thing 0",),)
-    assert dict(zip(batch.videos[0], batch.query_labels[0].tolist(), strict=True)) == {
-        "P000-0-clutter-0": 0,
-        "P000-1-clutter-0": UNLABELLED,
-    }
+    unknown = ["P000-1-clutter-0", "P000-1-clean-1", "P000-0-clutter-0"]
+    names[np.isin(emb.coord("video"), unknown)] = ""
+    person = Embeddings(emb.dataset.assign_coords(object=("frame", names)))
+    batch = sample_episodes(person, query_videos=1, seed=0)
+    assert batch.classes == (("thing 0", "thing 1"),)
+    assert sorted(batch.videos[0]) == ["P000-0-clutter-0", "P000-1-clutter-0"]
+    assert batch.query_labels.tolist() == [[UNLABELLED, UNLABELLED]]
+    assert batch.shot_mask.sum(-1).tolist() == [[2, 1]]
+    both = sample_episodes(person, query_kinds=KINDS, seed=0)
+    assert sorted(both.videos[0]) == sorted(unknown)
+    assert population_episodes(person).support_mask.sum() == 9
 
 
 def test_population_has_every_video_of_every_user():
