@@ -1,0 +1,173 @@
+"""What every engine must hold: `EngineContract`, a mixin of tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bayesfs.contracts import Engine, Model
+from bayesfs.data.arrays import stack
+from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.testing.toy import GaussianToy
+from bayesfs.types import EpisodeBatch, Posterior
+
+
+class EngineContract:
+    """Inherit it, supply `make_engine`, and pytest runs every check below against your engine.
+
+    The truth is the closed-form posterior of `GaussianToy`, whose class and video latents are
+    correlated a posteriori. Give the engine as many steps and draws as its tolerances need.
+
+    Attributes:
+        mean_tolerance: largest error of a posterior mean, in posterior standard deviations.
+        sd_ratio: smallest and largest accepted ratio of posterior standard deviations to the
+            truth. A mean-field guide is too narrow where latents are correlated: say so here.
+        learns_population: whether the engine can infer population sites.
+
+    Example:
+        >>> class TestMyEngine(EngineContract):
+        ...     sd_ratio = (0.95, 1.05)
+        ...     def make_engine(self):
+        ...         return MyEngine(draws=2000)
+    """
+
+    mean_tolerance: float = 0.25
+    sd_ratio: tuple[float, float] = (0.85, 1.15)
+    learns_population: bool = True
+
+    def make_engine(self) -> Engine:
+        """The engine under test."""
+        raise NotImplementedError("supply make_engine")
+
+    def make_episodes(self) -> EpisodeBatch:
+        """Tasks of unequal ways, shots and frames; override to change their sizes."""
+        episodes, _ = synthetic_episodes(
+            users=3, way=3, shots=2, frames=2, query_videos=1, dim=2, ragged=True, seed=3
+        )
+        return episodes
+
+    def test_posterior_is_that_of_a_linear_gaussian_model(self) -> None:
+        """Means and standard deviations against the dense solve, population given."""
+        model, episodes = GaussianToy(), self.make_episodes()
+        self._compare(_infer(self.make_engine(), model, episodes), model.exact(episodes))
+
+    def test_population_is_inferred_jointly(self) -> None:
+        """Without `given`, the population's sites are part of the posterior."""
+        if not self.learns_population:
+            return
+        model, episodes = GaussianToy(), self.make_episodes()
+        posterior = self.make_engine().infer(model, episodes, seed=0)
+        self._compare(posterior, model.exact(episodes, joint=True))
+
+    def test_posterior_is_complete(self) -> None:
+        """Every task site is there, with the model's axes, finite; the population is not."""
+        model, episodes = GaussianToy(), self.make_episodes()
+        posterior = _infer(self.make_engine(), model, episodes)
+        assert set(posterior.draws) == {"class_raw", "video_raw"}, sorted(posterior.draws)
+        for site, value in posterior.draws.items():
+            assert tuple(posterior.dims[site]) == model.dims[site], site
+            assert torch.isfinite(value).all(), f"{site} is not finite"
+            assert value.dtype == episodes.support.dtype, f"{site} is {value.dtype}"
+        assert posterior.kind in ("exact", "mcmc", "variational", "particles")
+        assert posterior.seed == 0
+
+    def test_the_same_seed_gives_the_same_draws(self) -> None:
+        """And another seed gives others."""
+        model, episodes = GaussianToy(), self.make_episodes()
+        given = model.fixed_population(episodes.dim)
+        first, again, other = (
+            self.make_engine().infer(model, episodes, seed=s, given=given).draws["class_raw"]
+            for s in (1, 1, 2)
+        )
+        assert torch.equal(first, again), "one seed gave two results"
+        assert not torch.equal(first, other), "two seeds gave one result"
+
+    def test_global_random_state_is_left_alone(self) -> None:
+        """Inference neither reads nor moves torch's global generator."""
+        model, episodes = GaussianToy(), self.make_episodes()
+        torch.manual_seed(5)
+        before = torch.get_rng_state()
+        first = _infer(self.make_engine(), model, episodes).draws["class_raw"]
+        assert torch.equal(before, torch.get_rng_state()), "the global generator has moved"
+        torch.manual_seed(6)
+        assert torch.equal(first, _infer(self.make_engine(), model, episodes).draws["class_raw"])
+
+    def test_the_query_never_changes_the_posterior(self) -> None:
+        """Neither its features nor its labels."""
+        model, episodes = GaussianToy(), self.make_episodes()
+        changed = replace(
+            episodes,
+            query=torch.zeros_like(episodes.query),
+            query_labels=torch.full_like(episodes.query_labels, -1),
+        )
+        first, second = (_infer(self.make_engine(), model, e) for e in (episodes, changed))
+        assert torch.equal(first.draws["class_raw"], second.draws["class_raw"])
+
+    def test_a_batch_is_its_tasks_one_by_one(self) -> None:
+        """Up to Monte Carlo error, in units of the posterior's standard deviation."""
+        model, episodes = GaussianToy(), self.make_episodes()
+        together = _infer(self.make_engine(), model, episodes)
+        for task in range(len(episodes)):
+            alone = _infer(self.make_engine(), model, episodes.select([task]))
+            exists = episodes.way_mask[task]
+            self._close(
+                together.draws["class_raw"][:, task], alone.draws["class_raw"][:, 0], exists
+            )
+
+    def test_padding_changes_nothing(self) -> None:
+        """More classes, videos and frames in the arrays, none in the masks."""
+        model, episodes = GaussianToy(), self.make_episodes()
+        padded = pad(episodes)
+        plain, wide = (_infer(self.make_engine(), model, e) for e in (episodes, padded))
+        ways = episodes.way
+        inside = wide.draws["class_raw"][:, :, :ways]
+        self._close(plain.draws["class_raw"], inside, episodes.way_mask)
+
+    def test_relabelling_classes_permutes_the_posterior(self) -> None:
+        """New class j is old class order[j]."""
+        model, episodes = GaussianToy(), self.make_episodes()
+        order = [*range(1, episodes.way), 0]
+        plain = _infer(self.make_engine(), model, episodes)
+        moved = _infer(self.make_engine(), model, episodes.permute_classes(order))
+        exists = episodes.way_mask[:, order]
+        self._close(plain.draws["class_raw"][:, :, order], moved.draws["class_raw"], exists)
+
+    def _compare(self, posterior: Posterior, truth: dict[str, tuple[Tensor, Tensor]]) -> None:
+        assert set(posterior.draws) == set(truth), sorted(posterior.draws)
+        low, high = self.sd_ratio
+        for site, (mean, sd) in truth.items():
+            draws = posterior.draws[site].double()
+            error = ((draws.mean(0) - mean).abs() / sd).max()
+            assert error < self.mean_tolerance, f"mean of {site} is {error:.3f} sd off"
+            ratio = draws.std(0) / sd
+            assert ratio.min() > low, f"sd of {site} is {ratio.min():.3f} times the truth"
+            assert ratio.max() < high, f"sd of {site} is {ratio.max():.3f} times the truth"
+
+    def _close(self, first: Tensor, second: Tensor, exists: Tensor) -> None:
+        """Means agree to twice the tolerance, where `exists` (..., way) is True."""
+        gap = (first.mean(0) - second.mean(0)).abs() / first.std(0)
+        worst = gap[exists].max()
+        assert worst < 2 * self.mean_tolerance, f"means are {worst:.3f} sd apart"
+
+
+def pad(episodes: EpisodeBatch) -> EpisodeBatch:
+    """The same tasks with one more padded class, video and frame in every array."""
+    _, way, shots, frames, dim = episodes.support.shape
+    wider, _ = synthetic_episodes(
+        users=1,
+        way=way + 1,
+        shots=shots + 1,
+        frames=frames + 1,
+        query_videos=episodes.query.shape[1] + 1,
+        query_frames=episodes.query.shape[2] + 1,
+        dim=dim,
+        seed=0,
+    )
+    return stack([episodes, wider.to(episodes.support.dtype)]).select(range(len(episodes)))
+
+
+def _infer(engine: Engine, model: Model, episodes: EpisodeBatch) -> Posterior:
+    given = GaussianToy().fixed_population(episodes.dim)
+    return engine.infer(model, episodes, seed=0, given=given)

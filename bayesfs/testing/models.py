@@ -1,0 +1,238 @@
+"""What every model must hold: `ModelContract`, a mixin of tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bayesfs.contracts import Model
+from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.inference.potential import Potential, potential
+from bayesfs.testing.engines import pad
+from bayesfs.types import EpisodeBatch, Posterior
+
+
+class ModelContract:
+    """Inherit it, supply `make_model`, and pytest runs every check below against your model.
+
+    Checks run in double precision, on the model's own unconstrained density and on its label
+    likelihood at draws from the prior; they need no engine.
+
+    Attributes:
+        class_axes: axes of `dims` that have one entry per class.
+        frames_are_redundant: whether repeating every frame of a video must leave the posterior
+            as it is.
+
+    Example:
+        >>> class TestMyModel(ModelContract):
+        ...     def make_model(self):
+        ...         return MyModel()
+    """
+
+    class_axes: tuple[str, ...] = ("way",)
+    frames_are_redundant: bool = False
+
+    def make_model(self) -> Model:
+        """The model under test."""
+        raise NotImplementedError("supply make_model")
+
+    def make_population(self, model: Model, episodes: EpisodeBatch) -> Posterior | None:
+        """Population to condition on: one prior draw of the model; None if it has no population."""
+        names = [name for name, axes in model.dims.items() if "task" not in axes]
+        if not names:
+            return None
+        joint = potential(model, episodes)
+        draws = joint.constrain(joint.prior(1, seed=0))
+        dims = {name: tuple(model.dims[name]) for name in names}
+        return Posterior("exact", {name: draws[name] for name in names}, dims)
+
+    def make_episodes(self) -> EpisodeBatch:
+        """Tasks of unequal ways, shots and frames; override to change their sizes."""
+        episodes, _ = synthetic_episodes(
+            users=3, way=4, shots=3, frames=3, query_videos=1, dim=3, ragged=True, seed=3
+        )
+        return episodes.to(torch.float64)
+
+    def test_dims_name_what_the_program_samples(self) -> None:
+        """`potential` compares every site of the trace with `dims`."""
+        model, episodes = self.make_model(), self.make_episodes()
+        joint = potential(model, episodes)
+        assert set(joint.blocks) == set(model.dims)
+        for site, draws in joint.constrain(joint.prior(2, seed=0)).items():
+            assert draws.ndim == 1 + len(model.dims[site]), site
+
+    def test_density_and_gradient_are_finite(self) -> None:
+        """At draws from the prior."""
+        density = self._density()
+        value, gradient = density.value_and_gradient(density.prior(5, seed=1))
+        assert torch.isfinite(value).all(), value
+        assert torch.isfinite(gradient).all()
+
+    def test_gradient_is_that_of_the_density(self) -> None:
+        """Against central differences along random directions."""
+        density = self._density()
+        z = density.prior(3, seed=1)
+        _, gradient = density.value_and_gradient(z)
+        direction = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
+        step = 1e-5 * direction
+        slope = (density.log_density(z + step) - density.log_density(z - step)) / 2e-5
+        _assert_close(slope, (gradient * direction).sum(-1), 1e-4)
+
+    def test_tasks_are_independent_given_the_population(self) -> None:
+        """The density of a batch is that of its tasks one by one."""
+        model, episodes = self.make_model(), self.make_episodes()
+        given = self.make_population(model, episodes)
+        together = potential(model, episodes, given)
+        z = together.prior(3, seed=2)
+        for task in range(len(episodes)):
+            alone = potential(model, episodes.select([task]), given)
+            rows = z[[task]]
+            _assert_close(alone.log_density(rows), together.log_density(z)[[task]], 1e-8)
+
+    def test_the_query_never_enters_the_program(self) -> None:
+        """Neither its features nor its labels."""
+        model, episodes = self.make_model(), self.make_episodes()
+        given = self.make_population(model, episodes)
+        changed = replace(
+            episodes,
+            query=torch.zeros_like(episodes.query),
+            query_labels=torch.full_like(episodes.query_labels, -1),
+        )
+        density = potential(model, episodes, given)
+        z = density.prior(2, seed=2)
+        other = potential(model, changed, given)
+        assert torch.equal(density.log_density(z), other.log_density(z))
+
+    def test_padding_changes_no_density(self) -> None:
+        """Two points that agree in the padding differ by as much as without padding."""
+        model, episodes = self.make_model(), self.make_episodes()
+        given = self.make_population(model, episodes)
+        plain, wide = potential(model, episodes, given), potential(model, pad(episodes), given)
+        draws = plain.constrain(plain.prior(2, seed=3))
+        filler = wide.constrain(wide.prior(1, seed=4))
+        padded = {site: _inside(filler[site], value) for site, value in draws.items()}
+        _assert_close(
+            _contrast(wide.log_density(wide.unconstrain(padded))),
+            _contrast(plain.log_density(plain.unconstrain(draws))),
+            1e-8,
+        )
+
+    def test_padding_changes_no_prediction(self) -> None:
+        """Real classes and frames keep their probabilities; padded classes have none."""
+        model, episodes = self.make_model(), self.make_episodes()
+        wide = pad(episodes)
+        given = self.make_population(model, episodes)
+        draws = self._draws(model, episodes, given)
+        filler = self._draws(model, wide, given)
+        padded = {site: _inside(filler[site], value) for site, value in draws.items()}
+        plain_video = model.log_joint_video(draws, episodes).softmax(-1)
+        wide_video = model.log_joint_video(padded, wide).softmax(-1)
+        videos, ways = plain_video.shape[2:]
+        exists = episodes.video_mask
+        inside = wide_video[:, :, :videos, :ways]
+        _assert_close(inside[:, exists], plain_video[:, exists], 1e-8)
+        assert (wide_video[..., ways:] == 0).all(), "a padded class has a probability"
+
+    def test_predictions_are_distributions_over_existing_classes(self) -> None:
+        """Shapes of the contract; -inf exactly at padded classes."""
+        model, episodes = self.make_model(), self.make_episodes()
+        draws = self._draws(model, episodes, self.make_population(model, episodes))
+        tasks, videos, frames = episodes.query_mask.shape
+        frame = model.log_joint_frame(draws, episodes)
+        video = model.log_joint_video(draws, episodes)
+        assert frame.shape == (4, tasks, videos, frames, episodes.way), frame.shape
+        assert video.shape == (4, tasks, videos, episodes.way), video.shape
+        exists = episodes.way_mask[:, None].expand(video.shape[1:])
+        assert torch.isfinite(video[:, exists]).all()
+        assert (video[:, ~exists] == -torch.inf).all()
+        exists = episodes.way_mask[:, None, None].expand(frame.shape[1:])
+        assert torch.isfinite(frame[:, exists]).all()
+        assert (frame[:, ~exists] == -torch.inf).all()
+
+    def test_a_video_of_one_frame_is_that_frame(self) -> None:
+        """Both label likelihoods agree there."""
+        model, episodes = self.make_model(), self.make_episodes()
+        draws = self._draws(model, episodes, self.make_population(model, episodes))
+        keep = ("query", "query_mask", "query_quality", "query_frame")
+        cut = {
+            name: getattr(episodes, name)[:, :, :1]
+            for name in keep
+            if getattr(episodes, name) is not None
+        }
+        stills = replace(episodes, **cut)
+        exists = stills.query_mask[..., 0]
+        frame = model.log_joint_frame(draws, stills)[:, :, :, 0].softmax(-1)
+        video = model.log_joint_video(draws, stills).softmax(-1)
+        _assert_close(frame[:, exists], video[:, exists], 1e-6)
+
+    def test_relabelling_classes_permutes_everything(self) -> None:
+        """Density unchanged, predictions permuted."""
+        model, episodes = self.make_model(), self.make_episodes()
+        given = self.make_population(model, episodes)
+        order = [*range(1, episodes.way), 0]
+        moved = episodes.permute_classes(order)
+        draws = self._draws(model, episodes, given)
+        other = {site: self._permute(model, site, v, order) for site, v in draws.items()}
+        before, after = potential(model, episodes, given), potential(model, moved, given)
+        _assert_close(
+            after.log_density(after.unconstrain(other)),
+            before.log_density(before.unconstrain(draws)),
+            1e-8,
+        )
+        video = model.log_joint_video(draws, episodes).softmax(-1)[..., order]
+        _assert_close(model.log_joint_video(other, moved).softmax(-1), video, 1e-8)
+
+    def test_repeating_every_frame_adds_no_information(self) -> None:
+        """Where `frames_are_redundant`: the posterior density stays as it is."""
+        if not self.frames_are_redundant:
+            return
+        model, episodes = self.make_model(), self.make_episodes()
+        given = self.make_population(model, episodes)
+        names = ("support", "support_mask", "support_quality", "support_frame")
+        twice = {
+            name: getattr(episodes, name).repeat_interleave(2, 3)
+            for name in names
+            if getattr(episodes, name) is not None
+        }
+        first = potential(model, episodes, given)
+        second = potential(model, replace(episodes, **twice), given)
+        z = first.prior(3, seed=5)
+        _assert_close(_contrast(second.log_density(z)), _contrast(first.log_density(z)), 1e-8)
+
+    def _density(self) -> Potential:
+        model, episodes = self.make_model(), self.make_episodes()
+        return potential(model, episodes, self.make_population(model, episodes))
+
+    def _draws(
+        self, model: Model, episodes: EpisodeBatch, given: Posterior | None
+    ) -> dict[str, Tensor]:
+        """Four draws of every site: task sites from the prior, the population as given."""
+        density = potential(model, episodes, given)
+        draws = density.constrain(density.prior(4, seed=1))
+        population = given.population if given is not None else {}
+        shared = {s: v.expand(4, *v.shape[1:]).to(episodes.support) for s, v in population.items()}
+        return {**draws, **shared}
+
+    def _permute(self, model: Model, site: str, value: Tensor, order: list[int]) -> Tensor:
+        for axis, name in enumerate(model.dims[site], start=1):
+            if name in self.class_axes:
+                value = value.index_select(axis, torch.tensor(order))
+        return value
+
+
+def _inside(outer: Tensor, inner: Tensor) -> Tensor:
+    """Values of `inner` in the leading corner of `outer`, one draw of which is repeated."""
+    result = outer[:1].expand(len(inner), *outer.shape[1:]).clone()
+    result[tuple(slice(0, n) for n in inner.shape)] = inner
+    return result
+
+
+def _contrast(value: Tensor) -> Tensor:
+    """(task, particle) -> differences from the first particle."""
+    return value - value[:, :1]
+
+
+def _assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
