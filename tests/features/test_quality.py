@@ -1,0 +1,117 @@
+"""Measured quality against SciPy and against pictures spoilt on purpose."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bayesfs.errors import ShapeError
+from bayesfs.features.quality import COVARIATES, LUMA, laplacian, quality
+
+
+@pytest.fixture(scope="module")
+def scene() -> NDArray[np.float64]:
+    """Soft noise with edges, in grey levels, far from 0 and 255."""
+    rng = np.random.default_rng(0)
+    soft = ndimage.gaussian_filter(rng.normal(size=(64, 72, 3)), (2, 2, 0))
+    image = 120 + 300 * soft
+    image[20:40, 20:40] += 40
+    return np.asarray(image.clip(20, 220))
+
+
+def measure(images: list[NDArray[np.float64]]) -> dict[str, NDArray[np.float32]]:
+    table = quality(np.stack([i.round().clip(0, 255).astype(np.uint8) for i in images]))
+    return dict(zip(COVARIATES, table.T, strict=True))
+
+
+def test_laplacian_is_scipys(scene: NDArray[np.float64]) -> None:
+    luma = (scene.astype(np.float32) @ LUMA)[None]
+    want = ndimage.laplace(luma[0].astype(np.float64))[1:-1, 1:-1]
+    np.testing.assert_allclose(laplacian(luma)[0], want, atol=1e-3)
+
+
+def test_a_frame_worked_out_by_hand() -> None:
+    image = np.full((1, 4, 4, 3), 100, np.uint8)
+    image[0, 0, 0] = 255  # bright
+    image[0, 3, 3] = (0, 1, 2)  # dark
+    image[0, 1, 1] = (104, 104, 104)
+    sharpness, brightness, _, dark, bright = quality(image)[0]
+    dark_luma = 0.299 * 0 + 0.587 * 1 + 0.114 * 2
+    assert brightness == pytest.approx((13 * 100 + 104 + 255 + dark_luma) / 16 / 255, rel=1e-5)
+    assert (dark, bright) == (1 / 16, 1 / 16)
+    interior = [-16.0, 4.0, 4.0, 0.0]
+    assert sharpness == pytest.approx(np.log(np.var(interior) + 0.01), rel=1e-4)
+
+
+def test_sharpness_falls_with_blur(scene: NDArray[np.float64]) -> None:
+    sigmas = (0, 0.5, 1, 2, 4, 8)
+    got = measure([ndimage.gaussian_filter(scene, (s, s, 0)) for s in sigmas])
+    assert (np.diff(got["sharpness"]) < 0).all()
+    assert np.ptp(got["brightness"]) < 0.02
+
+
+def test_exposure_moves_what_it_should(scene: NDArray[np.float64]) -> None:
+    got = measure([scene * gain for gain in (0.02, 0.25, 0.5, 1, 1.5, 2, 3)])
+    assert (np.diff(got["brightness"]) > 0).all()
+    assert (np.diff(got["bright_clipped"]) >= 0).all()
+    assert (np.diff(got["dark_clipped"]) <= 0).all()
+    assert got["dark_clipped"][0] > 0.1
+    assert got["dark_clipped"][3] == got["bright_clipped"][3] == 0
+    assert got["bright_clipped"][-1] > 0.5
+
+
+def test_contrast_is_the_spread_of_luma(scene: NDArray[np.float64]) -> None:
+    grey = scene.mean()
+    got = measure([grey + k * (scene - grey) for k in (0.2, 0.5, 1)])
+    np.testing.assert_allclose(got["contrast"] / got["contrast"][2], [0.2, 0.5, 1], rtol=0.02)
+
+
+def test_flat_frames_are_finite() -> None:
+    images = np.stack([np.full((8, 8, 3), v, np.uint8) for v in (0, 128, 255)])
+    got = quality(images)
+    assert np.isfinite(got).all()
+    np.testing.assert_allclose(got[:, 0], np.log(0.01), rtol=1e-4)
+    np.testing.assert_array_equal(got[:, 3:], [[1, 0], [0, 0], [0, 1]])
+    assert quality(images[:0]).shape == (0, len(COVARIATES))
+
+
+def test_each_frame_alone(scene: NDArray[np.float64]) -> None:
+    frames = np.stack([scene, scene[::-1] * 0.5, scene * 0.9]).astype(np.uint8)
+    alone = np.concatenate([quality(f[None]) for f in frames])
+    np.testing.assert_allclose(quality(frames), alone, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((1, 8, 8, 3), np.float32),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((1, 8, 8, 1), np.uint8),
+        np.zeros((1, 2, 8, 3), np.uint8),
+    ],
+)
+def test_other_arrays_are_refused(images: NDArray[np.uint8]) -> None:
+    with pytest.raises(ShapeError):
+        quality(images)
+
+
+def test_tells_the_spoilt_frames_of_real_objects(turntable: Path) -> None:
+    """Area under the ROC curve of each covariate for the exact flags of composed frames."""
+    from sklearn.metrics import roc_auc_score
+
+    from bayesfs.data.trees import read_tree
+    from bayesfs.features.video import read_image
+
+    videos = [v for v in read_tree(turntable).videos if v.kind == "clean"][::8]
+    got = quality(np.stack([read_image(p, 128) for v in videos for p in v.frames]))
+    for flag, column, sign in (
+        ("blur_issue", "sharpness", -1),
+        ("overexposed_issue", "bright_clipped", 1),
+        ("underexposed_issue", "brightness", -1),
+    ):
+        truth = np.concatenate([v.flags[flag] for v in videos])
+        kept = truth >= 0
+        score = sign * got[kept, COVARIATES.index(column)]
+        assert roc_auc_score(truth[kept], score) > 0.9
