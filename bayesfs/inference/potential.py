@@ -93,7 +93,7 @@ class _Site:
         """Draws (particle, *shape) -> unconstrained (particle, *flat_shape)."""
         if draws.shape[1:] != self.shape:
             raise ShapeError(
-                f"expected draws of {self.block.site!r} of shape (draw, *{self.shape}), got "
+                f"expected draws of {self.block.site!r} of shape {('draw', *self.shape)}, got "
                 f"{tuple(draws.shape)}; do they come from another model or other episodes?"
             )
         return cast(Tensor, self.transform.inv(draws.reshape(-1, *self.plate_shape)))

@@ -1,0 +1,287 @@
+import math
+from dataclasses import dataclass, replace
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer.mcmc.util import initialize_model
+from scipy import stats
+
+from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.errors import InferenceError, ShapeError
+from bayesfs.inference.capture import capture
+from bayesfs.inference.potential import potential
+from bayesfs.testing import GaussianToy
+from bayesfs.types import Posterior
+
+
+@dataclass(frozen=True)
+class Curved:
+    """Positive, simplex and correlation sites, so that every kind of transform is used."""
+
+    @property
+    def dims(self):
+        return {
+            "spread": (),
+            "share": ("part",),
+            "corr": ("feature", "feature_"),
+            "scale": ("task",),
+            "center": ("task", "way", "feature"),
+        }
+
+    def __call__(self, episodes):
+        x = episodes.support
+        tasks, ways, shots, frames, dim = x.shape
+        one = x.new_ones(())
+        spread = pyro.sample("spread", dist.HalfNormal(one))
+        share = pyro.sample("share", dist.Dirichlet(2 * x.new_ones(3)))
+        corr = pyro.sample("corr", dist.LKJCholesky(dim, 2 * one))
+        with pyro.plate("task", tasks, dim=-4):
+            scale = pyro.sample("scale", dist.Gamma(2 * one, 1 / spread))
+            with pyro.plate("way", ways, dim=-3):
+                center = pyro.sample("center", dist.Normal(x.new_zeros(dim), one).to_event(1))
+                center = center * scale.unsqueeze(-1)
+                with pyro.plate("shot", shots, dim=-2), pyro.plate("frame", frames, dim=-1):
+                    factor = (0.1 + share[0]) * corr
+                    fn = dist.MultivariateNormal(center, scale_tril=factor)
+                    with poutine.mask(mask=episodes.support_mask):
+                        pyro.sample("x", fn, obs=x)
+
+
+def make_episodes(tasks=2, ragged=False):
+    settings = {"way": 2, "shots": 2, "frames": 2, "query_videos": 1, "dim": 2}
+    episodes, _ = synthetic_episodes(users=tasks, **settings, ragged=ragged, seed=0)
+    return episodes.to(torch.float64)
+
+
+def population_of(model, episodes, draws=4):
+    joint = potential(model, episodes)
+    values = joint.constrain(joint.prior(draws, seed=0))
+    names = [n for n, axes in model.dims.items() if "task" not in axes]
+    return Posterior("mcmc", {n: values[n] for n in names}, {n: model.dims[n] for n in names})
+
+
+def test_joint_density_is_pyros_own():
+    """Against the potential that Pyro builds for its NUTS, with its own transforms."""
+    model, episodes = Curved(), make_episodes()
+    with pyro.validation_enabled(False):
+        _, energy, transforms, trace = initialize_model(model, (episodes,))
+    joint = potential(model, episodes)
+    z = joint.prior(3, seed=1)
+    for particle in range(3):
+        values = joint.constrain(z[:, [particle]])
+        u = {
+            name: transforms[name](values[name][0].reshape(trace.nodes[name]["value"].shape))
+            for name in model.dims
+        }
+        assert float(joint.log_density(z)[0, particle]) == pytest.approx(-float(energy(u)))
+
+
+def test_conditional_density_is_the_rest_of_the_joint():
+    """Given one draw of the population, task densities sum to the joint minus the prior's part."""
+    model, episodes = GaussianToy(), make_episodes(ragged=True)
+    given = Posterior("exact", {"mean": torch.tensor([[0.3, -0.7]])}, {"mean": ("feature",)})
+    conditional, joint = potential(model, episodes, given), potential(model, episodes)
+    z = conditional.prior(3, seed=0)
+    draws = conditional.constrain(z)
+    everything = {**draws, "mean": given.draws["mean"].double().expand(3, 2)}
+    prior = stats.norm.logpdf([0.3, -0.7]).sum()
+    expected = joint.log_density(joint.unconstrain(everything))[0] - prior
+    torch.testing.assert_close(conditional.log_density(z).sum(0), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_recorded_gradient_is_autograds():
+    model, episodes = Curved(), make_episodes()
+    density = potential(model, episodes, population_of(model, episodes))
+    for seed in (1, 2):  # the second call replays
+        z = density.prior(4, seed=seed).requires_grad_()
+        value, gradient = density.value_and_gradient(z)
+        eager = density.log_density(z)
+        (expected,) = torch.autograd.grad(eager.sum(), z)
+        torch.testing.assert_close(value, eager.detach())
+        torch.testing.assert_close(gradient, expected)
+        assert not gradient.requires_grad
+
+
+def test_constrain_and_unconstrain_are_inverse():
+    model, episodes = Curved(), make_episodes()
+    joint = potential(model, episodes)
+    z = joint.prior(5, seed=3)
+    draws = joint.constrain(z)
+    torch.testing.assert_close(joint.unconstrain(draws), z)
+    assert (draws["scale"] > 0).all()
+    torch.testing.assert_close(draws["share"].sum(-1), torch.ones(5, dtype=torch.float64))
+    assert draws["center"].shape == (5, 2, 2, 2)
+    assert draws["corr"].shape == (5, 2, 2)
+
+
+def test_blocks_tile_the_vector_and_know_their_level():
+    model, episodes = GaussianToy(), make_episodes()
+    joint = potential(model, episodes)
+    blocks = list(joint.blocks.values())
+    assert [b.level for b in blocks] == ["population", "way", "shot"]
+    assert [b.start for b in blocks] == [0, *(b.stop for b in blocks[:-1])]
+    assert blocks[-1].stop == joint.size
+    assert all(math.prod(b.shape) == b.stop - b.start for b in blocks)
+    assert all(b.standard for b in blocks)
+    assert joint.blocks["class_raw"].shape == (2, 2, 2)
+    alone = potential(model, episodes, model.fixed_population(2))
+    assert alone.blocks["class_raw"].shape == (2, 2)
+    curved = potential(Curved(), episodes).blocks
+    assert curved["center"].standard
+    assert not curved["scale"].standard
+
+
+def test_population_is_averaged_in_the_unconstrained_space():
+    """So that a positive scale's centre is its geometric mean."""
+    model, episodes = Curved(), make_episodes()
+    given = population_of(model, episodes)
+    values = potential(model, episodes, given).population
+    geometric = stats.gmean(given.draws["spread"].numpy())
+    assert float(values["spread"]) == pytest.approx(geometric)
+    assert float(values["share"].sum()) == pytest.approx(1.0)
+    one = potential(model, episodes, given, draw=2).population
+    torch.testing.assert_close(one["spread"], given.draws["spread"][2])
+
+
+def test_prior_draws_follow_the_prior():
+    density = potential(GaussianToy(), make_episodes(), GaussianToy().fixed_population(2))
+    z = density.prior(200, seed=0)
+    assert stats.kstest(z.flatten().numpy(), "norm").pvalue > 0.01
+    torch.testing.assert_close(z, density.prior(200, seed=0))
+
+
+def test_padded_latents_follow_their_prior():
+    """A masked site would give them a flat density, and engines would drift away in it."""
+
+    class MaskedLatents(GaussianToy):
+        def __call__(self, episodes):
+            with poutine.mask(mask=episodes.support_mask.any(-1, keepdim=True)):
+                super().__call__(episodes)
+
+    episodes = make_episodes()
+    mask = episodes.support_mask.clone()
+    mask[0, 1, 1] = False
+    episodes = replace(episodes, support_mask=mask)
+    density = potential(MaskedLatents(), episodes, GaussianToy().fixed_population(2))
+    z = density.prior(1, seed=0)
+    index = density.blocks["video_raw"].start + 6  # task 0, way 1, shot 1, feature 0
+    _, gradient = density.value_and_gradient(z)
+    torch.testing.assert_close(gradient[0, 0, index], -z[0, 0, index])
+
+
+def test_nothing_global_changes():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    density = potential(GaussianToy(), make_episodes())
+    density.value_and_gradient(density.prior(2, seed=0))
+    assert torch.equal(before, torch.get_rng_state())
+    assert len(pyro.get_param_store()) == 0
+    assert torch.distributions.Normal(0.0, 1.0)._validate_args
+
+
+class Wrong(GaussianToy):
+    """The toy with one thing changed."""
+
+
+def test_site_without_dims_is_named():
+    class Model(Wrong):
+        @property
+        def dims(self):
+            return {"mean": ("feature",), "class_raw": ("task", "way", "feature")}
+
+    with pytest.raises(InferenceError, match="video_raw"):
+        potential(Model(), make_episodes())
+
+
+def test_wrong_axes_are_named():
+    class Model(Wrong):
+        @property
+        def dims(self):
+            return {**super().dims, "class_raw": ("task", "feature")}
+
+    with pytest.raises(InferenceError, match=r"class_raw.*plates \('task', 'way'\)"):
+        potential(Model(), make_episodes())
+
+
+def test_discrete_latents_are_refused():
+    class Model(Wrong):
+        @property
+        def dims(self):
+            return {**super().dims, "flag": ()}
+
+        def __call__(self, episodes):
+            super().__call__(episodes)
+            pyro.sample("flag", dist.Bernoulli(0.5))
+
+    with pytest.raises(InferenceError, match=r"flag.*discrete"):
+        potential(Model(), make_episodes())
+
+
+def test_observation_outside_the_task_plate_is_refused():
+    class Model(Wrong):
+        def __call__(self, episodes):
+            super().__call__(episodes)
+            pyro.sample("total", dist.Normal(0.0, 1.0), obs=episodes.support.sum())
+
+    model, episodes = Model(), make_episodes()
+    density = potential(model, episodes, model.fixed_population(2))
+    with pytest.raises(InferenceError, match=r"total.*outside the 'task' plate"):
+        density.log_density(density.prior(1, seed=0))
+
+
+def test_population_of_another_model_is_refused():
+    model, episodes = Curved(), make_episodes()
+    with pytest.raises(InferenceError, match=r"missing.*spread"):
+        potential(model, episodes, GaussianToy().fixed_population(2))
+    other = GaussianToy().fixed_population(5)
+    with pytest.raises(ShapeError, match=r"mean.*'draw', 2"):
+        potential(GaussianToy(), episodes, other)
+    with pytest.raises(InferenceError, match=r"draw in 0\.\.3"):
+        potential(model, episodes, population_of(model, episodes), draw=4)
+
+
+def test_wrong_shape_of_z_is_refused():
+    density = potential(GaussianToy(), make_episodes())
+    with pytest.raises(ShapeError, match="expected z of shape"):
+        density.log_density(torch.zeros(2, 3, density.size))
+
+
+def test_capture_replays_and_drops_what_it_can():
+    weight = torch.randn(3, 3)
+
+    def function(x):
+        unused = (x @ weight).exp()
+        del unused
+        constant = (weight.exp() + 1).sum(0)
+        return (x * constant).view(2, 3) + (x * constant), x.split(1)[1]
+
+    x = torch.randn(2, 3)
+    replay = capture(function, x)
+    other = torch.randn(2, 3)
+    for got, expected in zip(replay(other), function(other), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x if x.sum() > 0 else -x,
+        lambda x: x[x > 0],
+        lambda x: x.clone().add_(1),
+        lambda x: x + torch.zeros(3).copy_(x),
+    ],
+    ids=["branch", "selection", "in place", "in place on a constant"],
+)
+def test_capture_falls_back_where_values_matter(function):
+    replay = capture(function, torch.tensor([1.0, 2.0, -1.0]))
+    other = torch.tensor([-1.0, -2.0, 2.0])
+    for _ in range(2):
+        torch.testing.assert_close(replay(other), function(other))
+
+
+def test_capture_refuses_to_freeze_randomness():
+    replay = capture(lambda x: x + torch.rand(3), torch.zeros(3))
+    assert not torch.equal(replay(torch.zeros(3)), replay(torch.zeros(3)))
