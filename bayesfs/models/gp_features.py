@@ -1,0 +1,255 @@
+"""Learnt feature maps in front of a kernel: start with `PrincipalAxes`.
+
+    Identity       x, or x / |x|
+    PrincipalAxes  centred per recording condition, then rescaled along the principal axes
+    LinearMap      x P, with a prior on P that shrinks it to the principal axes
+    MLP            z + W2 tanh(W1 z + b1): a linear map plus a small network
+
+A map has Pyro sites (what is learnt with a posterior) and constants (what is read off the train
+users' frames once, by `prepare`). An unprepared map has no centre and uses the plain features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from bayesfs.errors import ShapeError
+from bayesfs.models.gp_sites import Site, Values, by_kind, merge, real
+from bayesfs.models.kernels import unit
+from bayesfs.types import KINDS
+
+
+class FeatureMap(Protocol):
+    """Embedding of a frame -> input of the base kernel."""
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """What is learnt."""
+        ...
+
+    def __call__(self, values: Values, x: Tensor, kind: Tensor) -> Tensor:
+        """(task, n, feature), (task, n) -> (task, n, latent)."""
+        ...
+
+    def width(self, feature: int) -> int:
+        """Number of outputs for `feature` inputs."""
+        ...
+
+    def prepare(self, x: Tensor, kind: Tensor) -> FeatureMap:
+        """The map with its constants taken from frames (n, feature) of kinds (n,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """x as it comes, or x / |x|.
+
+    Attributes:
+        normalise: divide by the norm.
+    """
+
+    normalise: bool = True
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """None."""
+        return {}
+
+    def __call__(self, values: Values, x: Tensor, kind: Tensor) -> Tensor:
+        """(task, n, feature)."""
+        return unit(x) if self.normalise else x
+
+    def width(self, feature: int) -> int:
+        """The same."""
+        return feature
+
+    def prepare(self, x: Tensor, kind: Tensor) -> Identity:
+        """Itself: it has no constants."""
+        return self
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Constants of train frames: centres, principal axes and the spread along them.
+
+    Attributes:
+        centre: (kind, feature) mean frame of each recording condition.
+        basis: (feature, latent) orthonormal principal axes of the centred frames.
+        spread: (latent,) standard deviations along them, divided by the largest.
+    """
+
+    centre: Tensor
+    basis: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, kind: Tensor, latent: int | None) -> Axes:
+        """Axes of frames x (n, feature) of kinds (n,); a kind without frames takes the mean of all.
+
+        Raises:
+            ShapeError: fewer than two frames.
+        """
+        if len(x) < 2:
+            raise ShapeError(f"expected at least 2 frames to find principal axes, got {len(x)}")
+        rows = [x[kind == k] for k in range(len(KINDS))]
+        centre = torch.stack([(r if len(r) else x).mean(0) for r in rows])
+        _, s, vt = torch.linalg.svd(x - centre[kind], full_matrices=False)
+        keep = int((s > s[0] * 1e-4).sum())
+        keep = min(keep, latent or keep)
+        return cls(centre, vt[:keep].mT.contiguous(), s[:keep] / s[0])
+
+    def to(self, like: Tensor) -> Axes:
+        """The same constants in the dtype and on the device of `like`."""
+        return Axes(self.centre.to(like), self.basis.to(like), self.spread.to(like))
+
+
+@dataclass(frozen=True)
+class PrincipalAxes:
+    """phi(x) = unit((unit(x) - centre_kind) V diag(spread^-power)), power learnt.
+
+    Subtracting the mean frame of each recording condition takes out what clean and cluttered
+    frames differ in as such. `power` 0 keeps the covariance of the frames, 1 whitens it.
+
+    Attributes:
+        latent: number of axes kept; None keeps all that carry variance.
+        power: prior mean of the power.
+        power_spread: prior standard deviation of the power.
+        normalise: unit norm before and after.
+        axes: constants; None until `prepare`.
+    """
+
+    latent: int | None = 1000
+    power: float = 0.25
+    power_spread: float = 0.15
+    normalise: bool = True
+    axes: Axes | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """The power."""
+        return {"whitening": real(self.power, self.power_spread)}
+
+    def __call__(self, values: Values, x: Tensor, kind: Tensor) -> Tensor:
+        """(task, n, latent)."""
+        x = unit(x) if self.normalise else x
+        if self.axes is not None:
+            axes = self.axes.to(x)
+            x = (x - by_kind(axes.centre, kind)) @ axes.basis
+            x = x * torch.exp(-values["whitening"] * axes.spread.log())
+        return unit(x) if self.normalise else x
+
+    def width(self, feature: int) -> int:
+        """Number of axes; without axes the features themselves."""
+        return feature if self.axes is None else self.axes.basis.shape[-1]
+
+    def prepare(self, x: Tensor, kind: Tensor) -> PrincipalAxes:
+        """The map with centres and axes of these frames."""
+        x = unit(x) if self.normalise else x
+        return replace(self, axes=Axes.of(x, kind, self.latent))
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """phi(x) = (unit(x) - centre_kind) P, P ~ N(first principal axes, spread^2).
+
+    Without `prepare` the prior mean of P is the first `latent` coordinates. A point estimate of P
+    over-fits a few dozen objects; the prior shrinks it to the axes and engines give its posterior.
+
+    Attributes:
+        latent: output dimension.
+        spread: prior standard deviation of each entry of P.
+        normalise: unit norm before and after.
+        axes: constants; None until `prepare`.
+    """
+
+    latent: int = 64
+    spread: float = 0.01
+    normalise: bool = True
+    axes: Axes | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """P."""
+        return {"projection": Site(("feature", "latent"), self._prior)}
+
+    def _prior(self, x: Tensor) -> dist.Distribution:
+        if self.axes is None:
+            mean = torch.eye(x.shape[-1], self.latent, dtype=x.dtype, device=x.device)
+        else:
+            mean = self.axes.to(x).basis
+        return dist.Normal(mean, self.spread).to_event(2)
+
+    def __call__(self, values: Values, x: Tensor, kind: Tensor) -> Tensor:
+        """(task, n, latent)."""
+        x = unit(x) if self.normalise else x
+        if self.axes is not None:
+            x = x - by_kind(self.axes.centre.to(x), kind)
+        z = x @ values["projection"]
+        return unit(z) if self.normalise else z
+
+    def width(self, feature: int) -> int:
+        """Columns of P."""
+        return self.latent if self.axes is None else self.axes.basis.shape[-1]
+
+    def prepare(self, x: Tensor, kind: Tensor) -> LinearMap:
+        """The map with its prior mean at the principal axes of these frames."""
+        axes = Axes.of(unit(x) if self.normalise else x, kind, self.latent)
+        return replace(self, axes=axes)
+
+
+@dataclass(frozen=True)
+class MLP:
+    """phi(x) = unit(z + tanh(z W1 + b) W2), z = inner(x): a network that starts near its input.
+
+    Attributes:
+        inner: the map whose output z the network takes.
+        hidden: number of hidden units.
+        weight: prior standard deviation of W1 (times 1 / sqrt(latent)) and of b.
+        residual: prior standard deviation of W2 (times 1 / sqrt(hidden)); 0 is the inner map.
+    """
+
+    inner: FeatureMap = field(default_factory=lambda: PrincipalAxes(latent=64))
+    hidden: int = 32
+    weight: float = 1.0
+    residual: float = 0.1
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """W1, b, W2 and the sites of the inner map."""
+        own = {
+            "mlp_in": Site(("latent", "hidden"), self._in),
+            "mlp_bias": Site(("hidden",), self._bias),
+            "mlp_out": Site(("hidden", "latent"), self._out),
+        }
+        return merge(self.inner.sites, own)
+
+    def width(self, feature: int) -> int:
+        """Outputs of the inner map."""
+        return self.inner.width(feature)
+
+    def _in(self, x: Tensor) -> dist.Distribution:
+        width = self.width(x.shape[-1])
+        return dist.Normal(x.new_zeros(width, self.hidden), self.weight * width**-0.5).to_event(2)
+
+    def _bias(self, x: Tensor) -> dist.Distribution:
+        return dist.Normal(x.new_zeros(self.hidden), self.weight).to_event(1)
+
+    def _out(self, x: Tensor) -> dist.Distribution:
+        zeros = x.new_zeros(self.hidden, self.width(x.shape[-1]))
+        return dist.Normal(zeros, self.residual * self.hidden**-0.5).to_event(2)
+
+    def __call__(self, values: Values, x: Tensor, kind: Tensor) -> Tensor:
+        """(task, n, latent)."""
+        z = self.inner(values, x, kind)
+        inside = torch.tanh(z @ values["mlp_in"] + values["mlp_bias"])
+        return unit(z + inside @ values["mlp_out"])
+
+    def prepare(self, x: Tensor, kind: Tensor) -> MLP:
+        """The map with its inner map prepared."""
+        return replace(self, inner=self.inner.prepare(x, kind))

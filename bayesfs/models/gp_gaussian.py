@@ -1,0 +1,190 @@
+"""Gaussian process regression on (pseudo-)targets, batched over tasks and classes: `condition`.
+
+Every likelihood of this library whose classes are independent given the targets comes down to
+
+    target_c(i) = u_c(i) + N(0, noise_c(i)),     u as in `gp_covariance`,
+
+so conditioning is one Cholesky factor per task where classes share the noise, and one per task
+and class where they do not. Padded points have unit variance and no covariance with the rest,
+which equals leaving them out exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import log, pi
+
+import torch
+from torch import Tensor
+
+from bayesfs.models.gp_covariance import VideoCovariance
+from bayesfs.models.gp_linalg import cholesky, half_solve, log_determinant, solve
+from bayesfs.models.gp_points import Query, Support, support_points
+from bayesfs.models.gp_sites import Values
+from bayesfs.types import EpisodeBatch
+
+
+@dataclass(frozen=True)
+class TaskPrior:
+    """The support of each task under the prior, at fixed hyperparameters.
+
+    Attributes:
+        covariance: kernel with its deviations.
+        values: hyperparameters.
+        support: support points with mapped features.
+    """
+
+    covariance: VideoCovariance
+    values: Values
+    support: Support
+
+    @classmethod
+    def of(cls, covariance: VideoCovariance, values: Values, episodes: EpisodeBatch) -> TaskPrior:
+        """Map the support frames of a batch of tasks."""
+        points = support_points(episodes)
+        return cls(covariance, values, covariance.map_support(values, points))
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """(task, n, n): prior covariance of u at the support points."""
+        return self.covariance.support(self.values, self.support)
+
+    def norm(self, weights: Tensor) -> Tensor:
+        """(task, way): |sum_i weights_i k(x_i, .)|_H^2 for weights (task, way, n)."""
+        base = self.covariance.base(self.values, self.support.x, self.support.x)
+        return ((weights @ base) * weights).sum(-1).clamp_min(0)
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Gaussian predictive of every query frame's latent values, jointly over a video's frames.
+
+    Attributes:
+        mean: (task, way, video, frame) mean of f + b.
+        signal: (task, way or 1, video, frame, frame) covariance of f + b: epistemic.
+        deviation: (task, way or 1, video, frame, frame) covariance of the query's own deviations.
+        mask: (task, video, frame) bool.
+        way_mask: (task, way) bool.
+    """
+
+    mean: Tensor
+    signal: Tensor
+    deviation: Tensor
+    mask: Tensor
+    way_mask: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """(task, way or 1, video, frame, frame): covariance of u."""
+        return self.signal + self.deviation
+
+    def by_frame(self) -> Latent:
+        """Each frame as a video of its own: (task, way, video x frame, 1)."""
+        return Latent(
+            self.mean.flatten(2)[..., None],
+            _diagonal_blocks(self.signal),
+            _diagonal_blocks(self.deviation),
+            self.mask.flatten(1)[..., None],
+            self.way_mask,
+        )
+
+
+@dataclass(frozen=True)
+class Conditioned:
+    """Class functions given Gaussian targets at the support.
+
+    Attributes:
+        prior: the support under the prior.
+        factor: (task, way or 1, n, n) Cholesky factor of K + noise.
+        targets: (task, way, n).
+        weights: (task, way, n): (K + noise)^-1 targets.
+    """
+
+    prior: TaskPrior
+    factor: Tensor
+    targets: Tensor
+    weights: Tensor
+
+    @cached_property
+    def norm(self) -> Tensor:
+        """(task, way): |mean f_c|_H^2."""
+        return self.prior.norm(self.weights)
+
+    @property
+    def log_evidence(self) -> Tensor:
+        """(task,): sum over classes of log N(targets; 0, K + noise)."""
+        real = self.prior.support.way_mask
+        points = self.prior.support.mask.sum(1)[:, None]
+        fit = (self.targets * self.weights).sum(-1)
+        terms = -0.5 * (fit + log_determinant(self.factor) + points * log(2 * pi))
+        return torch.where(real, terms, 0.0).sum(-1)
+
+    def latent(self, query: Query) -> Latent:
+        """Predictive of the latent values at query frames (with plain features)."""
+        covariance, values = self.prior.covariance, self.prior.values
+        mapped = covariance.map_query(values, query)
+        cross = covariance.cross(values, self.prior.support, mapped)
+        t, n, v, f = *cross.shape[:2], *query.mask.shape[1:]
+        mean = (self.weights @ cross).reshape(t, -1, v, f)
+        half = half_solve(self.factor, cross[:, None].expand(-1, self.factor.shape[1], -1, -1))
+        half = half.reshape(t, -1, n, v, f).permute(0, 1, 3, 4, 2)
+        signal = covariance.query_signal(values, mapped)[:, None] - half @ half.mT
+        deviation = covariance.query_deviation(values, mapped, self.norm)
+        return Latent(mean, signal, deviation, query.mask, self.prior.support.way_mask)
+
+    def function(self, noise: Tensor, other: Tensor) -> Tensor:
+        """Draws of f + b at the support points, by Matheron's rule.
+
+        f = f0 + K_f (K + noise)^-1 (target - f0 - e), with f0, e drawn from the prior.
+
+        Args:
+            noise: (draw, task, way, n) standard normal, for f0.
+            other: the same, for the deviations and the targets' noise.
+
+        Returns:
+            (draw, task, way, n).
+        """
+        covariance, values, support = self.prior.covariance, self.prior.values, self.prior.support
+        signal = covariance.signal(values, support.x, support.x) * support.pairs
+        start = (root(signal)[:, None] @ noise[..., None])[..., 0]
+        rest = self.factor @ self.factor.mT - signal[:, None]
+        error = (root(rest) @ other[..., None])[..., 0]
+        gap = (self.targets - start - error)[..., None]
+        return start + (signal[:, None] @ solve(self._factor_like(gap), gap))[..., 0]
+
+    def _factor_like(self, right: Tensor) -> Tensor:
+        return self.factor.expand(*right.shape[:-2], *self.factor.shape[-2:])
+
+
+def condition(
+    prior: TaskPrior,
+    targets: Tensor,  # (task, way, n), zero where padded
+    noise: Tensor | None = None,  # (task, way, n) variance beyond the frame deviation
+) -> Conditioned:
+    """Condition the class functions on targets.
+
+    Raises:
+        NotPositiveDefiniteError: K + noise has no Cholesky factor.
+    """
+    matrix = prior.matrix[:, None]
+    if noise is not None:
+        matrix = matrix + torch.diag_embed(noise * prior.support.mask[:, None])
+    factor = cholesky(matrix, name=prior.covariance.name)
+    if noise is None:
+        weights = solve(factor[:, 0], targets.mT).mT
+    else:
+        weights = solve(factor, targets[..., None])[..., 0]
+    return Conditioned(prior, factor, targets, weights)
+
+
+def root(matrix: Tensor) -> Tensor:
+    """A Cholesky factor of a covariance that may be singular, for drawing from it."""
+    relative = 1e-10 if matrix.dtype == torch.float64 else 1e-5
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    floor = relative * diagonal.mean(-1, keepdim=True).clamp_min(torch.finfo(matrix.dtype).eps)
+    return cholesky(matrix + torch.diag_embed(floor.expand_as(diagonal)), name="of the draws")
+
+
+def _diagonal_blocks(matrix: Tensor) -> Tensor:
+    return matrix.diagonal(dim1=-2, dim2=-1).flatten(2)[..., None, None]

@@ -1,0 +1,110 @@
+"""Frames as inputs of a Gaussian process: `support_points`, `query_points`.
+
+A point is one frame with its video and its recording condition. Support points of a task stand in
+one list, first those that exist; a query keeps its axes (video, frame), since the frames of a
+query video are scored jointly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bayesfs.types import EpisodeBatch
+
+
+@dataclass(frozen=True)
+class Support:
+    """Support frames of each task in one list.
+
+    Attributes:
+        x: (task, n, feature) embeddings, zero where padded.
+        video: (task, n) number of the video within the task.
+        kind: (task, n) recording condition.
+        label: (task, n) class.
+        mask: (task, n) bool.
+        way_mask: (task, way) bool.
+    """
+
+    x: Tensor
+    video: Tensor
+    kind: Tensor
+    label: Tensor
+    mask: Tensor
+    way_mask: Tensor
+
+    @property
+    def one_hot(self) -> Tensor:
+        """(task, n, way) in the dtype of x; zero where padded."""
+        classes = torch.arange(self.way_mask.shape[1], device=self.x.device)
+        return ((self.label[..., None] == classes) & self.mask[..., None]).to(self.x)
+
+    @property
+    def pairs(self) -> Tensor:
+        """(task, n, n) bool: both points exist."""
+        return self.mask[:, :, None] & self.mask[:, None, :]
+
+    @property
+    def same_video(self) -> Tensor:
+        """(task, n, n) bool: both exist, in one video."""
+        return self.pairs & (self.video[:, :, None] == self.video[:, None, :])
+
+    def mapped(self, z: Tensor) -> Support:
+        """The same points with other features z (task, n, latent)."""
+        return replace(self, x=z)
+
+
+@dataclass(frozen=True)
+class Query:
+    """Query frames, by video.
+
+    Attributes:
+        x: (task, video, frame, feature).
+        kind: (task, video).
+        mask: (task, video, frame) bool.
+    """
+
+    x: Tensor
+    kind: Tensor
+    mask: Tensor
+
+    @property
+    def pairs(self) -> Tensor:
+        """(task, video, frame, frame) bool: both frames exist."""
+        return self.mask[..., :, None] & self.mask[..., None, :]
+
+    def mapped(self, z: Tensor) -> Query:
+        """The same frames with other features z (task, video, frame, latent)."""
+        return replace(self, x=z)
+
+    def videos(self, start: int, stop: int) -> Query:
+        """Videos start..stop of every task."""
+        return Query(self.x[:, start:stop], self.kind[:, start:stop], self.mask[:, start:stop])
+
+
+def support_points(episodes: EpisodeBatch) -> Support:
+    """All support frames of each task; rows that are padding in every task are dropped."""
+    t, w, s, f, d = episodes.support.shape
+    mask = episodes.support_mask.reshape(t, w * s * f)
+    order = torch.argsort((~mask).long(), dim=1, stable=True)[:, : int(mask.sum(1).max())]
+    position = torch.arange(w * s * f, device=mask.device)
+    kind = episodes.support_kind.reshape(t, w * s, 1).expand(-1, -1, f).reshape(t, -1)
+    return Support(
+        x=_rows(episodes.support.reshape(t, -1, d), order),
+        video=(position // f)[order],
+        kind=kind.gather(1, order),
+        label=(position // (s * f))[order],
+        mask=mask.gather(1, order),
+        way_mask=episodes.way_mask,
+    )
+
+
+def query_points(episodes: EpisodeBatch) -> Query:
+    """The query frames of each task."""
+    return Query(episodes.query, episodes.query_kind, episodes.query_mask)
+
+
+def _rows(x: Tensor, order: Tensor) -> Tensor:
+    return x.gather(1, order[..., None].expand(-1, -1, x.shape[-1]))

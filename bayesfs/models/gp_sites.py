@@ -1,0 +1,131 @@
+"""Hyperparameters as named Pyro sites: a prior and axes each. Start with `positive`.
+
+A component of a Gaussian process (feature map, kernel, likelihood) says which sites it has; the
+model samples them all, outside every plate, and hands their values back as one mapping. Values
+have exactly the axes of `Site.dims`; several posterior draws are looped over or vmapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import log
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from bayesfs.errors import InferenceError, ShapeError
+from bayesfs.types import KINDS
+
+Values = Mapping[str, Tensor]
+"""Site -> value, with exactly the axes of the site's dims."""
+
+Prior = Callable[[Tensor], dist.Distribution]
+"""An example of the component's input (..., feature) -> prior of its dtype and device."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One hyperparameter.
+
+    Attributes:
+        dims: its axes, such as ("kind",).
+        prior: input (..., feature) -> prior whose event shape has these axes.
+    """
+
+    dims: tuple[str, ...]
+    prior: Prior
+
+
+def positive(median: float, spread: float = 1.0) -> Site:
+    """A positive scalar with log-normal prior: log value ~ N(log median, spread^2)."""
+    return Site(
+        (), lambda x: dist.LogNormal(x.new_tensor(log(median)), x.new_tensor(float(spread)))
+    )
+
+
+def positive_per_kind(median: float, spread: float = 1.0) -> Site:
+    """A positive scalar for each recording condition of `KINDS`."""
+    return Site(("kind",), lambda x: _log_normal(x, (len(KINDS),), median, spread).to_event(1))
+
+
+def positive_vector(size: int, axis: str, median: float, spread: float = 1.0) -> Site:
+    """`size` positive numbers along `axis`."""
+    return Site((axis,), lambda x: _log_normal(x, (size,), median, spread).to_event(1))
+
+
+def real(mean: float, spread: float) -> Site:
+    """A real scalar with normal prior."""
+    return Site((), lambda x: dist.Normal(x.new_tensor(float(mean)), x.new_tensor(float(spread))))
+
+
+def sample_sites(sites: Mapping[str, Site], example: Tensor) -> dict[str, Tensor]:
+    """Sample every site in the running Pyro program, outside the plates."""
+    return {name: pyro.sample(name, site.prior(example)) for name, site in sites.items()}
+
+
+def by_kind(value: Tensor, kind: Tensor) -> Tensor:
+    """Entries of a site with axis "kind": value (kind, *rest), kind (*batch) -> (*batch, *rest).
+
+    A product with indicators, since indexing by a tensor cannot be recorded and replayed.
+    """
+    kinds = torch.arange(len(KINDS), device=kind.device)
+    return (kind[..., None] == kinds).to(value) @ value
+
+
+def merge(*parts: Mapping[str, Site]) -> dict[str, Site]:
+    """All sites of several components.
+
+    Raises:
+        ShapeError: two components use one name.
+    """
+    names = [name for part in parts for name in part]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ShapeError(f"expected distinct site names, got {twice} twice; rename one component")
+    return {name: site for part in parts for name, site in part.items()}
+
+
+def population_draws(
+    sites: Mapping[str, Site], population: Values, like: Tensor
+) -> list[dict[str, Tensor]]:
+    """Values of each population draw, checked; one draw where there is no draw axis.
+
+    Args:
+        sites: the model's sites.
+        population: site -> value with the site's axes, or with `draw` before them.
+        like: tensor of the wanted dtype and device.
+
+    Raises:
+        InferenceError: a site is missing or not finite.
+        ShapeError: a site has a wrong number of axes, or numbers of draws differ.
+    """
+    missing = sorted(set(sites) - set(population))
+    if missing:
+        raise InferenceError(
+            f"expected hyperparameters {sorted(sites)}, missing {missing}; "
+            "was the population inferred with another model?"
+        )
+    values = {n: population[n].detach().to(like) for n in sites}
+    for name, value in values.items():
+        if not bool(torch.isfinite(value).all()):
+            raise InferenceError(
+                f"hyperparameter {name!r} is not finite (NaN or infinite); "
+                "did the inference of the population diverge?"
+            )
+    extra = {n: values[n].ndim - len(sites[n].dims) for n in sites}
+    counts = {len(values[n]) for n in sites if extra[n] == 1}
+    if not set(extra.values()) <= {0, 1} or len(set(extra.values())) > 1 or len(counts) > 1:
+        raise ShapeError(
+            f"expected every hyperparameter with its axes, or all with the same number of draws "
+            f"before them; got { ({n: tuple(v.shape) for n, v in values.items()}) }"
+        )
+    if not counts:
+        return [values]
+    return [{n: v[i] for n, v in values.items()} for i in range(counts.pop())]
+
+
+def _log_normal(x: Tensor, shape: tuple[int, ...], median: float, spread: float) -> dist.LogNormal:
+    return dist.LogNormal(x.new_full(shape, log(median)), x.new_full(shape, float(spread)))
