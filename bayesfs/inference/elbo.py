@@ -21,6 +21,13 @@ from bayesfs.contracts import Progress
 from bayesfs.errors import InferenceError
 from bayesfs.inference.guides import Guide
 
+FLAT = 1e-3
+"""Adam's epsilon: derivatives (in nats per unit of a latent) far below it count as zero, so that
+rounding errors at an optimum do not become full steps."""
+
+LATER = 1
+"""Iterate k of the decaying half gets a weight that grows as k^LATER in the average."""
+
 WINDOW = 25
 """Steps whose ELBO is averaged to judge whether it still grows."""
 
@@ -28,8 +35,15 @@ WINDOW = 25
 class Density(Protocol):
     """What the optimiser needs of a potential."""
 
-    tasks: int
-    size: int
+    @property
+    def tasks(self) -> int:
+        """Rows of z."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Length of z."""
+        ...
 
     def log_density(self, z: Tensor) -> Tensor:
         """(task, particle, size) -> (task, particle)."""
@@ -76,6 +90,7 @@ def maximise_elbo(
     schedule: Schedule,
     *,
     like: Tensor,
+    scale: float,
     generator: torch.Generator,
     progress: Progress | None = None,
 ) -> Fit:
@@ -86,6 +101,7 @@ def maximise_elbo(
         guide: variational family.
         schedule: steps, rate, particles, stopping.
         like: gives shape (task, size), dtype and device.
+        scale: standard deviation that the guides start from.
         generator: source of the noise.
         progress: called now and then with (step, steps, message).
 
@@ -95,7 +111,7 @@ def maximise_elbo(
     Raises:
         InferenceError: the ELBO is not finite; the message says at which step and for which tasks.
     """
-    adam = _Adam(guide.start(like))
+    adam = _Adam(guide.start(like, scale))
     noises = _antithetic(like, (1, schedule.particles, guide.noise_size(like.shape[1])), generator)
     history: list[Tensor] = []
     tail = schedule.steps // 2
@@ -108,7 +124,7 @@ def maximise_elbo(
         left -= 1
         if left < tail:
             averaged += 1
-            mean.lerp_(adam.parameters, 1 / averaged)
+            mean.lerp_(adam.parameters, (1 + LATER) / (averaged + LATER))
         if len(history) % WINDOW == 0:
             _require_finite(elbo, len(history))
             _report(progress, schedule.steps, left, elbo)
@@ -145,8 +161,7 @@ class _Adam:
         self._second.addcmul_(gradient, gradient, value=1 - self._square_decay)
         first = 1 - self._decay**self._steps
         second = 1 - self._square_decay**self._steps
-        # rate * (first / c1) / (sqrt(second / c2) + eps)
-        scale = self._second.sqrt().add_(1e-8 * math.sqrt(second))
+        scale = self._second.sqrt().add_(FLAT * math.sqrt(second))
         self.parameters.addcdiv_(self._first, scale, value=rate * math.sqrt(second) / first)
 
 

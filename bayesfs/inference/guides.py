@@ -26,8 +26,6 @@ from torch import Tensor
 from bayesfs.errors import InferenceError
 
 LOG_2PI = math.log(2 * math.pi)
-START_SCALE = math.exp(-1.0)
-"""Standard deviation that guides start from; the prior of a non-centred latent has 1."""
 
 
 class Guide(Protocol):
@@ -36,12 +34,17 @@ class Guide(Protocol):
     Noise is (task or 1, particle, noise_size(size)).
     """
 
+    @property
+    def whiten(self) -> bool:
+        """Whether to fit it in coordinates whitened by the mode and its curvature."""
+        ...
+
     def noise_size(self, size: int) -> int:
         """Length of the noise behind a z of length `size`."""
         ...
 
-    def start(self, like: Tensor) -> Tensor:
-        """Initial parameters (task, count), for z like `like` (task, size)."""
+    def start(self, like: Tensor, scale: float) -> Tensor:
+        """Initial parameters (task, count): mean 0, sd `scale`, for z like `like` (task, size)."""
         ...
 
     def draw(self, parameters: Tensor, noise: Tensor) -> Tensor:
@@ -59,15 +62,22 @@ class Guide(Protocol):
 
 @dataclass(frozen=True)
 class MeanField:
-    """Independent Gaussians: z = m + s * e; 2 parameters per latent."""
+    """Independent Gaussians: z = m + s * e; 2 parameters per latent.
+
+    Attributes:
+        whiten: fit it in coordinates whitened by the mode and its curvature: the correlations
+            there are kept, the scale along each of them is learnt.
+    """
+
+    whiten: bool = False
 
     def noise_size(self, size: int) -> int:
         """One normal per latent."""
         return size
 
-    def start(self, like: Tensor) -> Tensor:
-        """Mean 0 and sd `START_SCALE`."""
-        return torch.cat([torch.zeros_like(like), torch.full_like(like, math.log(START_SCALE))], 1)
+    def start(self, like: Tensor, scale: float) -> Tensor:
+        """See `Guide.start`."""
+        return torch.cat([torch.zeros_like(like), torch.full_like(like, math.log(scale))], 1)
 
     def draw(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """See `Guide.draw`."""
@@ -90,17 +100,23 @@ class MeanField:
 class FullRank:
     """A Gaussian with any covariance: z = m + L e, L lower triangular.
 
-    Memory is size^2 per task: keep `batch_size` of the engine small for thousands of latents.
+    It is fitted in whitened coordinates, in which L starts at I. Memory is size^2 per task: keep
+    `batch_size` of the engine small for thousands of latents.
+
+    Attributes:
+        whiten: see `MeanField`; without it, expect to need many more steps at a smaller rate.
     """
+
+    whiten: bool = True
 
     def noise_size(self, size: int) -> int:
         """One normal per latent."""
         return size
 
-    def start(self, like: Tensor) -> Tensor:
-        """Mean 0, covariance `START_SCALE`^2 I."""
+    def start(self, like: Tensor, scale: float) -> Tensor:
+        """See `Guide.start`."""
         task, size = like.shape
-        raw = torch.full_like(like, math.log(START_SCALE)).diag_embed()
+        raw = torch.full_like(like, math.log(scale)).diag_embed()
         return torch.cat([torch.zeros_like(like), raw.reshape(task, size * size)], 1)
 
     def draw(self, parameters: Tensor, noise: Tensor) -> Tensor:
@@ -120,7 +136,7 @@ class FullRank:
         path = score + torch.linalg.solve_triangular(factor, rows, upper=False, left=False)
         outer = torch.tril(path.mT @ rows / noise.shape[1])
         diagonal = factor.diagonal(0, -2, -1) * outer.diagonal(0, -2, -1)
-        raw = torch.tril(outer, -1) + diagonal.diag_embed()
+        raw = _unit(outer) * torch.tril(outer, -1) + diagonal.diag_embed()
         return torch.cat([path.mean(1), raw.flatten(1)], 1)
 
 
@@ -130,9 +146,11 @@ class LowRank:
 
     Attributes:
         rank: number of directions with correlation; parameters are (rank + 2) per latent.
+        whiten: see `MeanField`.
     """
 
     rank: int = 8
+    whiten: bool = False
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -142,11 +160,11 @@ class LowRank:
         """One normal per latent, and one per column of U."""
         return size + self.rank
 
-    def start(self, like: Tensor) -> Tensor:
-        """Mean 0, sd `START_SCALE`, and a U too small to matter but not a saddle point."""
+    def start(self, like: Tensor, scale: float) -> Tensor:
+        """See `Guide.start`; U is too small to matter, but not 0, a saddle point."""
         generator = torch.Generator().manual_seed(0)
         columns = torch.randn(self.rank * like.shape[1], generator=generator).to(like)
-        return torch.cat([MeanField().start(like), columns.expand(len(like), -1)], 1)
+        return torch.cat([MeanField().start(like, scale), columns.expand(len(like), -1)], 1)
 
     def draw(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """See `Guide.draw`."""
@@ -174,7 +192,7 @@ class LowRank:
     @property
     def _unit(self) -> float:
         """Scale of U's parameters: Adam's jitter, summed over columns, stays small beside s."""
-        return 0.1 * START_SCALE / math.sqrt(self.rank)
+        return 0.04 / math.sqrt(self.rank)
 
     def _parts(self, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean, deviation (task, particle, size), scale s and columns U (task, size, rank)."""
@@ -204,8 +222,13 @@ def _mean_and_factor(parameters: Tensor) -> tuple[Tensor, Tensor]:
     """Flat parameters (task, size + size^2) -> mean and lower triangular L with exp(diagonal)."""
     size = (math.isqrt(1 + 4 * parameters.shape[1]) - 1) // 2
     raw = parameters[:, size:].reshape(-1, size, size)
-    factor = torch.tril(raw, -1) + raw.diagonal(0, -2, -1).exp().diag_embed()
+    factor = _unit(raw) * torch.tril(raw, -1) + raw.diagonal(0, -2, -1).exp().diag_embed()
     return parameters[:, :size], factor
+
+
+def _unit(factor: Tensor) -> float:
+    """Scale of off-diagonal parameters: Adam's jitter, summed over a row, stays near its rate."""
+    return 1 / factor.shape[-1]
 
 
 def _standard_normal(noise: Tensor) -> Tensor:

@@ -17,10 +17,14 @@ from torch import Tensor
 from bayesfs.contracts import Model, Progress
 from bayesfs.errors import InferenceError
 from bayesfs.inference.batches import join_tasks, task_batches
-from bayesfs.inference.elbo import Fit, Schedule, maximise_elbo
+from bayesfs.inference.elbo import Density, Fit, Schedule, maximise_elbo
 from bayesfs.inference.guides import Guide, MeanField
 from bayesfs.inference.potential import Potential, potential
+from bayesfs.inference.whiten import Whitened
 from bayesfs.types import EpisodeBatch, Posterior
+
+START_SCALE = 0.4
+"""Standard deviation that guides start from; the prior of a non-centred latent has 1."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +89,20 @@ class SVI:
 
     def _fit_batch(self, density: Potential, generator: torch.Generator, seed: int) -> Posterior:
         like = density.episodes.support.new_zeros(density.tasks, density.size)
-        schedule = Schedule(self.steps, self.learning_rate, self.particles, self.early_stopping)
+        target = Whitened.at_mode(density, like) if self.guide.whiten else density
         fit = maximise_elbo(
-            density,
+            target,
             self.guide,
-            schedule,
+            Schedule(self.steps, self.learning_rate, self.particles, self.early_stopping),
             like=like,
+            scale=1.0 if self.guide.whiten else START_SCALE,
             generator=generator,
             progress=self.progress,
         )
-        stats = {"elbo": fit.elbo} | self._diagnostics(density, fit, like, generator)
+        stats = {"elbo": fit.elbo} | self._diagnostics(target, fit, like, generator)
         z = self.guide.draw(fit.parameters, self._noise(like, self.draws, generator))
+        if isinstance(target, Whitened):
+            z = target.unwhiten(z)
         return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
 
     def _noise(self, like: Tensor, draws: int, generator: torch.Generator) -> Tensor:
@@ -104,7 +111,7 @@ class SVI:
 
     @torch.no_grad()
     def _diagnostics(
-        self, density: Potential, fit: Fit, like: Tensor, generator: torch.Generator
+        self, density: Density, fit: Fit, like: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         if not self.khat_draws:
             return {}

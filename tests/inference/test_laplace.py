@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import torch
+from scipy import optimize, stats
+
+from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.errors import InferenceError, NotPositiveDefiniteError
+from bayesfs.inference.curvature import maximise, precision, robust_cholesky
+from bayesfs.inference.factors import Kronecker, dense_factor, kronecker_factor
+from bayesfs.inference.laplace import Laplace
+from bayesfs.inference.potential import potential
+from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.testing import EngineContract, GaussianToy
+
+
+class TestLaplace(EngineContract):
+    """Exact on a linear Gaussian model."""
+
+    mean_tolerance = 0.08
+    sd_ratio = (0.95, 1.05)
+
+    def make_engine(self):
+        return Laplace(draws=4000)
+
+
+class TestDiagonalLaplace(EngineContract):
+    sd_ratio = (0.7, 1.1)  # it leaves correlations out
+    joint_sd_ratio = (0.3, 1.1)
+
+    def make_engine(self):
+        return Laplace(structure="diagonal", draws=2000)
+
+
+class TestKroneckerLaplace(EngineContract):
+    sd_ratio = (0.7, 1.1)  # sites are independent in it
+    joint_sd_ratio = (0.3, 1.1)
+
+    def make_engine(self):
+        return Laplace(structure="kronecker", draws=2000)
+
+
+def head_density(dim=3, **settings):
+    model = HierarchicalHead(weight_scale=2.0, **settings)
+    episodes, _ = synthetic_episodes(users=3, way=3, shots=2, frames=2, dim=dim, seed=1)
+    episodes = episodes.to(torch.float64)
+    return potential(model, episodes, model.default_population(dim))
+
+
+def test_mode_is_scipys():
+    density = head_density()
+    zero = torch.zeros(density.tasks, density.size, dtype=torch.float64)
+    mode, gradient = maximise(density, zero)
+    assert gradient.max() < 1e-5
+    for task in range(density.tasks):
+
+        def loss(z, task=task):
+            point = zero.unsqueeze(1).clone()
+            point[task, 0] = torch.as_tensor(z)
+            value, slope = density.value_and_gradient(point)
+            return -float(value[task, 0]), -slope[task, 0].numpy()
+
+        found = optimize.minimize(loss, np.zeros(density.size), jac=True, method="BFGS")
+        np.testing.assert_allclose(mode[task].numpy(), found.x, atol=1e-3)
+
+
+def test_mode_is_found_from_afar():
+    density = head_density()
+    zero = torch.zeros(density.tasks, density.size, dtype=torch.float64)
+    near, _ = maximise(density, zero)
+    far, _ = maximise(density, zero + 3.0)
+    torch.testing.assert_close(far, near, atol=1e-4, rtol=0)
+
+
+def test_precision_is_the_hessian():
+    """Against double backward, one task at a time."""
+    density = head_density()
+    z = 0.3 * density.prior(1, seed=0)[:, 0]
+    got = precision(density, z)
+    for task in range(density.tasks):
+
+        def one(x, task=task):
+            point = torch.cat([z[:task], x[None], z[task + 1 :]])
+            return density.log_density(point.unsqueeze(1))[task, 0]
+
+        expected = -torch.autograd.functional.hessian(one, z[task])
+        torch.testing.assert_close(got[task], expected)
+
+
+def test_log_evidence_is_exact_for_a_linear_gaussian_model():
+    model = GaussianToy()
+    episodes, _ = synthetic_episodes(users=2, way=2, shots=2, frames=2, dim=2, ragged=True, seed=0)
+    episodes = episodes.to(torch.float64)
+    posterior = Laplace(draws=1).infer(model, episodes, seed=0, given=model.fixed_population(2))
+    design = model._design(episodes)[..., 1:]
+    for task in range(2):
+        seen = episodes.support_mask[task]
+        rows, x = design[task][seen].double().numpy(), episodes.support[task][seen].numpy()
+        covariance = rows @ rows.T + model.frame_scale**2 * np.eye(len(rows))
+        truth = stats.multivariate_normal(np.zeros(len(rows)), covariance).logpdf(x.T).sum()
+        got = float(posterior.sample_stats["log_evidence"][task])
+        assert got == pytest.approx(truth, abs=1e-5)
+    assert (posterior.sample_stats["ridge"] == 0).all()
+
+
+def test_kronecker_factor_is_exact_where_the_curvature_is_one():
+    """At w = 0 with one frame per class, equal for all classes, G = (I - 11^T/K) (x) x x^T."""
+    density = head_density(video_scale=0.0, relevance_spread=0.0, task_mean=False)
+    block = density.blocks["weight_raw"].slice
+    z = torch.zeros(density.tasks, density.size, dtype=torch.float64)
+    dense = precision(density, z, block)
+    factor = kronecker_factor(density, z, block, 3)
+    eye = torch.eye(block.stop - block.start, dtype=torch.float64)
+    root = factor.spread(eye.expand(density.tasks, -1, -1))  # rows: H^(-1/2) e_i
+    torch.testing.assert_close(torch.linalg.inv(root.mT @ root), dense)
+    torch.testing.assert_close(factor.log_det, torch.logdet(dense))
+    assert isinstance(factor, Kronecker)
+
+
+def test_kronecker_is_close_to_dense_at_the_mode():
+    density = head_density(video_scale=0.0, relevance_spread=0.0, task_mean=False)
+    zero = torch.zeros(density.tasks, density.size, dtype=torch.float64)
+    mode, _ = maximise(density, zero)
+    block = density.blocks["weight_raw"].slice
+    exact = dense_factor(density, mode, block)
+    approximate = kronecker_factor(density, mode, block, 3)
+    torch.testing.assert_close(approximate.log_det, exact.log_det, rtol=0.1, atol=0)
+
+
+def test_ridge_is_added_only_where_it_must():
+    good, flat = torch.eye(2), torch.diag(torch.tensor([1.0, -1e-5]))
+    factor, ridge = robust_cholesky(torch.stack([good, flat]))
+    assert ridge[0] == 0
+    assert ridge[1] > 0
+    torch.testing.assert_close(factor[0], good)
+    with pytest.raises(NotPositiveDefiniteError, match=r"tasks \[1\]"):
+        robust_cholesky(torch.stack([good, torch.diag(torch.tensor([1.0, -9.0]))]))
+
+
+def test_too_many_latents_are_refused():
+    model = GaussianToy()
+    episodes, _ = synthetic_episodes(users=2, way=2, shots=2, frames=1, dim=5000, seed=0)
+    with pytest.raises(InferenceError, match="at most 8192 latents"):
+        Laplace().infer(model, episodes, seed=0, given=model.fixed_population(5000))
+
+
+def test_batches_join():
+    model = GaussianToy()
+    episodes, _ = synthetic_episodes(users=5, way=2, shots=2, frames=2, dim=2, seed=0)
+    given = model.fixed_population(2)
+    seen = []
+    engine = Laplace(batch_size=2, progress=lambda done, total, _: seen.append((done, total)))
+    parts = engine.infer(model, episodes, seed=0, given=given)
+    whole = Laplace().infer(model, episodes, seed=0, given=given)
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+    torch.testing.assert_close(
+        parts.sample_stats["log_evidence"],
+        whole.sample_stats["log_evidence"],
+        atol=1e-3,
+        rtol=0,
+    )
+    assert parts.draws["video_raw"].shape == whole.draws["video_raw"].shape
