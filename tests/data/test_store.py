@@ -35,7 +35,7 @@ FRAMES = 5000  # more than two chunks
 
 def make(frames: int = FRAMES, seed: int = 0) -> Embeddings:
     rng = np.random.default_rng(seed)
-    video = np.array([f"видео <{i // 7}>" for i in range(frames)])
+    video = [f"видео <{i // 7}>" for i in range(frames)]
     names = [("mug", "clé", "")[(i // 70) % 3] for i in range(frames)]
     users = [f"U{i // 700}" for i in range(frames)]
     blur = rng.normal(size=frames)
