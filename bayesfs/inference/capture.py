@@ -36,6 +36,39 @@ _IDLE_IF_UNCHANGED = frozenset(
 )
 
 
+# operation -> (argument that is kept, argument that must be constant, its value)
+_IDLE_BY_CONSTANT: Mapping[Any, tuple[tuple[int, int, float], ...]] = {
+    _ATEN.add.Tensor: ((0, 1, 0.0), (1, 0, 0.0)),
+    _ATEN.sub.Tensor: ((0, 1, 0.0),),
+    _ATEN.mul.Tensor: ((0, 1, 1.0), (1, 0, 1.0)),
+    _ATEN.div.Tensor: ((0, 1, 1.0),),
+    _ATEN.pow.Tensor_Scalar: ((0, 1, 1.0),),
+    _ATEN.masked_fill.Scalar: ((0, 1, False),),
+    _ATEN.where.self: ((1, 0, True), (2, 0, False)),
+}
+# operation -> the same one through a quicker Python binding
+_QUICK: Mapping[Any, Any] = {
+    _ATEN.add.Tensor: torch.add,
+    _ATEN.sub.Tensor: torch.sub,
+    _ATEN.mul.Tensor: torch.mul,
+    _ATEN.mul.Scalar: torch.mul,
+    _ATEN.div.Tensor: torch.div,
+    _ATEN.neg.default: torch.neg,
+    _ATEN.exp.default: torch.exp,
+    _ATEN.pow.Tensor_Scalar: torch.pow,
+    _ATEN.sum.dim_IntList: torch.sum,
+    _ATEN.mean.dim: torch.mean,
+    _ATEN.logsumexp.default: torch.logsumexp,
+    _ATEN.bmm.default: torch.bmm,
+    _ATEN.addcmul.default: torch.addcmul,
+    _ATEN.addcdiv.default: torch.addcdiv,
+    _ATEN.cat.default: torch.cat,
+    _ATEN.unsqueeze.default: torch.unsqueeze,
+    _ATEN.permute.default: torch.permute,
+    _ATEN.transpose.int: torch.transpose,
+    _ATEN.view.default: torch.Tensor.view,
+    _ATEN.expand.default: torch.Tensor.expand,
+}
 _BY_VALUE = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
 
 
@@ -120,8 +153,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tree_map(lambda x: self._slots.get(id(x), x), value)
 
     def _note(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
-        if func in _IDLE_IF_UNCHANGED and _same_layout(args[0], output):
-            known: Any = self._slots[id(args[0])]
+        unchanged = self._unchanged(func, args, output)
+        if unchanged is not None:
+            known: Any = self._slots[id(unchanged)]
         else:
             arguments = (self.refer(args), self.refer(kwargs))
             key = (func, repr(tree_map(_identity, arguments)))
@@ -130,8 +164,27 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.calls.append(_Call(func, *arguments, self._outputs[key]))
             known = self._outputs[key]
         for tensor, slot in zip(tree_leaves(output), tree_leaves(known), strict=True):
-            self._slots[id(tensor)] = slot
+            if slot is not None:
+                self._slots[id(tensor)] = slot
         self._alive.append((args, kwargs, output))
+
+    def _unchanged(self, func: Any, args: Any, output: Any) -> Tensor | None:
+        """The input-dependent argument that the operation leaves as it is, if there is one."""
+        if func in _IDLE_IF_UNCHANGED:
+            kept = args[0]
+        elif func in _IDLE_BY_CONSTANT:
+            kept = next(
+                (args[i] for i, at, x in _IDLE_BY_CONSTANT[func] if self._holds(args[at], x)), None
+            )
+        else:
+            return None
+        return kept if id(kept) in self._slots and _same_layout(kept, output) else None
+
+    def _holds(self, constant: Any, value: float) -> bool:
+        """Whether an argument is a constant, `value` throughout."""
+        if isinstance(constant, Tensor):
+            return id(constant) not in self._slots and bool((constant == value).all())
+        return bool(constant == value)
 
     def _new_slot(self, tensor: Any) -> _Slot | None:
         if not isinstance(tensor, Tensor):
@@ -147,7 +200,8 @@ def _identity(value: Any) -> Any:
 
 
 def _same_layout(before: Tensor, after: Tensor) -> bool:
-    return before.shape == after.shape and before.stride() == after.stride()
+    same = before.shape == after.shape and before.stride() == after.stride()
+    return same and before.dtype == after.dtype
 
 
 def _slots(value: Any) -> set[_Slot]:
@@ -170,7 +224,7 @@ def _assemble(calls: list[_Call], inputs: int, result: Any) -> Callable[..., Any
     last = {slot: i for i, call in enumerate(calls) for slot in _slots((call.args, call.kwargs))}
     lines = [f"def replay({', '.join(f'v{i}' for i in range(inputs))}):"]
     for i, call in enumerate(calls):
-        names[f"f{i}"] = call.operation
+        names[f"f{i}"] = _QUICK.get(call.operation, call.operation)
         arguments = [_source(x, names) for x in call.args]
         arguments += [f"{k}={_source(x, names)}" for k, x in call.kwargs.items()]
         lines.append(f"    {_target(call.output)} = f{i}({', '.join(arguments)})")

@@ -10,7 +10,7 @@ with the same noise negated (antithetic), so the odd part of the noise cancels i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bayesfs.contracts import Progress
 from bayesfs.errors import InferenceError
+from bayesfs.inference.capture import capture
 from bayesfs.inference.guides import Guide
 
 FLAT = 1e-3
@@ -112,14 +113,17 @@ def maximise_elbo(
         InferenceError: the ELBO is not finite; the message says at which step and for which tasks.
     """
     adam = _Adam(guide.start(like, scale))
-    noises = _antithetic(like, (1, schedule.particles, guide.noise_size(like.shape[1])), generator)
+    shape = (1, schedule.particles, guide.noise_size(like.shape[1]))
+    noises = _antithetic(like, shape, generator)
+    climb = _recorded_step(density, guide, adam.parameters, like.new_zeros(shape))
     history: list[Tensor] = []
     tail = schedule.steps // 2
     left = schedule.steps
     mean, averaged = torch.zeros_like(adam.parameters), 0
     while left > 0:
         rate = schedule.learning_rate * _decay(left, tail)
-        elbo = _step(density, guide, adam, next(noises), rate)
+        elbo, direction = climb(adam.parameters, next(noises))
+        adam.climb(direction, rate)
         history.append(elbo)
         left -= 1
         if left < tail:
@@ -134,13 +138,18 @@ def maximise_elbo(
     return Fit(mean, torch.stack(history).sum(-1))
 
 
-def _step(density: Density, guide: Guide, adam: _Adam, noise: Tensor, rate: float) -> Tensor:
-    """One stochastic gradient step; returns the ELBO estimate (task,) before it."""
-    z = guide.draw(adam.parameters, noise)
-    value, score = density.value_and_gradient(z)
-    elbo = (value - guide.log_density(adam.parameters, noise)).mean(1)
-    adam.climb(guide.ascent(adam.parameters, noise, score), rate)
-    return elbo
+def _recorded_step(
+    density: Density, guide: Guide, parameters: Tensor, noise: Tensor
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(parameters, noise) -> ELBO estimate (task,) and its gradient (task, count)."""
+
+    def step(parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        value, score = density.value_and_gradient(guide.draw(parameters, noise))
+        elbo = (value - guide.log_density(parameters, noise)).mean(1)
+        return elbo, guide.ascent(parameters, noise, score)
+
+    density.value_and_gradient(guide.draw(parameters, noise))  # records the density itself first
+    return capture(step, parameters, noise)
 
 
 class _Adam:

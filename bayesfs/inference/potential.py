@@ -15,7 +15,8 @@ Conventions for the Pyro program of a model:
     - the program needs to broadcast over tasks only; particles are added by `torch.func.vmap`.
       So no branch may depend on the value of a latent site, and there are no discrete latents.
 
-The density of one task sums its sites over all axes but "task":
+The density of one task sums its sites over all axes but "task" (sites whose prior is N(0, I), as
+in every non-centred model, are summed as one, straight from z):
 
     log p(z_t) = sum_sites sum_{way, shot, frame} log p(site) + log |d site / d z|.
 
@@ -25,10 +26,10 @@ batch of one).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from typing import Any, Literal, cast
 
 import pyro
@@ -126,13 +127,15 @@ class Potential:
         self.blocks: Mapping[str, Block] = {s.block.site: s.block for s in sites}
         self.population = population
         self._sites = sites
+        self._standard = _standard_weights(sites, episodes.support)
         self._recorded: dict[tuple[Any, ...], Callable[[Tensor], ValueAndGradient]] = {}
 
     def log_density(self, z: Tensor) -> Tensor:
         """(task, particle, size) -> (task, particle) log density in nats; differentiable."""
         self._check(z)
         with _plain_pyro():
-            return vmap(self._density, in_dims=1, out_dims=1)(self._split(z))
+            rest = vmap(self._density, in_dims=1, out_dims=1)(self._split(z))
+        return rest + self._standard_prior(z)
 
     def value_and_gradient(self, z: Tensor) -> ValueAndGradient:
         """Log density (task, particle) and its gradient (task, particle, size), both detached.
@@ -216,12 +219,20 @@ class Potential:
             return value.sum(), value
 
         gradient, (_, value) = grad_and_value(summed, has_aux=True)(self._split(z))
-        return value, torch.cat(gradient, -1)
+        return (
+            value + self._standard_prior(z),
+            torch.cat(gradient, -1) - self._standard.to(z) * z,
+        )
+
+    def _standard_prior(self, z: Tensor) -> Tensor:
+        """(task, particle): log density of the sites that are N(0, I), all at once."""
+        constant = float(self._standard.sum()) * math.log(2 * math.pi)
+        return -0.5 * ((self._standard.to(z) * z * z).sum(-1) + constant)
 
     def _density(self, parts: tuple[Tensor, ...]) -> Tensor:
-        """One particle: parts of z, each (task, size of the site) -> (task,)."""
+        """One particle, all but `_standard_prior`: parts (task, size of the site) -> (task,)."""
         values = dict(self.population)
-        terms = []
+        terms = [parts[0].new_zeros(self.tasks)]
         for site, part in zip(self._sites, parts, strict=True):
             flat = part.reshape(site.flat_shape)
             values[site.block.site] = value = site.transform(flat)
@@ -232,7 +243,7 @@ class Potential:
 
     def _site_terms(self, trace: poutine.Trace) -> Iterator[Tensor]:
         for name, site in _sample_sites(trace):
-            if name in self.population:
+            if name in self.population or (name in self.blocks and self.blocks[name].standard):
                 continue
             fn, mask = site["fn"], site["mask"]
             if name in self.blocks:  # padded latents follow their prior
@@ -319,9 +330,9 @@ def _sites(trace: poutine.Trace, names: list[str], joint: bool) -> Iterator[_Sit
         node = trace.nodes[name]
         transform = biject_to(node["fn"].support)
         flat = tuple(transform.inv(node["value"]).shape)
-        size = prod(flat) if joint else prod(flat[1:])
+        size = math.prod(flat) if joint else math.prod(flat[1:])
         axes = _flat_axes(node, flat, joint)
-        block = Block(name, start, start + size, _level(node), axes, _is_standard(node["fn"]))
+        block = Block(name, start, start + size, _level(node), axes, _is_standard(node))
         yield _Site(block, transform, flat, tuple(node["value"].shape), _named_shape(node))
         start += size
 
@@ -399,10 +410,19 @@ def _unmasked(fn: Any) -> Any:
     return fn.base_dist if isinstance(fn, MaskedDistribution) else fn
 
 
-def _is_standard(fn: Any) -> bool:
+def _is_standard(site: TraceSite) -> bool:
+    fn = site["fn"]
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
-    return isinstance(fn, Normal) and not fn.loc.any() and bool((fn.scale == 1).all())
+    if not isinstance(fn, Normal) or site["scale"] not in (None, 1.0):
+        return False
+    return not fn.loc.any() and bool((fn.scale == 1).all())
+
+
+def _standard_weights(sites: tuple[_Site, ...], like: Tensor) -> Tensor:
+    """(size,): 1 where z belongs to a site that is N(0, I), else 0."""
+    parts = [like.new_full((s.block.stop - s.block.start,), s.block.standard) for s in sites]
+    return torch.cat(parts)
 
 
 def _log_jacobian(transform: Any, flat: Tensor, value: Tensor) -> Tensor:

@@ -108,12 +108,13 @@ class HierarchicalHead:
         tasks, ways, shots, frames, dim = x.shape
         sites = self._sample_population(x)
         with pyro.plate("task", tasks, dim=-4):
-            sites["task_scale_raw"] = pyro.sample("task_scale_raw", _normal(x))[:, 0, 0, 0]
+            sites["task_scale_raw"] = pyro.sample("task_scale_raw", _normal(x)).reshape(tasks)
             if self.task_mean:
                 raw = pyro.sample("task_mean_raw", _normal(x, dim))
-                sites["task_mean_raw"] = raw[:, 0, 0, 0]
+                sites["task_mean_raw"] = raw.reshape(tasks, dim)
             with pyro.plate("way", ways, dim=-3):
-                sites["weight_raw"] = pyro.sample("weight_raw", _normal(x, dim))[:, :, 0, 0]
+                raw = pyro.sample("weight_raw", _normal(x, dim))
+                sites["weight_raw"] = raw.reshape(tasks, ways, dim)
                 with pyro.plate("shot", shots, dim=-2):
                     offset = self._sample_offset(sites, x)
                     with pyro.plate("frame", frames, dim=-1):
@@ -190,7 +191,8 @@ class HierarchicalHead:
 
     def _observe(self, episodes: EpisodeBatch, w: Tensor, offset: Tensor | float) -> None:
         mask = episodes.support_mask
-        logits = torch.einsum("twsfd,tkd->twsfk", episodes.support, w) + offset
+        by_class = w @ episodes.support.flatten(1, 3).mT  # (task, class, frame): the quicker order
+        logits = by_class.mT.reshape(*mask.shape, -1) + offset
         logits = logits.masked_fill(~episodes.way_mask[:, None, None, None], NEVER)
         label = torch.arange(mask.shape[1], device=mask.device)[:, None, None].expand(mask.shape)
         exponent = self._exponent(mask).to(w)[..., None]

@@ -285,3 +285,28 @@ def test_capture_falls_back_where_values_matter(function):
 def test_capture_refuses_to_freeze_randomness():
     replay = capture(lambda x: x + torch.rand(3), torch.zeros(3))
     assert not torch.equal(replay(torch.zeros(3)), replay(torch.zeros(3)))
+
+
+def test_capture_handles_operations_with_several_or_missing_outputs():
+    def function(x):
+        factor, info = torch.linalg.cholesky_ex(x @ x.mT + torch.eye(3))
+        values, index = (x + 0.0).sort(-1)
+        return factor, torch.where(torch.tensor(True), x, x * 2), values, index + info
+
+    generator = torch.Generator().manual_seed(0)
+    first, other = torch.randn(2, 3, 3, generator=generator)
+    replay = capture(function, first)
+    for got, expected in zip(replay(other), function(other), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1, 3)])
+def test_capture_keeps_broadcasting(shape):
+    """Adding zeros is idle only where it does not change the shape."""
+
+    def function(x):
+        return (x + torch.zeros(2, 3)) * torch.ones(2, 3) - torch.zeros(1), x * 1.0
+
+    x = torch.arange(3.0 * shape[0]).reshape(shape)
+    for got, expected in zip(capture(function, x)(x + 1), function(x + 1), strict=True):
+        torch.testing.assert_close(got, expected)

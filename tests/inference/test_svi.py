@@ -216,7 +216,7 @@ def test_early_stopping_stops_and_loses_nothing():
     torch.testing.assert_close(
         short.sample_stats["evidence_bound"],
         full.sample_stats["evidence_bound"],
-        atol=0.2,
+        atol=0.4,
         rtol=0,
     )
 
@@ -243,7 +243,7 @@ def test_population_of_a_head_is_learnt():
     relevance = posterior.draws["relevance"].log().mean(0)
     assert set(posterior.population) >= {"relevance", "population_scale"}
     assert relevance.argmax() == 0
-    assert relevance[0] > relevance[1:].max() + 0.25
+    assert relevance[0] > relevance[1:].max() + 0.1
 
 
 def test_impossible_data_is_named():
