@@ -23,6 +23,9 @@ from bayesfs.inference.potential import Potential, potential
 from bayesfs.inference.whiten import Whitened
 from bayesfs.types import EpisodeBatch, Posterior
 
+TAIL_NEEDS = 25
+"""Draws needed for the five largest to be a tail."""
+
 START_SCALE = 0.4
 """Standard deviation that guides start from; the prior of a non-centred latent has 1."""
 
@@ -45,7 +48,7 @@ class SVI:
         particles: draws per gradient step.
         early_stopping: leave the constant-rate half early once the ELBO has stopped growing.
         draws: posterior draws returned.
-        khat_draws: draws behind khat and evidence_bound; 0 leaves both out.
+        khat_draws: how many of the draws give khat and evidence_bound; 0 leaves both out.
         batch_size: tasks at a time; bounds the memory.
         progress: called with (step, steps, message).
 
@@ -99,24 +102,21 @@ class SVI:
             generator=generator,
             progress=self.progress,
         )
-        stats = {"elbo": fit.elbo} | self._diagnostics(target, fit, like, generator)
-        z = self.guide.draw(fit.parameters, self._noise(like, self.draws, generator))
+        shape = (len(like), self.draws, self.guide.noise_size(like.shape[1]))
+        noise = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+        z = self.guide.draw(fit.parameters, noise)
+        some = slice(0, self.khat_draws)
+        stats = {"elbo": fit.elbo} | self._diagnostics(target, fit, z[:, some], noise[:, some])
         if isinstance(target, Whitened):
             z = target.unwhiten(z)
         return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
 
-    def _noise(self, like: Tensor, draws: int, generator: torch.Generator) -> Tensor:
-        shape = (len(like), draws, self.guide.noise_size(like.shape[1]))
-        return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
-
     @torch.no_grad()
     def _diagnostics(
-        self, density: Density, fit: Fit, like: Tensor, generator: torch.Generator
+        self, density: Density, fit: Fit, z: Tensor, noise: Tensor
     ) -> dict[str, Tensor]:
-        if not self.khat_draws:
+        if not z.shape[1]:
             return {}
-        noise = self._noise(like, self.khat_draws, generator)
-        z = self.guide.draw(fit.parameters, noise)
         log_weight = density.log_density(z) - self.guide.log_density(fit.parameters, noise)
         return {"evidence_bound": log_weight.mean(1), "khat": pareto_khat(log_weight)}
 
@@ -124,12 +124,15 @@ class SVI:
 def pareto_khat(log_weight: Tensor) -> Tensor:
     """(task, draw) log importance weights -> (task,) Pareto k-hat.
 
-    Where all weights of a task agree to 1e-6 nats there is no tail, and k-hat is -inf.
+    Where all weights of a task agree to 1e-6 nats there is no tail, and k-hat is -inf; with fewer
+    than `TAIL_NEEDS` draws there are too few to fit one, and it is nan.
 
     Source: Vehtari, Simpson, Gelman, Yao and Gabry (2024), Pareto smoothed importance sampling,
     section 3; refs.bib: vehtari2024. Computed by arviz_stats, whose `psislw` takes
     log-likelihoods (that is, negative log weights).
     """
+    if log_weight.shape[1] < TAIL_NEEDS:
+        return log_weight.new_full(log_weight.shape[:1], math.nan)
     khat = log_weight.new_full(log_weight.shape[:1], -math.inf)
     spread = log_weight.amax(1) - log_weight.amin(1)
     for task in (spread > 1e-6).nonzero().flatten().tolist():
