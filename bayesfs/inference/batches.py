@@ -1,18 +1,69 @@
-"""Tasks a batch at a time, so that memory is bounded: `task_batches` and `join_tasks`."""
+"""Tasks a batch at a time, so that memory is bounded: `infer_in_batches`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import torch
 from torch import Tensor
 
 from bayesfs.contracts import Model
+from bayesfs.inference.potential import Potential, potential
 from bayesfs.types import EpisodeBatch, Posterior
 
 HISTORY = "elbo"
 """Statistic over the steps of an optimiser: summed over batches, not joined along tasks."""
+
+
+WORST = ("khat", "gradient", "ridge")
+"""Statistics that warn: over draws of the population, the largest counts, not the mean."""
+
+
+def infer_in_batches(
+    fit: Callable[[Potential, int], Posterior],
+    model: Model,
+    episodes: EpisodeBatch,
+    given: Posterior | None,
+    *,
+    draws: int,
+    batch_size: int,
+    population_draws: int = 1,
+) -> Posterior:
+    """Run an engine on `batch_size` tasks at a time, for one or several draws of the population.
+
+    Args:
+        fit: (density of a batch, draws wanted) -> posterior of that batch.
+        model: Pyro program.
+        episodes: T tasks.
+        given: posterior of the population, or None.
+        draws: posterior draws in all, at least.
+        batch_size: tasks at a time; a joint density is never divided.
+        population_draws: 1 conditions on the population's mean; more take that many evenly spaced
+            draws of it, so that its uncertainty is part of the posterior, at so many times the
+            cost.
+
+    Returns:
+        Posterior of all tasks. With several population draws, the draws stand draw by draw of the
+        population, and statistics per task are means over them (the worst, for `WORST`).
+    """
+    picks = _population_picks(model, given, min(population_draws, draws))
+    parts = []
+    for pick in picks:
+        batches = task_batches(model, episodes, batch_size, given)
+        share = -(-draws // len(picks))
+        parts.append(
+            join_tasks([fit(potential(model, b, given, draw=pick), share) for b in batches])
+        )
+    return join_draws(parts)
+
+
+def _population_picks(model: Model, given: Posterior | None, count: int) -> list[int | None]:
+    has_population = any("task" not in axes for axes in model.dims.values())
+    if given is None or not has_population or count == 1:
+        return [None]
+    return [*torch.linspace(0, given.num_draws - 1, count).round().long().unique().tolist()]
 
 
 def task_batches(
@@ -45,6 +96,8 @@ def join_tasks(parts: Sequence[Posterior]) -> Posterior:
         return first
     draws = {
         site: torch.cat([p.draws[site] for p in parts], 1 + axes.index("task"))
+        if "task" in axes
+        else first.draws[site]
         for site, axes in first.dims.items()
     }
     stats = {
@@ -56,10 +109,27 @@ def join_tasks(parts: Sequence[Posterior]) -> Posterior:
     return Posterior(first.kind, draws, first.dims, first.chains, stats, coords, first.seed)
 
 
+def join_draws(parts: Sequence[Posterior]) -> Posterior:
+    """Posteriors of the same tasks, one per draw of the population, as their equal mixture."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    draws = {site: torch.cat([p.draws[site] for p in parts]) for site in first.draws}
+    stats = {}
+    for name in first.sample_stats:
+        stacked = torch.stack(_same_length([p.sample_stats[name] for p in parts]))
+        stats[name] = stacked.amax(0) if name in WORST else stacked.mean(0)
+    return replace(first, draws=draws, sample_stats=stats)
+
+
+def _same_length(values: Sequence[Tensor]) -> list[Tensor]:
+    """Histories of optimisers, the last value of one that stopped early repeated."""
+    steps = max(len(v) for v in values)
+    return [torch.cat([v, v[-1:].expand(steps - len(v))]) for v in values]
+
+
 def _join(name: str, first: Posterior, values: Sequence[Tensor]) -> Tensor:
     if name == HISTORY:
-        steps = max(len(v) for v in values)
-        full = [torch.cat([v, v[-1:].expand(steps - len(v))]) for v in values]
-        return torch.stack(full).sum(0)
+        return torch.stack(_same_length(values)).sum(0)
     over_draws = values[0].ndim > 1 and values[0].shape[0] == first.num_draws
     return torch.cat(list(values), 1 if over_draws else 0)

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from bayesfs.contracts import Model, Progress
 from bayesfs.errors import InferenceError
-from bayesfs.inference.batches import join_tasks, task_batches
+from bayesfs.inference.batches import infer_in_batches
 from bayesfs.inference.curvature import maximise
 from bayesfs.inference.factors import Factor, dense_factor, diagonal_factor, kronecker_factor
-from bayesfs.inference.potential import Block, Potential, potential
+from bayesfs.inference.potential import Block, Potential
 from bayesfs.types import EpisodeBatch, Posterior
 
 Structure = Literal["full", "kronecker", "diagonal"]
@@ -46,6 +46,7 @@ class Laplace:
         draws: posterior draws returned.
         steps: L-BFGS iterations at most.
         batch_size: tasks at a time; bounds the memory.
+        population_draws: see `bayesfs.inference.svi.SVI`.
         progress: called with (tasks done, tasks, message).
 
     Source: MacKay (1992), A practical Bayesian framework for backpropagation networks; Ritter,
@@ -61,11 +62,14 @@ class Laplace:
     draws: int = 1000
     steps: int = 200
     batch_size: int = 64
+    population_draws: int = 1
     progress: Progress | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if min(self.draws, self.steps, self.batch_size) < 1:
-            raise InferenceError("expected draws, steps and batch_size of at least 1")
+        if min(self.draws, self.steps, self.batch_size, self.population_draws) < 1:
+            raise InferenceError(
+                "expected draws, steps, batch_size and population_draws of at least 1"
+            )
 
     def infer(
         self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
@@ -77,16 +81,29 @@ class Laplace:
             NotPositiveDefiniteError: the search ended where the density has no maximum.
         """
         generator = torch.Generator(episodes.support.device).manual_seed(seed)
-        parts: list[Posterior] = []
         done = 0
-        for batch in task_batches(model, episodes, self.batch_size, given):
-            parts.append(self._infer_batch(potential(model, batch, given), generator, seed))
-            done += len(batch)
-            if self.progress is not None:
-                self.progress(done, len(episodes), "Laplace")
-        return join_tasks(parts)
 
-    def _infer_batch(self, density: Potential, generator: torch.Generator, seed: int) -> Posterior:
+        def fit(density: Potential, draws: int) -> Posterior:
+            nonlocal done
+            posterior = self._fit_batch(density, draws, generator, seed)
+            done += len(density.episodes)
+            if self.progress is not None:
+                self.progress(done, len(episodes) * self.population_draws, "Laplace")
+            return posterior
+
+        return infer_in_batches(
+            fit,
+            model,
+            episodes,
+            given,
+            draws=self.draws,
+            batch_size=self.batch_size,
+            population_draws=self.population_draws,
+        )
+
+    def _fit_batch(
+        self, density: Potential, draws: int, generator: torch.Generator, seed: int
+    ) -> Posterior:
         start = density.episodes.support.new_zeros(density.tasks, density.size)
         mode, gradient = maximise(density, start, steps=self.steps)
         factors = self._factors(density, mode)
@@ -97,7 +114,7 @@ class Laplace:
             "gradient": gradient,
             "ridge": torch.stack([f.ridge for f in factors]).amax(0),
         }
-        shape = (density.tasks, self.draws, density.size)
+        shape = (density.tasks, draws, density.size)
         noise = torch.randn(shape, generator=generator, dtype=mode.dtype, device=mode.device)
         parts = torch.split(noise, [f.size for f in factors], -1)
         spread = torch.cat([f.spread(n) for f, n in zip(factors, parts, strict=True)], -1)

@@ -117,6 +117,7 @@ class Potential:
         episodes: EpisodeBatch,
         sites: tuple[_Site, ...],
         population: Mapping[str, Tensor],
+        shared: Mapping[str, TraceSite],
         joint: bool,
     ) -> None:
         self.model = model
@@ -126,6 +127,7 @@ class Potential:
         self.size = sites[-1].block.stop
         self.blocks: Mapping[str, Block] = {s.block.site: s.block for s in sites}
         self.population = population
+        self._shared = shared
         self._sites = sites
         self._standard = _standard_weights(sites, episodes.support)
         self._recorded: dict[tuple[Any, ...], Callable[[Tensor], ValueAndGradient]] = {}
@@ -192,11 +194,21 @@ class Potential:
         chains: int = 1,
         sample_stats: Mapping[str, Tensor] | None = None,
     ) -> Posterior:
-        """Posterior whose draws are the particles of z; `chains` if they are chain-major chains."""
+        """Posterior whose draws are the particles of z; `chains` if they are chain-major chains.
+
+        Population sites that were conditioned on are among its draws, the same in every draw, so
+        that a draw is complete.
+        """
+        shared = {
+            name: named_value(value, self._shared[name]).expand(z.shape[1], *[-1] * len(dims))
+            for name, value in self.population.items()
+            for dims in [self.model.dims[name]]
+        }
+        draws = {**shared, **self.constrain(z.detach())}
         return Posterior(
             kind=kind,
-            draws=self.constrain(z.detach()),
-            dims={name: tuple(self.model.dims[name]) for name in self.blocks},
+            draws=draws,
+            dims={name: tuple(self.model.dims[name]) for name in draws},
             chains=chains,
             sample_stats=sample_stats or {},
             coords={"task": self.episodes.tasks} if self.episodes.tasks else {},
@@ -297,7 +309,9 @@ def potential(
     latents = [n for n in names if joint or n not in shared]
     if not latents:
         raise InferenceError(f"the model has no latent site to infer; its sites are {names}")
-    return Potential(model, episodes, tuple(_sites(trace, latents, joint)), population, joint)
+    sites = tuple(_sites(trace, latents, joint))
+    nodes = {name: trace.nodes[name] for name in population}
+    return Potential(model, episodes, sites, population, nodes, joint)
 
 
 def named_value(value: Tensor, site: TraceSite) -> Tensor:
@@ -312,7 +326,7 @@ def named_value(value: Tensor, site: TraceSite) -> Tensor:
         (..., *plates of the site, *event).
     """
     lead = value.shape[: value.ndim - site["value"].ndim]
-    return value.reshape(*lead, *_named_shape(site))
+    return value.reshape((*lead, *_named_shape(site)))
 
 
 def _named_shape(site: TraceSite) -> tuple[int, ...]:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from bayesfs.contracts import Model, Progress
 from bayesfs.errors import InferenceError
-from bayesfs.inference.batches import join_tasks, task_batches
+from bayesfs.inference.batches import infer_in_batches
 from bayesfs.inference.elbo import Density, Fit, Schedule, maximise_elbo
 from bayesfs.inference.guides import Guide, MeanField
-from bayesfs.inference.potential import Potential, potential
+from bayesfs.inference.potential import Potential
 from bayesfs.inference.whiten import Whitened
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -50,6 +50,8 @@ class SVI:
         draws: posterior draws returned.
         khat_draws: how many of the draws give khat and evidence_bound; 0 leaves both out.
         batch_size: tasks at a time; bounds the memory.
+        population_draws: 1 conditions on the mean of a given population; more carry that many of
+            its draws through, at so many times the cost.
         progress: called with (step, steps, message).
 
     Example:
@@ -65,14 +67,15 @@ class SVI:
     draws: int = 1000
     khat_draws: int = 200
     batch_size: int = 256
+    population_draws: int = 1
     progress: Progress | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        counts = (self.steps, self.particles, self.draws, self.batch_size)
+        counts = (self.steps, self.particles, self.draws, self.batch_size, self.population_draws)
         if min(counts) < 1 or self.learning_rate <= 0:
             raise InferenceError(
-                "expected steps, particles, draws, batch_size and learning_rate above 0, got "
-                f"{counts} and {self.learning_rate}"
+                "expected steps, particles, draws, batch_size, population_draws and learning_rate "
+                f"above 0, got {counts} and {self.learning_rate}"
             )
 
     def infer(
@@ -84,13 +87,19 @@ class SVI:
             InferenceError: the ELBO becomes infinite, or the model breaks a convention.
         """
         generator = torch.Generator(episodes.support.device).manual_seed(seed)
-        parts = []
-        for batch in task_batches(model, episodes, self.batch_size, given):
-            density = potential(model, batch, given)
-            parts.append(self._fit_batch(density, generator, seed))
-        return join_tasks(parts)
+        return infer_in_batches(
+            lambda density, draws: self._fit_batch(density, draws, generator, seed),
+            model,
+            episodes,
+            given,
+            draws=self.draws,
+            batch_size=self.batch_size,
+            population_draws=self.population_draws,
+        )
 
-    def _fit_batch(self, density: Potential, generator: torch.Generator, seed: int) -> Posterior:
+    def _fit_batch(
+        self, density: Potential, draws: int, generator: torch.Generator, seed: int
+    ) -> Posterior:
         like = density.episodes.support.new_zeros(density.tasks, density.size)
         target = Whitened.at_mode(density, like) if self.guide.whiten else density
         fit = maximise_elbo(
@@ -102,7 +111,7 @@ class SVI:
             generator=generator,
             progress=self.progress,
         )
-        shape = (len(like), self.draws, self.guide.noise_size(like.shape[1]))
+        shape = (len(like), draws, self.guide.noise_size(like.shape[1]))
         noise = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
         z = self.guide.draw(fit.parameters, noise)
         some = slice(0, self.khat_draws)

@@ -1,5 +1,5 @@
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from bayesfs.inference.guides import FullRank, LowRank, MeanField
 from bayesfs.inference.svi import SVI, pareto_khat
 from bayesfs.models.linear_head import HierarchicalHead
 from bayesfs.testing import EngineContract, GaussianToy
+from bayesfs.types import Posterior
 
 
 class TestMeanField(EngineContract):
@@ -281,7 +282,6 @@ def test_population_of_a_head_is_learnt():
     shift = 2.0 * torch.randn(12, 3, 1, 1, generator=generator)
     support = 0.5 * torch.randn(episodes.support.shape, generator=generator)
     support[..., 0] += shift
-    from dataclasses import replace
 
     model = HierarchicalHead(weight_scale=2.0, video_scale=0.0, relevance_spread=1.0)
     posterior = SVI(steps=800).infer(model, replace(episodes, support=support), seed=0)
@@ -319,3 +319,24 @@ def test_progress_is_reported():
     engine = SVI(steps=100, progress=lambda done, total, text: seen.append((done, total)))
     engine.infer(model, episodes, seed=0, given=model.fixed_population(2))
     assert seen[-1] == (100, 100)
+
+
+def test_uncertainty_of_the_population_can_be_carried_through():
+    """Given a spread-out population mean, class latents spread as the mixture over its draws."""
+    model = GaussianToy()
+    episodes, _ = synthetic_episodes(users=2, way=2, shots=2, frames=2, dim=2, seed=0)
+    draws = torch.linspace(-1, 1, 9)[:, None].expand(9, 2)
+    given = Posterior("mcmc", {"mean": draws}, {"mean": ("feature",)})
+    engine = SVI(guide=FullRank(), steps=50, draws=900, population_draws=9)
+    posterior = engine.infer(model, episodes, seed=0, given=given)
+    assert posterior.num_draws == 900
+    torch.testing.assert_close(posterior.draws["mean"][::100], draws)
+    assert posterior.sample_stats["khat"].shape == (2,)
+    fixed = model.exact(episodes)["class_raw"]
+    slope = model.exact(replace(episodes, support=episodes.support - 1))["class_raw"][0] - fixed[0]
+    expected = (fixed[1] ** 2 + draws[:, 0].double().var(unbiased=False) * slope**2).sqrt()
+    torch.testing.assert_close(
+        posterior.draws["class_raw"].double().std(0), expected, rtol=0.12, atol=0
+    )
+    one = SVI(steps=20, draws=50).infer(model, episodes, seed=0, given=given)
+    assert (one.draws["mean"] == 0).all()
