@@ -141,12 +141,19 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tracked = any(id(x) in self._slots for x in tree_leaves((args, kwargs)))
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise CannotRecord(f"{func} is random")
-        if tracked and (func._schema.is_mutable or not _BY_VALUE.isdisjoint(func.tags)):
+        if tracked and (func._schema.is_mutable or self._by_value(func, args)):
             raise CannotRecord(f"{func} reads or changes values that depend on the input")
         output = func(*args, **kwargs)
         if tracked:
             self._note(func, args, kwargs, output)
         return output
+
+    def _by_value(self, func: Any, args: Any) -> bool:
+        """Whether the result's shape, or a Python number, depends on values of the input."""
+        if func is _ATEN.index.Tensor:  # by numbers, or by a constant mask, it does not
+            index = [x for x in args[1] if id(x) in self._slots]
+            return any(x.dtype in (torch.bool, torch.uint8) for x in index)
+        return not _BY_VALUE.isdisjoint(func.tags)
 
     def refer(self, value: Any) -> Any:
         """Replace tensors that depend on an input by their Slot."""

@@ -305,7 +305,8 @@ def test_capture_keeps_broadcasting(shape):
     """Adding zeros is idle only where it does not change the shape."""
 
     def function(x):
-        return (x + torch.zeros(2, 3)) * torch.ones(2, 3) - torch.zeros(1), x * 1.0
+        rows = x[torch.tensor([0, 0])] + x[torch.tensor([True] + [False] * (len(x) - 1))]
+        return (x + torch.zeros(2, 3)) * torch.ones(2, 3) - torch.zeros(1), x * 1.0, rows
 
     x = torch.arange(3.0 * shape[0]).reshape(shape)
     for got, expected in zip(capture(function, x)(x + 1), function(x + 1), strict=True):
