@@ -1,0 +1,217 @@
+"""One run as an `xarray.DataTree` in ArviZ's schema; use `to_datatree` first.
+
+Groups (each ArviZ function that takes a DataTree takes this one):
+
+    posterior             every site, (chain, draw, *dims)
+    sample_stats          elbo, ksd, diverging, energy, ...
+    posterior_predictive  class probabilities and labels drawn, of equal weight
+    log_likelihood        log p(y | x, theta_s) of each labelled query video (the unit) and frame
+    support_log_likelihood  the same of each support video, where it is given
+    predictive_weights    log w_s of the predictive's draws, per labelled query video
+    observed_data         the query labels
+    constant_data         names of classes and videos, kinds, numbers of shots and frames, quality
+    uncertainty           total, aleatoric, epistemic in nats, and p(y | x, D)
+    population(_sample_stats)  what meta-training learnt, where it is given
+
+Padding is NaN (or the empty string), never a number. Axes with names of their own:
+
+    query        labelled query videos of all tasks, one after the other: no padding
+    query_frame  their frames
+
+Unequal weights. `LabelDraws` holds draws theta_s ~ p(theta | D) with weights
+w_s proportional to p(x | theta_s), one set per query, since a generative model learns from the
+query's own features:
+
+- `posterior_predictive` is resampled by w_s (systematically, one stratum per draw kept), so its
+  draws have equal weight, which is what ArviZ assumes; with equal weights this is even thinning.
+- `log_likelihood` holds log p(y | x, theta_s) without w_s, a likelihood; log w_s is
+  `predictive_weights/video`. The query's labels are not in the posterior, so their score is
+  log sum_s w_s p(y | x, theta_s): see `bayesfs.evaluation.elpd`, also for leave-one-out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bayesfs.errors import DataError, ShapeError
+from bayesfs.evaluation.axes import (
+    draw_array,
+    numpy_of,
+    query_index,
+    strings,
+    task_labels,
+    without_padding,
+)
+from bayesfs.evaluation.tree_query import (
+    UNCERTAINTY,
+    by_query,
+    constant_group,
+    log_likelihood_group,
+    observed_group,
+    predictive_group,
+    support_rows,
+    uncertainty_group,
+)
+from bayesfs.types import EpisodeBatch, Posterior, Predictive
+
+SCHEMA = 1
+"""Version of this layout, the root attribute `bayesfs_schema`."""
+
+_STEPWISE = ("elbo", "loss", "ksd")
+"""Statistics whose first axis is the step of an optimiser, not the draw."""
+
+
+def to_datatree(
+    posterior: Posterior,
+    predictive: Predictive,
+    uncertainty: xr.Dataset,
+    episodes: EpisodeBatch,
+    *,
+    population: Posterior | None = None,
+    support_log_prob: Tensor | None = None,
+    sites: Sequence[str] | None = None,
+    predictive_draws: int = 100,
+    max_values: int = 20_000_000,
+    attrs: Mapping[str, str | int | float] | None = None,
+) -> xr.DataTree:
+    """Everything known about a batch of tasks, labelled, for ArviZ and for the report.
+
+    Args:
+        posterior: draws of the tasks' sites.
+        predictive: its predictive of the query.
+        uncertainty: what `bayesfs.uncertainty.decompose` made of that, see `UNCERTAINTY`.
+        episodes: the tasks.
+        population: posterior of the population sites, where they were learnt beforehand.
+        support_log_prob: (draw, task, way, shot) log p(y | x, theta_s) of the support videos, from
+            `bayesfs.evaluation.elpd.support_log_prob`; makes leave-one-video-out possible.
+        sites: the sites to keep; all by default.
+        predictive_draws: draws kept in `posterior_predictive`, fewer where `max_values` asks.
+        max_values: largest number of values of one posterior_predictive or log_likelihood array.
+        attrs: further root attributes, such as the names of model and engine.
+
+    Returns:
+        A DataTree with the groups listed in this module's docstring.
+
+    Raises:
+        ShapeError: posterior, predictive or uncertainty belong to other episodes.
+        DataError: a variable of `UNCERTAINTY` is missing, or a site's name holds a slash.
+    """
+    _check(posterior, predictive, uncertainty, episodes)
+    index = query_index(episodes)
+    groups = {
+        "posterior": _posterior_group(posterior, episodes, sites),
+        "sample_stats": _sample_stats(posterior, len(episodes)),
+        "posterior_predictive": predictive_group(
+            posterior, predictive, episodes, index, predictive_draws, max_values
+        ),
+        "predictive_weights": xr.Dataset({"video": by_query(posterior, predictive, index)}),
+        "log_likelihood": log_likelihood_group(posterior, predictive, index, max_values),
+        "observed_data": observed_group(episodes, index),
+        "constant_data": constant_group(posterior, episodes),
+        "uncertainty": uncertainty_group(predictive, uncertainty, episodes),
+    }
+    if support_log_prob is not None:
+        rows = support_rows(posterior, support_log_prob, episodes)
+        groups["support_log_likelihood"] = xr.Dataset({"support_label": rows})
+    if population is not None:
+        groups["population"] = _posterior_group(population, None, None)
+        groups["population_sample_stats"] = _sample_stats(population, len(episodes))
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = {
+        "bayesfs_schema": SCHEMA,
+        "inference_library": "bayesfs",
+        "inference_library_version": version("bayesfs"),
+        "kind": posterior.kind,
+        "population_kind": population.kind if population is not None else "",
+        "seed": posterior.seed,
+        **(attrs or {}),
+    }
+    return tree
+
+
+def _check(
+    posterior: Posterior, predictive: Predictive, uncertainty: xr.Dataset, episodes: EpisodeBatch
+) -> None:
+    expected = (*episodes.query_mask.shape, episodes.way)
+    got = tuple(predictive.frame.log_prob.shape)
+    if got != expected:
+        raise ShapeError(
+            f"expected a predictive over (task, video, frame, way) {expected}, got {got}; "
+            "was it made from other episodes?"
+        )
+    for site, value in posterior.draws.items():
+        if "/" in site:
+            raise DataError(f"site {site!r} holds a slash, which Zarr and netCDF take for a group")
+        sizes = dict(zip(posterior.dims[site], value.shape[1:], strict=True))
+        if sizes.get("task", len(episodes)) != len(episodes):
+            raise ShapeError(
+                f"site {site!r} has {sizes['task']} tasks but episodes have {len(episodes)}; "
+                "was the posterior inferred from other episodes?"
+            )
+    missing = [name for name in UNCERTAINTY if name not in uncertainty]
+    if missing:
+        raise DataError(f"expected uncertainty with variables {UNCERTAINTY}, missing {missing}")
+    for name in UNCERTAINTY:
+        size = expected[:-1] if name.startswith("frame") else expected[:2]
+        if uncertainty[name].shape != size:
+            raise ShapeError(
+                f"expected uncertainty {name!r} of shape {size}, got {uncertainty[name].shape}"
+            )
+
+
+def _axis_coords(posterior: Posterior, episodes: EpisodeBatch | None) -> dict[str, NDArray[Any]]:
+    """Labels of the axes: the posterior's own, the tasks' names, numbers elsewhere."""
+    coords: dict[str, NDArray[Any]] = {k: strings(v) for k, v in posterior.coords.items()}
+    if episodes is not None:
+        coords["task"] = task_labels(episodes)
+    return coords
+
+
+def _posterior_group(
+    posterior: Posterior, episodes: EpisodeBatch | None, sites: Sequence[str] | None
+) -> xr.Dataset:
+    keep = list(posterior.draws) if sites is None else list(sites)
+    unknown = sorted(set(keep) - set(posterior.draws))
+    if unknown:
+        raise DataError(f"expected sites of {sorted(posterior.draws)}, got {unknown}")
+    data = {}
+    for site in keep:
+        array = draw_array(
+            numpy_of(posterior.draws[site]), posterior.chains, tuple(posterior.dims[site])
+        )
+        data[site] = array if episodes is None else without_padding(array, episodes)
+    ds = xr.Dataset(data)
+    given = _axis_coords(posterior, episodes)
+    coords = {}
+    for dim, size in ds.sizes.items():
+        if dim not in ("chain", "draw"):
+            label = given.get(str(dim))
+            coords[dim] = label if label is not None and len(label) == size else np.arange(size)
+    return ds.assign_coords(coords)
+
+
+def _sample_stats(posterior: Posterior, tasks: int) -> xr.Dataset:
+    """Statistics over draws as (chain, draw, ...), histories of optimisers as (step, ...)."""
+    data = {}
+    for name, value in posterior.sample_stats.items():
+        array = numpy_of(value.to(torch.get_default_dtype()) if value.is_complex() else value)
+        over_draws = array.ndim > 0 and array.shape[0] == posterior.num_draws
+        stepwise = name.lower().startswith(_STEPWISE)
+        rest = [
+            "task" if size == tasks else f"{name}_dim_{i}" for i, size in enumerate(array.shape)
+        ]
+        if over_draws and not stepwise:
+            data[name] = draw_array(array, posterior.chains, rest[1:])
+        elif stepwise and array.ndim > 0:
+            data[name] = xr.DataArray(array, dims=(f"{name}_step", *rest[1:]))
+        else:
+            data[name] = xr.DataArray(array, dims=rest)
+    return xr.Dataset(data)

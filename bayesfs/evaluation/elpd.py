@@ -1,0 +1,132 @@
+"""Expected log predictive density with the video as the unit; start with `heldout_elpd`.
+
+Two different questions, each with its own right answer:
+
+- *How well are the query videos predicted?* Their labels are not in the posterior, so that
+  leaving them out has happened already. The score of query i is
+      elpd_i = log sum_s w_is p(y_i | x_i, theta_s) = log p(y_i | x_i, D),
+  without any importance weighting by labels: `heldout_elpd`. `arviz_stats.loo(tree,
+  var_name="video_label")` as it stands would leave each query out a second time and be too
+  pessimistic.
+- *How well would the support videos predict each other?* Their labels are in the posterior, and
+  PSIS leave-one-video-out on log p(y_i | x_i, theta_s) is right, for generative models too: the
+  weights for p(theta | D without i, x_i) are proportional to 1 / p(y_i | x_i, theta_s), since
+  p(x_i | theta_s) cancels. Give `support_log_prob` to `to_datatree`, then `support_elpd`. A class
+  with one support video has nothing left without it; its Pareto k says so.
+
+For a posterior that is not exact or MCMC, PSIS corrects the leaving out but not the approximation.
+Both return ArviZ's ELPDData, which `arviz_stats.compare` takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from arviz_stats import ess, loo
+from torch import Tensor
+
+from bayesfs.contracts import Model
+from bayesfs.errors import DataError
+from bayesfs.types import UNLABELLED, EpisodeBatch, Posterior
+
+
+def heldout_elpd(tree: xr.DataTree) -> Any:
+    """Score of the labelled query videos: elpd_i = log sum_s w_is p(y_i | x_i, theta_s).
+
+    Args:
+        tree: from `to_datatree`.
+
+    Returns:
+        ELPDData over `query`; its Pareto k is that of the weights w_is, which says whether the
+        draws suffice for the query's features, see `weight_pareto_k`.
+
+    Raises:
+        DataError: no query video is labelled.
+    """
+    weight = tree["predictive_weights"].to_dataset()["video"]
+    if not weight.size:
+        raise DataError("expected labelled query videos to score, got none")
+    pareto_k = weight_pareto_k(weight)
+    return loo(
+        tree,
+        pointwise=True,
+        var_name="video_label",
+        reff=1.0,
+        log_weights=weight,
+        pareto_k=pareto_k,
+    )
+
+
+def weight_pareto_k(log_weight: xr.DataArray) -> xr.DataArray:
+    """Pareto k of importance weights: 0 where they are equal, NaN where there are too few draws.
+
+    Args:
+        log_weight: (chain, draw, query) log w_is.
+
+    Returns:
+        (query,) k; above 0.7 a few draws decide the prediction of that query.
+
+    Source: Vehtari et al. 2024 (PSIS).
+    """
+    even = log_weight.isel(chain=0, draw=0, drop=True)
+    if float(np.ptp(log_weight.to_numpy())) < 1e-9:
+        return xr.zeros_like(even)
+    try:
+        pareto_k: xr.DataArray = log_weight.azstats.psislw(r_eff=1.0, dim=["chain", "draw"])[1]
+    except ValueError:  # fewer than 5 draws in the tail, or all of them alike
+        return xr.full_like(even, np.nan)
+    return pareto_k
+
+
+def support_elpd(tree: xr.DataTree) -> Any:
+    """PSIS leave-one-video-out over the support: estimates log p(y_i | x_i, D without i).
+
+    Raises:
+        DataError: the tree was made without `support_log_prob`.
+    """
+    if "support_log_likelihood" not in tree.children:
+        raise DataError(
+            "expected the group support_log_likelihood; give `support_log_prob` to `to_datatree`"
+        )
+    posterior = tree["posterior"].to_dataset()
+    likelihood = tree["support_log_likelihood"].to_dataset()
+    view = xr.DataTree.from_dict({"posterior": posterior, "log_likelihood": likelihood})
+    efficiency = 1.0
+    if posterior.sizes["chain"] > 1:
+        relative = [v.to_numpy().ravel() for v in ess(posterior, relative=True).data_vars.values()]
+        efficiency = float(np.nanmean(np.concatenate(relative)))
+    return loo(view, pointwise=True, var_name="support_label", reff=efficiency)
+
+
+def support_log_prob(model: Model, posterior: Posterior, episodes: EpisodeBatch) -> Tensor:
+    """Log p(y | x, theta_s) of every support video, as if it were a query.
+
+    Args:
+        model: the model of the posterior.
+        posterior: its draws, population sites included.
+        episodes: the tasks that it was inferred from.
+
+    Returns:
+        (draw, task, way, shot); padding holds numbers without meaning.
+    """
+    t, w, s, f, d = episodes.support.shape
+    labels = torch.arange(w, device=episodes.support.device).repeat_interleave(s).expand(t, -1)
+    mask = episodes.support_mask.reshape(t, w * s, f)
+    quality = episodes.support_quality
+    as_query = replace(
+        episodes,
+        query=episodes.support.reshape(t, w * s, f, d),
+        query_mask=mask,
+        query_kind=episodes.support_kind.reshape(t, w * s),
+        query_labels=torch.where(mask.any(-1), labels, UNLABELLED),
+        query_quality=None if quality is None else quality.reshape(t, w * s, f, -1),
+        query_frame=None,
+        videos=(),
+    )
+    joint = model.log_joint_video(posterior.draws, as_query)
+    given = torch.log_softmax(joint, -1).reshape(*joint.shape[:2], w, s, w)
+    return torch.diagonal(given, dim1=2, dim2=4).movedim(-1, 2)

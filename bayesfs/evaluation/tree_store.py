@@ -1,0 +1,184 @@
+"""Save a run's DataTree as Zarr 3 or netCDF 4 and read it back, checked; never unpickled.
+
+`save_datatree` writes beside the target and renames, so that a reader never sees half a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesfs.errors import DataError
+from bayesfs.evaluation.datatree import SCHEMA
+from bayesfs.evaluation.tree_query import UNCERTAINTY
+
+GROUPS = (
+    "posterior",
+    "sample_stats",
+    "posterior_predictive",
+    "predictive_weights",
+    "log_likelihood",
+    "observed_data",
+    "constant_data",
+    "uncertainty",
+)
+"""Groups that every run's tree has."""
+
+PARTIAL = ".bayesfs-partial-"
+
+
+def save_datatree(tree: xr.DataTree, path: str | Path) -> Path:
+    """Write a tree to `*.zarr` (a folder, Zarr 3) or `*.nc` (netCDF 4 through h5netcdf).
+
+    Args:
+        tree: from `bayesfs.evaluation.datatree.to_datatree`.
+        path: where; what is there is replaced by renaming, once the new one is whole.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: another suffix, or the folder to write into does not exist.
+    """
+    path = Path(path)
+    writers: dict[str, Callable[[xr.DataTree, Path], None]] = {
+        ".zarr": _write_zarr,
+        ".nc": _write_netcdf,
+    }
+    if path.suffix not in writers:
+        raise DataError(f"{path}: expected a name ending in .zarr or .nc, got {path.suffix!r}")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: its folder does not exist; make it first")
+    temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    try:
+        writers[path.suffix](tree, temporary)
+        _replace(temporary, path)
+    finally:
+        _remove(temporary)
+    return path
+
+
+def load_datatree(path: str | Path) -> xr.DataTree:
+    """Read a tree that `save_datatree` wrote, whole, into memory.
+
+    Raises:
+        DataError: nothing is there, it is no such tree or of another version, it is cut short,
+            it holds pickled objects, or probabilities and entropies are out of range.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    try:
+        tree = _read_zarr(path) if path.is_dir() else _read_netcdf(path)
+    except DataError:
+        raise
+    except Exception as e:  # whatever zarr, h5py or xarray make of a broken file
+        raise DataError(f"{path}: cannot be read as a run's DataTree ({e}); is it whole?") from e
+    check_datatree(tree, str(path))
+    return tree
+
+
+def check_datatree(tree: xr.DataTree, name: str) -> None:
+    """Check that a tree has the groups, version and ranges that the report relies on.
+
+    Args:
+        tree: the tree.
+        name: what the message calls it.
+
+    Raises:
+        DataError: it has not.
+    """
+    found = tree.attrs.get("bayesfs_schema")
+    if found != SCHEMA:
+        raise DataError(f"{name}: expected bayesfs_schema {SCHEMA}, got {found!r}")
+    missing = [group for group in GROUPS if group not in tree.children]
+    if missing:
+        raise DataError(f"{name}: expected the groups {GROUPS}, missing {missing}; was it cut?")
+    said = tree["uncertainty"].to_dataset()
+    wanted = (*UNCERTAINTY, "video_prob", "frame_prob")
+    absent = [variable for variable in wanted if variable not in said]
+    if absent:
+        raise DataError(f"{name}: group uncertainty lacks {absent}")
+    for variable in wanted:
+        values = said[variable].values
+        top = 1.001 if variable.endswith("_prob") else np.inf
+        bad = ~np.isnan(values) & ((values < -1e-3) | (values > top))
+        if bad.any():
+            raise DataError(
+                f"{name}: uncertainty/{variable} holds {values[bad][0]}, out of range; "
+                "was the file changed?"
+            )
+
+
+def _write_zarr(tree: xr.DataTree, path: Path) -> None:
+    stored = tree.map_over_datasets(_variable_length_strings)
+    stored.to_zarr(path, mode="w-", zarr_format=3, consolidated=False)
+
+
+def _write_netcdf(tree: xr.DataTree, path: Path) -> None:
+    encoding = {
+        node.path: {
+            str(n): {"zlib": True} for n, v in node.data_vars.items() if v.dtype.kind == "f"
+        }
+        for node in tree.subtree
+    }
+    tree.to_netcdf(path, engine="h5netcdf", encoding=encoding)
+
+
+def _read_zarr(path: Path) -> xr.DataTree:
+    for metadata in path.rglob("zarr.json"):
+        if "pickle" in json.dumps(json.loads(metadata.read_bytes()).get("codecs", [])):
+            raise DataError(f"{metadata}: asks to unpickle its values, which bayesfs never does")
+    with xr.open_datatree(path, engine="zarr", consolidated=False, zarr_format=3) as tree:
+        return tree.load().map_over_datasets(_fixed_length_strings)
+
+
+def _read_netcdf(path: Path) -> xr.DataTree:
+    with xr.open_datatree(path, engine="h5netcdf") as tree:
+        return tree.load().map_over_datasets(_fixed_length_strings)
+
+
+def _variable_length_strings(ds: xr.Dataset) -> xr.Dataset:
+    """Strings as Zarr 3 specifies them; fixed-length ones are only an extension."""
+    return _convert_strings(ds, np.dtype(object))
+
+
+def _fixed_length_strings(ds: xr.Dataset) -> xr.Dataset:
+    return _convert_strings(ds, np.dtype(str))
+
+
+def _convert_strings(ds: xr.Dataset, dtype: np.dtype[Any]) -> xr.Dataset:
+    for name in [name for name, v in ds.variables.items() if v.dtype.kind in "UTO"]:
+        values = np.asarray(ds[name].values.tolist(), dtype=dtype).reshape(ds[name].shape)
+        changed = {name: (ds[name].dims, values, ds[name].attrs)}
+        ds = ds.assign_coords(changed) if name in ds.coords else ds.assign(changed)
+    return ds
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename over a file in one step; move an old folder aside first, which takes two."""
+    if not path.is_dir():
+        temporary.replace(path)
+        return
+    old = path.with_name(f"{PARTIAL}old-{os.getpid()}-{path.name}")
+    path.rename(old)
+    try:
+        temporary.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
