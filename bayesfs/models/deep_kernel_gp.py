@@ -10,19 +10,18 @@ their posterior) from the train users' support, and a new task costs a few Chole
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import pyro
 import torch
 from torch import Tensor
 
-from bayesfs.errors import InferenceError
 from bayesfs.models.gp_covariance import VideoCovariance
 from bayesfs.models.gp_gaussian import TaskPrior
-from bayesfs.models.gp_likelihood import Fitted, Likelihood
-from bayesfs.models.gp_mixture import join_videos, mix, thin
-from bayesfs.models.gp_objective import HeldOutScore, Objective
+from bayesfs.models.gp_likelihood import Fitted, Likelihood, Scores
+from bayesfs.models.gp_mixture import join_videos, log_mean, mix
+from bayesfs.models.gp_objective import Evidence, Objective
 from bayesfs.models.gp_points import Query, query_points
 from bayesfs.models.gp_regression import LabelRegression
 from bayesfs.models.gp_sites import Site, Values, merge, population_draws, sample_sites
@@ -36,25 +35,26 @@ FUNCTION = "function"
 class DeepKernelGP:
     """A Gaussian process classifier of videos with learnt kernel; fulfils ConjugateModel.
 
+    It is also what the objectives of `bayesfs.models.objectives` ask for (`population_dims`,
+    `sample_population`, `log_evidence`, `log_labels`).
+
     Attributes:
         covariance: feature map, base kernel, video kernel and the rest.
         likelihood: labels given class functions.
-        objective: what the hyperparameters are learnt from.
-        population_draws: at most this many draws of the hyperparameters are used per prediction.
+        objective: what the program scores the hyperparameters by, from the support alone.
         memory: largest number of elements of one intermediate tensor; queries are scored in
             pieces that respect it.
 
     Example:
-        >>> model = DeepKernelGP().prepare(train_episodes)  # doctest: +SKIP
-        >>> population = SVI().infer(model, train_episodes, seed=0).population  # doctest: +SKIP
-        >>> predictive = model.predictive(test, population, draws=100, seed=0)  # doctest: +SKIP
+        >>> model = DeepKernelGP()
+        >>> sorted(model.dims)
+        ['axis_power', 'frame_scale', 'frame_shift', 'signal', 'video_scale', 'video_shift']
     """
 
     covariance: VideoCovariance = field(default_factory=VideoCovariance)
     likelihood: Likelihood = field(default_factory=LabelRegression)
-    objective: Objective = field(default_factory=HeldOutScore)
-    population_draws: int = 8
-    memory: int = 2**24
+    objective: Objective = field(default_factory=Evidence)
+    memory: int = 2**25
 
     @property
     def sites(self) -> Mapping[str, Site]:
@@ -66,6 +66,11 @@ class DeepKernelGP:
         """Site -> axes; every site belongs to the population."""
         return {name: site.dims for name, site in self.sites.items()}
 
+    @property
+    def population_dims(self) -> Mapping[str, tuple[str, ...]]:
+        """The same as `dims`."""
+        return self.dims
+
     def prepare(self, episodes: EpisodeBatch) -> DeepKernelGP:
         """The model with its feature map's constants taken from the support of train users."""
         mask = episodes.support_mask
@@ -73,9 +78,13 @@ class DeepKernelGP:
         covariance = self.covariance.prepare(episodes.support[mask], kind[mask])
         return replace(self, covariance=covariance)
 
+    def sample_population(self, like: Tensor) -> Mapping[str, Tensor]:
+        """Pyro program of the hyperparameters; `like` (..., feature) gives width and dtype."""
+        return sample_sites(self.sites, like)
+
     def __call__(self, episodes: EpisodeBatch) -> None:
         """Sample the hyperparameters and score them on the support."""
-        values = sample_sites(self.sites, episodes.support)
+        values = self.sample_population(episodes.support)
         with pyro.plate("task", len(episodes), dim=-4):
             value = self.objective(self.likelihood.fit, self.covariance, values, episodes)
             pyro.factor("support", value[:, None, None, None])
@@ -89,16 +98,21 @@ class DeepKernelGP:
         return self.likelihood.fit(TaskPrior.of(self.covariance, values, episodes))
 
     def log_evidence(self, episodes: EpisodeBatch, population: Values) -> Tensor:
-        """(task,): log p(support labels | population), averaged in p over population draws.
+        """(task,): log p(support labels | population), p averaged over population draws.
 
         For regression on labels it is the exact log density of the coded labels; other
         likelihoods say what they return.
         """
-        draws = thin(self._draws(episodes, population), self.population_draws)
-        with torch.no_grad():
-            each = torch.stack([self.fit(episodes, v).log_evidence for v in draws])
-        return each.logsumexp(0) - torch.tensor(float(len(draws))).log().to(each)
+        draws = population_draws(self.sites, population, episodes.support)
+        return log_mean(torch.stack([self.fit(episodes, v).log_evidence for v in draws]))
 
+    def log_labels(self, episodes: EpisodeBatch, population: Values) -> tuple[Tensor, Tensor]:
+        """Log p(y | x, support, population): (task, video, frame, way) and (task, video, way)."""
+        scores = list(self._scores(population, episodes))
+        frame = log_mean(torch.stack([s.frame for s in scores]))
+        return frame, log_mean(torch.stack([s.video for s in scores]))
+
+    @torch.no_grad()
     def condition(
         self, episodes: EpisodeBatch, population: Values, *, draws: int, seed: int
     ) -> Posterior:
@@ -106,24 +120,24 @@ class DeepKernelGP:
 
         Site "function" (task, way, point): f + b at the support frames, first those that exist
         (`gp_points.support_points` gives their order).
+
+        Args:
+            episodes: tasks.
+            population: site -> value, with or without a leading `draw` axis.
+            draws: number of draws for each population draw.
+            seed: the same seed gives the same draws.
         """
         generator = torch.Generator().manual_seed(seed)
-        values = thin(self._draws(episodes, population), min(draws, self.population_draws))
-        sizes = shares(draws, len(values))
-        with torch.no_grad():
-            functions = [
-                self.fit(episodes, v).function(n, generator)
-                for v, n in zip(values, sizes, strict=True)
-            ]
+        values = population_draws(self.sites, population, episodes.support)
+        functions = [self.fit(episodes, v).function(draws, generator) for v in values]
         sites = {FUNCTION: torch.cat(functions)}
         for name in self.dims:
-            sites[name] = torch.cat(
-                [v[name].expand(n, *v[name].shape) for v, n in zip(values, sizes, strict=True)]
-            )
+            sites[name] = torch.stack([v[name] for v in values]).repeat_interleave(draws, 0)
         dims = {FUNCTION: ("task", "way", "point"), **self.dims}
         coords = {"task": episodes.tasks} if episodes.tasks else {}
         return Posterior("exact", sites, dims, coords=coords, seed=seed)
 
+    @torch.no_grad()
     def predictive(
         self, episodes: EpisodeBatch, population: Values, *, draws: int, seed: int
     ) -> Predictive:
@@ -133,61 +147,42 @@ class DeepKernelGP:
             episodes: tasks.
             population: site -> value, with or without a leading `draw` axis; several draws are
                 mixed with equal weight.
-            draws: number of draws of the class functions, shared out over the population draws.
+            draws: draws of the class functions for each population draw.
             seed: the same seed gives the same draws.
         """
         generator = torch.Generator().manual_seed(seed)
-        values = thin(self._draws(episodes, population), min(draws, self.population_draws))
-        sizes = shares(draws, len(values))
-        with torch.no_grad():
-            parts = []
-            for value, size in zip(values, sizes, strict=True):
-                fitted = self.fit(episodes, value)
-                pieces = [
-                    fitted.predictive(piece, size, generator)
-                    for piece in self.pieces(query_points(episodes), size)
-                ]
-                parts.append(join_videos(pieces))
+        query = query_points(episodes)
+        parts = []
+        for value in population_draws(self.sites, population, episodes.support):
+            fitted = self.fit(episodes, value)
+            pieces = [fitted.predictive(p, draws, generator) for p in self.pieces(query, draws)]
+            parts.append(join_videos(pieces))
         return mix(parts)
 
-    def pieces(self, query: Query, draws: int = 1, points: int = 0) -> Iterator[Query]:
+    def pieces(self, query: Query, draws: int = 1) -> Iterator[Query]:
         """The query in pieces of videos whose intermediate tensors respect `memory`."""
-        t, v, f, _ = query.x.shape
-        per_video = t * f * max(f, points, draws, query.x.shape[-1])
-        step = max(1, min(v, self.memory // max(per_video, 1)))
+        t, v, f, d = query.x.shape
+        step = max(1, min(v, self.memory // (t * f * max(d, 8 * f, 8 * draws))))
         for start in range(0, v, step):
             yield query.videos(start, min(start + step, v))
 
     def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, frame, way): log p(y | x, support, hyperparameters)."""
-        return self._each(draws, episodes, lambda fitted, query: fitted.scores(query).frame)
+        return torch.stack([s.frame for s in self._scores(draws, episodes)])
 
     def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, way): the same for whole query videos."""
-        return self._each(draws, episodes, lambda fitted, query: fitted.scores(query).video)
+        return torch.stack([s.video for s in self._scores(draws, episodes)])
 
-    def _each(
-        self,
-        draws: Mapping[str, Tensor],
-        episodes: EpisodeBatch,
-        score: Callable[[Fitted, Query], Tensor],
-    ) -> Tensor:
-        results = []
-        for values in self._draws(episodes, draws):
+    def running(self, episodes: EpisodeBatch, population: Values) -> Tensor:
+        """(task, video, frame, way): log p(y | the video's frames so far), as frames arrive."""
+        return log_mean(torch.stack([s.running for s in self._scores(population, episodes)]))
+
+    def _scores(self, population: Values, episodes: EpisodeBatch) -> Iterator[Scores]:
+        """Scores of the query at each population draw."""
+        for values in population_draws(self.sites, population, episodes.support):
             fitted = self.fit(episodes, values)
-            pieces = [score(fitted, p) for p in self.pieces(query_points(episodes))]
-            results.append(torch.cat(pieces, 1))
-        return torch.stack(results)
-
-    def _draws(self, episodes: EpisodeBatch, population: Values) -> list[dict[str, Tensor]]:
-        if not population:
-            raise InferenceError(
-                f"expected the hyperparameters {sorted(self.dims)}, got none; infer the population "
-                "from train episodes first"
+            pieces = [fitted.scores(p) for p in self.pieces(query_points(episodes))]
+            yield Scores(
+                torch.cat([p.frame for p in pieces], 1), torch.cat([p.running for p in pieces], 1)
             )
-        return population_draws(self.sites, population, episodes.support)
-
-
-def shares(draws: int, parts: int) -> list[int]:
-    """`draws` divided among `parts`, as evenly as can be."""
-    return [draws // parts + (i < draws % parts) for i in range(parts)]

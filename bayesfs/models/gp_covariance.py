@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from bayesfs.models.gp_features import FeatureMap, PrincipalAxes
+from bayesfs.models.gp_features import FeatureMap, OrderedAxes
 from bayesfs.models.gp_points import Query, Support
 from bayesfs.models.gp_sites import (
     Site,
@@ -60,7 +60,7 @@ class VideoCovariance:
         shift: prior median of the input noise; None leaves it out.
     """
 
-    features: FeatureMap = field(default_factory=PrincipalAxes)
+    features: FeatureMap = field(default_factory=OrderedAxes)
     base: BaseKernel = field(default_factory=Linear)
     video: float | None = 0.1
     scaled_video: bool = False

@@ -1,6 +1,7 @@
-"""Learnt feature maps in front of a kernel: start with `PrincipalAxes`.
+"""Learnt feature maps in front of a kernel: `OrderedAxes` in a study, else `PrincipalAxes`.
 
     Identity       x, or x / |x|
+    OrderedAxes    principal coordinates, as a study's projection gives them, rescaled by rank
     PrincipalAxes  centred per recording condition, then rescaled along the principal axes
     LinearMap      x P, with a prior on P that shrinks it to the principal axes
     MLP            z + W2 tanh(W1 z + b1): a linear map plus a small network
@@ -75,6 +76,40 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class OrderedAxes:
+    """phi(x)_j = x_j j^power, then unit norm: for features that are principal coordinates.
+
+    Spectra of deep features fall roughly like a power of the rank, so this is `PrincipalAxes`
+    for features that a study has centred and projected already; it needs no constants.
+
+    Attributes:
+        power: prior mean of the power; 0 keeps the features.
+        power_spread: prior standard deviation of the power.
+    """
+
+    power: float = 0.2
+    power_spread: float = 0.05
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """The power."""
+        return {"axis_power": real(self.power, self.power_spread)}
+
+    def __call__(self, values: Values, x: Tensor, kind: Tensor) -> Tensor:
+        """(task, n, feature)."""
+        rank = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
+        return unit(x * torch.exp(values["axis_power"] * rank.log()))
+
+    def width(self, feature: int) -> int:
+        """The same."""
+        return feature
+
+    def prepare(self, x: Tensor, kind: Tensor) -> OrderedAxes:
+        """Itself: it has no constants."""
+        return self
+
+
+@dataclass(frozen=True)
 class Axes:
     """Constants of train frames: centres, principal axes and the spread along them.
 
@@ -125,8 +160,8 @@ class PrincipalAxes:
     """
 
     latent: int | None = 1000
-    power: float = 0.25
-    power_spread: float = 0.15
+    power: float = 0.3
+    power_spread: float = 0.05
     normalise: bool = True
     axes: Axes | None = field(default=None, repr=False, compare=False)
 

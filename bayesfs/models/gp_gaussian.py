@@ -114,11 +114,8 @@ class Conditioned:
     @property
     def log_evidence(self) -> Tensor:
         """(task,): sum over classes of log N(targets; 0, K + noise)."""
-        real = self.prior.support.way_mask
-        points = self.prior.support.mask.sum(1)[:, None]
-        fit = (self.targets * self.weights).sum(-1)
-        terms = -0.5 * (fit + log_determinant(self.factor) + points * log(2 * pi))
-        return torch.where(real, terms, 0.0).sum(-1)
+        support = self.prior.support
+        return log_normal(self.targets, self.weights, self.factor, support.mask, support.way_mask)
 
     def latent(self, query: Query) -> Latent:
         """Predictive of the latent values at query frames (with plain features)."""
@@ -176,6 +173,20 @@ def condition(
     else:
         weights = solve(factor, targets[..., None])[..., 0]
     return Conditioned(prior, factor, targets, weights)
+
+
+def log_normal(
+    targets: Tensor,  # (task, way, n)
+    weights: Tensor,  # (task, way, n)
+    factor: Tensor,  # (task, way or 1, n, n)
+    mask: Tensor,  # (task, n)
+    way_mask: Tensor,  # (task, way)
+) -> Tensor:
+    """(task,): sum over classes of log N(targets; 0, L L'), with weights = (L L')^-1 targets."""
+    points = mask.sum(1)[:, None].to(targets)
+    fit = (targets * weights).sum(-1)
+    terms = -0.5 * (fit + log_determinant(factor) + points * log(2 * pi))
+    return torch.where(way_mask, terms, 0.0).sum(-1)
 
 
 def root(matrix: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log
 from typing import Protocol
 
 import torch
@@ -88,9 +89,7 @@ def like_frames(way_mask: Tensor, axes: int) -> Tensor:
 
 def equal_weights(log_prob: Tensor, log_prob_given: Tensor) -> LabelDraws:
     """LabelDraws whose draws weigh the same."""
-    weight = log_prob_given.new_zeros(log_prob_given.shape[:-1]) - torch.tensor(
-        float(len(log_prob_given))
-    ).log().to(log_prob_given)
+    weight = log_prob_given.new_full(log_prob_given.shape[:-1], -log(len(log_prob_given)))
     return LabelDraws(log_prob, log_prob_given, weight)
 
 

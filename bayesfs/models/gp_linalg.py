@@ -28,8 +28,8 @@ def jitters(dtype: torch.dtype) -> tuple[float, ...]:
 def cholesky(matrix: Tensor, *, name: str) -> Tensor:
     """Lower Cholesky factor of each matrix, with as little jitter as it needs.
 
-    Inside a transform (`torch.func.vmap`, a recording) values cannot be looked at; there the
-    factor without jitter is returned, and is NaN where there is none.
+    Inside a transform (`torch.func.vmap`, a recording) values cannot be looked at; there the last
+    jitter but one is added where none does not do, and the factor is NaN where that fails too.
 
     Args:
         matrix: (..., n, n) symmetric.
@@ -45,7 +45,7 @@ def cholesky(matrix: Tensor, *, name: str) -> Tensor:
     factor, info = torch.linalg.cholesky_ex(matrix)
     failed = readable(info.any())
     if failed is None:
-        return factor.masked_fill((info > 0)[..., None, None], torch.nan)
+        return _without_looking(matrix, info)
     if not failed:
         return factor
     _require_finite(matrix, name)
@@ -82,6 +82,14 @@ def half_solve(factor: Tensor, right: Tensor) -> Tensor:
 def log_determinant(factor: Tensor) -> Tensor:
     """(...,): log |L L^T|."""
     return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def _without_looking(matrix: Tensor, info: Tensor) -> Tensor:
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    jitter = jitters(matrix.dtype)[-2] * diagonal.detach().mean(-1, keepdim=True).abs()
+    added = torch.where((info > 0)[..., None], jitter, 0.0).expand_as(diagonal)
+    factor, again = torch.linalg.cholesky_ex(matrix + torch.diag_embed(added))
+    return torch.where((again > 0)[..., None, None], torch.nan, factor)
 
 
 def _require_finite(matrix: Tensor, name: str) -> None:

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from math import log
 
 import torch
 from torch import Tensor
 
 from bayesfs.types import LabelDraws, Predictive
-
-T = TypeVar("T")
-
-
-def thin(items: Sequence[T], most: int) -> list[T]:
-    """At most `most` of the items, evenly spaced."""
-    if len(items) <= most:
-        return list(items)
-    return [items[i * len(items) // most] for i in range(most)]
 
 
 def join_videos(pieces: Sequence[Predictive]) -> Predictive:
@@ -37,24 +28,23 @@ def join_videos(pieces: Sequence[Predictive]) -> Predictive:
 
 
 def mix(parts: Sequence[Predictive]) -> Predictive:
-    """Equal mixture of predictives at several hyperparameters.
-
-    A part with more draws gives each of them less weight, so that every part weighs the same.
-    """
+    """Equal mixture of predictives at several hyperparameters."""
     if len(parts) == 1:
         return parts[0]
 
     def mixed(part: Callable[[Predictive], LabelDraws]) -> LabelDraws:
         each = [part(p) for p in parts]
-        log_count = torch.tensor(float(len(each))).log().to(each[0].log_prob)
         return LabelDraws(
-            _log_mean(torch.stack([e.log_prob for e in each])),
+            log_mean(torch.stack([e.log_prob for e in each])),
             torch.cat([e.log_prob_given for e in each]),
-            torch.cat([e.log_weight - log_count for e in each]),
+            torch.cat([e.log_weight - log(len(each)) for e in each]),
         )
 
     return Predictive(mixed(lambda p: p.frame), mixed(lambda p: p.video))
 
 
-def _log_mean(log_prob: Tensor) -> Tensor:
-    return log_prob.logsumexp(0) - torch.tensor(float(len(log_prob))).log().to(log_prob)
+def log_mean(log_prob: Tensor) -> Tensor:
+    """(draw, ...) -> (...): log of the mean of the exponentials."""
+    if len(log_prob) == 1:  # keeps gradients finite where a class is padding
+        return log_prob[0]
+    return log_prob.logsumexp(0) - log(len(log_prob))

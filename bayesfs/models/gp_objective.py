@@ -21,7 +21,7 @@ from bayesfs.models.gp_gaussian import TaskPrior
 from bayesfs.models.gp_likelihood import Fitted, Scores
 from bayesfs.models.gp_points import query_points
 from bayesfs.models.gp_sites import Values
-from bayesfs.types import EpisodeBatch
+from bayesfs.types import UNLABELLED, EpisodeBatch
 
 Fit = Callable[[TaskPrior], Fitted]
 
@@ -102,19 +102,20 @@ def hold_out(episodes: EpisodeBatch, shots: int, rotation: int = 0) -> EpisodeBa
     """
     teach = _taught(episodes, shots, rotation)
     ask = episodes.shot_mask & ~teach & _asked(episodes)
-    t, w, s = episodes.shot_mask.shape
-    label = torch.arange(w, device=ask.device)[:, None].expand(t, w, s).reshape(t, w * s)
     mask = episodes.support_mask & teach[..., None]
+    asked = ask.flatten(1)  # (task, way x shot): held-out videos first, the rest dropped
+    order = torch.argsort((~asked).long(), dim=1, stable=True)[:, : max(1, int(asked.sum(1).max()))]
+    row = torch.arange(len(order), device=order.device)[:, None]
+    asked = asked[row, order]
+    query_mask = episodes.support_mask.flatten(1, 2)[row, order] & asked[..., None]
     return EpisodeBatch(
         support=episodes.support * mask[..., None],
         support_mask=mask,
         support_kind=episodes.support_kind,
-        query=(episodes.support * (episodes.support_mask & ask[..., None])[..., None]).flatten(
-            1, 2
-        ),
-        query_mask=(episodes.support_mask & ask[..., None]).flatten(1, 2),
-        query_kind=episodes.support_kind.flatten(1),
-        query_labels=torch.where(ask.flatten(1), label, -1),
+        query=episodes.support.flatten(1, 2)[row, order] * query_mask[..., None],
+        query_mask=query_mask,
+        query_kind=episodes.support_kind.flatten(1)[row, order],
+        query_labels=torch.where(asked, order // episodes.shot_mask.shape[2], UNLABELLED),
         tasks=episodes.tasks,
     )
 

@@ -21,7 +21,8 @@ class Support:
 
     Attributes:
         x: (task, n, feature) embeddings, zero where padded.
-        video: (task, n) number of the video within the task.
+        videos: number of video slots of a task, way x shot.
+        video: (task, n) number of the video within the task, below `videos`.
         kind: (task, n) recording condition.
         label: (task, n) class.
         mask: (task, n) bool.
@@ -29,6 +30,7 @@ class Support:
     """
 
     x: Tensor
+    videos: int
     video: Tensor
     kind: Tensor
     label: Tensor
@@ -50,6 +52,12 @@ class Support:
     def same_video(self) -> Tensor:
         """(task, n, n) bool: both exist, in one video."""
         return self.pairs & (self.video[:, :, None] == self.video[:, None, :])
+
+    def video_means(self) -> Tensor:
+        """(task, videos, n): averages over the frames of each video; zero rows where padded."""
+        number = torch.arange(self.videos, device=self.x.device)[:, None]
+        member = ((self.video[:, None] == number) & self.mask[:, None]).to(self.x)
+        return member / member.sum(-1, keepdim=True).clamp_min(1)
 
     def mapped(self, z: Tensor) -> Support:
         """The same points with other features z (task, n, latent)."""
@@ -93,6 +101,7 @@ def support_points(episodes: EpisodeBatch) -> Support:
     kind = episodes.support_kind.reshape(t, w * s, 1).expand(-1, -1, f).reshape(t, -1)
     return Support(
         x=_rows(episodes.support.reshape(t, -1, d), order),
+        videos=w * s,
         video=(position // f)[order],
         kind=kind.gather(1, order),
         label=(position // (s * f))[order],

@@ -32,7 +32,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bayesfs.models.gp_gaussian import Conditioned, Latent, TaskPrior, condition, root
+from bayesfs.models.gp_gaussian import (
+    Conditioned,
+    Latent,
+    TaskPrior,
+    condition,
+    log_normal,
+    root,
+)
 from bayesfs.models.gp_likelihood import (
     Scores,
     equal_weights,
@@ -97,8 +104,22 @@ class FittedRegression:
 
     @property
     def log_evidence(self) -> Tensor:
-        """(task,): exact log density of the coded labels."""
-        return self.conditioned.log_evidence
+        """(task,): exact log density of the coded labels; of their video means with a video kernel.
+
+        A video has one label, so the code is constant over its frames and its contrasts between
+        them are zero whatever the hyperparameters. Their density would only say so, and grows
+        without bound as the frame deviation goes to 0: the evidence is that of the video means.
+        """
+        prior = self.conditioned.prior
+        if prior.covariance.video is None:
+            return self.conditioned.log_evidence
+        mean = prior.support.video_means()
+        mask = mean.any(-1)
+        targets = self.conditioned.targets @ mean.mT
+        matrix = mean @ prior.matrix @ mean.mT + torch.diag_embed((~mask).to(mean))
+        factor = cholesky(matrix, name=prior.covariance.name)[:, None]
+        weights = solve(factor[:, 0], targets.mT).mT
+        return log_normal(targets, weights, factor, mask, prior.support.way_mask)
 
     def scores(self, query: Query) -> Scores:
         """Closed-form class probabilities of frames and of growing videos."""

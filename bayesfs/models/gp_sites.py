@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bayesfs.errors import InferenceError, ShapeError
+from bayesfs.models.gp_linalg import readable
 from bayesfs.types import KINDS
 
 Values = Mapping[str, Tensor]
@@ -106,24 +107,24 @@ def population_draws(
     if missing:
         raise InferenceError(
             f"expected hyperparameters {sorted(sites)}, missing {missing}; "
-            "was the population inferred with another model?"
+            "was the population inferred with another model, or not at all?"
         )
-    values = {n: population[n].detach().to(like) for n in sites}
+    values = {name: population[name].to(like) for name in sites}
     for name, value in values.items():
-        if not bool(torch.isfinite(value).all()):
+        if readable(torch.isfinite(value).all()) is False:
             raise InferenceError(
                 f"hyperparameter {name!r} is not finite (NaN or infinite); "
                 "did the inference of the population diverge?"
             )
-    extra = {n: values[n].ndim - len(sites[n].dims) for n in sites}
-    counts = {len(values[n]) for n in sites if extra[n] == 1}
-    if not set(extra.values()) <= {0, 1} or len(set(extra.values())) > 1 or len(counts) > 1:
+    extra = {value.ndim - len(sites[name].dims) for name, value in values.items()}
+    if extra == {0}:
+        return [values]
+    counts = {len(value) for value in values.values()} if extra == {1} else set()
+    if len(counts) != 1:
         raise ShapeError(
             f"expected every hyperparameter with its axes, or all with the same number of draws "
             f"before them; got { ({n: tuple(v.shape) for n, v in values.items()}) }"
         )
-    if not counts:
-        return [values]
     return [{n: v[i] for n, v in values.items()} for i in range(counts.pop())]
 
 
