@@ -8,8 +8,7 @@ in the unconstrained space of `bayesfs.inference.potential`.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -19,7 +18,9 @@ from bayesfs.contracts import Model, Progress
 from bayesfs.errors import InferenceError
 from bayesfs.inference.batches import infer_in_batches
 from bayesfs.inference.curvature import maximise
+from bayesfs.inference.elbo import Density
 from bayesfs.inference.factors import Factor, dense_factor, diagonal_factor, kronecker_factor
+from bayesfs.inference.nested import Pinned, laplace_evidence, nested_laplace, spread
 from bayesfs.inference.potential import Block, Potential
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -43,6 +44,10 @@ class Laplace:
             weights of a head (a standard normal site with two axes) get
             I + A (x) B, with A over classes and B over features: see `bayesfs.inference.factors`.
             "diagonal": independent latents.
+        grid: name of a site with one standard normal latent per task, to be integrated over a grid
+            instead: the log scale of a head, whose joint mode is far from the bulk. See
+            `bayesfs.inference.nested`.
+        nodes: points of that grid.
         draws: posterior draws returned.
         steps: L-BFGS iterations at most.
         batch_size: tasks at a time; bounds the memory.
@@ -54,11 +59,14 @@ class Laplace:
     refs.bib: mackay1992, ritter2018.
 
     Example:
-        >>> posterior = Laplace().infer(model, episodes, seed=0, given=population)
+        >>> engine = Laplace(grid="task_scale_raw")
+        >>> posterior = engine.infer(model, episodes, seed=0, given=population)
         >>> posterior.sample_stats["log_evidence"]
     """
 
     structure: Structure = "full"
+    grid: str | None = None
+    nodes: int = 15
     draws: int = 1000
     steps: int = 200
     batch_size: int = 64
@@ -66,9 +74,12 @@ class Laplace:
     progress: Progress | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if min(self.draws, self.steps, self.batch_size, self.population_draws) < 1:
+        if (
+            min(self.draws, self.steps, self.batch_size, self.population_draws) < 1
+            or self.nodes < 2
+        ):
             raise InferenceError(
-                "expected draws, steps, batch_size and population_draws of at least 1"
+                "expected draws, steps, batch_size and population_draws >= 1 and nodes >= 2"
             )
 
     def infer(
@@ -104,26 +115,39 @@ class Laplace:
     def _fit_batch(
         self, density: Potential, draws: int, generator: torch.Generator, seed: int
     ) -> Posterior:
-        start = density.episodes.support.new_zeros(density.tasks, density.size)
-        mode, gradient = maximise(density, start, steps=self.steps)
+        like = density.episodes.support.new_zeros(density.tasks, density.size)
+        if self.grid is None:
+            z, stats = self._plain(density, draws, generator, like)
+        else:
+            z, stats = nested_laplace(
+                density,
+                _grid_index(density, self.grid),
+                self._factors,
+                nodes=self.nodes,
+                steps=self.steps,
+                draws=draws,
+                generator=generator,
+                like=like,
+            )
+        return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
+
+    def _plain(
+        self, density: Potential, draws: int, generator: torch.Generator, like: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        mode, gradient = maximise(density, like, steps=self.steps)
         factors = self._factors(density, mode)
-        value, _ = density.value_and_gradient(mode.unsqueeze(1))
-        log_det = torch.stack([f.log_det for f in factors]).sum(0)
+        shape = (density.tasks, draws, density.size)
+        noise = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
         stats = {
-            "log_evidence": value[:, 0] + 0.5 * (density.size * math.log(2 * math.pi) - log_det),
+            "log_evidence": laplace_evidence(density, mode, factors),
             "gradient": gradient,
             "ridge": torch.stack([f.ridge for f in factors]).amax(0),
         }
-        shape = (density.tasks, draws, density.size)
-        noise = torch.randn(shape, generator=generator, dtype=mode.dtype, device=mode.device)
-        parts = torch.split(noise, [f.size for f in factors], -1)
-        spread = torch.cat([f.spread(n) for f, n in zip(factors, parts, strict=True)], -1)
-        z = mode.unsqueeze(1) + spread
-        return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
+        return mode.unsqueeze(1) + spread(factors, noise), stats
 
-    def _factors(self, density: Potential, mode: Tensor) -> list[Factor]:
+    def _factors(self, density: Density, mode: Tensor) -> list[Factor]:
         if self.structure == "kronecker":
-            return [_site_factor(density, mode, block) for block in density.blocks.values()]
+            return [_site_factor(density, mode, block) for block in _blocks(density)]
         everything = slice(0, density.size)
         if self.structure == "diagonal":
             return [diagonal_factor(density, mode, everything)]
@@ -135,7 +159,31 @@ class Laplace:
         return [dense_factor(density, mode, everything)]
 
 
-def _site_factor(density: Potential, mode: Tensor, block: Block) -> Factor:
+def _blocks(density: Density) -> list[Block]:
+    """Blocks of a potential, also where one latent of it is pinned."""
+    if isinstance(density, Potential):
+        return list(density.blocks.values())
+    if not isinstance(density, Pinned):
+        raise InferenceError(f"expected a potential, got {type(density).__name__}")
+    blocks = [b for b in _blocks(density.density) if b.start != density.index]
+    return [
+        replace(b, start=b.start - 1, stop=b.stop - 1) if b.start > density.index else b
+        for b in blocks
+    ]
+
+
+def _grid_index(density: Potential, site: str) -> int:
+    block = density.blocks.get(site)
+    if block is None or block.stop - block.start != 1 or not block.standard:
+        fit = [n for n, b in density.blocks.items() if b.stop - b.start == 1 and b.standard]
+        raise InferenceError(
+            f"expected grid to name a site with one N(0, 1) latent per task, one of {fit}, "
+            f"got {site!r}"
+        )
+    return block.start
+
+
+def _site_factor(density: Density, mode: Tensor, block: Block) -> Factor:
     if block.standard and len(block.shape) == 2:
         return kronecker_factor(density, mode, block.slice, block.shape[0])
     return dense_factor(density, mode, block.slice)

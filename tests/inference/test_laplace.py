@@ -1,4 +1,6 @@
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy import optimize, stats
@@ -159,3 +161,67 @@ def test_batches_join():
         rtol=0,
     )
     assert parts.draws["video_raw"].shape == whole.draws["video_raw"].shape
+
+
+def test_grid_integrates_a_scale_that_the_joint_mode_misjudges():
+    """Evidence and scale against quadrature over the scale of a linear Gaussian model."""
+
+    class Scaled(GaussianToy):
+        """The toy with one unknown log scale per task for all its classes."""
+
+        @property
+        def dims(self):
+            rest = {k: v for k, v in super().dims.items() if k != "mean"}
+            return {"log_scale": ("task",), **rest}
+
+        def __call__(self, episodes):
+            x = episodes.support
+            tasks, ways, shots, frames, dim = x.shape
+            unit = dist.Normal(x.new_zeros(dim), x.new_ones(dim)).to_event(1)
+            with pyro.plate("task", tasks, dim=-4):
+                scale = pyro.sample("log_scale", dist.Normal(x.new_zeros(()), x.new_ones(())))
+                with pyro.plate("way", ways, dim=-3):
+                    center = scale.exp().unsqueeze(-1) * pyro.sample("class_raw", unit)
+                    with pyro.plate("shot", shots, dim=-2):
+                        center = center + self.video_scale * pyro.sample("video_raw", unit)
+                        with pyro.plate("frame", frames, dim=-1):
+                            law = dist.Normal(center, self.frame_scale).to_event(1)
+                            pyro.sample("x", law, obs=x)
+
+    episodes, _ = synthetic_episodes(users=2, way=4, shots=1, frames=1, dim=4, seed=0)
+    episodes = episodes.to(torch.float64)
+    posterior = Laplace(grid="log_scale", nodes=29, draws=4000).infer(Scaled(), episodes, seed=0)
+    plain = Laplace(draws=10).infer(Scaled(), episodes, seed=0)
+    grid = np.linspace(-5, 5, 2001)
+    for task in range(2):
+        x = episodes.support[task].flatten().numpy()
+        sd = np.sqrt(np.exp(2 * grid) + 0.5**2 + 0.7**2)
+        log_joint = stats.norm.logpdf(x[:, None], scale=sd).sum(0) + stats.norm.logpdf(grid)
+        weight = np.exp(log_joint - log_joint.max())
+        truth = log_joint.max() + np.log(weight.sum() * (grid[1] - grid[0]))
+        mean = (weight * grid).sum() / weight.sum()
+        sd = np.sqrt((weight * (grid - mean) ** 2).sum() / weight.sum())
+        got = posterior.draws["log_scale"][:, task]
+        assert float(posterior.sample_stats["log_evidence"][task]) == pytest.approx(truth, abs=1e-3)
+        assert float(got.mean()) == pytest.approx(mean, abs=0.05)
+        assert float(got.std()) == pytest.approx(sd, rel=0.06)
+        assert abs(float(plain.sample_stats["log_evidence"][task]) - truth) > 0.1
+
+
+def test_grid_needs_a_scalar_standard_site():
+    model = GaussianToy()
+    episodes, _ = synthetic_episodes(users=2, way=2, shots=2, frames=2, dim=2, seed=0)
+    with pytest.raises(InferenceError, match=r"one N\(0, 1\) latent per task"):
+        Laplace(grid="class_raw").infer(model, episodes, seed=0, given=model.fixed_population(2))
+
+
+def test_grid_works_with_every_structure():
+    model = HierarchicalHead(weight_scale=2.0)
+    episodes, _ = synthetic_episodes(users=2, way=3, shots=2, frames=2, dim=3, seed=0)
+    bounds = {}
+    for structure in ("full", "kronecker", "diagonal"):
+        engine = Laplace(structure=structure, grid="task_scale_raw", draws=50)
+        posterior = engine.infer(model, episodes, seed=0, given=model.default_population(3))
+        assert torch.isfinite(posterior.draws["weight_raw"]).all()
+        bounds[structure] = posterior.sample_stats["log_evidence"]
+    torch.testing.assert_close(bounds["kronecker"], bounds["full"], atol=1.5, rtol=0)
