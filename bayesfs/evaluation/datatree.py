@@ -36,7 +36,6 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
@@ -67,6 +66,9 @@ SCHEMA = 1
 
 _STEPWISE = ("elbo", "loss", "ksd")
 """Statistics whose first axis is the step of an optimiser, not the draw."""
+
+_PER_TASK = ("khat", "evidence_bound", "log_evidence", "gradient", "ridge", "ksd")
+"""Statistics that are one number per task, not per draw, where there are as many of them."""
 
 
 def to_datatree(
@@ -202,16 +204,18 @@ def _sample_stats(posterior: Posterior, tasks: int) -> xr.Dataset:
     """Statistics over draws as (chain, draw, ...), histories of optimisers as (step, ...)."""
     data = {}
     for name, value in posterior.sample_stats.items():
-        array = numpy_of(value.to(torch.get_default_dtype()) if value.is_complex() else value)
-        over_draws = array.ndim > 0 and array.shape[0] == posterior.num_draws
-        stepwise = name.lower().startswith(_STEPWISE)
-        rest = [
-            "task" if size == tasks else f"{name}_dim_{i}" for i, size in enumerate(array.shape)
-        ]
-        if over_draws and not stepwise:
-            data[name] = draw_array(array, posterior.chains, rest[1:])
-        elif stepwise and array.ndim > 0:
-            data[name] = xr.DataArray(array, dims=(f"{name}_step", *rest[1:]))
+        array = numpy_of(value)
+        dims = [f"{name}_dim_{i}" for i in range(array.ndim)]
+        per_task = name in _PER_TASK and array.shape == (tasks,)
+        by_step = name in _STEPWISE and array.ndim > 0 and not per_task
+        over_draws = array.shape[:1] == (posterior.num_draws,) and name not in _STEPWISE + _PER_TASK
+        if by_step:
+            dims[0] = f"{name}_step"
+        skip = int(over_draws or by_step)
+        if tasks in array.shape[skip:]:
+            dims[array.shape.index(tasks, skip)] = "task"
+        if over_draws:
+            data[name] = draw_array(array, posterior.chains, dims[1:])
         else:
-            data[name] = xr.DataArray(array, dims=rest)
+            data[name] = xr.DataArray(array, dims=dims)
     return xr.Dataset(data)

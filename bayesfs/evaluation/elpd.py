@@ -76,9 +76,11 @@ def weight_pareto_k(log_weight: xr.DataArray) -> xr.DataArray:
     if float(np.ptp(log_weight.to_numpy())) < 1e-9:
         return xr.zeros_like(even)
     try:
-        pareto_k: xr.DataArray = log_weight.azstats.psislw(r_eff=1.0, dim=["chain", "draw"])[1]
+        with np.errstate(all="ignore"):
+            smoothed = log_weight.azstats.psislw(r_eff=1.0, dim=["chain", "draw"])
     except ValueError:  # fewer than 5 draws in the tail, or all of them alike
         return xr.full_like(even, np.nan)
+    pareto_k: xr.DataArray = smoothed[1]
     return pareto_k
 
 

@@ -1,0 +1,179 @@
+"""Single checks of a posterior, one number each against one stated threshold.
+
+`bayesfs.evaluation.diagnostics` decides which of them apply.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+RHAT_MAX = 1.01
+"""Vehtari et al. 2021. Among many scalars some pass it by chance: 1 % may, up to `RHAT_NEVER`."""
+
+RHAT_NEVER = 1.05
+
+ESS_MIN = 400.0
+"""Bulk and tail, all chains together: Vehtari et al. 2021."""
+
+MCSE_MAX = 0.05
+"""Of the mean, in posterior standard deviations: what 400 independent draws give."""
+
+BFMI_MIN = 0.3
+"""Betancourt 2016."""
+
+KHAT_MAX = 0.7
+"""Vehtari et al. 2024; for variational inference Yao et al. 2018."""
+
+ELBO_GAIN_MAX = 0.5
+"""Nats per task that the ELBO may still gain in its last tenth, if that is more than noise."""
+
+GRADIENT_MAX = 0.01
+"""Nats per unit of a latent with a standard normal prior, at the mode."""
+
+KSD_LEFT_MAX = 0.1
+"""Share of the first kernel Stein discrepancy that may be left in the end."""
+
+WEIGHTS_MAX = 0.05
+"""Share of query videos whose weights may have a k-hat above `KHAT_MAX`."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number held against one threshold.
+
+    Attributes:
+        name: what was computed.
+        value: the number; nan where it does not apply.
+        threshold: what it should be, in words.
+        passed: whether it is; None where it does not apply.
+        reason: where the worst value is, or why there is none.
+    """
+
+    name: str
+    value: float
+    threshold: str
+    passed: bool | None
+    reason: str = ""
+
+
+def without(name: str, reason: str) -> Check:
+    """A check that does not apply, and why."""
+    return Check(name, math.nan, "", None, reason)
+
+
+def rhat_check(sites: pd.DataFrame) -> Check:
+    """Worst rank-normalised split R-hat of all sites, and the share of scalars above the line.
+
+    Args:
+        sites: with columns `rhat`, `rhat_above` (number above `RHAT_MAX`) and `looked_at`.
+    """
+    worst = sites["rhat"].max()
+    if not np.isfinite(worst):
+        return without("R-hat", "needs at least two chains of four draws that move")
+    share = sites["rhat_above"].sum() / sites["looked_at"].sum()
+    passed = bool(worst <= RHAT_MAX or (worst <= RHAT_NEVER and share <= 0.01))
+    line = f"≤ {RHAT_MAX}, or 99 % of scalars and none above {RHAT_NEVER}"
+    reason = f"{sites['rhat'].idxmax()}; {share:.1%} of the scalars above {RHAT_MAX}"
+    return Check("R-hat", float(worst), line, passed, reason)
+
+
+def site_check(name: str, values: pd.Series[float], limit: float, *, least: bool) -> Check:
+    """The worst value over sites against a limit that it must reach (`least`) or not pass."""
+    worst = values.min() if least else values.max()
+    if not np.isfinite(worst):
+        return without(name, "needs at least four draws that move")
+    at = values.idxmin() if least else values.idxmax()
+    passed = bool(worst >= limit if least else worst <= limit)
+    return Check(name, float(worst), f"{'≥' if least else '≤'} {limit:g}", passed, str(at))
+
+
+def divergence_check(stats: xr.Dataset) -> Check:
+    """Number of divergent transitions; none is right."""
+    if "diverging" not in stats:
+        return without("divergences", "the engine does not report them")
+    diverging = stats["diverging"]
+    count = int(diverging.sum())
+    reason = f"of {diverging.size} transitions"
+    if count and "task" in diverging.dims:
+        per_task = diverging.sum([d for d in diverging.dims if d != "task"]).to_numpy()
+        reason += f", in {int((per_task > 0).sum())} of {per_task.size} tasks"
+    return Check("divergences", float(count), "0", count == 0, reason)
+
+
+def bfmi_check(stats: xr.Dataset) -> Check:
+    """Smallest Bayesian fraction of missing information E[(e_n - e_{n-1})^2] / Var[e]."""
+    if "energy" not in stats:
+        return without("BFMI", "the engine does not report the energy")
+    energy = stats["energy"].transpose("chain", "draw", ...).to_numpy().astype(float)
+    change = (np.diff(energy, axis=1) ** 2).mean(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        worst = float(np.nanmin(change / energy.var(1)))
+    return Check("BFMI", worst, f"≥ {BFMI_MIN}", worst >= BFMI_MIN, "worst chain")
+
+
+def elbo_check(stats: xr.Dataset, tasks: int) -> Check:
+    """Gain of the ELBO per task between its last two tenths; noise is judged from their spread."""
+    name = "ELBO trend"
+    if "elbo" not in stats:
+        return without(name, "the engine reports no ELBO")
+    elbo = stats["elbo"].to_numpy().astype(float)
+    elbo = elbo.reshape(len(elbo), -1).sum(1) / tasks
+    tenth = len(elbo) // 10
+    if tenth < 5 or not np.isfinite(elbo).all():
+        return without(name, f"needs 50 finite steps, got {int(np.isfinite(elbo).sum())}")
+    before, last = elbo[-2 * tenth : -tenth], elbo[-tenth:]
+    gain = last.mean() - before.mean()
+    noise = 2 * math.hypot(before.std(ddof=1), last.std(ddof=1)) / math.sqrt(tenth)
+    passed = bool(abs(gain) <= max(noise, ELBO_GAIN_MAX))
+    line = f"|gain| ≤ {ELBO_GAIN_MAX} nats per task, or within noise"
+    return Check(name, float(gain), line, passed, f"last {tenth} steps; noise {noise:.2g} nats")
+
+
+def task_check(name: str, values: xr.DataArray, limit: float, tasks: NDArray[Any]) -> Check:
+    """The largest value over tasks, and which tasks pass the limit."""
+    flat = np.atleast_1d(values.to_numpy().astype(float)).ravel()
+    if not np.isfinite(flat).any():
+        return without(name, "there are too few draws for it")
+    above = np.flatnonzero(flat > limit)
+    reason = f"{len(above)} of {flat.size} tasks above"
+    if len(above) and flat.size == len(tasks):
+        reason += ": " + ", ".join(str(t) for t in tasks[above[:5]])
+        reason += ", ..." if len(above) > 5 else ""
+    return Check(name, float(np.nanmax(flat)), f"≤ {limit}", len(above) == 0, reason)
+
+
+def ksd_check(stats: xr.Dataset) -> Check:
+    """What is left of the kernel Stein discrepancy at the end, as a share of its start."""
+    name = "KSD left"
+    if "ksd" not in stats:
+        return without(name, "the engine reports no KSD")
+    ksd = stats["ksd"]
+    if not any(str(d).endswith("_step") for d in ksd.dims) or len(ksd) < 2:
+        return without(name, "only its last value is known, and it has no scale of its own")
+    history = ksd.to_numpy().astype(float).reshape(len(ksd), -1)
+    left = float((history[-1] / history[0]).max())
+    return Check(name, left, f"≤ {KSD_LEFT_MAX} of the start", left <= KSD_LEFT_MAX, "worst task")
+
+
+def weights_check(pareto_k: NDArray[Any]) -> Check:
+    """Share of query videos for which a few draws carry the weights p(x | theta_s).
+
+    Args:
+        pareto_k: (query,) from `bayesfs.evaluation.elpd.weight_pareto_k`.
+    """
+    name = "weights of the draws"
+    known = pareto_k[np.isfinite(pareto_k)]
+    if not known.size:
+        return without(name, "no labelled query video, or too few draws")
+    if not known.any():
+        return without(name, "all draws weigh the same")
+    share = float((known > KHAT_MAX).mean())
+    line = f"≤ {WEIGHTS_MAX:.0%} of the query videos with k-hat above {KHAT_MAX}"
+    return Check(name, share, line, share <= WEIGHTS_MAX, f"worst k-hat {known.max():.2f}")
