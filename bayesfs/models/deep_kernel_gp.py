@@ -155,14 +155,18 @@ class DeepKernelGP:
         parts = []
         for value in population_draws(self.sites, population, episodes.support):
             fitted = self.fit(episodes, value)
-            pieces = [fitted.predictive(p, draws, generator) for p in self.pieces(query, draws)]
+            pieces = [
+                fitted.predictive(p, draws, generator)
+                for p in self.pieces(query, episodes.way, draws)
+            ]
             parts.append(join_videos(pieces))
         return mix(parts)
 
-    def pieces(self, query: Query, draws: int = 1) -> Iterator[Query]:
+    def pieces(self, query: Query, way: int, draws: int = 1) -> Iterator[Query]:
         """The query in pieces of videos whose intermediate tensors respect `memory`."""
         t, v, f, d = query.x.shape
-        step = max(1, min(v, self.memory // (t * f * max(d, 8 * f, 8 * draws))))
+        work = max(d, way * max(f, 4 * draws, 32))
+        step = max(1, min(v, self.memory // (t * f * work)))
         for start in range(0, v, step):
             yield query.videos(start, min(start + step, v))
 
@@ -182,7 +186,7 @@ class DeepKernelGP:
         """Scores of the query at each population draw."""
         for values in population_draws(self.sites, population, episodes.support):
             fitted = self.fit(episodes, values)
-            pieces = [fitted.scores(p) for p in self.pieces(query_points(episodes))]
+            pieces = [fitted.scores(p) for p in self.pieces(query_points(episodes), episodes.way)]
             yield Scores(
                 torch.cat([p.frame for p in pieces], 1), torch.cat([p.running for p in pieces], 1)
             )

@@ -27,6 +27,8 @@ class Support:
         label: (task, n) class.
         mask: (task, n) bool.
         way_mask: (task, way) bool.
+        rank: (task, way) place of each class in an order that does not depend on labels, by which
+            random numbers are dealt out; relabelling classes then permutes every result exactly.
     """
 
     x: Tensor
@@ -36,6 +38,7 @@ class Support:
     label: Tensor
     mask: Tensor
     way_mask: Tensor
+    rank: Tensor
 
     @property
     def one_hot(self) -> Tensor:
@@ -107,12 +110,19 @@ def support_points(episodes: EpisodeBatch) -> Support:
         label=(position // (s * f))[order],
         mask=mask.gather(1, order),
         way_mask=episodes.way_mask,
+        rank=_rank(episodes),
     )
 
 
 def query_points(episodes: EpisodeBatch) -> Query:
     """The query frames of each task."""
     return Query(episodes.query, episodes.query_kind, episodes.query_mask)
+
+
+def _rank(episodes: EpisodeBatch) -> Tensor:
+    """(task, way): place of each class by the sum of its features, padded classes last."""
+    total = (episodes.support * episodes.support_mask[..., None]).double().sum((2, 3, 4))
+    return total.masked_fill(~episodes.way_mask, torch.inf).argsort(1).argsort(1)
 
 
 def _rows(x: Tensor, order: Tensor) -> Tensor:

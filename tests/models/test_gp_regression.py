@@ -61,7 +61,7 @@ def fitted(name: str, episodes: EpisodeBatch) -> tuple[FittedRegression, dict[st
 
 
 def by_hand(name: str, episodes: EpisodeBatch, values: dict[str, torch.Tensor], t: int, v: int):
-    """Dense predictive of the codes of one query video: (way, frame) mean, (way, f, f) covariance."""
+    """Dense predictive of one query video: (way, frame) mean, (way, frame, frame) covariance."""
     c = COVARIANCES[name]
     s = episodes.support_mask[t]
     x, (label, shot, _) = episodes.support[t][s], s.nonzero().T

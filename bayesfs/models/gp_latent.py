@@ -1,0 +1,148 @@
+"""Class probabilities of query frames and videos by integrating a link over latent values.
+
+    frame    p(y | x, D) = E_f E_r  link(f + r)
+    video    p(y | x_1..x_F, D) = E_f E_r  normalised prod_i link(f_i + r_i)
+
+with f the class functions (epistemic; the draws of a Predictive) and r the query's own video and
+frame deviations (aleatoric; integrated inside each draw). Given f and r the frames of a video are
+independent glimpses of one label, and what they have in common is in r.
+
+`FittedGaussian` serves every likelihood whose approximation is a Gaussian per class (Dirichlet,
+mean-field one-vs-each, logistic-softmax, softmax). Integrals use antithetic Sobol points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from scipy.stats import qmc
+from torch import Tensor
+
+from bayesfs.models.gp_gaussian import Conditioned, Latent, root
+from bayesfs.models.gp_likelihood import Scores, equal_weights, normalise, standard_normal
+from bayesfs.models.gp_linalg import cholesky
+from bayesfs.models.gp_links import Link
+from bayesfs.models.gp_mixture import log_mean
+from bayesfs.models.gp_points import Query
+from bayesfs.types import LabelDraws, Predictive
+
+NODES = 32
+"""Points of the integral over all latent values in `scores`."""
+
+INNER = 8
+"""Points of the integral over the query's own deviations inside a draw."""
+
+
+@dataclass(frozen=True)
+class FittedGaussian:
+    """Class functions with independent Gaussian posteriors, seen through a link.
+
+    Attributes:
+        conditioned: Gaussian (approximate) posterior of the class functions.
+        link: class probabilities given latent values.
+        log_evidence: (task,) of the likelihood, or its stated approximation.
+    """
+
+    conditioned: Conditioned
+    link: Link
+    log_evidence: Tensor
+
+    @property
+    def rank(self) -> Tensor:
+        """(task, way): order in which classes take random numbers."""
+        return self.conditioned.prior.support.rank
+
+    def scores(self, query: Query) -> Scores:
+        """Class probabilities by quadrature; differentiable, the same at every call."""
+        return latent_scores(self.conditioned.latent(query), self.link, self.rank)
+
+    def predictive(self, query: Query, draws: int, generator: torch.Generator) -> Predictive:
+        """Class probabilities as the mean over draws of f."""
+        latent = self.conditioned.latent(query)
+        noise = standard_normal((draws, *latent.mean.shape), latent.mean, generator)
+        f = latent.mean + _apply(root(latent.signal), by_rank(noise, self.rank), latent.mask)
+        return predictive_of_draws(f, latent, self.link, self.rank)
+
+    def function(self, draws: int, generator: torch.Generator) -> Tensor:
+        """(draw, task, way, n): draws of f + b at the support points."""
+        shape = (draws, *self.conditioned.targets.shape)
+        noise = [standard_normal(shape, self.conditioned.targets, generator) for _ in range(2)]
+        return self.conditioned.function(*(by_rank(z, self.rank) for z in noise))
+
+
+def latent_scores(latent: Latent, link: Link, rank: Tensor) -> Scores:
+    """Class probabilities of frames and growing videos, over all latent values at once."""
+    nodes = normal_nodes(NODES, latent.mean.shape[1], latent.mean.shape[-1], latent.mean)
+    z = by_rank(nodes[:, None, :, None].expand(-1, *latent.mean.shape), rank)
+    deviation = latent.total.diagonal(dim1=-2, dim2=-1).sqrt()
+    frame = link_log_prob(latent.mean + deviation * z, link, latent.way_mask)
+    joint = latent.mean + _apply(cholesky(latent.total, name="of a query video"), z, latent.mask)
+    running = running_log_prob(link_log_prob(joint, link, latent.way_mask), latent)
+    return Scores(log_mean(frame), log_mean(running))
+
+
+def predictive_of_draws(f: Tensor, latent: Latent, link: Link, rank: Tensor) -> Predictive:
+    """Predictive from draws of the class functions at the query.
+
+    Args:
+        f: (draw, task, way, video, frame) draws of f + b, jointly over the frames of a video.
+        latent: its `deviation` is integrated inside each draw.
+        link: class probabilities given latent values.
+        rank: (task, way) order in which classes take random numbers.
+    """
+    nodes = normal_nodes(INNER, f.shape[2], f.shape[-1], f)
+    z = by_rank(nodes[:, None, :, None].expand(-1, *f.shape[1:]), rank)
+    own = _apply(cholesky(latent.deviation, name="of a query video"), z, latent.mask)
+    frames, videos = [], []
+    for r in own:
+        each = link_log_prob(f + r, link, latent.way_mask)
+        frames.append(each)
+        videos.append(running_log_prob(each, latent)[..., -1, :])
+    return Predictive(_averaged(frames), _averaged(videos))
+
+
+def link_log_prob(u: Tensor, link: Link, way_mask: Tensor) -> Tensor:
+    """(..., task, way, video, frame) -> (..., task, video, frame, way) log p(y | u)."""
+    real = way_mask[:, None, None]
+    return normalise(link(u.movedim(-3, -1), real), real)
+
+
+def running_log_prob(log_prob: Tensor, latent: Latent) -> Tensor:
+    """(..., task, video, frame, way): normalised product over a video's frames so far."""
+    real = latent.way_mask[:, None, None]
+    counted = torch.where(latent.mask[..., None] & real, log_prob, 0.0)
+    return normalise(counted.cumsum(-2), real)
+
+
+def by_rank(z: Tensor, rank: Tensor) -> Tensor:
+    """Deal numbers (draw, task, way, ...) out to classes by their rank (task, way)."""
+    index = rank.reshape(1, *rank.shape, *[1] * (z.ndim - 3))
+    return z.gather(2, index.expand(z.shape))
+
+
+def normal_nodes(count: int, way: int, frame: int, like: Tensor) -> Tensor:
+    """(count, way, frame): standard normal Sobol points in antithetic pairs."""
+    nodes = torch.from_numpy(_sobol(count // 2, way * frame)).to(like)
+    return torch.cat([nodes, -nodes]).reshape(count, way, frame)
+
+
+@lru_cache(maxsize=64)
+def _sobol(count: int, dim: int) -> NDArray[np.float64]:
+    points = qmc.Sobol(dim, scramble=True, seed=0).random(count)
+    return cast(NDArray[np.float64], ndtri(points.clip(1e-9, 1 - 1e-9)))
+
+
+def _apply(factor: Tensor, z: Tensor, mask: Tensor) -> Tensor:
+    """L z over frames, zero where padded; factor (task, way or 1, video, frame, frame)."""
+    return (factor @ z[..., None])[..., 0] * mask[:, None].to(z)
+
+
+def _averaged(log_prob: list[Tensor]) -> LabelDraws:
+    given = log_mean(torch.stack(log_prob))
+    return equal_weights(log_mean(given), given)
