@@ -90,8 +90,7 @@ def maximise_elbo(
     guide: Guide,
     schedule: Schedule,
     *,
-    like: Tensor,
-    scale: float,
+    start: Tensor,
     generator: torch.Generator,
     progress: Progress | None = None,
 ) -> Fit:
@@ -101,8 +100,7 @@ def maximise_elbo(
         density: unconstrained log density of the tasks.
         guide: variational family.
         schedule: steps, rate, particles, stopping.
-        like: gives shape (task, size), dtype and device.
-        scale: standard deviation that the guides start from.
+        start: (task, count) parameters to start from.
         generator: source of the noise.
         progress: called now and then with (step, steps, message).
 
@@ -112,10 +110,10 @@ def maximise_elbo(
     Raises:
         InferenceError: the ELBO is not finite; the message says at which step and for which tasks.
     """
-    adam = _Adam(guide.start(like, scale))
-    shape = (1, schedule.particles, guide.noise_size(like.shape[1]))
-    noises = _antithetic(like, shape, generator)
-    climb = _recorded_step(density, guide, adam.parameters, like.new_zeros(shape))
+    adam = _Adam(start.clone())
+    shape = (1, schedule.particles, guide.noise_size(density.size))
+    noises = _antithetic(start, shape, generator)
+    climb = _recorded_step(density, guide, adam.parameters, start.new_zeros(shape))
     history: list[Tensor] = []
     tail = schedule.steps // 2
     left = schedule.steps

@@ -17,7 +17,7 @@ from torch import Tensor
 from bayesfs.contracts import Model, Progress
 from bayesfs.errors import InferenceError
 from bayesfs.inference.batches import infer_in_batches
-from bayesfs.inference.elbo import Density, Fit, Schedule, maximise_elbo
+from bayesfs.inference.elbo import Fit, Schedule, maximise_elbo
 from bayesfs.inference.guides import Guide, MeanField
 from bayesfs.inference.potential import Potential
 from bayesfs.inference.whiten import Whitened
@@ -106,28 +106,60 @@ class SVI:
             target,
             self.guide,
             Schedule(self.steps, self.learning_rate, self.particles, self.early_stopping),
-            like=like,
-            scale=1.0 if self.guide.whiten else START_SCALE,
+            start=self.guide.start(like, 1.0 if self.guide.whiten else START_SCALE),
             generator=generator,
             progress=self.progress,
         )
-        shape = (len(like), draws, self.guide.noise_size(like.shape[1]))
-        noise = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
-        z = self.guide.draw(fit.parameters, noise)
-        some = slice(0, self.khat_draws)
-        stats = {"elbo": fit.elbo} | self._diagnostics(target, fit, z[:, some], noise[:, some])
-        if isinstance(target, Whitened):
-            z = target.unwhiten(z)
-        return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
+        return sample_guide(
+            density,
+            target,
+            self.guide,
+            fit,
+            draws=draws,
+            khat_draws=self.khat_draws,
+            generator=generator,
+            seed=seed,
+        )
 
-    @torch.no_grad()
-    def _diagnostics(
-        self, density: Density, fit: Fit, z: Tensor, noise: Tensor
-    ) -> dict[str, Tensor]:
-        if not z.shape[1]:
-            return {}
-        log_weight = density.log_density(z) - self.guide.log_density(fit.parameters, noise)
-        return {"evidence_bound": log_weight.mean(1), "khat": pareto_khat(log_weight)}
+
+def sample_guide(
+    density: Potential,
+    target: Potential | Whitened,
+    guide: Guide,
+    fit: Fit,
+    *,
+    draws: int,
+    khat_draws: int,
+    generator: torch.Generator,
+    seed: int,
+) -> Posterior:
+    """Posterior drawn from fitted guides, with their diagnostics.
+
+    Args:
+        density: the model's density.
+        target: the density that the guides were fitted to: the same, or its whitened form.
+        guide: family.
+        fit: its parameters, and the history of the ELBO.
+        draws: draws per task.
+        khat_draws: how many of them give the diagnostics.
+        generator: source of the noise.
+        seed: recorded in the posterior.
+    """
+    parameters = fit.parameters
+    shape = (target.tasks, draws, guide.noise_size(target.size))
+    noise = torch.randn(
+        shape, generator=generator, dtype=parameters.dtype, device=parameters.device
+    )
+    z = guide.draw(parameters, noise)
+    stats = {"elbo": fit.elbo}
+    if khat_draws:
+        with torch.no_grad():
+            log_p = target.log_density(z[:, :khat_draws])
+        log_weight = log_p - guide.log_density(parameters, noise[:, :khat_draws])
+        stats |= {"evidence_bound": log_weight.mean(1), "khat": pareto_khat(log_weight)}
+    if isinstance(target, Whitened):
+        z = target.unwhiten(z)
+    return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
 
 
 def pareto_khat(log_weight: Tensor) -> Tensor:

@@ -77,7 +77,9 @@ def fit(density, guide, steps=2000, particles=4):
     like = torch.zeros(density.tasks, density.size, dtype=torch.float64)
     schedule = Schedule(steps, 0.05, particles, early_stopping=False)
     generator = torch.Generator().manual_seed(0)
-    return maximise_elbo(density, guide, schedule, like=like, scale=0.4, generator=generator)
+    return maximise_elbo(
+        density, guide, schedule, start=guide.start(like, 0.4), generator=generator
+    )
 
 
 def moments(guide, parameters, size):
