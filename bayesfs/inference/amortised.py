@@ -5,8 +5,8 @@ at the prior's centre. So the guides of many tasks nearly lie on one map, learnt
 
     q_t(z_i) = N(a g_ti + b, s^2),    g_t = grad log p(z, data_t) at z = 0,
 
-with a, b and s per site, shared by all tasks and latents of the site. A latent with g = 0 (padding)
-keeps its prior N(0, 1). A short refinement takes each task from there to its own optimum.
+with a, b and s per site, shared by all tasks and latents of the site. Padded latents keep their
+prior N(0, 1). A short refinement takes each task from there to its own optimum.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from bayesfs.errors import InferenceError
 from bayesfs.inference.batches import infer_in_batches
 from bayesfs.inference.elbo import Fit, Schedule, maximise_elbo
 from bayesfs.inference.guides import MeanField
-from bayesfs.inference.potential import Potential, potential
+from bayesfs.inference.potential import Block, Potential, potential
 from bayesfs.inference.svi import START_SCALE, SVI, sample_guide
 from bayesfs.types import EpisodeBatch, Posterior
+
+SMALL_SCORE = 1e-4
+"""Spread of scores (in nats per unit) below which they are rounding errors."""
 
 ENOUGH = 30
 """Informed latents that a slope is fitted to, at least; with fewer, the map is a constant."""
@@ -76,7 +79,7 @@ class AmortisedSVI:
     maps: Mapping[str, SiteMap] | None = None
     learner: SVI = field(default_factory=SVI)
     learn_from: int = 64
-    refine: int = 50
+    refine: int = 100
     learning_rate: float = 0.02
     draws: int = 1000
     khat_draws: int = 200
@@ -109,7 +112,9 @@ class AmortisedSVI:
         )
         score, (mean, log_scale) = _score_at_zero(density), fit.parameters.chunk(2, 1)
         maps = {
-            name: _site_map(*(x[:, block.slice] for x in (score, mean, log_scale)))
+            name: _site_map(
+                score[:, block.slice], mean[:, block.slice], log_scale[:, block.slice], block
+            )
             for name, block in density.blocks.items()
         }
         return replace(self, maps=maps)
@@ -168,8 +173,9 @@ class AmortisedSVI:
         means, scales = [], []
         for name, block in density.blocks.items():
             x, site = score[:, block.slice], maps[name]
-            means.append(torch.where(x == 0, 0.0, site.slope * x + site.intercept))
-            scales.append(torch.where(x == 0, 0.0, torch.full_like(x, site.log_scale)))
+            informed = _informed(x, block)
+            means.append(torch.where(informed, site.slope * x + site.intercept, 0.0))
+            scales.append(torch.where(informed, torch.full_like(x, site.log_scale), 0.0))
         return torch.cat([*means, *scales], 1)
 
 
@@ -187,15 +193,23 @@ def _score_at_zero(density: Potential) -> Tensor:
     return density.value_and_gradient(zero)[1].squeeze(1)
 
 
-def _site_map(score: Tensor, mean: Tensor, log_scale: Tensor) -> SiteMap:
+def _informed(score: Tensor, block: Block) -> Tensor:
+    """(task, latent): False for padded classes, videos and frames, whose score is exactly 0.
+
+    A latent of the whole task, such as a scale, is informed even where its score is 0 at z = 0.
+    """
+    return (score != 0) | (block.level == "task")
+
+
+def _site_map(score: Tensor, mean: Tensor, log_scale: Tensor, block: Block) -> SiteMap:
     """Least squares of the guides' means on their scores, over informed latents of all tasks."""
-    informed = score != 0
+    informed = _informed(score, block)
     if not informed.any():
         return SiteMap(0.0, 0.0, 0.0)
     x, y = score[informed].double(), mean[informed].double()
     x_mean, y_mean = x.mean(), y.mean()
     variance = (x - x_mean).square().mean()
-    enough = len(x) > ENOUGH and float(variance) > 0
+    enough = len(x) > ENOUGH and float(variance) > SMALL_SCORE**2
     slope = float(((x - x_mean) * (y - y_mean)).mean() / variance) if enough else 0.0
     intercept = float(y_mean) - slope * float(x_mean)
     return SiteMap(slope, intercept, float(log_scale[informed].double().mean()))
