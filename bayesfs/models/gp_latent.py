@@ -78,11 +78,16 @@ class FittedGaussian:
 
 def latent_scores(latent: Latent, link: Link, rank: Tensor) -> Scores:
     """Class probabilities of frames and growing videos, over all latent values at once."""
-    nodes = normal_nodes(NODES, latent.mean.shape[1], latent.mean.shape[-1], latent.mean)
-    z = by_rank(nodes[:, None, :, None].expand(-1, *latent.mean.shape), rank)
+    mean = latent.mean.expand(NODES, *latent.mean.shape)
+    return latent_draw_scores(mean, latent, link, rank)
+
+
+def latent_draw_scores(mean: Tensor, latent: Latent, link: Link, rank: Tensor) -> Scores:
+    """The same around draws of the mean (draw, task, way, video, frame), one point for each."""
+    z = _nodes_like(mean, rank)
     deviation = latent.total.diagonal(dim1=-2, dim2=-1).sqrt()
-    frame = link_log_prob(latent.mean + deviation * z, link, latent.way_mask)
-    joint = latent.mean + _apply(cholesky(latent.total, name="of a query video"), z, latent.mask)
+    frame = link_log_prob(mean + deviation * z, link, latent.way_mask)
+    joint = mean + _apply(cholesky(latent.total, name="of a query video"), z, latent.mask)
     running = running_log_prob(link_log_prob(joint, link, latent.way_mask), latent)
     return Scores(log_mean(frame), log_mean(running))
 
@@ -96,8 +101,7 @@ def predictive_of_draws(f: Tensor, latent: Latent, link: Link, rank: Tensor) -> 
         link: class probabilities given latent values.
         rank: (task, way) order in which classes take random numbers.
     """
-    nodes = normal_nodes(INNER, f.shape[2], f.shape[-1], f)
-    z = by_rank(nodes[:, None, :, None].expand(-1, *f.shape[1:]), rank)
+    z = _nodes_like(f[:1].expand(INNER, *f.shape[1:]), rank)
     own = _apply(cholesky(latent.deviation, name="of a query video"), z, latent.mask)
     frames, videos = [], []
     for r in own:
@@ -124,6 +128,12 @@ def by_rank(z: Tensor, rank: Tensor) -> Tensor:
     """Deal numbers (draw, task, way, ...) out to classes by their rank (task, way)."""
     index = rank.reshape(1, *rank.shape, *[1] * (z.ndim - 3))
     return z.gather(2, index.expand(z.shape))
+
+
+def _nodes_like(mean: Tensor, rank: Tensor) -> Tensor:
+    """Sobol points of the shape of mean (draw, task, way, video, frame), the same per video."""
+    nodes = normal_nodes(len(mean) + len(mean) % 2, mean.shape[2], mean.shape[-1], mean)
+    return by_rank(nodes[: len(mean), None, :, None].expand(mean.shape), rank)
 
 
 def normal_nodes(count: int, way: int, frame: int, like: Tensor) -> Tensor:
