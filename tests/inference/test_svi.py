@@ -33,6 +33,7 @@ class TestFullRank(EngineContract):
         return SVI(guide=FullRank(), draws=4000)
 
 
+@pytest.mark.slow
 class TestFlow(EngineContract):
     sd_ratio = (0.6, 1.15)
     joint_sd_ratio = (0.3, 1.15)
