@@ -90,7 +90,7 @@ class Curvature:
     def at(cls, prior: TaskPrior, u: Tensor) -> Curvature:
         """Curvature at latent values u (task, way, n)."""
         k, p = prior.matrix[:, None], _probability(prior, u)
-        r = p.sqrt()
+        r = _root(p)
         eye = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
         scaled = eye + r[..., :, None] * k * r[..., None, :]
         factor = cholesky(scaled, name=f"{prior.covariance.name}, scaled by the curvature")
@@ -114,7 +114,7 @@ class Curvature:
 
     def correction(self, start: Tensor, noise: Tensor) -> Tensor:
         """K (I + W K)^-1 (W start - eta), eta ~ N(0, W) from standard normal noise."""
-        root = self.p.sqrt()
+        root = _root(self.p)
         eta = root * noise - self.p * (root * noise).sum(-2, keepdim=True)
         return (self.k @ self.solve(self.product(start) - eta)[..., None])[..., 0]
 
@@ -146,6 +146,11 @@ def _log_likelihood(prior: TaskPrior, u: Tensor) -> Tensor:
     low = torch.finfo(u.dtype).min / 4
     log_prob = torch.log_softmax(u.masked_fill(~prior.support.way_mask[..., None], low), 1)
     return torch.where(prior.support.one_hot.mT > 0, log_prob, 0.0).sum((1, 2))
+
+
+def _root(p: Tensor) -> Tensor:
+    """Square root with a finite slope at 0."""
+    return torch.where(p > 0, p.clamp_min(1e-12).sqrt(), 0.0)
 
 
 def _probability(prior: TaskPrior, u: Tensor) -> Tensor:

@@ -96,11 +96,17 @@ class Query:
 
 
 def support_points(episodes: EpisodeBatch) -> Support:
-    """All support frames of each task; rows that are padding in every task are dropped."""
+    """All support frames of each task; rows that are padding in every task are dropped.
+
+    Points stand in an order that does not depend on how the classes are numbered.
+    """
     t, w, s, f, d = episodes.support.shape
     mask = episodes.support_mask.reshape(t, w * s * f)
-    order = torch.argsort((~mask).long(), dim=1, stable=True)[:, : int(mask.sum(1).max())]
     position = torch.arange(w * s * f, device=mask.device)
+    rank = _rank(episodes)
+    place = rank.repeat_interleave(s * f, dim=1) * (s * f) + position % (s * f)
+    order = torch.argsort(torch.where(mask, place, w * s * f), dim=1, stable=True)
+    order = order[:, : int(mask.sum(1).max())]
     kind = episodes.support_kind.reshape(t, w * s, 1).expand(-1, -1, f).reshape(t, -1)
     return Support(
         x=_rows(episodes.support.reshape(t, -1, d), order),
@@ -110,7 +116,7 @@ def support_points(episodes: EpisodeBatch) -> Support:
         label=(position // (s * f))[order],
         mask=mask.gather(1, order),
         way_mask=episodes.way_mask,
-        rank=_rank(episodes),
+        rank=rank,
     )
 
 
