@@ -30,8 +30,11 @@ from bayesfs.models.gp_links import Link
 from bayesfs.models.gp_points import Query
 from bayesfs.types import Predictive
 
-Sampler = Callable[[int, torch.Generator], Tensor]
-"""(number of draws, generator) -> (draw, task, way, n) latent values at the support."""
+Sampler = Callable[[int, torch.Generator | None], Tensor]
+"""(number of draws, generator) -> (draw, task, way, n) latent values at the support.
+
+Without a generator, a fixed set of draws.
+"""
 
 SCORE_DRAWS = 64
 """Draws behind `scores`."""
@@ -55,7 +58,7 @@ class FittedDraws:
 
     def scores(self, query: Query) -> Scores:
         """Class probabilities over a fixed set of draws."""
-        u = self.sample(SCORE_DRAWS, torch.Generator().manual_seed(0))
+        u = self.sample(SCORE_DRAWS, None)
         latent, mean = self._latent(query, u)
         return latent_draw_scores(mean, latent, self.link, self.prior.support.rank)
 

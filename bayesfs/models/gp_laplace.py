@@ -26,7 +26,7 @@ from torch import Tensor
 
 from bayesfs.models.gp_drawn import FittedDraws
 from bayesfs.models.gp_gaussian import TaskPrior
-from bayesfs.models.gp_latent import by_rank
+from bayesfs.models.gp_latent import by_rank, normal_nodes
 from bayesfs.models.gp_likelihood import standard_normal
 from bayesfs.models.gp_linalg import cholesky, half_solve, log_determinant, solve
 from bayesfs.models.gp_links import softmax
@@ -59,9 +59,11 @@ class LaplaceSoftmax:
         fit = _log_likelihood(prior, u) - 0.5 * (u * weights).sum((1, 2))
         evidence = fit - 0.5 * curvature.log_determinant
 
-        def sample(draws: int, generator: torch.Generator) -> Tensor:
-            noise = standard_normal((2, draws, *u.shape), u, generator)
-            first, second = (by_rank(z, prior.support.rank) for z in noise)
+        def sample(draws: int, generator: torch.Generator | None) -> Tensor:
+            first, second = (
+                by_rank(_noise(draws, u, generator, stream), prior.support.rank)
+                for stream in (1, 2)
+            )
             start: Tensor = (factor[:, None] @ first[..., None])[..., 0]
             return u + start - curvature.correction(start, second)
 
@@ -146,6 +148,14 @@ def _log_likelihood(prior: TaskPrior, u: Tensor) -> Tensor:
     low = torch.finfo(u.dtype).min / 4
     log_prob = torch.log_softmax(u.masked_fill(~prior.support.way_mask[..., None], low), 1)
     return torch.where(prior.support.one_hot.mT > 0, log_prob, 0.0).sum((1, 2))
+
+
+def _noise(draws: int, u: Tensor, generator: torch.Generator | None, stream: int) -> Tensor:
+    """(draw, task, way, n): standard normal numbers, or fixed points without a generator."""
+    if generator is not None:
+        return standard_normal((draws, *u.shape), u, generator)
+    nodes = normal_nodes(draws, u.shape[1], u.shape[2], u, stream)
+    return nodes[:, None].expand(-1, *u.shape)
 
 
 def _root(p: Tensor) -> Tensor:

@@ -132,20 +132,29 @@ def by_rank(z: Tensor, rank: Tensor) -> Tensor:
 
 def _nodes_like(mean: Tensor, rank: Tensor) -> Tensor:
     """Sobol points of the shape of mean (draw, task, way, video, frame), the same per video."""
-    nodes = normal_nodes(len(mean) + len(mean) % 2, mean.shape[2], mean.shape[-1], mean)
-    return by_rank(nodes[: len(mean), None, :, None].expand(mean.shape), rank)
+    nodes = normal_nodes(len(mean), mean.shape[2], mean.shape[-1], mean)
+    return by_rank(nodes[:, None, :, None].expand(mean.shape), rank)
 
 
-def normal_nodes(count: int, way: int, frame: int, like: Tensor) -> Tensor:
-    """(count, way, frame): standard normal Sobol points in antithetic pairs."""
-    nodes = torch.from_numpy(_sobol(count // 2, way * frame)).to(like)
-    return torch.cat([nodes, -nodes]).reshape(count, way, frame)
+def normal_nodes(count: int, way: int, frame: int, like: Tensor, stream: int = 0) -> Tensor:
+    """(count, way, frame): standard normal points in antithetic pairs, Sobol over the classes.
+
+    The entry of a class and frame depends on neither `way` nor `frame`, so that padding changes
+    no result. Frames (and streams) are shuffled and shifted against each other.
+    """
+    half = np.stack([_sobol(-(-count // 2), way, f, stream) for f in range(frame)], -1)
+    nodes = torch.from_numpy(half).to(like)
+    return torch.cat([nodes, -nodes])[:count]
 
 
-@lru_cache(maxsize=64)
-def _sobol(count: int, dim: int) -> NDArray[np.float64]:
-    points = qmc.Sobol(dim, scramble=True, seed=0).random(count)
-    return cast(NDArray[np.float64], ndtri(points.clip(1e-9, 1 - 1e-9)))
+@lru_cache(maxsize=4096)
+def _sobol(count: int, way: int, frame: int, stream: int) -> NDArray[np.float64]:
+    """(count, way) normal quantiles of a Sobol set, shuffled and shifted for this frame."""
+    points = qmc.Sobol(way, scramble=False).random_base2(max(0, (count - 1).bit_length()))
+    order = np.random.default_rng([stream, frame]).permutation(len(points))[:count]
+    shift = np.array([np.random.default_rng([stream, frame, w]).random() for w in range(way)])
+    moved = (points[order] + shift) % 1
+    return cast(NDArray[np.float64], ndtri(moved.clip(1e-9, 1 - 1e-9)))
 
 
 def _apply(factor: Tensor, z: Tensor, mask: Tensor) -> Tensor:

@@ -107,7 +107,8 @@ class OneVsEachGibbs:
     def fit(self, prior: TaskPrior) -> FittedDraws:
         """Chains run when draws are asked for; `log_evidence` is the mean-field ELBO."""
 
-        def sample(draws: int, generator: torch.Generator) -> Tensor:
+        def sample(draws: int, generator: torch.Generator | None) -> Tensor:
+            generator = generator or torch.Generator().manual_seed(0)
             return gibbs(prior, draws, generator, self.chains, self.burn_in, self.thin)
 
         return FittedDraws(prior, sample, one_vs_each, OneVsEach().fit(prior).log_evidence)
