@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "uncertainty": FOUNDATION | {"predict"},
     "explain": FOUNDATION | {"predict", "uncertainty"},
     "evaluation": FOUNDATION | {"data", "evaluation", "predict", "uncertainty", "explain"},
-    "testing": FOUNDATION | {"data", "models", "inference", "predict", "uncertainty"},
+    "testing": FOUNDATION | {"testing", "data", "models", "inference", "predict", "uncertainty"},
 }
 """Room -> rooms it may import. A room that is not here (the commands) may import everything."""
 

@@ -63,7 +63,8 @@ def _population_picks(model: Model, given: Posterior | None, count: int) -> list
     has_population = any("task" not in axes for axes in model.dims.values())
     if given is None or not has_population or count == 1:
         return [None]
-    return [*torch.linspace(0, given.num_draws - 1, count).round().long().unique().tolist()]
+    picks = torch.linspace(0, given.num_draws - 1, count).round().long().tolist()
+    return sorted(set(picks))
 
 
 def task_batches(

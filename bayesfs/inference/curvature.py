@@ -85,12 +85,13 @@ def _lbfgs_direction(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Te
 def _initial_scale(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Step-to-gradient ratio of the newest pair; without one, a step of length at most 1."""
     length = gradient.norm(dim=1, keepdim=True)
-    first = 1 / length.clamp(min=1)
+    first: Tensor = 1 / length.clamp(min=1)
     if not pairs:
         return first
     step, change = pairs[-1]
     ratio = (step * change).sum(1, keepdim=True) / change.square().sum(1, keepdim=True)
-    return torch.where(torch.isfinite(ratio) & (ratio > 0), ratio, first)
+    usable = torch.isfinite(ratio) & (ratio > 0)
+    return torch.where(usable, ratio, first)
 
 
 def _safe_inverse(step: Tensor, change: Tensor) -> Tensor:
@@ -134,7 +135,8 @@ def precision_columns(
 def _hessian_products(density: Density, z: Tensor, vectors: Tensor) -> Tensor:
     """(task, vector, size): Hessian at z times vectors (task, vector, size)."""
     score = grad(lambda x: density.log_density(x.unsqueeze(1)).sum())
-    return vmap(lambda v: jvp(score, (z,), (v,))[1], in_dims=1, out_dims=1)(vectors)
+    product: Tensor = vmap(lambda v: jvp(score, (z,), (v,))[1], in_dims=1, out_dims=1)(vectors)
+    return product
 
 
 def robust_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,7 +66,8 @@ class Dense:
 
     def spread(self, noise: Tensor) -> Tensor:
         """L^-T noise."""
-        return torch.linalg.solve_triangular(self.lower.mT, noise.mT, upper=True).mT
+        columns: Tensor = torch.linalg.solve_triangular(self.lower.mT, noise.mT, upper=True)
+        return columns.mT
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,10 @@ class Kronecker:
 
     def spread(self, noise: Tensor) -> Tensor:
         """Q_A (noise / sqrt(1 + a b^T)) Q_B^T, noise as (row, column) matrices."""
-        matrices = noise.unflatten(-1, self.values.shape[1:]) * self.values.rsqrt().unsqueeze(1)
-        return (self.rows.unsqueeze(1) @ matrices @ self.columns.mT.unsqueeze(1)).flatten(-2)
+        matrices = noise.reshape(*noise.shape[:-1], *self.values.shape[1:])
+        scaled = matrices * self.values.rsqrt().unsqueeze(1)
+        turned: Tensor = self.rows.unsqueeze(1) @ scaled @ self.columns.mT.unsqueeze(1)
+        return turned.flatten(-2)
 
 
 def dense_factor(density: Density, z: Tensor, block: slice) -> Dense:
@@ -175,7 +178,7 @@ def kronecker_factor(density: Density, z: Tensor, block: slice, rows: int) -> Kr
     for index, part in precision_columns(density, z, block):
         at, row, column = torch.arange(len(index)), index // columns, index % columns
         part[:, at, index] -= 1
-        grid = part.unflatten(-1, (rows, columns))
+        grid = part.reshape(*part.shape[:-1], rows, columns)
         a.index_add_(1, row, grid[:, at, :, column].movedim(0, 1))
         b.index_add_(1, column, grid[:, at, row])
     trace = a.diagonal(0, -2, -1).sum(-1).clamp(min=torch.finfo(a.dtype).tiny)

@@ -29,75 +29,40 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import MaskedDistribution, Normal
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
-from torch.distributions import ComposeTransform, IndependentTransform, Transform, biject_to
 from torch.func import grad_and_value, vmap
 
 from bayesfs.contracts import Model
 from bayesfs.errors import InferenceError, ShapeError
 from bayesfs.inference.capture import capture
+from bayesfs.inference.program import (
+    Block,
+    Level,
+    Site,
+    TraceSite,
+    check_dims,
+    is_identity,
+    latent_sites,
+    log_jacobian,
+    named_value,
+    plate_dim,
+    population_values,
+    sample_sites,
+    seeded,
+    trace_program,
+    unmasked,
+)
 from bayesfs.types import EpisodeBatch, Posterior, PosteriorKind
 
-Level = Literal["population", "task", "way", "shot", "frame"]
-PLATES: tuple[Level, ...] = ("task", "way", "shot", "frame")
+__all__ = ["Block", "Level", "Potential", "named_value", "potential"]
 
 ValueAndGradient = tuple[Tensor, Tensor]
-TraceSite = Mapping[str, Any]
-"""One node of a Pyro trace."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Where a site lies in the flat vector z, for block kernels and block samplers.
-
-    Attributes:
-        site: name.
-        start: first index in z.
-        stop: one past the last index.
-        level: innermost plate that the site stands in, or "population".
-        shape: unconstrained axes of the site in z; with "task" first only in a joint density.
-        standard: whether the site is N(0, I) a priori (given all other sites).
-    """
-
-    site: str
-    start: int
-    stop: int
-    level: Level
-    shape: tuple[int, ...]
-    standard: bool = False
-
-    @property
-    def slice(self) -> slice:
-        """Index into the last axis of z."""
-        return slice(self.start, self.stop)
-
-
-@dataclass(frozen=True)
-class _Site:
-    """A latent site: its block, and how z becomes its value in the program."""
-
-    block: Block
-    transform: Transform
-    flat_shape: tuple[int, ...]  # unconstrained, singleton plate axes kept
-    plate_shape: tuple[int, ...]  # constrained, singleton plate axes kept
-    shape: tuple[int, ...]  # constrained, singleton plate axes dropped: the axes of model.dims
-
-    def inverse(self, draws: Tensor) -> Tensor:
-        """Draws (particle, *shape) -> unconstrained (particle, *flat_shape)."""
-        if draws.shape[1:] != self.shape:
-            raise ShapeError(
-                f"expected draws of {self.block.site!r} of shape {('draw', *self.shape)}, got "
-                f"{tuple(draws.shape)}; do they come from another model or other episodes?"
-            )
-        return cast(Tensor, self.transform.inv(draws.reshape(-1, *self.plate_shape)))
 
 
 class Potential:
@@ -115,7 +80,7 @@ class Potential:
         self,
         model: Model,
         episodes: EpisodeBatch,
-        sites: tuple[_Site, ...],
+        sites: tuple[Site, ...],
         population: Mapping[str, Tensor],
         shared: Mapping[str, TraceSite],
         joint: bool,
@@ -176,8 +141,10 @@ class Potential:
 
     def prior(self, particles: int, *, seed: int) -> Tensor:
         """(task, particle, size): draws from the prior (given the population)."""
-        with _seeded(seed):
-            traces = [_trace(self.model, self.episodes, self.population) for _ in range(particles)]
+        with seeded(seed):
+            traces = [
+                trace_program(self.model, self.episodes, self.population) for _ in range(particles)
+            ]
         names = {s.block.site: s.shape for s in self._sites}
         draws = {
             name: torch.stack([t.nodes[name]["value"].reshape(shape) for t in traces])
@@ -248,20 +215,20 @@ class Potential:
         for site, part in zip(self._sites, parts, strict=True):
             flat = part.reshape(site.flat_shape)
             values[site.block.site] = value = site.transform(flat)
-            if not _is_identity(site.transform):
-                terms.append(_log_jacobian(site.transform, flat, value))
-        terms += self._site_terms(_trace(self.model, self.episodes, values))
+            if not is_identity(site.transform):
+                terms.append(log_jacobian(site.transform, flat, value))
+        terms += self._site_terms(trace_program(self.model, self.episodes, values))
         return cast(Tensor, sum(term.reshape(self.tasks, -1).sum(-1) for term in terms))
 
     def _site_terms(self, trace: poutine.Trace) -> Iterator[Tensor]:
-        for name, site in _sample_sites(trace):
+        for name, site in sample_sites(trace):
             if name in self.population or (name in self.blocks and self.blocks[name].standard):
                 continue
             fn, mask = site["fn"], site["mask"]
             if name in self.blocks:  # padded latents follow their prior
-                fn, mask = _unmasked(fn), None
+                fn, mask = unmasked(fn), None
             log_prob = scale_and_mask(fn.log_prob(site["value"]), site["scale"], mask)
-            if not self.joint and _plate_dim(site, "task") is None:
+            if not self.joint and plate_dim(site, "task") is None:
                 raise InferenceError(
                     f"site {name!r} stands outside the 'task' plate, so tasks are not independent "
                     "given the population; is a population site missing from `given`?"
@@ -299,165 +266,29 @@ def potential(
         >>> z = density.prior(20, seed=0)
         >>> value, gradient = density.value_and_gradient(z)
     """
-    with _seeded(0):
-        trace = _trace(model, episodes, {})
-    _check_dims(model, trace)
-    names = [n for n, s in _sample_sites(trace) if not s["is_observed"]]
-    shared = [n for n in names if _plate_dim(trace.nodes[n], "task") is None]
-    population = _population(trace, shared, given, draw) if given is not None else {}
+    with seeded(0):
+        trace = trace_program(model, episodes, {})
+    check_dims(model, trace)
+    names = [n for n, s in sample_sites(trace) if not s["is_observed"]]
+    shared = [n for n in names if plate_dim(trace.nodes[n], "task") is None]
+    population = population_values(trace, shared, given, draw) if given is not None else {}
     joint = bool(shared) and given is None
     latents = [n for n in names if joint or n not in shared]
     if not latents:
         raise InferenceError(f"the model has no latent site to infer; its sites are {names}")
-    sites = tuple(_sites(trace, latents, joint))
+    sites = tuple(latent_sites(trace, latents, joint))
     nodes = {name: trace.nodes[name] for name in population}
     return Potential(model, episodes, sites, population, nodes, joint)
 
 
-def named_value(value: Tensor, site: TraceSite) -> Tensor:
-    """Value of a site with exactly the axes of `model.dims`: singleton plate axes dropped.
-
-    Args:
-        value: (..., *batch, *event) value; batch holds one axis per plate dim, 1 where the site
-            does not stand in that plate. Leading axes (draws) are kept.
-        site: the node of the Pyro trace.
-
-    Returns:
-        (..., *plates of the site, *event).
-    """
-    lead = value.shape[: value.ndim - site["value"].ndim]
-    return value.reshape((*lead, *_named_shape(site)))
-
-
-def _named_shape(site: TraceSite) -> tuple[int, ...]:
-    event = site["fn"].event_dim
-    shape = site["value"].shape
-    batch = shape[: len(shape) - event]
-    plates = {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
-    kept = [size for i, size in enumerate(batch) if i - len(batch) in plates]
-    return (*kept, *shape[len(shape) - event :])
-
-
-def _sites(trace: poutine.Trace, names: list[str], joint: bool) -> Iterator[_Site]:
-    start = 0
-    for name in names:
-        node = trace.nodes[name]
-        transform = biject_to(node["fn"].support)
-        flat = tuple(transform.inv(node["value"]).shape)
-        size = math.prod(flat) if joint else math.prod(flat[1:])
-        axes = _flat_axes(node, flat, joint)
-        block = Block(name, start, start + size, _level(node), axes, _is_standard(node))
-        yield _Site(block, transform, flat, tuple(node["value"].shape), _named_shape(node))
-        start += size
-
-
-def _flat_axes(node: TraceSite, flat: tuple[int, ...], joint: bool) -> tuple[int, ...]:
-    """Unconstrained axes of a site in z, singleton plate axes dropped."""
-    event = len(node["value"].shape) - node["fn"].event_dim
-    named = _named_shape(node)
-    plates = named[: len(named) - node["fn"].event_dim]
-    axes = (*plates, *flat[event:])
-    return axes if joint else axes[1:]
-
-
-def _population(
-    trace: poutine.Trace, names: list[str], given: Posterior, draw: int | None
-) -> dict[str, Tensor]:
-    """Values of the population sites, shaped as the program samples them."""
-    missing = sorted(set(names) - set(given.population))
-    if missing:
-        raise InferenceError(
-            f"expected `given` to hold the population sites {sorted(names)}, missing {missing}; "
-            "was it inferred with another model?"
-        )
-    if draw is not None and not 0 <= draw < given.num_draws:
-        raise InferenceError(f"expected draw in 0..{given.num_draws - 1}, got {draw}")
-    values = {}
-    for site in _sites(trace, names, joint=True):
-        name, like = site.block.site, trace.nodes[site.block.site]["value"]
-        flat = site.inverse(given.draws[name].detach().to(like))
-        chosen = flat.mean(0) if draw is None else flat[draw]
-        values[name] = site.transform(chosen).reshape(site.plate_shape)
-    return values
-
-
-def _check_dims(model: Model, trace: poutine.Trace) -> None:
-    latents = {n: s for n, s in _sample_sites(trace) if not s["is_observed"]}
-    if set(latents) != set(model.dims):
-        raise InferenceError(
-            f"model.dims names the sites {sorted(model.dims)} but the program samples "
-            f"{sorted(latents)}"
-        )
-    for name, site in latents.items():
-        dims = tuple(model.dims[name])
-        plates = tuple(p for p in PLATES if _plate_dim(site, p) is not None)
-        if tuple(d for d in dims if d in PLATES) != plates or len(dims) != len(_named_shape(site)):
-            raise InferenceError(
-                f"expected site {name!r} with axes {dims} (model.dims), but the program samples "
-                f"shape {tuple(site['value'].shape)} inside the plates {plates}"
-            )
-        if site["fn"].has_enumerate_support or site["fn"].support.is_discrete:
-            raise InferenceError(f"site {name!r} is discrete; sum it out of the program")
-
-
-def _level(site: TraceSite) -> Level:
-    inside = [p for p in PLATES if _plate_dim(site, p) is not None]
-    return inside[-1] if inside else "population"
-
-
-def _plate_dim(site: TraceSite, plate: str) -> int | None:
-    return next((f.dim for f in site["cond_indep_stack"] if f.name == plate), None)
-
-
-def _sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, TraceSite]]:
-    for name, node in trace.nodes.items():
-        if node["type"] == "sample" and not poutine.util.site_is_subsample(node):
-            yield name, node
-
-
-def _trace(model: Model, episodes: EpisodeBatch, values: Mapping[str, Tensor]) -> poutine.Trace:
-    conditioned = poutine.condition(model, data=dict(values))
-    return poutine.trace(conditioned).get_trace(episodes)
-
-
-def _unmasked(fn: Any) -> Any:
-    return fn.base_dist if isinstance(fn, MaskedDistribution) else fn
-
-
-def _is_standard(site: TraceSite) -> bool:
-    fn = site["fn"]
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    if not isinstance(fn, Normal) or site["scale"] not in (None, 1.0):
-        return False
-    return not fn.loc.any() and bool((fn.scale == 1).all())
-
-
-def _standard_weights(sites: tuple[_Site, ...], like: Tensor) -> Tensor:
+def _standard_weights(sites: tuple[Site, ...], like: Tensor) -> Tensor:
     """(size,): 1 where z belongs to a site that is N(0, I), else 0."""
     parts = [like.new_full((s.block.stop - s.block.start,), s.block.standard) for s in sites]
     return torch.cat(parts)
-
-
-def _log_jacobian(transform: Any, flat: Tensor, value: Tensor) -> Tensor:
-    return cast(Tensor, transform.log_abs_det_jacobian(flat, value))
-
-
-def _is_identity(transform: Transform) -> bool:
-    while isinstance(transform, IndependentTransform):
-        transform = transform.base_transform
-    return isinstance(transform, ComposeTransform) and not transform.parts
 
 
 @contextmanager
 def _plain_pyro() -> Iterator[None]:
     """Without Pyro's validation, whose value-dependent branches cannot be vectorised."""
     with pyro.validation_enabled(False):
-        yield
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
         yield

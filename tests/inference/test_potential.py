@@ -1,6 +1,7 @@
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -311,3 +312,30 @@ def test_capture_keeps_broadcasting(shape):
     x = torch.arange(3.0 * shape[0]).reshape(shape)
     for got, expected in zip(capture(function, x)(x + 1), function(x + 1), strict=True):
         torch.testing.assert_close(got, expected)
+
+
+def test_only_true_standard_normals_count_as_standard():
+    """A transformed normal has a standard normal inside, but is none itself."""
+
+    fn = dist.TransformedDistribution(
+        dist.Normal(torch.zeros(()), torch.ones(())), [dist.transforms.AffineTransform(3.0, 2.0)]
+    )
+
+    @dataclass(frozen=True)
+    class Shifted:
+        @property
+        def dims(self):
+            return {"level": ("task",), "width": ("task",)}
+
+        def __call__(self, episodes):
+            one = episodes.support.new_ones(())
+            with pyro.plate("task", len(episodes), dim=-4):
+                pyro.sample("level", fn)
+                pyro.sample("width", dist.HalfNormal(one))
+
+    density = potential(Shifted(), make_episodes())
+    assert not any(b.standard for b in density.blocks.values())
+    z = torch.tensor([[[1.0, -0.4]], [[4.0, 0.3]]], dtype=torch.float64)
+    level, width = z[:, 0, 0].numpy(), z[:, 0, 1].exp().numpy()
+    expected = stats.norm.logpdf(level, 3, 2) + stats.halfnorm.logpdf(width) + np.log(width)
+    np.testing.assert_allclose(density.log_density(z)[:, 0].numpy(), expected, rtol=1e-6)
