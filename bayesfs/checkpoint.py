@@ -1,13 +1,14 @@
-"""Keep a posterior in one file and read it back: arrays and JSON, never a pickle.
+"""Keep what was learnt in files and read it back: arrays and JSON, never a pickle.
 
-Use `save_posterior` and `load_posterior`.
+Use `save_posterior` and `load_posterior`, `save_projection` and `load_projection`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -16,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesfs.errors import DataError, ShapeError
+from bayesfs.errors import DataError
+from bayesfs.features.project import Projection
 from bayesfs.types import Posterior, PosteriorKind
 
 MAX_BYTES = 4_000_000_000
-"""Largest size of a posterior once read: a file that claims more is taken for a zip bomb."""
+"""Largest size of a file's arrays once read: a file that claims more is taken for a zip bomb."""
 
 
 @dataclass(frozen=True)
@@ -62,26 +64,47 @@ def load_posterior(path: Path) -> Posterior:
     Raises:
         DataError: the file is missing, cut short, no such archive, or its parts disagree.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            _check_size(path)
-            header = _Header(**json.loads(archive["header"].tobytes()))
-            draws, stats = (_tensors(archive, group) for group in ("draws", "stats"))
+    with _opened(path) as archive:
+        header = _Header(**json.loads(archive["header"].tobytes()))
         return Posterior(
             kind=_kind(header.kind),
-            draws=draws,
+            draws=_tensors(archive, "draws"),
             dims={site: tuple(dims) for site, dims in header.dims.items()},
             chains=header.chains,
-            sample_stats=stats,
+            sample_stats=_tensors(archive, "stats"),
             coords={axis: tuple(labels) for axis, labels in header.coords.items()},
             seed=header.seed,
         )
+
+
+def save_projection(projection: Projection, path: Path) -> None:
+    """Write a projection to an npz file."""
+    with path.open("wb") as file:
+        arrays = {name: getattr(projection, name) for name in ("means", "axes", "spectrum")}
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def load_projection(path: Path) -> Projection:
+    """Read a projection that `save_projection` wrote.
+
+    Raises:
+        DataError: the file is missing, cut short, or no projection.
+    """
+    with _opened(path) as archive:
+        return Projection(archive["means"], archive["axes"], archive["spectrum"])
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The arrays of an archive that claims a sane size; every failure names the file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            _check_size(path)
+            yield archive
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except ShapeError as e:
-        raise DataError(f"{path}: {e}") from e
     except Exception as e:  # a damaged archive fails in zipfile, zlib, NumPy and json in many ways
-        raise DataError(f"{path}: not a posterior of bayesfs, or cut short ({e})") from e
+        raise DataError(f"{path}: not what bayesfs wrote there, or cut short ({e})") from e
 
 
 def _kind(name: str) -> PosteriorKind:

@@ -213,9 +213,13 @@ class RunDirectory:
             )
         return path
 
+    def note(self, **facts: Any) -> None:
+        """Add facts about the run (JSON values) to its state."""
+        self._save({**self.state(), **facts})
+
     def finish(self, **facts: Any) -> None:
         """Mark the run as done, with facts about it (JSON values)."""
-        self._save({**self.state(), "status": "done", **facts})
+        self.note(**facts, status="done")
 
     @property
     def is_done(self) -> bool:

@@ -11,8 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bayesfs.checkpoint import load_posterior, save_posterior
+from bayesfs.checkpoint import (
+    load_posterior,
+    load_projection,
+    save_posterior,
+    save_projection,
+)
 from bayesfs.errors import DataError
+from bayesfs.features.project import Projection
 from bayesfs.types import Posterior
 
 POSTERIOR = Posterior(
@@ -47,6 +53,19 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
             assert torch.equal(other, value)
 
 
+def test_a_projection_comes_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    projection = Projection(rng.normal(size=(2, 6)), rng.normal(size=(6, 3)), rng.random(3))
+    path = tmp_path / "projection.npz"
+    save_projection(projection, path)
+    read = load_projection(path)
+    for name in ("means", "axes", "spectrum"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(projection, name))
+    save_posterior(POSTERIOR, path)
+    with pytest.raises(DataError, match="not what bayesfs wrote"):
+        load_projection(path)
+
+
 class Bomb:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return exec, ("raise SystemExit('unpickled')",)
@@ -55,12 +74,12 @@ class Bomb:
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     path = tmp_path / "p.npz"
     path.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(DataError, match="not a posterior"):
+    with pytest.raises(DataError, match="not what bayesfs wrote"):
         load_posterior(path)
     save_posterior(POSTERIOR, path)
     with zipfile.ZipFile(path, "a") as archive, archive.open("draws/evil.npy", "w") as member:
         np.lib.format.write_array(member, np.array([Bomb()], dtype=object))
-    with pytest.raises(DataError, match="not a posterior"):
+    with pytest.raises(DataError, match="not what bayesfs wrote"):
         load_posterior(path)
 
 
