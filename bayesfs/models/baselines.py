@@ -168,9 +168,9 @@ class HeadEnsemble(_Tempered):
         seed: of the random starts.
     """
 
-    members: int = 8
+    members: int = 5
     hidden: int = 32
-    steps: int = 150
+    steps: int = 100
     learning_rate: float = 0.01
     weight_decay: float = 0.1
     seed: int = 0
