@@ -141,7 +141,7 @@ def _task_names(table: VideoTable, tasks: Ints, repetitions: int) -> tuple[str, 
     names = table.users[user].tolist()
     if repetitions == 1:
         return tuple(names)
-    return tuple(f"{n}-{r + 1}" for n, r in zip(names, repetition.tolist(), strict=True))
+    return tuple(f"{n}#{r + 1}" for n, r in zip(names, repetition.tolist(), strict=True))
 
 
 def _class_names(table: VideoTable, support: Slots, tasks: int) -> tuple[tuple[str, ...], ...]:
