@@ -104,14 +104,14 @@ class VideoCovariance:
     def map_support(self, values: Values, points: Support) -> Support:
         """Support points with mapped features, zero where padded."""
         z = self.features(values, points.x, points.kind)
-        return points.mapped(z * points.mask[..., None])
+        return points.mapped(z if points.full else z * points.mask[..., None])
 
     def map_query(self, values: Values, query: Query) -> Query:
         """Query frames with mapped features, zero where padded."""
         t, v, f, d = query.x.shape
         kind = query.kind[..., None].expand(-1, -1, f).reshape(t, -1)
         z = self.features(values, query.x.reshape(t, v * f, d), kind).reshape(t, v, f, -1)
-        return query.mapped(z * query.mask[..., None])
+        return query.mapped(z if query.full else z * query.mask[..., None])
 
     def signal(self, values: Values, z1: Tensor, z2: Tensor) -> Tensor:
         """(..., n, m): covariance of f + b."""
@@ -120,7 +120,7 @@ class VideoCovariance:
     def support_deviation(self, values: Values, points: Support) -> Tensor:
         """(task, n, n): covariance of the video and frame deviations; 1 on padded diagonals."""
         frame = by_kind(values["frame_scale"], points.kind) ** 2
-        total = torch.diag_embed(torch.where(points.mask, frame, torch.ones_like(frame)))
+        total = torch.diag_embed(torch.where(points.mask, frame, 1.0))
         if self.video is None:
             return total
         scale = by_kind(values["video_scale"], points.kind)
@@ -131,26 +131,33 @@ class VideoCovariance:
 
     def support(self, values: Values, points: Support) -> Tensor:
         """(task, n, n): covariance of mapped support points; padded points stand apart."""
-        signal = self.signal(values, points.x, points.x) * points.pairs
+        signal = self.signal(values, points.x, points.x)
+        signal = signal if points.full else signal * points.pairs
         return signal + self.support_deviation(values, points)
 
     def cross(self, values: Values, points: Support, query: Query) -> Tensor:
         """(task, n, video x frame): covariance of f + b between support and query."""
         t, v, f, d = query.x.shape
         cross = self.signal(values, points.x, query.x.reshape(t, v * f, d))
+        if points.full and query.full:
+            return cross
         return cross * (points.mask[:, :, None] & query.mask.reshape(t, 1, v * f))
 
     def query_signal(self, values: Values, query: Query) -> Tensor:
         """(task, video, frame, frame): prior covariance of f + b over each video's frames."""
-        return self.signal(values, query.x, query.x) * query.pairs
+        if query.mask.shape[-1] == 1:
+            signal = (self.base.diagonal(values, query.x) + self._level(values))[..., None]
+        else:
+            signal = self.signal(values, query.x, query.x)
+        return signal if query.full else signal * query.pairs
 
-    def query_deviation(self, values: Values, query: Query, norm: Tensor) -> Tensor:
+    def query_deviation(self, values: Values, query: Query, norm: Tensor | None) -> Tensor:
         """Covariance of a query video's own deviations, for each class.
 
         Args:
             values: hyperparameters.
             query: mapped query.
-            norm: (task, way) |mean f_c|_H^2.
+            norm: (task, way) |mean f_c|_H^2; only the input noise needs it.
 
         Returns:
             (task, way or 1, video, frame, frame), 1 on padded diagonals; one class stands for all
@@ -163,9 +170,11 @@ class VideoCovariance:
             scale = by_kind(values["video_scale"], query.kind) ** 2
             own = scale[..., None, None] * self.base(values, query.x, query.x)
             full = full + own[:, None]
-        return torch.where(query.pairs[:, None], full, eye)
+        return full if query.full else torch.where(query.pairs[:, None], full, eye)
 
-    def _query_scales(self, values: Values, kind: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
+    def _query_scales(
+        self, values: Values, kind: Tensor, norm: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Variances shared by a video's frames and of single frames, (task, way or 1, video)."""
 
         def variance(site: str) -> Tensor:
@@ -175,7 +184,7 @@ class VideoCovariance:
         shared = torch.zeros_like(single)
         if self.video is not None and not self.scaled_video:
             shared = variance("video_scale")
-        if self.shift is not None:
+        if self.shift is not None and norm is not None:
             shared = shared + variance("video_shift") * norm[..., None]
             single = single + variance("frame_shift") * norm[..., None]
         return shared, single

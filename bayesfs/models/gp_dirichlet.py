@@ -30,7 +30,7 @@ from bayesfs.models.gp_gaussian import TaskPrior, condition
 from bayesfs.models.gp_latent import FittedGaussian
 from bayesfs.models.gp_links import softmax
 from bayesfs.models.gp_points import Support
-from bayesfs.models.gp_sites import Site
+from bayesfs.models.gp_sites import Site, positive
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,27 @@ class Dirichlet:
 
     Attributes:
         concentration: alpha of a class that was not seen; smaller is more certain of labels.
+        learnt: learn it, with this value as prior median. Only for objectives that score
+            predictions: the density of the targets is in units that depend on it.
     """
 
     concentration: float = 0.01
+    learnt: bool = False
 
     @property
     def sites(self) -> Mapping[str, Site]:
-        """None."""
-        return {}
+        """The concentration, if it is learnt."""
+        return {"concentration": positive(self.concentration, 2.0)} if self.learnt else {}
 
     def fit(self, prior: TaskPrior) -> FittedGaussian:
         """Condition every class on its targets."""
-        targets, noise = dirichlet_targets(prior.support, self.concentration)
+        alpha = prior.values["concentration"] if self.learnt else self.concentration
+        targets, noise = dirichlet_targets(prior.support, alpha)
         conditioned = condition(prior, targets, noise)
         return FittedGaussian(conditioned, softmax, conditioned.log_evidence)
 
 
-def dirichlet_targets(support: Support, concentration: float) -> tuple[Tensor, Tensor]:
+def dirichlet_targets(support: Support, concentration: float | Tensor) -> tuple[Tensor, Tensor]:
     """Targets and noise variances, each (task, way, n); zero targets where padded."""
     alpha = support.one_hot.mT + concentration
     noise = torch.log1p(1 / alpha)

@@ -14,12 +14,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import log, pi
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_linalg import cholesky, half_solve, log_determinant, solve
+from bayesfs.models.gp_linalg import (
+    cholesky,
+    half_solve,
+    log_determinant,
+    readable,
+    require_finite,
+    solve,
+)
 from bayesfs.models.gp_points import Query, Support, support_points
 from bayesfs.models.gp_sites import Values
 from bayesfs.types import EpisodeBatch
@@ -125,9 +133,10 @@ class Conditioned:
         t, n, v, f = *cross.shape[:2], *query.mask.shape[1:]
         mean = (self.weights @ cross).reshape(t, -1, v, f)
         half = half_solve(self.factor, cross[:, None].expand(-1, self.factor.shape[1], -1, -1))
-        half = half.reshape(t, -1, n, v, f).permute(0, 1, 3, 4, 2)
-        signal = covariance.query_signal(values, mapped)[:, None] - half @ half.mT
-        deviation = covariance.query_deviation(values, mapped, self.norm)
+        known = _blocks(half.reshape(t, -1, n, v, f))
+        signal = covariance.query_signal(values, mapped)[:, None] - known
+        norm = self.norm if covariance.shift is not None else None
+        deviation = covariance.query_deviation(values, mapped, norm)
         return Latent(mean, signal, deviation, query.mask, self.prior.support.way_mask)
 
     def function(self, noise: Tensor, other: Tensor) -> Tensor:
@@ -190,11 +199,26 @@ def log_normal(
 
 
 def root(matrix: Tensor) -> Tensor:
-    """A Cholesky factor of a covariance that may be singular, for drawing from it."""
-    relative = 1e-10 if matrix.dtype == torch.float64 else 1e-5
-    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
-    floor = relative * diagonal.mean(-1, keepdim=True).clamp_min(torch.finfo(matrix.dtype).eps)
-    return cholesky(matrix + torch.diag_embed(floor.expand_as(diagonal)), name="of the draws")
+    """R with R R' = matrix, for drawing: a covariance that may be singular up to rounding.
+
+    A Cholesky factor where there is one, otherwise the root of the eigenvalues, negative ones
+    (rounding of a difference of covariances) taken as 0.
+    """
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if readable((info > 0).any()) is False:
+        return cast(Tensor, factor)
+    require_finite(matrix, "of the draws")
+    value, vector = torch.linalg.eigh(matrix)
+    return cast(Tensor, vector * value.clamp_min(0).sqrt()[..., None, :])
+
+
+def _blocks(half: Tensor) -> Tensor:
+    """H_v' H_v of every video, (..., n, video, frame) -> (..., video, frame, frame)."""
+    if half.shape[-1] == 1:
+        norm: Tensor = torch.linalg.vector_norm(half, dim=-3)
+        return norm[..., None] ** 2
+    moved = half.movedim(-3, -1)
+    return moved @ moved.mT
 
 
 def _diagonal_blocks(matrix: Tensor) -> Tensor:

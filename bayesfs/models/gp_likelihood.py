@@ -72,19 +72,15 @@ class Likelihood(Protocol):
         ...
 
 
-def normalise(log_weight: Tensor, way_mask: Tensor) -> Tensor:
-    """Log probabilities over the last axis; -inf for padded classes.
+def normalise(log_weight: Tensor, real: Tensor, axis: int = -1) -> Tensor:
+    """Log probabilities over the axis of classes; -inf for padded classes.
 
     Args:
-        log_weight: (..., task, *rest, way).
-        way_mask: (task, way); `rest` axes are found by the number of axes after `task`.
+        log_weight: unnormalised.
+        real: bool that broadcasts with it, False for padded classes.
+        axis: of the classes.
     """
-    return torch.log_softmax(log_weight.masked_fill(~way_mask, -torch.inf), -1)
-
-
-def like_frames(way_mask: Tensor, axes: int) -> Tensor:
-    """(task, way) -> (task, 1, ..., way) with `axes` axes between."""
-    return way_mask.reshape(len(way_mask), *[1] * axes, -1)
+    return torch.log_softmax(log_weight.masked_fill(~real, -torch.inf), axis)
 
 
 def equal_weights(log_prob: Tensor, log_prob_given: Tensor) -> LabelDraws:

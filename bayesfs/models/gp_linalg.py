@@ -41,19 +41,18 @@ def cholesky(matrix: Tensor, *, name: str) -> Tensor:
     Raises:
         NotPositiveDefiniteError: not finite, or no factor with the largest jitter.
     """
-    factor: Tensor
-    factor, info = torch.linalg.cholesky_ex(matrix)
+    factor, info = _factor(matrix)
     failed = readable(info.any())
     if failed is None:
         return _without_looking(matrix, info)
     if not failed:
         return factor
-    _require_finite(matrix, name)
+    require_finite(matrix, name)
     scale = matrix.diagonal(dim1=-2, dim2=-1).mean(-1).abs()
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     for jitter in jitters(matrix.dtype)[1:]:
         added = torch.where(info > 0, jitter * scale, torch.zeros_like(scale))
-        retried, again = torch.linalg.cholesky_ex(matrix + added[..., None, None] * eye)
+        retried, again = _factor(matrix + added[..., None, None] * eye)
         factor = torch.where((info > 0)[..., None, None], retried, factor)
         if not bool(again.any()):
             logger.info("%s needed jitter %g x its mean diagonal", name, jitter)
@@ -71,11 +70,15 @@ def readable(condition: Tensor) -> bool | None:
 
 def solve(factor: Tensor, right: Tensor) -> Tensor:
     """(L L^T)^-1 right, for L (..., n, n) and right (..., n, k)."""
+    if factor.shape[-1] == 1:
+        return right / factor.square()
     return torch.cholesky_solve(right, factor)
 
 
 def half_solve(factor: Tensor, right: Tensor) -> Tensor:
     """L^-1 right, for L (..., n, n) and right (..., n, k)."""
+    if factor.shape[-1] == 1:
+        return right / factor
     return cast(Tensor, torch.linalg.solve_triangular(factor, right, upper=False))
 
 
@@ -84,15 +87,26 @@ def log_determinant(factor: Tensor) -> Tensor:
     return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
+def _factor(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky factor and, per matrix, 0 or where it failed; scalars without a solver's call."""
+    if matrix.shape[-1] == 1:
+        value = matrix[..., 0, 0]
+        good = value > 0
+        return torch.where(good, value, 1.0).sqrt()[..., None, None], (~good).int()
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    return factor, info
+
+
 def _without_looking(matrix: Tensor, info: Tensor) -> Tensor:
     diagonal = matrix.diagonal(dim1=-2, dim2=-1)
     jitter = jitters(matrix.dtype)[-2] * diagonal.detach().mean(-1, keepdim=True).abs()
     added = torch.where((info > 0)[..., None], jitter, 0.0).expand_as(diagonal)
-    factor, again = torch.linalg.cholesky_ex(matrix + torch.diag_embed(added))
+    factor, again = _factor(matrix + torch.diag_embed(added))
     return torch.where((again > 0)[..., None, None], torch.nan, factor)
 
 
-def _require_finite(matrix: Tensor, name: str) -> None:
+def require_finite(matrix: Tensor, name: str) -> None:
+    """Raise NotPositiveDefiniteError, naming the first task, if an entry is NaN or infinite."""
     finite = torch.isfinite(matrix).flatten(-2).all(-1)
     if not bool(finite.all()):
         where = (~finite).nonzero()[0].tolist()

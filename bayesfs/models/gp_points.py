@@ -8,10 +8,12 @@ query video are scored jointly.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from bayesfs.models.gp_linalg import readable
 from bayesfs.types import EpisodeBatch
 
 
@@ -39,6 +41,11 @@ class Support:
     mask: Tensor
     way_mask: Tensor
     rank: Tensor
+
+    @cached_property
+    def full(self) -> bool:
+        """No point is known to be padding; there is then nothing to mask."""
+        return readable(self.mask.all()) is True
 
     @property
     def one_hot(self) -> Tensor:
@@ -80,6 +87,11 @@ class Query:
     x: Tensor
     kind: Tensor
     mask: Tensor
+
+    @cached_property
+    def full(self) -> bool:
+        """No frame is known to be padding; there is then nothing to mask."""
+        return readable(self.mask.all()) is True
 
     @property
     def pairs(self) -> Tensor:
@@ -127,9 +139,10 @@ def query_points(episodes: EpisodeBatch) -> Query:
 
 def _rank(episodes: EpisodeBatch) -> Tensor:
     """(task, way): place of each class by the sum of its features, padded classes last."""
-    total = (episodes.support * episodes.support_mask[..., None]).double().sum((2, 3, 4))
+    total = (episodes.support.sum(-1) * episodes.support_mask).sum((2, 3))
     return total.masked_fill(~episodes.way_mask, torch.inf).argsort(1).argsort(1)
 
 
 def _rows(x: Tensor, order: Tensor) -> Tensor:
-    return x.gather(1, order[..., None].expand(-1, -1, x.shape[-1]))
+    start = torch.arange(len(x), device=x.device)[:, None] * x.shape[1]
+    return x.flatten(0, 1).index_select(0, (start + order).flatten()).reshape(*order.shape, -1)

@@ -43,7 +43,6 @@ from bayesfs.models.gp_gaussian import (
 from bayesfs.models.gp_likelihood import (
     Scores,
     equal_weights,
-    like_frames,
     normalise,
     standard_normal,
 )
@@ -123,23 +122,23 @@ class FittedRegression:
 
     def scores(self, query: Query) -> Scores:
         """Closed-form class probabilities of frames and of growing videos."""
-        latent = self.conditioned.latent(query)
-        real = like_frames(latent.way_mask, 2)
+        return self.scores_of(self.conditioned.latent(query))
+
+    def scores_of(self, latent: Latent) -> Scores:
+        """The same from the predictive of the latent values."""
         variance = latent.total.diagonal(dim1=-2, dim2=-1)
-        frame = self._log_weight(1 / variance, latent.mean / variance)
+        frame = self._log_prob(1 / variance, latent.mean / variance, latent.way_mask)
+        if latent.mask.shape[-1] == 1:
+            return Scores(frame, frame)
         factor = cholesky(latent.total, name="of a query video")
-        ones = half_solve(factor, latent.mask[:, None, :, :, None].to(latent.mean))[..., 0]
-        mean = half_solve(factor.expand(*latent.mean.shape[:2], -1, -1, -1), latent.mean[..., None])
-        running = self._log_weight(
-            (ones * ones).cumsum(-1), (ones * mean[..., 0]).cumsum(-1)
-        ).expand_as(frame)
-        return Scores(
-            normalise(frame.permute(0, 2, 3, 1), real), normalise(running.permute(0, 2, 3, 1), real)
-        )
+        ones, mean = _whitened(factor, latent)
+        precision, mean = (ones * ones).cumsum(-1), (ones * mean).cumsum(-1)
+        return Scores(frame, self._log_prob(precision, mean, latent.way_mask))
 
     def predictive(self, query: Query, draws: int, generator: torch.Generator) -> Predictive:
         """Closed-form probabilities, with draws of f + b given that the label is a valid one."""
-        latent, scores = self.conditioned.latent(query), self.scores(query)
+        latent = self.conditioned.latent(query)
+        scores = self.scores_of(latent)
         t, v, f = query.mask.shape
         frames = latent.by_frame()
         frame = self._draws(frames, scores.frame.flatten(1, 2), draws, generator)
@@ -156,10 +155,20 @@ class FittedRegression:
         noise = [standard_normal(shape, self.conditioned.targets, generator) for _ in range(2)]
         return self.conditioned.function(*noise)
 
-    def _log_weight(self, precision: Tensor, mean: Tensor) -> Tensor:
-        """(high - low) mean - (high^2 - low^2) / 2 precision, over (..., task, way, *)."""
+    def _log_prob(self, precision: Tensor, mean: Tensor, way_mask: Tensor) -> Tensor:
+        """Normalised (high - low) mean - (high^2 - low^2) / 2 precision.
+
+        Args:
+            precision: (..., task, way or 1, video, frame).
+            mean: (..., task, way, video, frame), times the precision.
+            way_mask: (task, way).
+
+        Returns:
+            (..., task, video, frame, way).
+        """
         high, low = (c.reshape(-1, 1, 1, 1) for c in (self.high, self.low))
-        return (high - low) * mean - 0.5 * (high**2 - low**2) * precision
+        weight = (high - low) * mean - 0.5 * (high**2 - low**2) * precision
+        return normalise(weight, way_mask[..., None, None], -3).movedim(-3, -1)
 
     def _draws(
         self, latent: Latent, log_prob: Tensor, draws: int, generator: torch.Generator
@@ -172,8 +181,8 @@ class FittedRegression:
         ones = latent.mask[:, None, :, :, None].to(f)
         solved = solve(factor, ones)[..., 0]
         precision = (solved * ones[..., 0]).sum(-1, keepdim=True)
-        weight = self._log_weight(precision, (solved * f).sum(-1, keepdim=True))[..., 0]
-        return normalise(weight.movedim(-2, -1), like_frames(latent.way_mask, 1))
+        mean = (solved * f).sum(-1, keepdim=True)
+        return self._log_prob(precision, mean, latent.way_mask)[..., 0, :]
 
     def _codes_of(self, chosen: Tensor, latent: Latent) -> Tensor:
         """Classes (draw, task, video) -> codes (draw, task, way, video, frame)."""
@@ -181,6 +190,17 @@ class FittedRegression:
         high, low = (c.reshape(-1, 1, 1) for c in (self.high, self.low))
         right = chosen[:, :, None] == way[:, None]
         return torch.where(right, high, low)[..., None] * latent.mask[:, None].to(latent.mean)
+
+
+def _whitened(factor: Tensor, latent: Latent) -> tuple[Tensor, Tensor]:
+    """L^-1 1 and L^-1 mean over the frames, (task, way or 1, video, frame) and with all classes."""
+    ones = latent.mask[:, None, :, :, None].to(latent.mean)
+    if factor.shape[1] == 1:  # one factor for all classes: they are columns of one solve
+        columns = torch.cat([ones[:, 0], latent.mean.permute(0, 2, 3, 1)], -1)
+        solved = half_solve(factor[:, 0], columns)
+        return solved[..., 0][:, None], solved[..., 1:].permute(0, 3, 1, 2)
+    mean = half_solve(factor, latent.mean[..., None])[..., 0]
+    return half_solve(factor, ones.expand(*factor.shape[:-1], 1))[..., 0], mean
 
 
 def systematic_classes(prob: Tensor, draws: int, generator: torch.Generator) -> Tensor:

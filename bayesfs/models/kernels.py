@@ -64,11 +64,11 @@ class Linear:
 
     def __call__(self, values: Values, x1: Tensor, x2: Tensor) -> Tensor:
         """(..., n, m) covariance."""
-        return values["signal"] ** 2 * (x1 @ x2.mT)
+        return (values["signal"] ** 2 * x1) @ x2.mT
 
     def diagonal(self, values: Values, x: Tensor) -> Tensor:
         """(..., n) variance."""
-        return values["signal"] ** 2 * x.square().sum(-1)
+        return values["signal"] ** 2 * torch.linalg.vector_norm(x, dim=-1) ** 2
 
     def gpytorch(self, values: Values) -> gpytorch.kernels.Kernel:
         """GPyTorch's LinearKernel."""
