@@ -1,0 +1,229 @@
+"""Bootstrap over whole units (users), for any score: start with `bootstrap_interval`.
+
+Frames of a video, videos of an object and tasks of a user are dependent; users are what is drawn
+at random. A score is therefore written as a `Statistic`, a function of the weights of the units:
+
+    ones        -> the score of all data
+    unit vector -> the score of one user
+    counts      -> the score of one bootstrap sample (how often each user was drawn)
+
+so that a difference of two methods is `lambda w: a(w) - b(w)`, paired by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm, rankdata
+from scipy.stats import t as student
+
+from bayesfs.errors import ShapeError
+from bayesfs.evaluation.calibration import BINS, equal_width_bins
+from bayesfs.evaluation.scores import Floats, Ints
+from bayesfs.evaluation.selective import area
+
+Statistic = Callable[[Floats], Floats]
+"""(draw, unit) weights -> (draw,) values of a score."""
+
+RANKS = 1024
+"""Largest number of blocks of confidence in `aurc_statistic`."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its interval over units; nan ends carry the reason.
+
+    Attributes:
+        estimate: score of all data.
+        low: lower end.
+        high: upper end.
+        level: nominal probability that the interval holds the truth.
+        units: number of units (users) that were resampled.
+        reason: why there is no interval, or "".
+    """
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    units: int
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap_interval(
+    statistic: Statistic, units: int, *, draws: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Interval of a score over units drawn with replacement.
+
+    Quantiles of the bootstrap values about their mean, moved to the estimate, at the tails
+
+        alpha' = Phi(-sqrt(n / (n - 1)) t_{n-1, (1 + level)/2}),
+
+    which widens them as much as Student's t and the divisor n - 1 would for the mean of n units.
+    Moving to the estimate matters for ECE and MCE only: their bootstrap values lie too high, as
+    resampling adds noise to every bin. It describes their spread over users, not their bias.
+
+    Args:
+        statistic: function of the units' weights.
+        units: number of units.
+        draws: number of bootstrap samples.
+        level: of the interval.
+        seed: the same seed resamples the same units, for every statistic.
+
+    Returns:
+        Interval; its ends are nan, with the reason, when n units are so few that the truth lies
+        outside the range of all resamples with probability 2^(1-n) > 1 - level (n < 6 for 95 %).
+
+    Raises:
+        ShapeError: there is no unit, or level is not between 0 and 1.
+
+    Source: Efron and Tibshirani 1993, ch. 13; Hesterberg 2015, sec. 4.3 (expanded percentiles).
+    """
+    if units < 1 or not 0 < level < 1:
+        raise ShapeError(f"expected units >= 1 and 0 < level < 1, got {units} and {level}")
+    estimate = float(statistic(np.ones((1, units)))[0])
+    reason = too_few(units, level)
+    if not reason and not np.isfinite(estimate):
+        reason = "the estimate is not finite"
+    if reason:
+        return Interval(estimate, np.nan, np.nan, level, units, reason)
+    values = bootstrap_values(statistic, units, draws=draws, seed=seed)
+    values = values[np.isfinite(values)]
+    tail = expanded_tail(units, level)
+    low, high = np.quantile(values, [tail, 1 - tail]) - values.mean() + estimate
+    return Interval(estimate, float(low), float(high), level, units)
+
+
+def bootstrap_values(statistic: Statistic, units: int, *, draws: int, seed: int) -> Floats:
+    """(draw,) values of a statistic over samples of the units with replacement."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for start in range(0, draws, 200):
+        size = (min(200, draws - start),)
+        counts = rng.multinomial(units, np.full(units, 1 / units), size=size)
+        parts.append(statistic(counts.astype(np.float64)))
+    return np.concatenate(parts)
+
+
+def expanded_tail(units: int, level: float) -> float:
+    """Bootstrap tail probability that stands for (1 - level) / 2 with few units."""
+    z = np.sqrt(units / (units - 1)) * student.ppf((1 + level) / 2, units - 1)
+    return float(norm.cdf(-z))
+
+
+def too_few(units: int, level: float) -> str:
+    """Reason why this many units allow no interval, or ""."""
+    miss = 2.0 ** (1 - units)
+    if miss <= 1 - level:
+        return ""
+    return (
+        f"{units} users or other units are too few: the range of all resamples misses the truth "
+        f"with probability {miss:.2f}, above {1 - level:.2f}"
+    )
+
+
+def mean_statistic(values: Floats, unit: Ints, units: int) -> Statistic:
+    """Mean of one value per item, pooled over items; an inf makes every sample that has it inf."""
+    total = np.bincount(unit, values, minlength=units).astype(np.float64)
+    count = np.bincount(unit, minlength=units).astype(np.float64)
+
+    def statistic(weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):
+            sums = np.where(weights > 0, weights * total, 0.0).sum(-1)
+        return _ratio(sums, weights @ count)
+
+    return statistic
+
+
+def calibration_statistics(
+    confidence: Floats, correct: Floats, unit: Ints, units: int, *, bins: int = BINS
+) -> dict[str, Statistic]:
+    """Statistics `ece`, `mce` and `squared_ce` of top-label calibration, from sums per unit.
+
+    `ece` and `mce` as in `bayesfs.evaluation.calibration`. `squared_ce` is the debiased squared
+    calibration error with the variance of every gap between units, over the same equally wide
+    bins: 0 on average for a calibrated forecast, however dependent the items of a unit are.
+    """
+    cell = unit * bins + equal_width_bins(confidence, bins)
+    shape = (units, bins)
+    count = np.bincount(cell, minlength=units * bins).reshape(shape).astype(np.float64)
+    gap = np.bincount(cell, confidence - correct, minlength=units * bins).reshape(shape)
+    present = np.asarray(count > 0, np.float64)
+
+    def gaps(weights: Floats) -> tuple[Floats, Floats]:
+        n = weights @ count
+        return n, _ratio(weights @ gap, n, empty=0.0)
+
+    def ece(weights: Floats) -> Floats:
+        n, g = gaps(weights)
+        return _ratio((n * np.abs(g)).sum(-1), n.sum(-1))
+
+    def mce(weights: Floats) -> Floats:
+        largest: Floats = np.abs(gaps(weights)[1]).max(-1)
+        return np.where(weights.sum(-1) > 0, largest, np.nan)
+
+    def squared_ce(weights: Floats) -> Floats:
+        n, g = gaps(weights)
+        members = weights @ present
+        # sum_u w_u (r_u - n_u g)^2, expanded into sums that do not depend on g.
+        spread = weights @ gap**2 - 2 * g * (weights @ (gap * count)) + g**2 * (weights @ count**2)
+        variance = _ratio(spread, n**2, empty=0.0) * _ratio(members, members - 1, empty=0.0)
+        terms = np.where(members > 1, g**2 - variance, 0.0)
+        return _ratio((n * terms).sum(-1), np.where(members > 1, n, 0.0).sum(-1))
+
+    return {"ece": ece, "mce": mce, "squared_ce": squared_ce}
+
+
+def aurc_statistic(confidence: Floats, correct: Floats, unit: Ints, units: int) -> Statistic:
+    """Area under the risk-coverage curve, of items pooled over units.
+
+    Exact with up to `RANKS` values of confidence; beyond, items in the same quantile of
+    confidence count as ties, which moves the area by less than 1 / RANKS.
+    """
+    values, block = np.unique(-confidence, return_inverse=True)
+    if len(values) > RANKS:
+        block = ((rankdata(-confidence) - 0.5) * RANKS // len(confidence)).astype(np.int64)
+    blocks = int(block.max()) + 1
+    cell, shape = unit * blocks + block, (units, blocks)
+    count = np.bincount(cell, minlength=units * blocks).reshape(shape).astype(np.float64)
+    errors = np.bincount(cell, 1 - correct, minlength=units * blocks).reshape(shape)
+
+    def statistic(weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):
+            return area(weights @ count, weights @ errors)
+
+    return statistic
+
+
+def rows_statistic(score: Callable[[Ints], float], unit: Ints) -> Statistic:
+    """Any score of a set of items, given as a function of the rows to use (with repetition).
+
+    Slow but general: rows of a unit are repeated as often as the unit was drawn.
+
+    Args:
+        score: function of (row,) indices, such as `lambda i: auroc(s[i], positive[i])`.
+        unit: (item,) index of each item's unit.
+    """
+
+    def one(weights: Floats) -> float:
+        rows = np.repeat(np.arange(len(unit)), weights[unit].astype(np.int64))
+        return score(rows) if len(rows) else float("nan")
+
+    return lambda weights: np.array([one(w) for w in weights])
+
+
+def difference(first: Statistic, second: Statistic) -> Statistic:
+    """Paired difference first - second: both see the same resampled units."""
+    return lambda weights: first(weights) - second(weights)
+
+
+def _ratio(top: Floats, bottom: Floats, empty: float = np.nan) -> Floats:
+    """Elementwise top / bottom; `empty` where bottom is 0 or less."""
+    out = np.full(np.broadcast(top, bottom).shape, empty)
+    np.divide(top, bottom, out=out, where=bottom > 0)
+    return out
