@@ -1,0 +1,77 @@
+"""Exact inference for conjugate models: independent draws from the posterior itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayesfs.contracts import ConjugateModel, Model
+from bayesfs.errors import InferenceError
+from bayesfs.types import EpisodeBatch, Posterior
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Draws from the closed-form posterior of the task-level sites, given the population.
+
+    Attributes:
+        draws: posterior draws per task, shared evenly among the population draws.
+        population_draws: how many draws of the population to carry through, evenly spaced over
+            those of `given`; their spread is the population-level uncertainty.
+
+    Example:
+        >>> posterior = Exact(draws=200).infer(model, episodes, seed=0, given=population)
+        ... # doctest: +SKIP
+    """
+
+    draws: int = 128
+    population_draws: int = 8
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or self.population_draws < 1:
+            raise InferenceError(
+                "expected draws and population_draws >= 1, got "
+                f"{self.draws} and {self.population_draws}"
+            )
+
+    def infer(
+        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+    ) -> Posterior:
+        """Exact posterior given the population.
+
+        Raises:
+            InferenceError: the model is not conjugate, or `given` is missing.
+        """
+        if not isinstance(model, ConjugateModel):
+            raise InferenceError(
+                f"Exact needs a conjugate model, got {type(model).__name__}; "
+                "use SVI, SVGD, NUTS or Laplace for it"
+            )
+        if given is None:
+            raise InferenceError(
+                "Exact needs given=: the posterior of the population, learnt by SVI on train users"
+            )
+        population = thin_population(model, given, min(self.population_draws, self.draws))
+        count = len(next(iter(population.values())))
+        return model.condition(episodes, population, draws=-(-self.draws // count), seed=seed)
+
+
+def thin_population(model: Model, given: Posterior, draws: int) -> Mapping[str, Tensor]:
+    """Evenly spaced draws of the population sites of a model.
+
+    Raises:
+        InferenceError: `given` lacks a population site.
+    """
+    names = [site for site, axes in model.dims.items() if "task" not in axes]
+    missing = sorted(set(names) - set(given.population))
+    if missing:
+        raise InferenceError(
+            f"expected `given` to hold the population sites {sorted(names)}, missing {missing}; "
+            "was it inferred with another model?"
+        )
+    total = given.num_draws
+    index = torch.linspace(0, total - 1, min(draws, total)).round().long()
+    return {site: given.draws[site][index] for site in names}

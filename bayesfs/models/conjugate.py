@@ -1,0 +1,223 @@
+"""Exact Gaussian algebra of the hierarchy population -> task -> class -> video -> frame.
+
+Start with `condition_classes`: sufficient statistics of the support in, the joint Gaussian
+posterior of all class means out. For a video of condition q with n frames of mean xbar, loading
+r_q and offset o_q, integrating the video effect and the frames leaves
+
+    xbar | mu ~ N(o_q + r_q mu, N),     N = V_q + F_q / n,
+
+so that frames enter through n only beside V_q: uncertainty shrinks with videos. With
+P = sum_videos r^2 N^-1, h = sum_videos r N^-1 (xbar - o) for each class, mu | a ~ N(a, B) and
+a ~ N(0, A),
+
+    mu | a, D ~ N(S (B^-1 a + h), S),                     S   = (B^-1 + P)^-1,
+    a  | D    ~ N(S_a sum_k B^-1 S_k h_k, S_a),
+    S_a = (A^-1 + sum_k (B^-1 - B^-1 S_k B^-1))^-1,
+
+and Cov(mu_j, mu_k | D) = [j = k] S_k + L_j S_a L_k' with L = S B^-1.
+
+Source: the standard linear Gaussian results, Bishop (2006), section 2.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayesfs.models.covariance import Operator
+from bayesfs.types import KINDS, EpisodeBatch
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Values of all population parameters, ready for the algebra.
+
+    Attributes:
+        offset: (kind, feature) population mean in each condition.
+        loading: (kind,) how much of a class's mean survives in each condition; 1 for clean.
+        task: covariance A of task effects, no batch axes.
+        way: covariance B of class effects, no batch axes.
+        video: (kind,) covariances V of video effects.
+        frame: (kind,) covariances F of frames within a video.
+    """
+
+    offset: Tensor
+    loading: Tensor
+    task: Operator
+    way: Operator
+    video: Operator
+    frame: Operator
+
+
+@dataclass(frozen=True)
+class ClassPosterior:
+    """Joint Gaussian posterior of the class means mu of each task.
+
+    Attributes:
+        task_mean: (task, feature) posterior mean of the task effect.
+        task_cov: (task,) posterior covariance S_a of the task effect.
+        given_task: (task, way) covariance S of mu given the task effect.
+        gain: (task, way) L = S B^-1.
+        pull: (task, way, feature) S h: what the data add to L a.
+    """
+
+    task_mean: Tensor
+    task_cov: Operator
+    given_task: Operator
+    gain: Operator
+    pull: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(task, way, feature) posterior mean of mu."""
+        return self.gain.apply(self.task_mean[:, None]) + self.pull
+
+    def cov(self) -> Operator:
+        """(task, way) marginal posterior covariance of each mu."""
+        return self.given_task + self.shared()
+
+    def shared(self) -> Operator:
+        """(task, way) L S_a L', the part of the covariance that comes through the task effect."""
+        return self.gain @ self.task_cov.expand_axis(1) @ self.gain.transposed()
+
+    def cross(self, way: int) -> Operator:
+        """(task, way) Cov(mu_j, mu_way | D) for every class j."""
+        one = self.gain[:, way].expand_axis(1)
+        cov = self.gain @ self.task_cov.expand_axis(1) @ one.transposed()
+        indicator = self.pull.new_zeros(self.pull.shape[:2])
+        indicator[:, way] = 1.0
+        return cov + self.given_task.scaled(indicator)
+
+    def sample(self, draws: int, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws of the task effects (draw, task, feature) and means (draw, task, way, feature)."""
+        tasks, ways, dim = self.pull.shape
+        eps = normal((draws, tasks, dim), self.pull, noise)
+        task = self.task_mean + self.task_cov.colour(eps)
+        eps = normal((draws, tasks, ways, dim), self.pull, noise)
+        mean = self.gain.apply(task[:, :, None]) + self.pull + self.given_task.colour(eps)
+        return task, mean
+
+
+def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal draws, made on the CPU so that every device gives the same ones."""
+    return torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)
+
+
+def video_means(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (..., feature) over the existing frames, and their number (...)."""
+    count = mask.sum(-1)
+    total = (x * mask[..., None]).sum(-2)
+    return total / count.clamp(min=1)[..., None].to(x), count.to(x.dtype)
+
+
+def video_noise(levels: Levels, kind: Tensor, count: Tensor) -> Operator:
+    """N = V_kind + F_kind / count, batch axes as kind and count."""
+    return levels.video[kind] + levels.frame[kind].scaled(1.0 / count.clamp(min=1.0))
+
+
+def condition_classes(episodes: EpisodeBatch, levels: Levels) -> ClassPosterior:
+    """Exact posterior of the class means given the support; see the module for the equations."""
+    mean, count = video_means(episodes.support, episodes.support_mask)
+    kind = episodes.support_kind
+    loading = levels.loading[kind]
+    weight = (count > 0).to(mean)
+    precision = video_noise(levels, kind, count).inverse().scaled(weight)
+    informed = precision.scaled(loading**2).sum(2)
+    h = (loading[..., None] * precision.apply(mean - levels.offset[kind])).sum(2)
+    prior = levels.way.inverse()
+    given_task = (prior + informed).inverse()
+    gain = given_task @ prior
+    pull = given_task.apply(h)
+    learnt = (prior - prior @ gain).sum(1)
+    task_cov = (levels.task.inverse() + learnt).inverse()
+    task_mean = task_cov.apply(prior.apply(pull).sum(1))
+    return ClassPosterior(task_mean, task_cov, given_task, gain, pull)
+
+
+def log_evidence(episodes: EpisodeBatch, levels: Levels) -> Tensor:
+    """(task,) log p(support | population), task, class, video effects integrated out, in nats."""
+    mean, count = video_means(episodes.support, episodes.support_mask)
+    kind = episodes.support_kind
+    weight = (count > 0).to(mean)
+    centred = mean - levels.offset[kind]
+    noise = video_noise(levels, kind, count)
+    quad = (centred * noise.inverse().apply(centred)).sum(-1)
+    between = -0.5 * (quad + noise.logdet() + mean.shape[-1] * LOG_2PI)
+    total = (weight * (between + _within_video(episodes, mean, count, levels))).sum((1, 2))
+    post = condition_classes(episodes, levels)
+    way, task = levels.way.inverse(), levels.task.inverse()
+    # completing the square in mu given a, then in a
+    pulled = (post.pull * _information(post.given_task, post.pull)).sum((-1, -2))
+    logdets = (post.given_task.logdet() - levels.way.logdet()).sum(-1)
+    g = way.apply(post.pull).sum(1)
+    total = total + 0.5 * (pulled + logdets)
+    logdet_task = post.task_cov.logdet() + task.logdet()
+    return total + 0.5 * (logdet_task + (g * post.task_cov.apply(g)).sum(-1))
+
+
+def _information(cov: Operator, pull: Tensor) -> Tensor:
+    return cov.inverse().apply(pull)
+
+
+def _within_video(episodes: EpisodeBatch, mean: Tensor, count: Tensor, levels: Levels) -> Tensor:
+    """(task, way, shot) log density of the frames about their video's mean, given that mean."""
+    deviation = (episodes.support - mean[..., None, :]) * episodes.support_mask[..., None]
+    dim = mean.shape[-1]
+    total = torch.zeros_like(count)
+    for q in range(len(KINDS)):
+        quad = (deviation * levels.frame[q].inverse().apply(deviation)).sum((-1, -2))
+        free = (count - 1.0) * (dim * LOG_2PI + levels.frame[q].logdet())
+        value = -0.5 * (quad + free + dim * count.clamp(min=1.0).log())
+        total = torch.where(episodes.support_kind == q, value, total)
+    return total
+
+
+def groups(kind: Tensor, count: Tensor) -> Iterator[tuple[int, float, Tensor, Tensor]]:
+    """Queries that share condition and number of frames, hence one noise covariance.
+
+    Args:
+        kind: (task, query) condition.
+        count: (task, query) number of frames; 0 for padding.
+
+    Yields:
+        (kind, count, columns, mask): `columns` indexes the queries where the group occurs in some
+        task, `mask` (task, column) tells where it does.
+    """
+    pairs = torch.stack([kind.to(count.dtype), count], -1)
+    for q, n in pairs.flatten(0, 1).unique(dim=0).tolist():  # type: ignore[no-untyped-call]
+        if n < 1:
+            continue
+        member = (kind == int(q)) & (count == n)
+        columns = member.any(0).nonzero()[:, 0]
+        yield int(q), n, columns, member[:, columns]
+
+
+def log_normal(
+    x: Tensor,  # (task, query, feature)
+    mean: Tensor,  # (task, way, feature)
+    cov: Operator,  # (task, way) or broadcastable to it
+) -> Tensor:
+    """(task, query, way) log density of every query under every class, in nats.
+
+    Evaluated through the expanded square, one matrix product for all queries of a task.
+    """
+    precision = cov.inverse()
+    centre = mean.mean(1, keepdim=True)  # moving the origin near the data limits cancellation
+    x, mean = x - centre, mean - centre
+    pm = precision.apply(mean)
+    cross = x @ pm.mT
+    square = _quadratic(precision, x)
+    const = (mean * pm).sum(-1) + cov.logdet() + mean.shape[-1] * LOG_2PI
+    return cross - 0.5 * (square + const[:, None, :])
+
+
+def _quadratic(precision: Operator, x: Tensor) -> Tensor:
+    """(task, query, way) x' P_way x for precisions with batch axes (task, way)."""
+    spread = precision.expand_axis(1).apply(x[:, :, None])
+    return (x[:, :, None] * spread).sum(-1)

@@ -1,0 +1,248 @@
+"""The Gaussian hierarchy population -> task -> class -> video -> frame: the yardstick.
+
+Start with `GaussianHierarchy`. Its posterior and predictive are exact for given population
+parameters (`bayesfs.models.conjugate`, `bayesfs.models.label_draws`); the Pyro program below is
+the same model for every other engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from bayesfs.models.conjugate import Levels, condition_classes, log_evidence, video_means
+from bayesfs.models.covariance import Diagonal, Operator
+from bayesfs.models.families import CovarianceFamily, PowerLaw, spectrum_log
+from bayesfs.models.gaussian_labels import (
+    closed_form,
+    joint_log_density,
+    mixture_predictive,
+)
+from bayesfs.models.gaussian_videos import sample_video_effects
+from bayesfs.types import EpisodeBatch, Posterior, Predictive
+
+
+@dataclass(frozen=True)
+class GaussianHierarchy:
+    """Gaussian hierarchy with a loading for clutter.
+
+    Frame f of video v of class k in task t, recorded in condition q (clean or clutter):
+
+        x_tkvf = o_q + r_q (a_t + c_tk) + b_tkv + e_tkvf
+        a_t ~ N(0, A)      task effect           c_tk   ~ N(0, B)      class effect
+        b_tkv ~ N(0, V_q)  video effect          e_tkvf ~ N(0, F_q)    frame noise
+
+    with r_clean = 1 and r_clutter = `loading`: in clutter the object fills a part of the frame, so
+    only a part of its deviation from the population mean o_q survives the pooling. Frames of one
+    video share b, so that a video of many frames never counts as many videos.
+
+    Population sites: `offset_raw` ~ N(0, I) with o = offset_scale s_d offset_raw, `loading` ~
+    LogNormal(log loading, loading_sd), and the sites of the covariance family.
+    Task sites are non-centred: a = A^(1/2) task_raw, c = B^(1/2) class_raw, b = V^(1/2) video_raw.
+
+    Attributes:
+        family: parametrisation and priors of A, B, V and F.
+        loading: prior median of the clutter loading.
+        loading_sd: prior sd of its log.
+        offset_scale: prior sd of the offsets in units of the features' sd; a `Projection` has
+            centred the train frames of each condition already.
+
+    Example:
+        >>> model = GaussianHierarchy()
+        >>> population = SVI(steps=300).infer(Evidence(model), train, seed=0)  # doctest: +SKIP
+    """
+
+    family: CovarianceFamily = field(default_factory=PowerLaw)
+    loading: float = 0.5
+    loading_sd: float = 0.5
+    offset_scale: float = 0.1
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Site -> axes."""
+        return {
+            **self.population_dims,
+            "task_raw": ("task", "feature"),
+            "class_raw": ("task", "way", "feature"),
+            "video_raw": ("task", "way", "shot", "feature"),
+        }
+
+    @property
+    def population_dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Population site -> axes."""
+        return {"offset_raw": ("kind", "feature"), "loading": (), **self.family.dims}
+
+    def with_spectrum(self, spectrum: tuple[float, ...]) -> GaussianHierarchy:
+        """The same model for features whose sds over the train frames are `spectrum`."""
+        if isinstance(self.family, PowerLaw):
+            return replace(self, family=replace(self.family, spectrum=spectrum))
+        return self
+
+    def sample_population(self, like: Tensor) -> dict[str, Tensor]:
+        """Pyro program of the population sites; `like` (..., feature) gives size and dtype."""
+        wide = like.new_ones(2, like.shape[-1])
+        one = like.new_ones(())
+        return {
+            "offset_raw": pyro.sample("offset_raw", dist.Normal(0.0 * wide, wide).to_event(2)),
+            "loading": pyro.sample(
+                "loading", dist.LogNormal((self.loading * one).log(), self.loading_sd * one)
+            ),
+            **self.family.sample(like),
+        }
+
+    def levels(self, population: Mapping[str, Tensor], dim: int) -> Levels:
+        """Population parameters of one draw as operators.
+
+        Args:
+            population: site -> value without draw axis.
+            dim: number of features.
+        """
+        cov = cast(Diagonal, self.family.build(population, dim))
+        raw = population["offset_raw"]
+        spectrum = getattr(self.family, "spectrum", None)
+        sd = spectrum_log(spectrum, dim, raw).exp() if spectrum else raw.new_ones(dim) / dim**0.5
+        loading = population["loading"]
+        return Levels(
+            offset=self.offset_scale * sd * raw,
+            loading=torch.stack([torch.ones_like(loading), loading]),
+            task=cov[0],
+            way=cov[1],
+            video=cov[2:4],
+            frame=cov[4:6],
+        )
+
+    def __call__(self, episodes: EpisodeBatch) -> None:
+        """The Pyro program over the support."""
+        x, kind = episodes.support, episodes.support_kind
+        tasks, ways, shots, frames, dim = x.shape
+        levels = self.levels(self.sample_population(x), dim)
+        loading, offset = levels.loading[kind][..., None], levels.offset[kind]
+        unit = dist.Normal(x.new_zeros(dim), x.new_ones(dim)).to_event(1)
+        with pyro.plate("task", tasks, dim=-4):
+            task = levels.task.colour(pyro.sample("task_raw", unit)[:, 0, 0, 0])
+            with pyro.plate("way", ways, dim=-3):
+                way = levels.way.colour(pyro.sample("class_raw", unit)[:, :, 0, 0])
+                mean = (task[:, None] + way)[:, :, None]
+                with pyro.plate("shot", shots, dim=-2):
+                    raw = pyro.sample("video_raw", unit)[:, :, :, 0]
+                    video = levels.video[kind].colour(raw)
+                    centre = offset + loading * mean + video
+                    with pyro.plate("frame", frames, dim=-1):
+                        noise = levels.frame[kind].expand_axis(3)
+                        law = frame_law(centre[..., None, :], noise)
+                        pyro.sample("frames", law.mask(episodes.support_mask), obs=x)
+
+    def class_means(self, draws: Mapping[str, Tensor]) -> Tensor:
+        """(draw, task, way, feature) a_t + c_tk of each draw, in the clean condition's units."""
+        values = []
+        for s in range(len(draws["task_raw"])):
+            levels = self._levels_of(draws, s)
+            task = levels.task.colour(draws["task_raw"][s])
+            values.append(task[:, None] + levels.way.colour(draws["class_raw"][s]))
+        return torch.stack(values)
+
+    def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """(draw, task, video, frame, way) log p(x | y, theta_s), video effect integrated."""
+        tasks, videos, frames, _ = episodes.query.shape
+        x = episodes.query.flatten(1, 2)
+        kind = episodes.query_kind.repeat_interleave(frames, 1)
+        count = episodes.query_mask.flatten(1, 2).to(x)
+        log_p = self._log_joint(draws, x, kind, count, episodes.way_mask)
+        return log_p.reshape(-1, tasks, videos, frames, episodes.way)
+
+    def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """(draw, task, video, way) log p(mean frame | y, theta_s): the frames share one effect.
+
+        The mean frame is sufficient for the class; the frames' scatter about it is left out.
+        """
+        x, count = video_means(episodes.query, episodes.query_mask)
+        return self._log_joint(draws, x, episodes.query_kind, count, episodes.way_mask)
+
+    def log_evidence(self, episodes: EpisodeBatch, population: Mapping[str, Tensor]) -> Tensor:
+        """(task,) log p(support | population), in nats; population without draw axis."""
+        return log_evidence(episodes, self.levels(population, episodes.dim))
+
+    def log_labels(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Exact log p(y | x, support, population) of frames and videos; no draw axis.
+
+        Returns:
+            (task, video, frame, way) and (task, video, way), in nats; -inf for padded classes.
+        """
+        return closed_form(episodes, self.levels(population, episodes.dim))
+
+    def condition(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
+    ) -> Posterior:
+        """Exact posterior: independent draws of every site, for each population draw in turn.
+
+        Args:
+            episodes: T tasks.
+            population: site -> (population draw, ...).
+            draws: number of draws for each population draw.
+            seed: of the draws.
+        """
+        noise = torch.Generator().manual_seed(seed)
+        parts = []
+        for p in range(len(population["loading"])):
+            value = {site: v[p] for site, v in population.items()}
+            parts.append(self._condition_one(episodes, value, draws, noise))
+        joined = {site: torch.cat([part[site] for part in parts]) for site in self.dims}
+        coords = {"task": episodes.tasks} if episodes.tasks else {}
+        return Posterior("exact", joined, dict(self.dims), coords=coords, seed=seed)
+
+    def predictive(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
+    ) -> Predictive:
+        """Closed-form predictive, averaged over population draws; see `mixture_predictive`."""
+        values = [
+            self.levels({site: v[p] for site, v in population.items()}, episodes.dim)
+            for p in range(len(population["loading"]))
+        ]
+        return mixture_predictive(episodes, values, draws=draws, seed=seed)
+
+    def _condition_one(
+        self,
+        episodes: EpisodeBatch,
+        population: Mapping[str, Tensor],
+        draws: int,
+        noise: torch.Generator,
+    ) -> dict[str, Tensor]:
+        levels = self.levels(population, episodes.dim)
+        task, mean = condition_classes(episodes, levels).sample(draws, noise)
+        video = sample_video_effects(episodes, levels, mean, noise)
+        sites = {site: v.expand(draws, *v.shape) for site, v in population.items()}
+        return {
+            **sites,
+            "task_raw": levels.task.whiten(task),
+            "class_raw": levels.way.whiten(mean - task[:, :, None]),
+            "video_raw": levels.video[episodes.support_kind].whiten(video),
+        }
+
+    def _levels_of(self, draws: Mapping[str, Tensor], s: int) -> Levels:
+        sites = {site: draws[site][s] for site in self.population_dims}
+        return self.levels(sites, draws["task_raw"].shape[-1])
+
+    def _log_joint(
+        self, draws: Mapping[str, Tensor], x: Tensor, kind: Tensor, count: Tensor, exists: Tensor
+    ) -> Tensor:
+        means = self.class_means(draws)
+        values = [
+            joint_log_density(x, kind, count, mean, self._levels_of(draws, s))
+            for s, mean in enumerate(means)
+        ]
+        return torch.stack(values).masked_fill(~exists[:, None], -torch.inf)
+
+
+def frame_law(centre: Tensor, noise: Operator) -> dist.Distribution:
+    """Normal distribution of a frame about its video's centre, one event over features."""
+    if isinstance(noise, Diagonal):
+        return dist.Normal(centre, noise.d.sqrt()).to_event(1)
+    return dist.MultivariateNormal(centre, covariance_matrix=noise.m)  # type: ignore[attr-defined]

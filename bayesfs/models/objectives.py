@@ -1,0 +1,138 @@
+"""What a population is learnt from: the evidence of the support, or the score of the labels.
+
+Start with `PredictiveScore(model)` for a recogniser and `Evidence(model)` for a description of the
+data. Both are Pyro programs over the population sites alone, so that any engine that handles a
+joint density learns them (`SVI` gives a posterior over the population; its draws go to `given=`).
+They work for every model whose task level is known in closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyro
+import torch
+from torch import Tensor
+
+from bayesfs.errors import InferenceError
+from bayesfs.types import EpisodeBatch
+
+
+class Collapsible(Protocol):
+    """A model whose task-level sites can be integrated out exactly, given the population."""
+
+    @property
+    def population_dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Population site -> axes."""
+        ...
+
+    def sample_population(self, like: Tensor) -> Mapping[str, Tensor]:
+        """Pyro program of the population sites; `like` (..., feature) gives size and dtype."""
+        ...
+
+    def log_evidence(self, episodes: EpisodeBatch, population: Mapping[str, Tensor]) -> Tensor:
+        """(task,) log p(support | population)."""
+        ...
+
+    def log_labels(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Log p(y | x, support, population): (task, video, frame, way) and (task, video, way)."""
+        ...
+
+    def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """See `bayesfs.contracts.Model`."""
+        ...
+
+    def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """See `bayesfs.contracts.Model`."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """Shared part: population sites only, label likelihood of the model itself."""
+
+    model: Collapsible
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Population site -> axes."""
+        return self.model.population_dims
+
+    def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """That of the model; needs its task-level draws too."""
+        return self.model.log_joint_frame(draws, episodes)
+
+    def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """That of the model; needs its task-level draws too."""
+        return self.model.log_joint_video(draws, episodes)
+
+
+class Evidence(_Objective):
+    """Population learnt by marginal likelihood: p(phi) prod_t p(support_t | phi).
+
+    Needs support videos of every condition, as `population_episodes` gives.
+    """
+
+    def __call__(self, episodes: EpisodeBatch) -> None:
+        """The Pyro program: population sites, and the evidence as a factor."""
+        population = self.model.sample_population(episodes.support)
+        evidence = self.model.log_evidence(episodes, population)
+        pyro.factor("evidence", evidence.sum())
+
+
+class PredictiveScore(_Objective):
+    """Population learnt by the predictive log score of query labels.
+
+    A generalised posterior:
+
+        log p(phi | train) = log p(phi) + sum_u mean_{t of user u} sum_{videos v of t}
+                             [ log p(y_v | x_v) + mean_f log p(y_v | x_vf) ] / 2 + const.
+
+    Every video counts once however many frames it has, and every user once however many tasks
+    were drawn from him. It asks of the population only what recognition needs, and is robust
+    where the Gaussian hierarchy describes features badly; the evidence is not.
+
+    Source: Bissiri, Holmes and Walker (2016), JRSS B 78; Patacchiola et al. (2020) for "PL" in
+    few-shot learning.
+    """
+
+    def __call__(self, episodes: EpisodeBatch) -> None:
+        """The Pyro program: population sites, and the score as a factor."""
+        population = self.model.sample_population(episodes.support)
+        frame, video = self.model.log_labels(episodes, population)
+        score = label_score(frame, video, episodes)
+        pyro.factor("score", (task_weight(episodes).to(score) * score).sum())
+
+
+def label_score(frame: Tensor, video: Tensor, episodes: EpisodeBatch) -> Tensor:
+    """(task,) sum over labelled query videos of the mean of video and mean frame log score.
+
+    Raises:
+        InferenceError: no query video is labelled.
+    """
+    known = (episodes.query_labels >= 0) & episodes.video_mask
+    if not known.any():
+        raise InferenceError(
+            "expected labelled query videos to learn the population from, got none; "
+            "were these episodes drawn for prediction?"
+        )
+    label = episodes.query_labels.clamp(min=0)
+    by_video = video.gather(-1, label[..., None])[..., 0]
+    index = label[:, :, None, None].expand(*frame.shape[:-1], 1)
+    mask = episodes.query_mask
+    by_frame = frame.gather(-1, index)[..., 0].masked_fill(~mask, 0.0)
+    mean_frame = by_frame.sum(-1) / mask.sum(-1).clamp(min=1)
+    both = 0.5 * (by_video + mean_frame)
+    return both.masked_fill(~known, 0.0).sum(-1)
+
+
+def task_weight(episodes: EpisodeBatch) -> Tensor:
+    """(task,) one over the number of tasks of the same user (the task's name up to "#")."""
+    users = [name.split("#")[0] for name in episodes.tasks] or [
+        str(t) for t in range(len(episodes))
+    ]
+    return torch.tensor([1.0 / users.count(u) for u in users], device=episodes.support.device)
