@@ -6,9 +6,9 @@ Regression on -1 / +1 labels whose predictive mean goes through a sigmoid,
 
 The predictive variance is not used, so that there is nothing epistemic in the result: every draw
 is the same. The video's probabilities are the mean of its frames'. Targets are -1 and +1, so no
-probability can leave [sigma(-1), sigma(1)] by much before it is normalised: with six classes the
-right one gets at most about .35, which is why its calibration error is large. Use `LabelRegression`,
-which is the same regression with its variance used.
+sigmoid leaves [sigma(-1), sigma(1)] by much: of six classes the right one gets at most about .35,
+which is why its calibration error is large. Use `LabelRegression`, which is the same regression
+with its variance used.
 
 Source: Patacchiola et al. 2020, section 3.2 and eq. 9.
 """
