@@ -48,7 +48,7 @@ class DeepKernelGP:
     Example:
         >>> model = DeepKernelGP()
         >>> sorted(model.dims)
-        ['axis_power', 'frame_scale', 'frame_shift', 'signal', 'video_scale', 'video_shift']
+        ['frame_scale', 'frame_shift', 'signal', 'video_scale', 'video_shift', 'whitening']
     """
 
     covariance: VideoCovariance = field(default_factory=VideoCovariance)
@@ -77,6 +77,10 @@ class DeepKernelGP:
         kind = episodes.support_kind[..., None].expand(mask.shape)
         covariance = self.covariance.prepare(episodes.support[mask], kind[mask])
         return replace(self, covariance=covariance)
+
+    def with_spectrum(self, spectrum: tuple[float, ...]) -> DeepKernelGP:
+        """The model told the spread of the train frames along each feature (see `OrderedAxes`)."""
+        return replace(self, covariance=self.covariance.with_spectrum(spectrum))
 
     def sample_population(self, like: Tensor) -> Mapping[str, Tensor]:
         """Pyro program of the hyperparameters; `like` (..., feature) gives width and dtype."""

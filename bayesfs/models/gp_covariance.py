@@ -101,6 +101,11 @@ class VideoCovariance:
         """The covariance with its feature map's constants taken from train frames."""
         return replace(self, features=self.features.prepare(x, kind))
 
+    def with_spectrum(self, spectrum: tuple[float, ...]) -> VideoCovariance:
+        """The covariance whose feature map is told the spread along each feature, if it asks."""
+        tell = getattr(self.features, "with_spectrum", None)
+        return self if tell is None else replace(self, features=tell(spectrum))
+
     def map_support(self, values: Values, points: Support) -> Support:
         """Support points with mapped features, zero where padded."""
         z = self.features(values, points.x, points.kind)

@@ -1,7 +1,7 @@
 """Learnt feature maps in front of a kernel: `OrderedAxes` in a study, else `PrincipalAxes`.
 
     Identity       x, or x / |x|
-    OrderedAxes    principal coordinates, as a study's projection gives them, rescaled by rank
+    OrderedAxes    principal coordinates, as a study's projection gives them, rescaled
     PrincipalAxes  centred per recording condition, then rescaled along the principal axes
     LinearMap      x P, with a prior on P that shrinks it to the principal axes
     MLP            z + W2 tanh(W1 z + b1): a linear map plus a small network
@@ -77,36 +77,54 @@ class Identity:
 
 @dataclass(frozen=True)
 class OrderedAxes:
-    """phi(x)_j = x_j j^power, then unit norm: for features that are principal coordinates.
+    """phi(x)_j = x_j spread_j^-power, then unit norm: for features that are principal coordinates.
 
-    Spectra of deep features fall roughly like a power of the rank, so this is `PrincipalAxes`
-    for features that a study has centred and projected already; it needs no constants.
+    This is `PrincipalAxes` for features that a study has centred and projected already; the study
+    tells the spread of each (`with_spectrum`). Before it is told, spread_j = j^-0.6, about what
+    spectra of deep features do.
 
     Attributes:
-        power: prior mean of the power; 0 keeps the features.
+        power: prior mean of the power; 0 keeps the features, 1 whitens them.
         power_spread: prior standard deviation of the power.
+        spectrum: spread of the train frames along each feature.
     """
 
-    power: float = 0.2
+    power: float = 0.3
     power_spread: float = 0.05
+    spectrum: tuple[float, ...] | None = field(default=None, repr=False)
 
     @property
     def sites(self) -> Mapping[str, Site]:
         """The power."""
-        return {"axis_power": real(self.power, self.power_spread)}
+        return {"whitening": real(self.power, self.power_spread)}
 
     def __call__(self, values: Values, x: Tensor, kind: Tensor) -> Tensor:
         """(task, n, feature)."""
-        rank = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
-        return unit(x * torch.exp(values["axis_power"] * rank.log()))
+        return unit(x * torch.exp(-values["whitening"] * self._log_spread(x)))
 
     def width(self, feature: int) -> int:
         """The same."""
         return feature
 
     def prepare(self, x: Tensor, kind: Tensor) -> OrderedAxes:
-        """Itself: it has no constants."""
+        """Itself: its constants come from the study's projection."""
         return self
+
+    def with_spectrum(self, spectrum: tuple[float, ...]) -> OrderedAxes:
+        """The map told the spread of the train frames along each feature."""
+        return replace(self, spectrum=spectrum)
+
+    def _log_spread(self, x: Tensor) -> Tensor:
+        if self.spectrum is None:
+            rank = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
+            return -0.6 * rank.log()
+        if len(self.spectrum) != x.shape[-1]:
+            raise ShapeError(
+                f"expected {len(self.spectrum)} features, as many as the spectrum that this map "
+                f"was told, got {x.shape[-1]}; do the episodes come from another projection?"
+            )
+        spread = torch.tensor(self.spectrum, dtype=x.dtype, device=x.device)
+        return (spread / spread[0]).clamp_min(1e-6).log()
 
 
 @dataclass(frozen=True)
@@ -284,6 +302,11 @@ class MLP:
         z = self.inner(values, x, kind)
         inside = torch.tanh(z @ values["mlp_in"] + values["mlp_bias"])
         return unit(z + inside @ values["mlp_out"])
+
+    def with_spectrum(self, spectrum: tuple[float, ...]) -> MLP:
+        """The map with its inner map told the spread of the train frames along each feature."""
+        tell = getattr(self.inner, "with_spectrum", None)
+        return self if tell is None else replace(self, inner=tell(spectrum))
 
     def prepare(self, x: Tensor, kind: Tensor) -> MLP:
         """The map with its inner map prepared."""

@@ -353,6 +353,23 @@ def test_principal_axes_centre_by_kind_and_whiten() -> None:
     torch.testing.assert_close(kept.square().sum(1), centred.square().sum(1))
 
 
+def test_ordered_axes_are_principal_axes_of_projected_features() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 5, generator=g, dtype=torch.float64) * torch.tensor([5, 3, 2, 1, 0.5])
+    kind = torch.zeros(300, dtype=torch.long)
+    values = {"whitening": torch.tensor(0.4, dtype=x.dtype)}
+    whole = PrincipalAxes(latent=None, normalise=False).prepare(x, kind)
+    assert whole.axes is not None
+    projected = (x - whole.axes.centre[0]) @ whole.axes.basis
+    told = OrderedAxes().with_spectrum(tuple((3 * whole.axes.spread).tolist()))
+    expected = whole(values, x[None], kind[None])
+    expected = expected / expected.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(told(values, projected[None], kind[None]), expected)
+    with pytest.raises(ShapeError, match="another projection"):
+        told(values, projected[None, :, :3], kind[None])
+    assert DeepKernelGP().with_spectrum((1.0, 0.5)).covariance.features.spectrum == (1.0, 0.5)
+
+
 def test_hold_out_learns_from_clean_and_asks_for_clutter() -> None:
     episodes = tasks(kinds=True)
     part = hold_out(episodes, shots=1)
