@@ -1,0 +1,250 @@
+"""The report: one self-contained HTML page, or Markdown. Use `write_report` first.
+
+The page loads nothing: its style, script, figures (inline SVG) and pictures are inside, and a
+content security policy keeps it so. Names from the data are escaped, and characters that hide or
+reorder text are shown as their code points.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from bayesfs.errors import DataError
+from bayesfs.evaluation import figures
+from bayesfs.evaluation.figures import BAND_FRAMES
+from bayesfs.evaluation.report_tables import VideoRow
+from bayesfs.evaluation.report_text import fixed, markdown, number, share, visible
+from bayesfs.evaluation.report_view import COVERAGES, LARGE, Advice, ReportData, View
+
+__all__ = ["Advice", "ReportData", "render_html", "render_markdown", "write_report"]
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+SECTIONS = (
+    ("run", "What was run"),
+    ("fit", "Can I trust the fit?"),
+    ("scores", "How good, for whom not?"),
+    ("why", "Why unsure?"),
+    ("next", "What to record next?"),
+    ("draws", "Appendix: draws"),
+)
+
+SCORE_NAMES = {"nll": "NLL", "brier": "Brier", "ece": "ECE", "mce": "MCE", "aurc": "AURC"}
+COLUMN_NAMES = {"r_hat": "R-hat", "eti89_lb": "89 % from", "eti89_ub": "to"}
+
+
+def write_report(
+    data: ReportData, path: str | Path, *, format: Literal["html", "md"] = "html"
+) -> Path:
+    """Render and write a report.
+
+    Args:
+        data: what to report.
+        path: file to write.
+        format: "html" or "md".
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: another format.
+    """
+    renderers = {"html": render_html, "md": render_markdown}
+    if format not in renderers:
+        raise DataError(f"expected format to be one of {tuple(renderers)}, got {format!r}")
+    path = Path(path)
+    path.write_text(renderers[format](data), encoding="utf-8")
+    return path
+
+
+def render_html(data: ReportData) -> str:
+    """The whole page."""
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    view = View(data)
+    place = {id(video): i for i, video in enumerate(view.videos)}
+    environment = _environment()
+    environment.filters |= {
+        "v": visible,
+        "ref": lambda video: f"b{place[id(video)]}",
+        "paths": partial(_paths, frames=BAND_FRAMES if len(view.videos) <= LARGE else 20),
+        "band_words": band_words,
+        "middle": lambda strip: strip[len(strip) // 2],
+        "log": math.log,
+    }
+    return environment.get_template("report.html.j2").render(
+        **_context(view),
+        sections=SECTIONS,
+        album=view.album,
+        figures=_figures(),
+        parts=figures.parts_figure,
+        scatter=_scatter(view),
+        task_row={row.name: row for row in view.tasks},
+        coverages=COVERAGES,
+        draw_count=lambda name: _draw_count(view, name),
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_source_hash(style),
+        script_hash=_source_hash(script),
+    )
+
+
+def render_markdown(data: ReportData) -> str:
+    """The same numbers as Markdown tables, without pictures."""
+    environment = _environment()
+    environment.filters["md"] = markdown
+    text = environment.get_template("report.md.j2").render(**_context(View(data)))
+    return _squeeze(text)
+
+
+def band_words(video: VideoRow) -> str:
+    """Text alternative of a video's uncertainty over its frames."""
+    total = video.frame_aleatoric + video.frame_epistemic
+    worst = int(np.argmax(total))
+    words = (
+        f"{fixed(float(total.min()))} to {fixed(float(total.max()))} nats over {len(total)} "
+        f"frames, most at frame {worst + 1}"
+    )
+    if video.labelled:
+        words += f"; {int((~video.frame_right).sum())} named wrong on their own"
+    return words
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=select_autoescape(["html", "html.j2"], default=False),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters |= {
+        "num": number,
+        "fix": fixed,
+        "pct": share,
+        "score_name": lambda name: SCORE_NAMES.get(name, str(name).replace("_", " ")),
+        "column_name": lambda name: COLUMN_NAMES.get(name, str(name).replace("_", " ")),
+    }
+    return environment
+
+
+def _context(view: View) -> dict[str, Any]:
+    """What both templates read."""
+    rows = [row for rows in view.objects.values() for row in rows]
+    return {
+        "data": view.data,
+        "view": view,
+        "glance": _glance(view),
+        "score_shots": sorted(view.data.scores),
+        "mean": _means("all", view.videos),
+        "outcomes": _outcomes(view),
+        "needy": sorted(rows, key=lambda row: -row.epistemic)[:8],
+        "version": version("bayesfs"),
+    }
+
+
+def _glance(view: View) -> list[tuple[str, str, str, str]]:
+    """(label, value, note, class) of the numbers to read first."""
+    failed = [fit for fit in view.fits if fit.failed]
+    verdict = "Look before use" if failed else "Fit for use"
+    if not failed and not any(fit.verdict.startswith("fit") for fit in view.fits):
+        verdict = "Not judged"
+    note = "; ".join(
+        f"{fit.name}: {fit.verdict.removeprefix('look at ')}" for fit in failed or view.fits
+    )
+    note = "all checks that apply pass" if verdict == "Fit for use" else note
+    out = [("Posterior", verdict, note, "words")]
+    for unit, score in (("video", "accuracy"), ("video", "nll"), ("frame", "ece")):
+        line = next((s for s in view.score_lines if (s.unit, s.score) == (unit, score)), None)
+        if line is not None and view.shots in line.cells:
+            value, low, high = line.cells[view.shots]
+            label = f"{unit.capitalize()} {SCORE_NAMES.get(score, score)}"
+            out.append((label, fixed(value), f"95 %: {fixed(low)} to {fixed(high)}", ""))
+    if view.tasks:
+        worst = view.tasks[0]
+        said = f"{visible(worst.name)}, {worst.videos} videos"
+        out.append(("Worst task", share(worst.accuracy), said, ""))
+    mean = _means("all", view.videos)
+    epistemic = mean.epistemic / mean.total if mean.total > 0 else math.nan
+    note = f"of {number(mean.total, 2)} nats per video; the rest is in the pictures"
+    out.append(("Uncertainty that examples could lower", share(epistemic), note, ""))
+    return out
+
+
+def _means(name: str, videos: Any) -> SimpleNamespace:
+    parts = ("total", "aleatoric", "epistemic")
+    means = {
+        p: float(np.mean([getattr(v, p) for v in videos])) if videos else math.nan for p in parts
+    }
+    return SimpleNamespace(name=name, count=len(videos), **means)
+
+
+def _outcomes(view: View) -> list[SimpleNamespace]:
+    groups = {
+        "named right": [v for v in view.labelled if v.right],
+        "named wrong": [v for v in view.labelled if not v.right],
+        "unlabelled": [v for v in view.videos if not v.labelled],
+        "all": list(view.videos),
+    }
+    return [_means(name, videos) for name, videos in groups.items() if videos]
+
+
+def _figures() -> SimpleNamespace:
+    return SimpleNamespace(
+        reliability=figures.reliability_figure,
+        coverage=figures.coverage_figure,
+        scatter=figures.scatter_figure,
+        interval=figures.interval_figure,
+        history=figures.history_figure,
+        trace=figures.trace_figure,
+        rank=figures.rank_figure,
+        marginal=figures.marginal_figure,
+    )
+
+
+def _scatter(view: View) -> SimpleNamespace:
+    return SimpleNamespace(
+        aleatoric=np.array([v.aleatoric for v in view.labelled]),
+        epistemic=np.array([v.epistemic for v in view.labelled]),
+        right=np.array([v.right for v in view.labelled], bool),
+    )
+
+
+def _paths(video: VideoRow, frames: int) -> tuple[str, str, str, int]:
+    right = video.frame_right | (not video.labelled)
+    return figures.band_paths(
+        video.frame_aleatoric,
+        video.frame_epistemic,
+        right,
+        math.log(max(video.ways, 2)),
+        frames,
+    )
+
+
+def _draw_count(view: View, name: str) -> int:
+    sizes = view.tree["population" if name == "population" else "posterior"].to_dataset().sizes
+    return int(sizes["chain"] * sizes["draw"])
+
+
+def _source_hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _squeeze(text: str) -> str:
+    """At most one empty line in a row, one newline at the end."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.strip() or (lines and lines[-1]):
+            lines.append(line.rstrip())
+    return "\n".join(lines).strip() + "\n"

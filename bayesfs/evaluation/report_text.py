@@ -1,0 +1,100 @@
+"""Text of a report: names from data made harmless and visible, numbers as people read them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+import unicodedata
+
+from PIL import Image, UnidentifiedImageError
+
+JOINERS = "\u200c\u200d"
+"""Format characters that Persian, Indic scripts and emoji need."""
+
+LONGEST = 120
+
+
+def visible(text: object, longest: int = LONGEST) -> str:
+    r"""Text in which nothing hides, reorders or breaks a line; not yet escaped.
+
+    Control and format characters (bidirectional marks, zero-width spaces) and lone surrogates
+    stand as their code point; what is longer than `longest` is cut in the middle.
+
+    Example:
+        >>> visible("mug\u202egnp")
+        'mug⟨U+202E⟩gnp'
+    """
+    string = str(text)
+    if len(string) > longest:
+        half = (longest - 1) // 2
+        string = string[:half] + "…" + string[-half:]
+    return "".join(_shown(c) for c in string)
+
+
+def _shown(character: str) -> str:
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+    return f"⟨U+{ord(character):04X}⟩" if hidden and character not in JOINERS else character
+
+
+def markdown(text: object) -> str:
+    r"""Visible text in which no character means anything to Markdown or HTML.
+
+    Example:
+        >>> markdown("a_b|<c>")
+        'a\\_b\\|&lt;c&gt;'
+    """
+    plain = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~:@])", r"\\\1", plain)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits at most, "–" for nan; whole where it is large.
+
+    Example:
+        >>> number(0.63251), number(1234.5), number(float("nan"))
+        ('0.633', '1234', '–')
+    """
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size >= 1000 or (value == int(value) and size >= 10**digits):
+        return f"{value:.0f}".replace("-", "−")
+    places = max(0, digits - 1 - math.floor(math.log10(size))) if size >= 1 else digits
+    return f"{value:.{places}f}".replace("-", "−")
+
+
+def fixed(value: float, places: int = 2) -> str:
+    """A number with so many decimals, for columns; "–" for nan."""
+    if math.isnan(value) or math.isinf(value):
+        return number(value)
+    return f"{value:.{places}f}".replace("-", "−")
+
+
+def share(value: float) -> str:
+    """A share as a percentage without decimals, "–" for nan."""
+    return "–" if math.isnan(value) else f"{100 * value:.0f} %"
+
+
+def small_jpeg(jpeg: bytes, px: int, quality: int) -> bytes | None:
+    """A picture no larger than px, re-encoded without metadata; None if it is no JPEG."""
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+            image.draft("RGB", (px, px))
+            picture = image.convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+        return None
+    picture.thumbnail((px, px))
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=quality, optimize=True)
+    return stream.getvalue()
+
+
+def data_uri(jpeg: bytes) -> str:
+    """The picture as the source of an image."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")

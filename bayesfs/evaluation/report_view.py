@@ -1,0 +1,301 @@
+"""Everything a report shows, computed once from the run, for the HTML and the Markdown template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesfs.data.store import Thumbnail
+from bayesfs.errors import DataError
+from bayesfs.evaluation.calibration import reliability
+from bayesfs.evaluation.diagnostics import Diagnostics, diagnose
+from bayesfs.evaluation.report_draws import Scalar, scalars, summary, to_trace
+from bayesfs.evaluation.report_pictures import Album, make_album
+from bayesfs.evaluation.report_tables import (
+    Confusion,
+    GroupRow,
+    VideoRow,
+    confusions,
+    group_rows,
+    telling,
+    video_rows,
+)
+from bayesfs.evaluation.selective import risk_coverage
+from bayesfs.evaluation.svg import Floats
+from bayesfs.evaluation.tree_store import check_datatree
+
+COVERAGES = (0.5, 0.8, 1.0)
+"""Shares of the videos at which the accuracy of the surest is told."""
+
+
+LARGE = 1000
+"""Videos from which a report is shortened."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to record next.
+
+    Attributes:
+        task: name of the task (the person).
+        text: what to do, in a sentence.
+        gain: expected drop of the uncertainty in nats, nan where it is not known.
+    """
+
+    task: str
+    text: str
+    gain: float = math.nan
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What a report is made from.
+
+    Attributes:
+        title: of the page.
+        trees: number of support videos per object -> the run's DataTree at that number.
+        scores: number of support videos -> `bayesfs.evaluation.bootstrap.score_table`.
+        facts: what was run: name -> value, in the order to show.
+        warnings: what was skipped or odd, one sentence each.
+        pictures: video -> thumbnails; a report without them holds no pixel of the data.
+        advice: what to record next.
+        causes: video -> why it is unsure, from `bayesfs.explain`.
+
+    Raises:
+        DataError: there is no tree, or one is not a run's.
+    """
+
+    title: str
+    trees: Mapping[int, xr.DataTree]
+    scores: Mapping[int, xr.Dataset] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    pictures: Mapping[str, Sequence[Thumbnail]] = field(default_factory=dict)
+    advice: Sequence[Advice] = ()
+    causes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.trees:
+            raise DataError("expected at least one run to report on, got none")
+        for shots, tree in self.trees.items():
+            check_datatree(tree, f"the run at {shots} support videos")
+
+
+@dataclass(frozen=True)
+class ScoreLine:
+    """One score of one unit at every number of support videos.
+
+    Attributes:
+        unit: "frame", "video", ...
+        score: its name.
+        cells: number of support videos -> (estimate, lower end, upper end).
+    """
+
+    unit: str
+    score: str
+    cells: Mapping[int, tuple[float, float, float]]
+
+
+def score_cells(table: xr.Dataset) -> Iterator[tuple[str, str, float, float, float]]:
+    """(unit, score, low, estimate, high) of a score table.
+
+    Raises:
+        DataError: it lacks `estimate`, `low` or `high` over (unit, score).
+    """
+    for name in ("low", "estimate", "high"):
+        if name not in table or set(table[name].dims) != {"unit", "score"}:
+            raise DataError(f"expected a score table with {name!r} over (unit, score), got {table}")
+    for unit in table["unit"].to_numpy():
+        for score in table["score"].to_numpy():
+            at = table.sel(unit=unit, score=score)
+            low, value, high = (float(at[n]) for n in ("low", "estimate", "high"))
+            if not math.isnan(value):
+                yield str(unit), str(score), low, value, high
+
+
+@dataclass(frozen=True)
+class View:
+    """What the templates read; each part is computed when it is first asked for.
+
+    Attributes:
+        data: what the report is made from.
+    """
+
+    data: ReportData
+
+    @property
+    def shots(self) -> int:
+        """The number of support videos that the figures show: the largest."""
+        return max(self.data.trees)
+
+    @property
+    def tree(self) -> xr.DataTree:
+        """The run at that number."""
+        return self.data.trees[self.shots]
+
+    @cached_property
+    def fits(self) -> tuple[Diagnostics, ...]:
+        """Diagnostics of the population, where it was learnt, and of the tasks at every shots."""
+        found = []
+        if "population" in self.tree.children:
+            found.append(diagnose(self.tree, group="population", name="population"))
+        for shots, tree in sorted(self.data.trees.items()):
+            plural = "" if shots == 1 else "s"
+            many = len(self.data.trees) > 1
+            name = f"tasks, {shots} support video{plural}" if many else "tasks"
+            found.append(diagnose(tree, name=name))
+        return tuple(found)
+
+    @cached_property
+    def histories(self) -> tuple[tuple[str, Floats], ...]:
+        """(name, values by step) of what optimisers reported."""
+        found = []
+        for group, name in (("population_sample_stats", "population"), ("sample_stats", "tasks")):
+            if group in self.tree.children:
+                for stat, values in self.tree[group].to_dataset().items():
+                    if any(str(d).endswith("_step") for d in values.dims) and len(values) > 1:
+                        label = {"elbo": "ELBO, nats", "ksd": "KSD"}.get(str(stat), str(stat))
+                        found.append((f"{label} ({name})", values.to_numpy().astype(float)))
+        return tuple(found)
+
+    @cached_property
+    def videos(self) -> tuple[VideoRow, ...]:
+        """Every query video."""
+        return video_rows(self.tree)
+
+    @cached_property
+    def labelled(self) -> tuple[VideoRow, ...]:
+        """Query videos whose object is known and taught."""
+        return tuple(v for v in self.videos if v.labelled)
+
+    @cached_property
+    def tasks(self) -> tuple[GroupRow, ...]:
+        """One row per task, the worst first."""
+        return group_rows(self.videos, lambda v: (v.task, v.task))
+
+    @cached_property
+    def objects(self) -> dict[str, tuple[GroupRow, ...]]:
+        """Task -> one row per object, the worst first."""
+        rows = group_rows(self.videos, lambda v: (v.task, v.truth))
+        return {name: tuple(r for r in rows if r.task == name) for name in self.task_names}
+
+    @cached_property
+    def videos_of(self) -> dict[str, tuple[VideoRow, ...]]:
+        """Task -> its videos, the most unsure first."""
+        ranked = sorted(self.videos, key=lambda v: -v.total)
+        found: dict[str, list[VideoRow]] = {name: [] for name in self.task_names}
+        for video in ranked:
+            found[video.task].append(video)
+        return {name: tuple(rows) for name, rows in found.items()}
+
+    @cached_property
+    def task_names(self) -> tuple[str, ...]:
+        """Tasks, the worst first, those without a labelled video last."""
+        ranked = [row.name for row in self.tasks]
+        return tuple(dict.fromkeys([*ranked, *(v.task for v in self.videos)]))
+
+    @cached_property
+    def overall(self) -> GroupRow | None:
+        """All labelled videos together, or None if there are none."""
+        rows = group_rows(self.videos, lambda v: ("", "all"))
+        return rows[0] if rows else None
+
+    @cached_property
+    def confusions(self) -> tuple[Confusion, ...]:
+        """The most frequent confusions."""
+        return confusions(self.videos)
+
+    @cached_property
+    def telling(self) -> tuple[VideoRow, ...]:
+        """Videos to look at first."""
+        return telling(self.videos)
+
+    @cached_property
+    def reliability(self) -> dict[str, pd.DataFrame]:
+        """Unit -> reliability table, with the tasks as groups; empty without labelled videos."""
+        if not self.labelled:
+            return {}
+        return {
+            unit: reliability(log_prob, labels, groups=tasks, bins=10)
+            for unit, (log_prob, labels, tasks) in self._scored.items()
+        }
+
+    @cached_property
+    def _scored(self) -> dict[str, tuple[Floats, Any, Any]]:
+        """Unit -> (item, way) log p, (item,) labels, (item,) tasks of what is labelled."""
+        said = self.tree["uncertainty"].to_dataset()
+        label = self.tree["observed_data"].to_dataset()["label"].to_numpy()
+        found = {}
+        for unit in ("videos", "frames"):
+            prob = said[f"{unit[:-1]}_prob"].to_numpy()
+            labels = label if unit == "videos" else np.repeat(label[..., None], prob.shape[2], -1)
+            known = ~np.isnan(labels) & np.isfinite(prob).any(-1)
+            with np.errstate(divide="ignore"):
+                log_prob = np.log(np.nan_to_num(prob[known]).astype(float))
+            found[unit] = (log_prob, labels[known].astype(int), np.argwhere(known)[:, 0])
+        return found
+
+    @cached_property
+    def coverage(self) -> dict[str, tuple[Floats, Floats]]:
+        """Ranking -> (coverage, accuracy) of the videos, the surest first."""
+        if not self.labelled:
+            return {}
+        log_prob, labels, _ = self._scored["videos"]
+        curves = {}
+        for kind in ("total", "aleatoric", "epistemic"):
+            unsure = np.array([getattr(v, kind) for v in self.labelled])
+            covered, risk = risk_coverage(log_prob, labels, -unsure)
+            curves[kind] = (covered, 1 - risk)
+        return curves
+
+    def accuracy_at(self, name: str) -> tuple[float, ...]:
+        """Accuracy of the surest videos by one ranking, at each of `COVERAGES`."""
+        covered, accuracy = self.coverage[name]
+        return tuple(float(np.interp(c, covered, accuracy)) for c in COVERAGES)
+
+    @cached_property
+    def top_nats(self) -> float:
+        """Log of the largest number of classes: what no uncertainty can pass."""
+        return math.log(max(2, *(v.ways for v in self.videos))) if self.videos else math.log(2)
+
+    @property
+    def whole(self) -> int:
+        """Videos per task that can be opened: all of them, unless that makes the file too large."""
+        return len(self.videos) if len(self.videos) <= LARGE else 12
+
+    @cached_property
+    def album(self) -> Album:
+        """The pictures."""
+        first = [v.video for v in self.telling]
+        ranked = sorted(self.videos, key=lambda v: -v.total)
+        return make_album(self.data.pictures, first, [v.video for v in ranked])
+
+    @cached_property
+    def drawn(self) -> tuple[tuple[str, pd.DataFrame, tuple[Scalar, ...], str], ...]:
+        """(name, summary, scalars to trace, kind) of the population and the tasks."""
+        found = []
+        population = [fit for fit in self.fits if fit.name == "population"]
+        for fit in [*population, self.fits[-1]]:
+            group = "population" if fit.name == "population" else "posterior"
+            chosen = scalars(self.tree, group)
+            if chosen:
+                table = summary(chosen, fit.kind)
+                found.append((fit.name, table, to_trace(chosen, fit), fit.kind))
+        return tuple(found)
+
+    @cached_property
+    def score_lines(self) -> tuple[ScoreLine, ...]:
+        """The score table, one line per unit and score."""
+        lines: dict[tuple[str, str], dict[int, tuple[float, float, float]]] = {}
+        for shots, table in sorted(self.data.scores.items()):
+            for unit, score, *numbers in score_cells(table):
+                low, value, high = numbers
+                lines.setdefault((unit, score), {})[shots] = (value, low, high)
+        return tuple(ScoreLine(*names, cells) for names, cells in lines.items())

@@ -1,0 +1,103 @@
+"""A small run with hostile names, for the report's tests."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from PIL import Image
+
+from bayesfs.data.store import Thumbnail
+from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.evaluation.datatree import to_datatree
+from bayesfs.evaluation.report import Advice, ReportData
+from bayesfs.types import LabelDraws, Posterior, Predictive
+
+HOSTILE = ("<script>alert(1)</script>", "mug\u202egnp", "a\"b'c & |d_e*", "clé ключ")
+
+
+def entropy(prob: torch.Tensor) -> torch.Tensor:
+    return -torch.where(prob > 0, prob * prob.log(), 0.0).sum(-1)
+
+
+def label_draws(log_prob_given: torch.Tensor) -> LabelDraws:
+    draws = log_prob_given.shape[0]
+    weight = torch.full(log_prob_given.shape[:-1], -math.log(draws))
+    return LabelDraws(torch.logsumexp(log_prob_given, 0) - math.log(draws), log_prob_given, weight)
+
+
+def make_tree(shots: int, *, kind: str = "mcmc", draws: int = 60, **sizes: int) -> xr.DataTree:
+    """A run on the Gaussian hierarchy: nearest draw of the class mean, with a temperature."""
+    size = {"users": 3, "way": 4, "query_videos": 2, "query_frames": 6, **sizes}
+    episodes, _ = synthetic_episodes(shots=shots, seed=3, dim=4, **size)
+    way = size["way"]
+    names = tuple((HOSTILE * way)[i] + " " * 0 for i in range(4)) + tuple(
+        f"object {i}" for i in range(4, way)
+    )
+    videos = episodes.query.shape[1]
+    labels = episodes.query_labels.clone()
+    labels[0, -1] = -1
+    episodes = type(episodes)(
+        **{
+            **episodes.__dict__,
+            "query_labels": labels,
+            "classes": (names[:way],) * len(episodes),
+            "videos": tuple(tuple(f"{t}--v{v}<b>" for v in range(videos)) for t in episodes.tasks),
+        }
+    )
+    g = torch.Generator().manual_seed(shots)
+    mean = episodes.support.mean((2, 3))
+    theta = mean + torch.randn(draws, *mean.shape, generator=g) / shots**0.5 / 2
+    frame = -((episodes.query[None, :, :, :, None] - theta[:, :, None, None]) ** 2).sum(-1) / 6
+    given = torch.log_softmax(frame, -1), torch.log_softmax(frame.mean(3) * 1.5, -1)
+    predictive = Predictive(label_draws(given[0]), label_draws(given[1]))
+    parts = {}
+    for unit, draws_of in (("frame", predictive.frame), ("video", predictive.video)):
+        total, aleatoric = entropy(draws_of.prob), entropy(draws_of.log_prob_given.exp()).mean(0)
+        dims = ("task", "video", "frame")[: total.ndim]
+        values = (("total", total), ("aleatoric", aleatoric), ("epistemic", total - aleatoric))
+        parts |= {f"{unit}_{part}": (dims, value.clamp(min=0).numpy()) for part, value in values}
+    posterior = Posterior(
+        kind,
+        {"class_mean": theta},
+        {"class_mean": ("task", "way", "feature")},
+        chains=2 if kind == "mcmc" else 1,
+        sample_stats={"elbo": -100 * torch.exp(-torch.arange(100.0) / 10)},
+    )
+    return to_datatree(posterior, predictive, xr.Dataset(parts), episodes)
+
+
+def make_scores(tree: xr.DataTree) -> xr.Dataset:
+    estimate = np.array([[0.8131, 0.4321], [0.6871, 0.9876]])
+    cells = {"estimate": estimate, "low": estimate - 0.1, "high": estimate + 0.1}
+    coords = {"unit": ["video", "frame"], "score": ["accuracy", "nll"]}
+    return xr.Dataset({k: (("unit", "score"), v) for k, v in cells.items()}, coords)
+
+
+def make_pictures(tree: xr.DataTree) -> dict[str, tuple[Thumbnail, ...]]:
+    rng = np.random.default_rng(0)
+    found = {}
+    for name in tree["constant_data"]["video_name"].values.ravel():
+        stream = io.BytesIO()
+        colour = rng.integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(colour).resize((96, 96)).save(stream, "JPEG")
+        found[str(name)] = (Thumbnail(str(name), 1, stream.getvalue()),) * 2
+    return found
+
+
+@pytest.fixture(scope="session")
+def report_data() -> ReportData:
+    """Two runs, at 1 and 5 support videos, with hostile names everywhere."""
+    trees = {shots: make_tree(shots) for shots in (1, 5)}
+    return ReportData(
+        title="A run of <Gaussian> & co",
+        trees=trees,
+        scores={shots: make_scores(tree) for shots, tree in trees.items()},
+        facts={"Model": "models/<gaussian>.py", "Seed": "7"},
+        warnings=("frame <12> is no JPEG",),
+        pictures=make_pictures(trees[5]),
+        advice=(Advice("U0001", "One more video of <i>mug</i>.", 0.21),),
+        causes={str(trees[5]["constant_data"]["video_name"].values[0, 0]): "Blurred & dark."},
+    )
