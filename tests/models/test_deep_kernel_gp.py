@@ -183,9 +183,12 @@ def test_one_class() -> None:
 
 def test_a_hundred_classes() -> None:
     episodes = tasks(way=100, shot=2, videos=3, noise=0.05, dtype=torch.float32)
-    model = DeepKernelGP(VideoCovariance(video=0.01, frame=0.05, shift=0.01))
-    values = {n: v.mean(0) for n, v in population(model, episodes, draws=50).items()}
-    values["frame_scale"] = torch.full((2,), 0.05)
+    model = DeepKernelGP(VideoCovariance(Identity(), Linear(), shift=None))
+    values = {
+        "signal": torch.tensor(0.5),
+        "frame_scale": torch.full((2,), 0.05),
+        "video_scale": torch.full((2,), 0.01),
+    }
     predictive = model.predictive(episodes, values, draws=8, seed=0)
     assert torch.isfinite(predictive.frame.log_prob).all()
     torch.testing.assert_close(predictive.video.prob.sum(-1), torch.ones(2, 3))
