@@ -77,20 +77,35 @@ class CannotRecord(Exception):
 
 
 @dataclass(frozen=True)
-class _Slot:
+class Slot:
     """A tensor that depends on the input: its variable in the replay."""
 
     number: int
 
 
 @dataclass(frozen=True)
-class _Call:
+class Call:
     """One operation; where the recorded call had tensors that depend on the input, Slots."""
 
     operation: Any
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     output: Any  # a Slot, or a tuple of Slots and None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What `record` saw: replayed by `capture`, translated by `bayesfs.inference.translate`.
+
+    Attributes:
+        calls: operations that the result depends on.
+        inputs: number of inputs; they are the Slots 0, 1, ...
+        result: a Slot, or a tuple of Slots and constants.
+    """
+
+    calls: tuple[Call, ...]
+    inputs: int
+    result: Any
 
 
 def capture(function: Callable[..., Any], *example: Tensor) -> Callable[..., Any]:
@@ -111,15 +126,25 @@ def capture(function: Callable[..., Any], *example: Tensor) -> Callable[..., Any
         >>> square(torch.arange(3.0))
         tensor([0., 1., 4.])
     """
-    recorder = _Recorder(example)
     try:
-        with torch.no_grad(), recorder:
-            output = function(*example)
+        recording = record(function, *example)
     except CannotRecord as reason:
         logger.info("not recorded, run as it is: %s", reason)
         return torch.no_grad()(function)
+    return torch.no_grad()(_assemble(recording))
+
+
+def record(function: Callable[..., Any], *example: Tensor) -> Recording:
+    """The tensor operations of a function at the shapes of `example`, in order.
+
+    Raises:
+        CannotRecord: there is a branch on a tensor's value, randomness or a change in place.
+    """
+    recorder = _Recorder(example)
+    with torch.no_grad(), recorder:
+        output = function(*example)
     result = recorder.refer(output)
-    return torch.no_grad()(_assemble(_needed(recorder.calls, result), len(example), result))
+    return Recording(tuple(_needed(recorder.calls, result)), len(example), result)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -127,8 +152,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, inputs: tuple[Tensor, ...]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[_Call] = []
-        self._slots: dict[int, _Slot] = {}
+        self.calls: list[Call] = []
+        self._slots: dict[int, Slot] = {}
         self._count = 0
         self._alive: list[Any] = []  # so that no id is used twice
         self._outputs: dict[Any, Any] = {}
@@ -168,7 +193,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             key = (func, repr(tree_map(_identity, arguments)))
             if key not in self._outputs:
                 self._outputs[key] = tree_map(self._new_slot, output)
-                self.calls.append(_Call(func, *arguments, self._outputs[key]))
+                self.calls.append(Call(func, *arguments, self._outputs[key]))
             known = self._outputs[key]
         for tensor, slot in zip(tree_leaves(output), tree_leaves(known), strict=True):
             if slot is not None:
@@ -193,10 +218,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return id(constant) not in self._slots and bool((constant == value).all())
         return bool(constant == value)
 
-    def _new_slot(self, tensor: Any) -> _Slot | None:
+    def _new_slot(self, tensor: Any) -> Slot | None:
         if not isinstance(tensor, Tensor):
             return None
-        self._slots[id(tensor)] = slot = _Slot(self._count)
+        self._slots[id(tensor)] = slot = Slot(self._count)
         self._count += 1
         self._alive.append(tensor)
         return slot
@@ -211,11 +236,11 @@ def _same_layout(before: Tensor, after: Tensor) -> bool:
     return same and before.dtype == after.dtype
 
 
-def _slots(value: Any) -> set[_Slot]:
-    return {x for x in tree_leaves(value) if isinstance(x, _Slot)}
+def _slots(value: Any) -> set[Slot]:
+    return {x for x in tree_leaves(value) if isinstance(x, Slot)}
 
 
-def _needed(calls: list[_Call], result: Any) -> list[_Call]:
+def _needed(calls: list[Call], result: Any) -> list[Call]:
     """The calls that the result depends on, in order."""
     wanted, kept = _slots(result), []
     for call in reversed(calls):
@@ -225,8 +250,9 @@ def _needed(calls: list[_Call], result: Any) -> list[_Call]:
     return kept[::-1]
 
 
-def _assemble(calls: list[_Call], inputs: int, result: Any) -> Callable[..., Any]:
+def _assemble(recording: Recording) -> Callable[..., Any]:
     """Python function that makes the calls one after another and forgets what it can."""
+    calls, inputs, result = recording.calls, recording.inputs, recording.result
     names: dict[str, Any] = {}
     last = {slot: i for i, call in enumerate(calls) for slot in _slots((call.args, call.kwargs))}
     lines = [f"def replay({', '.join(f'v{i}' for i in range(inputs))}):"]
@@ -245,14 +271,14 @@ def _assemble(calls: list[_Call], inputs: int, result: Any) -> Callable[..., Any
 
 
 def _target(output: Any) -> str:
-    if isinstance(output, _Slot):
+    if isinstance(output, Slot):
         return f"v{output.number}"
     return ", ".join("_" if s is None else f"v{s.number}" for s in output) + ","
 
 
 def _source(value: Any, names: dict[str, Any]) -> str:
     """Source text of an argument; whatever has no short literal becomes a named constant."""
-    if isinstance(value, _Slot):
+    if isinstance(value, Slot):
         return f"v{value.number}"
     if isinstance(value, tuple):
         return "(" + "".join(_source(x, names) + ", " for x in value) + ")"
