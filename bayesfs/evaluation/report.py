@@ -40,7 +40,14 @@ SECTIONS = (
     ("draws", "Appendix: draws"),
 )
 
-SCORE_NAMES = {"nll": "NLL", "brier": "Brier", "ece": "ECE", "mce": "MCE", "aurc": "AURC"}
+SCORE_NAMES = {
+    "nll": "NLL",
+    "brier": "Brier",
+    "ece": "ECE",
+    "mce": "MCE",
+    "squared_ce": "squared calibration error",
+    "aurc": "AURC",
+}
 COLUMN_NAMES = {"r_hat": "R-hat", "eti89_lb": "89 % from", "eti89_ub": "to"}
 
 
@@ -169,11 +176,12 @@ def _glance(view: View) -> list[tuple[str, str, str, str]]:
         if line is not None and view.shots in line.cells:
             value, low, high = line.cells[view.shots]
             label = f"{unit.capitalize()} {SCORE_NAMES.get(score, score)}"
-            out.append((label, fixed(value), f"95 %: {fixed(low)} to {fixed(high)}", ""))
-    if view.tasks:
-        worst = view.tasks[0]
+            interval = f"95 %: {fixed(low)} to {fixed(high)}"
+            out.append((label, fixed(value), interval if low == low else "no interval", ""))
+    if view.people:
+        worst = view.people[0]
         said = f"{visible(worst.name)}, {worst.videos} videos"
-        out.append(("Worst task", share(worst.accuracy), said, ""))
+        out.append(("Worst person", share(worst.accuracy), said, ""))
     mean = _means("all", view.videos)
     epistemic = mean.epistemic / mean.total if mean.total > 0 else math.nan
     note = f"of {number(mean.total, 2)} nats per video; the rest is in the pictures"

@@ -16,6 +16,7 @@ from bayesfs.data.store import Thumbnail
 from bayesfs.errors import DataError
 from bayesfs.evaluation.calibration import reliability
 from bayesfs.evaluation.diagnostics import Diagnostics, diagnose
+from bayesfs.evaluation.items import user_of
 from bayesfs.evaluation.report_draws import Scalar, scalars, summary, to_trace
 from bayesfs.evaluation.report_pictures import Album, make_album
 from bayesfs.evaluation.report_tables import (
@@ -93,22 +94,30 @@ class ScoreLine:
     """One score of one unit at every number of support videos.
 
     Attributes:
-        unit: "frame", "video", ...
+        unit: "frame" or "video".
         score: its name.
-        cells: number of support videos -> (estimate, lower end, upper end).
+        cells: number of support videos -> (estimate, lower end, upper end); ends may be nan.
+        worst: mean over the worst tenth of the people, at the largest number; nan if not known.
+        who: their names.
     """
 
     unit: str
     score: str
     cells: Mapping[int, tuple[float, float, float]]
+    worst: float
+    who: tuple[str, ...]
 
 
 def score_cells(table: xr.Dataset) -> Iterator[tuple[str, str, float, float, float]]:
-    """(unit, score, low, estimate, high) of a score table.
+    """(unit, score, low, estimate, high) of every score that there is.
+
+    Args:
+        table: from `bayesfs.evaluation.bootstrap.score_table`.
 
     Raises:
-        DataError: it lacks `estimate`, `low` or `high` over (unit, score).
+        DataError: it lacks `estimate`, `low` or `high` over (unit or item, score).
     """
+    table = table.rename(item="unit") if "item" in table.dims else table
     for name in ("low", "estimate", "high"):
         if name not in table or set(table[name].dims) != {"unit", "score"}:
             raise DataError(f"expected a score table with {name!r} over (unit, score), got {table}")
@@ -118,6 +127,16 @@ def score_cells(table: xr.Dataset) -> Iterator[tuple[str, str, float, float, flo
             low, value, high = (float(at[n]) for n in ("low", "estimate", "high"))
             if not math.isnan(value):
                 yield str(unit), str(score), low, value, high
+
+
+def worst_cell(table: xr.Dataset, unit: str, score: str) -> tuple[float, tuple[str, ...]]:
+    """Mean over the worst tenth of the people by that score, and who they are."""
+    table = table.rename(item="unit") if "item" in table.dims else table
+    if "worst" not in table:
+        return math.nan, ()
+    at = table.sel(unit=unit, score=score)
+    who = at["worst_users"].to_numpy().tolist() if "worst_users" in table else []
+    return float(at["worst"]), tuple(str(name) for name in who)
 
 
 @dataclass(frozen=True)
@@ -179,6 +198,11 @@ class View:
     def tasks(self) -> tuple[GroupRow, ...]:
         """One row per task, the worst first."""
         return group_rows(self.videos, lambda v: (v.task, v.task))
+
+    @cached_property
+    def people(self) -> tuple[GroupRow, ...]:
+        """One row per person, the worst first; a person may have several tasks."""
+        return group_rows(self.videos, lambda v: (user_of(v.task), user_of(v.task)))
 
     @cached_property
     def objects(self) -> dict[str, tuple[GroupRow, ...]]:
@@ -295,7 +319,16 @@ class View:
         """The score table, one line per unit and score."""
         lines: dict[tuple[str, str], dict[int, tuple[float, float, float]]] = {}
         for shots, table in sorted(self.data.scores.items()):
-            for unit, score, *numbers in score_cells(table):
-                low, value, high = numbers
+            for unit, score, low, value, high in score_cells(table):
                 lines.setdefault((unit, score), {})[shots] = (value, low, high)
-        return tuple(ScoreLine(*names, cells) for names, cells in lines.items())
+        return tuple(
+            ScoreLine(*names, cells, *worst_cell(self.data.scores[max(cells)], *names))
+            for names, cells in lines.items()
+        )
+
+    @property
+    def interval_reason(self) -> str:
+        """Why the scores have no intervals, or ""."""
+        if not self.data.scores:
+            return ""
+        return str(self.data.scores[max(self.data.scores)].attrs.get("interval_reason", ""))

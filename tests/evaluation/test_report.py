@@ -142,6 +142,19 @@ def test_the_numbers_given_are_there(outline: Outline, report_data: ReportData) 
     assert f"{truth['right'].sum()} of {len(truth)} labelled query videos" in text
 
 
+def test_a_real_score_table_of_few_people_says_why_there_is_no_interval(
+    report_data: ReportData,
+) -> None:
+    scores = report_data.scores[1]
+    few = replace(report_data, trees={1: report_data.trees[1]}, scores={1: scores})
+    text = " ".join(outline_of(render_html(few)).text)
+    assert fixed(float(scores["estimate"].sel(item="frame", score="brier")), 3) in text
+    assert fixed(float(scores["worst"].sel(item="video", score="nll")), 3) in text
+    assert "3 users or other units are too few" in text
+    assert "nan" not in text
+    assert "No intervals" in render_markdown(few)
+
+
 def test_the_verdict_is_there(outline: Outline, report_data: ReportData) -> None:
     text = " ".join(outline.text)
     fits = View(report_data).fits
