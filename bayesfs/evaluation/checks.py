@@ -137,11 +137,13 @@ def elbo_check(stats: xr.Dataset, tasks: int) -> Check:
 
 
 def task_check(name: str, values: xr.DataArray, limit: float, tasks: NDArray[Any]) -> Check:
-    """The largest value over tasks, and which tasks pass the limit."""
+    """The largest value over tasks, and which tasks pass the limit; no tasks for a population."""
     flat = np.atleast_1d(values.to_numpy().astype(float)).ravel()
     if not np.isfinite(flat).any():
         return without(name, "there are too few draws for it")
     above = np.flatnonzero(flat > limit)
+    if not len(tasks):
+        return Check(name, float(np.nanmax(flat)), f"≤ {limit}", len(above) == 0)
     reason = f"{len(above)} of {flat.size} tasks above"
     if len(above) and flat.size == len(tasks):
         reason += ": " + ", ".join(str(t) for t in tasks[above[:5]])

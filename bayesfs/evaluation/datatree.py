@@ -94,9 +94,10 @@ def to_datatree(
         population: posterior of the population sites, where they were learnt beforehand.
         support_log_prob: (draw, task, way, shot) log p(y | x, theta_s) of the support videos, from
             `bayesfs.evaluation.elpd.support_log_prob`; makes leave-one-video-out possible.
-        sites: the sites to keep; all by default.
+        sites: the sites to keep; by default those of at most `max_values` values. The attribute
+            `left_out` of the group names the others.
         predictive_draws: draws kept in `posterior_predictive`, fewer where `max_values` asks.
-        max_values: largest number of values of one posterior_predictive or log_likelihood array.
+        max_values: largest number of values of one array of draws.
         attrs: further root attributes, such as the names of model and engine.
 
     Returns:
@@ -109,7 +110,7 @@ def to_datatree(
     _check(posterior, predictive, uncertainty, episodes)
     index = query_index(episodes)
     groups = {
-        "posterior": _posterior_group(posterior, episodes, sites),
+        "posterior": _posterior_group(posterior, episodes, sites, max_values),
         "sample_stats": _sample_stats(posterior, len(episodes)),
         "posterior_predictive": predictive_group(
             posterior, predictive, episodes, index, predictive_draws, max_values
@@ -124,7 +125,7 @@ def to_datatree(
         rows = support_rows(posterior, support_log_prob, episodes)
         groups["support_log_likelihood"] = xr.Dataset({"support_label": rows})
     if population is not None:
-        groups["population"] = _posterior_group(population, None, None)
+        groups["population"] = _posterior_group(population, None, None, max_values)
         groups["population_sample_stats"] = _sample_stats(population, len(episodes))
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = {
@@ -178,19 +179,23 @@ def _axis_coords(posterior: Posterior, episodes: EpisodeBatch | None) -> dict[st
 
 
 def _posterior_group(
-    posterior: Posterior, episodes: EpisodeBatch | None, sites: Sequence[str] | None
+    posterior: Posterior,
+    episodes: EpisodeBatch | None,
+    sites: Sequence[str] | None,
+    max_values: int,
 ) -> xr.Dataset:
-    keep = list(posterior.draws) if sites is None else list(sites)
-    unknown = sorted(set(keep) - set(posterior.draws))
+    unknown = sorted(set(sites or ()) - set(posterior.draws))
     if unknown:
         raise DataError(f"expected sites of {sorted(posterior.draws)}, got {unknown}")
+    small = [site for site, value in posterior.draws.items() if value.numel() <= max_values]
     data = {}
-    for site in keep:
-        array = draw_array(
-            numpy_of(posterior.draws[site]), posterior.chains, tuple(posterior.dims[site])
-        )
+    for site in small if sites is None else sites:
+        values, dims = numpy_of(posterior.draws[site]), tuple(posterior.dims[site])
+        array = draw_array(values, posterior.chains, dims)
         data[site] = array if episodes is None else without_padding(array, episodes)
-    ds = xr.Dataset(data)
+    ds = xr.Dataset(
+        data, attrs={"left_out": ", ".join(s for s in posterior.draws if s not in data)}
+    )
     given = _axis_coords(posterior, episodes)
     coords = {}
     for dim, size in ds.sizes.items():

@@ -177,7 +177,14 @@ def _glance(view: View) -> list[tuple[str, str, str, str]]:
             value, low, high = line.cells[view.shots]
             label = f"{unit.capitalize()} {SCORE_NAMES.get(score, score)}"
             interval = f"95 %: {fixed(low)} to {fixed(high)}"
-            out.append((label, fixed(value), interval if low == low else "no interval", ""))
+            out.append(
+                (
+                    label,
+                    fixed(value),
+                    interval if low == low else "too few people for an interval",
+                    "",
+                )
+            )
     if view.people:
         worst = view.people[0]
         said = f"{visible(worst.name)}, {worst.videos} videos"

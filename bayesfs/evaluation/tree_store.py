@@ -137,12 +137,22 @@ def _read_zarr(path: Path) -> xr.DataTree:
         if "pickle" in json.dumps(json.loads(metadata.read_bytes()).get("codecs", [])):
             raise DataError(f"{metadata}: asks to unpickle its values, which bayesfs never does")
     with xr.open_datatree(path, engine="zarr", consolidated=False, zarr_format=3) as tree:
-        return tree.load().map_over_datasets(_fixed_length_strings)
+        return _as_saved(tree.load())
 
 
 def _read_netcdf(path: Path) -> xr.DataTree:
     with xr.open_datatree(path, engine="h5netcdf") as tree:
-        return tree.load().map_over_datasets(_fixed_length_strings)
+        return _as_saved(tree.load())
+
+
+def _as_saved(tree: xr.DataTree) -> xr.DataTree:
+    """Strings of fixed length and attributes of Python's own types, as before saving."""
+    tree = tree.map_over_datasets(_fixed_length_strings)
+    for node in tree.subtree:
+        node.attrs = {
+            k: v.item() if isinstance(v, np.generic) else v for k, v in node.attrs.items()
+        }
+    return tree
 
 
 def _variable_length_strings(ds: xr.Dataset) -> xr.Dataset:

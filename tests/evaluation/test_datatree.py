@@ -229,6 +229,9 @@ def test_round_trip(tree: xr.DataTree, tmp_path, suffix: str) -> None:
     save_datatree(tree, path)
     back = load_datatree(path)
     assert back.attrs == tree.attrs
+    assert {k: type(v) for k, v in back.attrs.items()} == {
+        k: type(v) for k, v in tree.attrs.items()
+    }
     for node in tree.subtree:
         xr.testing.assert_equal(back[node.path].to_dataset(), node.to_dataset())
     assert [p.name for p in tmp_path.iterdir()] == [f"run{suffix}"]
@@ -305,4 +308,14 @@ def test_the_population_has_its_own_groups(episodes: EpisodeBatch) -> None:
     assert tree["population"].sizes == {"chain": 1, "draw": 50, "feature": D}
     assert tree["population_sample_stats"]["elbo"].dims == ("elbo_step",)
     assert list(tree["posterior"].data_vars) == ["scale"]
+    assert tree["posterior"].attrs["left_out"] == "class_mean"
     assert len(arviz_stats.summary(tree, group="population")) == D
+
+
+def test_sites_too_large_to_keep_are_named(episodes: EpisodeBatch) -> None:
+    size = DRAWS * T * W * D - 1
+    made = to_datatree(
+        make_posterior(), make_predictive(episodes), make_uncertainty(), episodes, max_values=size
+    )
+    assert list(made["posterior"].data_vars) == ["scale"]
+    assert made["posterior"].attrs["left_out"] == "class_mean"
