@@ -48,7 +48,7 @@ class DeepKernelGP:
     Example:
         >>> model = DeepKernelGP()
         >>> sorted(model.dims)
-        ['frame_scale', 'frame_shift', 'signal', 'video_scale', 'video_shift', 'whitening']
+        ['frame_scale', 'frame_shift', 'signal', 'video_scale', 'video_shift']
     """
 
     covariance: VideoCovariance = field(default_factory=VideoCovariance)

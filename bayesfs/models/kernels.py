@@ -64,7 +64,7 @@ class Linear:
 
     def __call__(self, values: Values, x1: Tensor, x2: Tensor) -> Tensor:
         """(..., n, m) covariance."""
-        return (values["signal"] ** 2 * x1) @ x2.mT
+        return values["signal"] ** 2 * (x1 @ x2.mT)
 
     def diagonal(self, values: Values, x: Tensor) -> Tensor:
         """(..., n) variance."""
