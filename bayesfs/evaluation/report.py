@@ -138,6 +138,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "num": number,
         "fix": fixed,
+        "int_or_fix": lambda value: fixed(value) if isinstance(value, float) else number(value),
         "pct": share,
         "score_name": lambda name: SCORE_NAMES.get(name, str(name).replace("_", " ")),
         "column_name": lambda name: COLUMN_NAMES.get(name, str(name).replace("_", " ")),

@@ -7,6 +7,7 @@ import io
 import math
 import re
 import unicodedata
+from numbers import Integral
 
 from PIL import Image, UnidentifiedImageError
 
@@ -38,25 +39,31 @@ def _shown(character: str) -> str:
     return f"⟨U+{ord(character):04X}⟩" if hidden and character not in JOINERS else character
 
 
-def markdown(text: object) -> str:
+def markdown(text: object, longest: int = LONGEST) -> str:
     r"""Visible text in which no character means anything to Markdown or HTML.
 
     Example:
-        >>> markdown("a_b|<c>")
-        'a\\_b\\|&lt;c&gt;'
+        >>> markdown("a_b|<c> 0.5"), markdown("1. www.x")
+        ('a\\_b\\|&lt;c&gt; 0.5', '1\\. www\\.x')
     """
-    plain = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~:@])", r"\\\1", plain)
+    plain = visible(text, longest)
+    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = re.sub(r"([\\`*_{}\[\]|~@#!])", r"\\\1", plain)
+    plain = re.sub(r"^(\s*)([-+=])", r"\1\\\2", plain)
+    plain = re.sub(r"^(\s*\d+)([.)])", r"\1\\\2", plain)
+    return re.sub(r"(?i)(:)(?=//)|(?<=www)(\.)", lambda m: "\\" + m.group(), plain)
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits at most, "–" for nan; whole where it is large.
+    """A number with so many significant digits, "–" for nan; whole numbers as they are.
 
     Example:
         >>> number(0.63251), number(1234.5), number(float("nan"))
         ('0.633', '1234', '–')
     """
-    if value is None or math.isnan(value):
+    if isinstance(value, Integral):
+        return f"{value}".replace("-", "−")
+    if math.isnan(value):
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"

@@ -272,7 +272,16 @@ def test_hidden_characters_become_visible() -> None:
     assert visible("\udc80") == "⟨U+DC80⟩"
     assert visible("नमस्ते می\u200cخواهم 👩\u200d💻") == "नमस्ते می\u200cخواهم 👩\u200d💻"
     assert len(visible("x" * 500)) == 119
-    assert markdown("[a](b) <i> `c` *d*\n# e") == (r"\[a\]\(b\) &lt;i&gt; \`c\` \*d\*⟨U\+000A⟩\# e")
+    assert markdown("[a](b) <i> `c` *d*\n# e") == (r"\[a\](b) &lt;i&gt; \`c\` \*d\*⟨U+000A⟩\# e")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["- a", "1. a", "2) a", "# a", "=== ", "![a](b)", "<b>", "a@b.org", "http://x.org", "| a |"],
+)
+def test_no_name_becomes_markdown(text: str) -> None:
+    rendered = MarkdownIt("gfm-like", {"linkify": False}).render(f"- {markdown(text)}")
+    assert rendered.count("<") == 4, rendered
 
 
 def test_numbers_as_people_read_them() -> None:
