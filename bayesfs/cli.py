@@ -10,10 +10,10 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Literal, TextIO
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from bayesfs.errors import BayesfsError
 
@@ -25,6 +25,26 @@ INTERRUPTED = 130
 Tree = Annotated[Path, Positional, arg(metavar="TREE")]
 Store = Annotated[Path, Positional, arg(metavar="STORE")]
 Folder = Annotated[Path, Positional, arg(metavar="DIR")]
+ModelFile = Annotated[Path, Positional, arg(metavar="MODEL.py")]
+EngineFile = Annotated[Path, Positional, arg(metavar="ENGINE.py")]
+EvaluationFile = Annotated[Path, Positional, arg(metavar="EVALUATION.py")]
+Settings = Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="NAME.FIELD=VALUE")]
+
+
+def demo(out: Folder = Path("bayesfs-demo"), *, seed: int = 0) -> None:
+    """Draw a small set of videos, learn from it, and report: no download, a few minutes.
+
+    For example:
+
+        bayesfs demo
+
+    Args:
+        out: folder for the videos, features and results.
+        seed: of everything random.
+    """
+    from bayesfs.commands import make_demo
+
+    make_demo(out, seed)
 
 
 def features(
@@ -63,6 +83,90 @@ def features(
     )
 
 
+def run(
+    model: ModelFile,
+    engine: EngineFile,
+    evaluation: EvaluationFile,
+    *,
+    data: Path,
+    out: Path,
+    seed: int = 0,
+    settings: Settings = (),
+    smoke: bool = False,
+    no_thumbnails: bool = False,
+) -> None:
+    r"""Learn a population from the train users, score the test users, and report.
+
+    Recipes are code: run only those that you trust. An interrupted run goes on when the same
+    command is given again. For example:
+
+        bayesfs run models/gaussian.py inference/exact.py evaluation/clutter.py \
+            --data my-videos.zarr --out runs/first --set reduction.dim=64
+
+    Args:
+        model: recipe that defines `model`.
+        engine: recipe that defines `engine`.
+        evaluation: recipe that defines `evaluation`.
+        data: feature store, from `bayesfs features`.
+        out: run directory, new or of the same run.
+        seed: of everything random.
+        settings: change one field of what a recipe defines.
+        smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
+        no_thumbnails: the report shows no picture of the videos.
+    """
+    from bayesfs.commands import make_run
+
+    paths = {"model": model, "engine": engine, "evaluation": evaluation}
+    make_run(
+        paths, data, out, settings=settings, seed=seed, smoke=smoke, pictures=not no_thumbnails
+    )
+
+
+def report(directory: Folder, *, format: Literal["html", "md"] = "html") -> None:
+    """Write the report of a finished run again; no recipe is run.
+
+    For example:
+
+        bayesfs report runs/first --format md
+
+    Args:
+        directory: run directory.
+        format: of the report.
+    """
+    from bayesfs.commands import make_report
+
+    make_report(directory, format)
+
+
+def predict(
+    teach: Annotated[Path, Positional, arg(metavar="TEACH")],
+    videos: Annotated[Path, Positional, arg(metavar="VIDEOS")],
+    *,
+    run: Path,
+    table: Path | None = None,
+    device: str | None = None,
+    trust: bool = False,
+) -> None:
+    """Say which of a person's objects unlabelled videos show, a sentence each.
+
+    TEACH holds one folder per object with its videos, VIDEOS the videos to name: video files, or
+    folders of frames. For example:
+
+        bayesfs predict my-things new-videos --run bayesfs-demo/run
+
+    Args:
+        teach: folder "object name/" of videos.
+        videos: folder of the videos to name.
+        run: finished run whose population is used.
+        table: CSV file to write, with probabilities and uncertainties.
+        device: where the backbone runs; a GPU where there is one by default.
+        trust: run recipes kept in the run directory though bayesfs does not ship them.
+    """
+    from bayesfs.personal import name_videos
+
+    name_videos(teach, videos, run, table=table, device=device, trust=trust)
+
+
 def init(folder: Folder) -> None:
     """Copy the shipped recipes into a folder, to edit and run.
 
@@ -83,7 +187,11 @@ def init(folder: Folder) -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
     "features": features,
+    "run": run,
+    "report": report,
+    "predict": predict,
     "init": init,
 }
 

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
+from bayesfs.data.render import render_tree
 from bayesfs.data.store import read_skipped, store_attrs
 from bayesfs.data.trees import read_tree
-from bayesfs.errors import DataError
+from bayesfs.data.videos import VideoTree
+from bayesfs.errors import DataError, RecipeError
+from bayesfs.evaluation.report_view import score_cells
 from bayesfs.features.embed import EfficientNetLite0
 from bayesfs.features.extract import extract
 from bayesfs.features.video import Sampling
+from bayesfs.overrides import override, shrink
 from bayesfs.progress import bar, terminal_safe
+from bayesfs.recipes import Recipe, load_recipe, recipe_folder
+from bayesfs.rundir import RunDirectory
+from bayesfs.runs import Order, load_scores, report_run, run_study
+from bayesfs.study import Study
+from bayesfs.types import Embeddings
+
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "model": ("objective", "reduction"),
+    "engine": ("population_engine",),
+    "evaluation": (),
+}
+"""What each recipe must define, and what else it may."""
 
 
 def make_features(
     tree: Path, store: Path, *, px: int, device: str | None, sampling: Sampling, thumbnails: bool
 ) -> None:
     """Read a tree, embed its frames into a store, and say what came of it."""
-    found = read_tree(tree)
-    with bar("features") as progress:
-        embeddings = extract(
-            found.videos,
-            EfficientNetLite0(px=px, device=usable_device(device)),
-            store,
-            thumbnails=thumbnails,
-            sampling=sampling,
-            skipped=found.skipped,
-            progress=progress,
-        )
+    embedder = EfficientNetLite0(px=px, device=usable_device(device))
+    embeddings = embed_tree(read_tree(tree), embedder, store, sampling, thumbnails=thumbnails)
     counts = {name: len(np.unique(embeddings.coord(name))) for name in ("user", "video")}
     things = len({*zip(embeddings.coord("user"), embeddings.coord("object"), strict=True)})
     print(
@@ -38,6 +47,85 @@ def make_features(
         f"{counts['user']} users"
     )
     _tell_skipped(store)
+
+
+def make_run(
+    paths: Mapping[str, Path],
+    store: Path,
+    out: Path,
+    *,
+    settings: Sequence[str] = (),
+    seed: int = 0,
+    smoke: bool = False,
+    pictures: bool = True,
+) -> None:
+    """Load three recipes, run the study they make, and print its scores."""
+    inside = [p for p in paths.values() if p.resolve().is_relative_to(store.resolve())]
+    if inside:
+        raise RecipeError(
+            f"{inside[0]}: lies in the data; a recipe is code and never comes from it"
+        )
+    recipes = {role: load_recipe(p, role, optional=ROLES[role]) for role, p in paths.items()}
+    study = compose(recipes, settings, smoke=smoke)
+    sources = {f"{role}.py": recipe.source for role, recipe in recipes.items()}
+    told = (*settings, *(["smoke"] if smoke else []))
+    order = Order(study, store, sources, told, seed=seed, pictures=pictures)
+    report = run_study(order, out)
+    print_scores(RunDirectory(out))
+    print(f"report: {report}")
+
+
+def compose(
+    recipes: Mapping[str, Recipe], settings: Sequence[str], *, smoke: bool = False
+) -> Study:
+    """The study that recipes make, with single fields overridden."""
+    values = {name: v for recipe in recipes.values() for name, v in recipe.values.items()}
+    values = override(values, settings)
+    return Study(**(shrink(values) if smoke else values))
+
+
+def make_report(out: Path, format: Literal["html", "md"]) -> None:
+    """Write the report of a run again."""
+    print(f"report: {report_run(out, format)}")
+
+
+def make_demo(out: Path, seed: int) -> None:
+    """Render a tree, embed it, run the default study on it, and report: no download."""
+    out.mkdir(parents=True, exist_ok=True)
+    with bar("videos") as progress:
+        tree = render_tree(out / "videos", seed=seed, progress=progress)
+    store = out / "features.zarr"
+    make_features(
+        tree, store, px=128, device=None, sampling=Sampling(max_frames=8), thumbnails=True
+    )
+    shipped = recipe_folder()
+    paths = {
+        "model": shipped / "models" / "gaussian.py",
+        "engine": shipped / "inference" / "exact.py",
+        "evaluation": shipped / "evaluation" / "clutter.py",
+    }
+    make_run(paths, store, out / "run", seed=seed)
+
+
+def embed_tree(
+    tree: VideoTree,
+    embedder: EfficientNetLite0,
+    store: Path,
+    sampling: Sampling,
+    *,
+    thumbnails: bool,
+) -> Embeddings:
+    """Embed a tree into a store, with a bar."""
+    with bar("features") as progress:
+        return extract(
+            tree.videos,
+            embedder,
+            store,
+            thumbnails=thumbnails,
+            sampling=sampling,
+            skipped=tree.skipped,
+            progress=progress,
+        )
 
 
 def usable_device(name: str | None) -> torch.device | None:
@@ -53,6 +141,14 @@ def usable_device(name: str | None) -> torch.device | None:
     except (RuntimeError, AssertionError) as e:  # torch without CUDA raises the latter
         first = str(e).splitlines()[0]
         raise DataError(f"--device {name}: not usable on this machine ({first})") from e
+
+
+def print_scores(run: RunDirectory) -> None:
+    """A table of the scores at every number of support videos, with their 95 % intervals."""
+    for shots, table in sorted(load_scores(run).items()):
+        print(f"{shots} video{'s' if shots > 1 else ''} per object:")
+        for unit, score, low, value, high in score_cells(table):
+            print(f"  {unit:5} {score:9} {value:7.3f}  ({low:.3f} to {high:.3f})")
 
 
 def _tell_skipped(store: Path, shown: int = 5) -> None:

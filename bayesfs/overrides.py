@@ -16,6 +16,19 @@ from typeguard import TypeCheckError, check_type
 
 from bayesfs.errors import RecipeError
 
+TINY: Mapping[str, int] = {
+    "steps": 20,
+    "draws": 20,
+    "warmup": 20,
+    "particles": 8,
+    "khat_draws": 20,
+    "population_draws": 2,
+    "dim": 16,
+    "frames_per_video": 2,
+    "query_frames": 2,
+}
+"""Field -> the largest number that a smoke run leaves it."""
+
 
 def override(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """The values of the recipes with single fields replaced.
@@ -47,6 +60,26 @@ def override(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, An
             raise RecipeError(f"--set {setting}: {_suggest(name, list(changed))}")
         changed[name] = _replace(changed[name], path, text.strip(), setting)
     return changed
+
+
+def shrink(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the recipes made tiny: to see within seconds whether they fit together.
+
+    Counts in `TINY` are lowered to the number there, and of several shots the first is left.
+    The numbers that such a run gives mean nothing.
+    """
+    return {name: _tiny(value) for name, value in values.items()}
+
+
+def _tiny(value: Any) -> Any:
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    held = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+    lower = {n: TINY[n] for n, v in held.items() if type(v) is int and v > TINY.get(n, v)}
+    shots = held.get("shots")
+    if isinstance(shots, tuple):
+        lower["shots"] = shots[:1]
+    return replace(value, **lower)
 
 
 def _replace(value: Any, path: Sequence[str], text: str, setting: str) -> Any:

@@ -27,6 +27,8 @@ from bayesfs.errors import RecipeError
 
 VERBS: Mapping[str, tuple[str, ...]] = {
     "model": ("dims", "log_joint_frame", "log_joint_video"),
+    "objective": ("__call__",),
+    "reduction": ("fit",),
     "engine": ("infer",),
     "population_engine": ("infer",),
     "evaluation": ("shots", "train_episodes", "test_episodes"),
@@ -159,7 +161,7 @@ def _missing(path: Path, needs: str, names: Mapping[str, Any]) -> str:
 
 def _check_verbs(path: Path, source: str, name: str, value: Any) -> None:
     lacking = [verb for verb in VERBS[name] if not hasattr(value, verb)]
-    if isinstance(value, type):
+    if isinstance(value, type) and name != "objective":
         reason = f"is the class {value.__name__}, not an object: write {value.__name__}(...)"
     elif lacking:
         reason = f"is a {type(value).__name__}, which lacks {', '.join(lacking)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bayesfs.data.episodes import population_episodes, sample_episodes
+from bayesfs.data.episodes import population_episodes, sample_episodes, stack
 from bayesfs.errors import DataError
 from bayesfs.types import Embeddings, EpisodeBatch
 
@@ -23,6 +23,9 @@ class HeldOutUsers:
         test_split: split of the users that are scored.
         frames_per_video: frames per support video, evenly spaced; None takes all.
         query_frames: frames per query video, evenly spaced; None takes all.
+        train_shots: numbers of support videos per object in the tasks to learn from.
+        train_repeats: tasks per train user and number of shots, each with other support videos.
+        train_query_frames: frames per query video to learn from; None takes all.
         episodes_per_user: scored tasks per user, each with other support videos.
         drop_flags: query frames with one of these flags are left out, such as
             "flag_object_not_present_issue" (ORBIT's protocol of December 2022).
@@ -42,18 +45,36 @@ class HeldOutUsers:
     test_split: str = "test"
     frames_per_video: int | None = 8
     query_frames: int | None = None
+    train_shots: tuple[int, ...] = (1, 3, 5)
+    train_repeats: int = 1
+    train_query_frames: int | None = 4
     episodes_per_user: int = 1
     drop_flags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.shots or self.shots[0] < 1 or list(self.shots) != sorted(set(self.shots)):
-            raise DataError(f"expected shots to be positive and increasing, got {self.shots}")
+        for name, shots in (("shots", self.shots), ("train_shots", self.train_shots)):
+            if not shots or shots[0] < 1 or list(shots) != sorted(set(shots)):
+                raise DataError(f"expected {name} to be positive and increasing, got {shots}")
 
     def train_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
         """Every train user as one task with all of its videos, of the kinds that occur here."""
         used = tuple(dict.fromkeys((*self.support_kinds, *self.query_kinds)))
         frames = self._of(embeddings, self.train_split)
         return population_episodes(frames, kinds=used, frames_per_video=self.frames_per_video)
+
+    def train_tasks(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
+        """Few-shot tasks of the train users, for objectives that learn from labelled queries."""
+        drawn = sample_episodes(
+            self._of(embeddings, self.train_split),
+            support_kinds=self.support_kinds,
+            query_kinds=self.query_kinds,
+            shots=self.train_shots[-1],
+            frames_per_video=self.frames_per_video,
+            query_frames=self.train_query_frames,
+            episodes_per_user=self.train_repeats,
+            seed=seed,
+        )
+        return stack([drawn.limit_shots(shots) for shots in self.train_shots])
 
     def test_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
         """Tasks of the test users, with max(shots) support videos per object."""

@@ -1,0 +1,119 @@
+"""Name a person's unlabelled videos, taught by a few videos of each object: `name_videos`."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bayesfs.commands import ROLES, compose, embed_tree, usable_device
+from bayesfs.data.episodes import sample_episodes
+from bayesfs.data.folder import read_folder
+from bayesfs.errors import DataError, RecipeError, RunError
+from bayesfs.features.embed import EfficientNetLite0
+from bayesfs.features.video import Sampling
+from bayesfs.progress import terminal_safe
+from bayesfs.recipes import Recipe, load_recipe, recipe_folder
+from bayesfs.rundir import RunDirectory, write_atomically
+from bayesfs.runs import load_learnt
+from bayesfs.study import Answer
+from bayesfs.wording import verdict
+
+
+def name_videos(
+    teach: Path, videos: Path, run: Path, *, table: Path | None, device: str | None, trust: bool
+) -> None:
+    """Print one sentence a video, and write the numbers behind them if asked.
+
+    Args:
+        teach: folder with one folder of videos per object.
+        videos: folder of the videos to name.
+        run: finished run whose population is used.
+        table: CSV file to write.
+        device: where the backbone runs.
+        trust: run recipes kept in the run directory even if they are not the shipped ones.
+    """
+    directory = RunDirectory(run)
+    learnt = load_learnt(directory)
+    inputs = directory.state()["inputs"]
+    study = compose(kept_recipes(directory, trust=trust), inputs["settings"])
+    tree = read_folder(teach, unlabelled=videos)
+    with tempfile.TemporaryDirectory(prefix="bayesfs-") as scratch:
+        store, embedder = Path(scratch) / "features.zarr", same_backbone(directory, device)
+        embeddings = embed_tree(tree, embedder, store, Sampling(), thumbnails=False)
+    tasks = sample_episodes(learnt.projection(embeddings), shots=None, seed=inputs["seed"])
+    answer = study.infer(tasks.to(study.dtype), learnt, seed=inputs["seed"])
+    rows = list(prediction_rows(answer, {v.name: v.path for v in tree.videos}))
+    for row in rows:
+        print(f"{terminal_safe(row['video'])}: {terminal_safe(row['verdict'])}")
+    if table is not None:
+        write_atomically(table, lambda path: _write_csv(path, rows))
+
+
+def kept_recipes(run: RunDirectory, *, trust: bool) -> dict[str, Recipe]:
+    """The recipes of a run, which are run anew: those of bayesfs, or others if trusted.
+
+    Raises:
+        RecipeError: a recipe is neither one that bayesfs ships nor trusted.
+    """
+    ours = {p.read_text(encoding="utf-8") for p in recipe_folder().glob("*/*.py")}
+    recipes = {}
+    for role, optional in ROLES.items():
+        path = run.path / "recipes" / f"{role}.py"
+        if not trust and (not path.is_file() or path.read_text(encoding="utf-8") not in ours):
+            raise RecipeError(
+                f"{path}: is not a recipe that bayesfs ships, and a recipe is code; "
+                "if you wrote or have read it, add --trust"
+            )
+        recipes[role] = load_recipe(path, role, optional=optional)
+    return recipes
+
+
+def same_backbone(run: RunDirectory, device: str | None) -> EfficientNetLite0:
+    """The backbone that a run's features come from.
+
+    Raises:
+        RunError: the run does not say.
+        DataError: they come from another one.
+    """
+    facts = run.state().get("facts", {})
+    px = str(facts.get("Pixels"))
+    if not px.isdecimal():
+        raise RunError(f"{run.path}: does not say of how many pixels its frames were")
+    embedder = EfficientNetLite0(px=int(px), device=usable_device(device))
+    if embedder.name != facts.get("Backbone"):
+        raise DataError(
+            f"{run.path}: its population is of features of {facts.get('Backbone')!r}, but only "
+            f"{embedder.name!r} can be computed here"
+        )
+    return embedder
+
+
+def prediction_rows(answer: Answer, places: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """One row a query video: where it is, what is said of it, and the numbers behind that."""
+    tasks, said = answer.episodes, answer.uncertainty
+    for t, names in enumerate(tasks.videos):
+        classes = tasks.classes[t]
+        for v, name in enumerate(names):
+            prob = answer.predictive.video.prob[t, v, : len(classes)].cpu().numpy()
+            parts = ("total", "aleatoric", "epistemic")
+            nats = {part: float(said[f"video_{part}"].values[t, v]) for part in parts}
+            spoken = verdict(
+                classes, prob, aleatoric=nats["aleatoric"], epistemic=nats["epistemic"]
+            )
+            yield {
+                "video": places.get(name, name),
+                "object": classes[int(prob.argmax())],
+                "probability": float(prob.max()),
+                **nats,
+                "verdict": spoken,
+            }
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,253 @@
+"""A study kept in a run directory: learnt once, scored at every number of shots, then reported.
+
+Use `run_study`; `report_run` writes the report of a finished run again and runs no recipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import platform
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import numpy as np
+import xarray as xr
+
+from bayesfs.checkpoint import (
+    load_posterior,
+    load_projection,
+    save_posterior,
+    save_projection,
+)
+from bayesfs.data.store import Thumbnail, open_store, read_skipped, store_attrs, thumbnails
+from bayesfs.errors import DataError, RunError
+from bayesfs.evaluation.report import ReportData, write_report
+from bayesfs.evaluation.tree_store import load_datatree, save_datatree
+from bayesfs.progress import bar
+from bayesfs.rundir import RunDirectory, write_atomically
+from bayesfs.study import Learnt, Study
+from bayesfs.types import Embeddings
+
+PACKAGES = ("bayesfs", "torch", "pyro-ppl", "numpy", "xarray", "zarr", "arviz-base", "arviz-stats")
+"""Whose versions a run records."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a run is asked to do.
+
+    Attributes:
+        study: model, engines and evaluation.
+        store: feature store with the frames of all users.
+        sources: recipe -> its text, kept in the run directory and part of the run's identity.
+        settings: what was overridden, as on the command line.
+        seed: of everything random.
+        pictures: whether the report may show thumbnails.
+    """
+
+    study: Study
+    store: Path
+    sources: Mapping[str, str]
+    settings: tuple[str, ...] = ()
+    seed: int = 0
+    pictures: bool = True
+
+
+def run_study(order: Order, out: Path) -> Path:
+    """Learn, infer, predict, score and report, from where an interrupted run stopped.
+
+    Args:
+        order: what to do.
+        out: run directory, new or of the same order.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        RunError: the directory holds something else, is in use, or cannot be written.
+        BayesfsError: the data, a recipe or an engine is at fault.
+    """
+    embeddings = open_store(order.store)
+    run = RunDirectory(out)
+    with run.begin(identity(order, embeddings), recipes=order.sources):
+        if not run.is_done:
+            with _noted(run, "warnings"):
+                _score(run, order, embeddings, _learn(run, order, embeddings))
+            run.finish(**_facts(order, embeddings))
+        report = run.path / "report.html"
+        return report if report.exists() else report_run(out)
+
+
+def identity(order: Order, embeddings: Embeddings) -> dict[str, Any]:
+    """What decides the result of a run; a directory goes on with the same identity only."""
+    return {
+        "recipes": {name: _digest(text.encode()) for name, text in order.sources.items()},
+        "settings": list(order.settings),
+        "seed": order.seed,
+        "data": fingerprint(embeddings),
+        "thumbnails": order.pictures,
+        "version": version("bayesfs"),
+    }
+
+
+def fingerprint(embeddings: Embeddings) -> str:
+    """SHA-256 of the features and labels of every frame."""
+    digest = hashlib.sha256(np.ascontiguousarray(embeddings.features).tobytes())
+    for name in embeddings.REQUIRED:
+        digest.update("\0".join(embeddings.coord(name).tolist()).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def report_run(out: Path, format: Literal["html", "md"] = "html") -> Path:
+    """Write the report of a finished run again, from its results alone.
+
+    Raises:
+        RunError: there is no finished run.
+    """
+    run = RunDirectory(out)
+    if not run.is_done:
+        raise RunError(f"{out}: the run is not finished; run the same `bayesfs run` again")
+    path = out / f"report.{format}"
+    data = report_data(run)
+    write_atomically(path, lambda temporary: write_report(data, temporary, format=format))
+    return path
+
+
+def load_learnt(run: RunDirectory) -> Learnt:
+    """What a run has learnt about people in general.
+
+    Raises:
+        RunError: it has not come so far.
+    """
+    projection, population = run.kept("projection.npz"), run.kept("population.npz")
+    if projection is None or population is None:
+        raise RunError(f"{run.path}: has no population yet; run the same `bayesfs run` again")
+    return Learnt(load_projection(projection), load_posterior(population))
+
+
+def _learn(run: RunDirectory, order: Order, embeddings: Embeddings) -> Learnt:
+    if run.kept("population.npz") is None:
+        with bar("population") as progress:
+            learnt = order.study.learn(embeddings, seed=order.seed, progress=progress)
+        run.keep("projection.npz", lambda path: save_projection(learnt.projection, path))
+        run.keep("population.npz", lambda path: save_posterior(learnt.population, path))
+    return load_learnt(run)
+
+
+def _score(run: RunDirectory, order: Order, embeddings: Embeddings, learnt: Learnt) -> None:
+    study, todo = order.study, [s for s in order.study.evaluation.shots if not run.kept(_name(s))]
+    if not todo:
+        return
+    tasks = study.tasks(embeddings, learnt, seed=order.seed)
+    for shots in todo:
+        with bar(f"tasks at {shots} video{'s' if shots > 1 else ''} per object") as progress:
+            answer = study.infer(
+                tasks.limit_shots(shots), learnt, seed=order.seed, progress=progress
+            )
+            tree = answer.to_datatree(learnt, {"shots": shots, **_names(study)})
+        run.keep(_name(shots), lambda path, tree=tree: save_datatree(tree, path))
+
+
+def _name(shots: int) -> str:
+    return f"results-{shots:02d}.nc"
+
+
+def _names(study: Study) -> dict[str, str]:
+    parts = {"model": study.model, "engine": study.engine, "evaluation": study.evaluation}
+    return {name: type(value).__name__ for name, value in parts.items()}
+
+
+def load_trees(run: RunDirectory) -> dict[int, xr.DataTree]:
+    """Number of support videos -> the DataTree of a run at that number."""
+    names = [name for name in run.state()["files"] if name.startswith("results-")]
+    paths = [path for name in sorted(names) if (path := run.kept(name))]
+    trees = [load_datatree(path) for path in paths]
+    return {int(tree.attrs["shots"]): tree for tree in trees}
+
+
+def load_scores(run: RunDirectory) -> dict[int, xr.Dataset]:
+    """Number of support videos -> scores with intervals over users."""
+    return {shots: tree["scores"].to_dataset() for shots, tree in load_trees(run).items()}
+
+
+def report_data(run: RunDirectory) -> ReportData:
+    """Everything a report shows, from the results and the store's thumbnails."""
+    state = run.state()
+    trees = load_trees(run)
+    scores = {shots: tree["scores"].to_dataset() for shots, tree in trees.items()}
+    facts = {str(k): str(v) for k, v in state.get("facts", {}).items()}
+    return ReportData(
+        title=f"bayesfs: {run.path.resolve().name}",
+        trees=trees,
+        scores=scores,
+        facts=facts,
+        warnings=[str(w) for w in (*state.get("warnings", ()), *state.get("skipped", ()))],
+        pictures=_pictures(state, trees) if state["inputs"].get("thumbnails") else {},
+    )
+
+
+def _pictures(
+    state: Mapping[str, Any], trees: Mapping[int, xr.DataTree]
+) -> dict[str, tuple[Thumbnail, ...]]:
+    """Thumbnails of the query videos, if the store is still where it was."""
+    store = Path(str(state.get("store", "")))
+    names = {str(v) for t in trees.values() for v in t["constant_data"]["video_name"].values.flat}
+    with contextlib.suppress(DataError):  # a report without its store is a report without pictures
+        return {name: thumbnails(store, name) for name in sorted(names - {""})}
+    return {}
+
+
+def _facts(order: Order, embeddings: Embeddings) -> dict[str, Any]:
+    attrs = store_attrs(order.store)
+    skipped = [f"{s.path}: {s.reason}" for s in read_skipped(attrs)]
+    facts = {
+        **{name.capitalize(): kind for name, kind in _names(order.study).items()},
+        "Settings": ", ".join(order.settings) or "those of the recipes",
+        "Seed": order.seed,
+        "Pixels": attrs.get("px", "unknown"),
+        "Backbone": attrs.get("backbone", "unknown"),
+        "Frames": len(embeddings),
+        "Users": len(np.unique(embeddings.coord("user"))),
+        "Left out": f"{attrs.get('skipped_count', 0)} files, frames or videos",
+        "Versions": ", ".join(f"{name} {v}" for name, v in versions().items()),
+    }
+    return {"facts": facts, "skipped": skipped, "store": str(order.store.resolve())}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    return {"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+@contextlib.contextmanager
+def _noted(run: RunDirectory, name: str) -> Iterator[None]:
+    """Show warnings as before, and keep their texts in the run's state."""
+    shown, texts = warnings.showwarning, list(run.state().get(name, []))
+
+    def keep(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, UserWarning) and str(message) not in texts:
+            texts.append(str(message))
+        shown(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = keep
+        try:
+            yield
+        finally:
+            run.note(**{name: texts})
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

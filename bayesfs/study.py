@@ -1,0 +1,216 @@
+"""One study: learn a population from some users, infer, predict and score the tasks of others.
+
+Use `Study` first: `learn` gives what is known about people in general, `infer` what follows for
+the tasks that an evaluation asks about. `bayesfs.commands` keeps the results in a run directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from bayesfs.contracts import Engine, Evaluation, Model, Progress
+from bayesfs.errors import DataError
+from bayesfs.evaluation.bootstrap import score_table
+from bayesfs.evaluation.datatree import to_datatree
+from bayesfs.evaluation.elpd import support_log_prob
+from bayesfs.features.project import Projection
+from bayesfs.features.reduce import PrincipalAxes
+from bayesfs.predict import complete_draws, predict
+from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
+from bayesfs.uncertainty import decompose
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What holds for every user, learnt from the train users.
+
+    Attributes:
+        projection: from backbone features to those of the model.
+        population: posterior of the population sites.
+    """
+
+    projection: Projection
+    population: Posterior
+
+
+@dataclass(frozen=True)
+class Study:
+    """A model, engines and an evaluation, composed.
+
+    Attributes:
+        model: what is believed.
+        engine: infers each task, given the population.
+        evaluation: which episodes to learn from and to score.
+        population_engine: learns the population; `engine` by default.
+        objective: turns the model into the program that the population is learnt with, such as
+            `bayesfs.models.objectives.PredictiveScore`; the model itself by default.
+        reduction: how many features to keep.
+        dtype: floating-point type of all inference.
+
+    Example:
+        >>> learnt = study.learn(embeddings, seed=0)  # doctest: +SKIP
+        >>> tasks = study.tasks(embeddings, learnt, seed=0)  # doctest: +SKIP
+        >>> study.infer(tasks.limit_shots(1), learnt, seed=0).predictive  # doctest: +SKIP
+    """
+
+    model: Model
+    engine: Engine
+    evaluation: Evaluation
+    population_engine: Engine | None = None
+    objective: Callable[[Any], Model] | None = None
+    reduction: PrincipalAxes = field(default_factory=PrincipalAxes)
+    dtype: torch.dtype = torch.float64
+
+    def learn(
+        self, embeddings: Embeddings, *, seed: int, progress: Progress | None = None
+    ) -> Learnt:
+        """Learn the projection and the population from the evaluation's train episodes.
+
+        Args:
+            embeddings: backbone features; only frames of the train episodes are used.
+            seed: of the episodes and of the inference.
+            progress: what the engine reports to.
+
+        Returns:
+            What the tasks are inferred with.
+
+        Raises:
+            DataError: the evaluation's episodes do not say which frames they hold.
+        """
+        draw = self._train_draw()
+        used = frames_of(embeddings, draw(embeddings, seed=seed))
+        projection = self.reduction.fit(used)
+        episodes = draw(self.reduction.cross_fit(used, projection.dim), seed=seed)
+        model = self.model_for(projection)
+        program = model if self.objective is None else self.objective(model)
+        engine = reporting(self.population_engine or self.engine, progress)
+        posterior = engine.infer(program, episodes.to(self.dtype), seed=seed)
+        return Learnt(projection, population_of(posterior))
+
+    def _train_draw(self) -> Callable[..., EpisodeBatch]:
+        """How the evaluation draws what the objective learns from."""
+        if not getattr(self.objective, "needs_query", False):
+            return self.evaluation.train_episodes
+        draw: Callable[..., EpisodeBatch] | None = getattr(self.evaluation, "train_tasks", None)
+        if draw is None:
+            raise DataError(
+                f"{self.objective} learns from labelled queries, but the evaluation "
+                f"{type(self.evaluation).__name__} has no method train_tasks to draw them"
+            )
+        return draw
+
+    def model_for(self, projection: Projection) -> Model:
+        """The model, told the spectrum of the features where it wants to know it."""
+        tell = getattr(self.model, "with_spectrum", None)
+        if tell is None:
+            return self.model
+        told: Model = tell(tuple(projection.spectrum.tolist()))
+        return told
+
+    def tasks(self, embeddings: Embeddings, learnt: Learnt, *, seed: int) -> EpisodeBatch:
+        """The episodes to score, at the largest number of shots, in the model's features."""
+        projected = learnt.projection(embeddings)
+        return self.evaluation.test_episodes(projected, seed=seed).to(self.dtype)
+
+    def infer(
+        self,
+        episodes: EpisodeBatch,
+        learnt: Learnt,
+        *,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Answer:
+        """Posterior, predictive and uncertainty of tasks, given the population.
+
+        Args:
+            episodes: tasks in the model's features.
+            learnt: what was learnt from other users.
+            seed: of the inference.
+            progress: what the engine reports to.
+        """
+        model = self.model_for(learnt.projection)
+        engine = reporting(self.engine, progress)
+        posterior = engine.infer(model, episodes, seed=seed, given=learnt.population)
+        predictive = predict(model, posterior, episodes, given=learnt.population)
+        uncertainty = decompose(predictive, episodes)
+        return Answer(episodes, model, posterior, predictive, uncertainty)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known about a batch of tasks.
+
+    Attributes:
+        episodes: the tasks.
+        model: the model, as it was told the features' spectrum.
+        posterior: of the task-level sites.
+        predictive: of every query frame and video.
+        uncertainty: total, aleatoric and epistemic, in nats.
+    """
+
+    episodes: EpisodeBatch
+    model: Model
+    posterior: Posterior
+    predictive: Predictive
+    uncertainty: xr.Dataset
+
+    def to_datatree(self, learnt: Learnt, attrs: Mapping[str, str | int | float]) -> xr.DataTree:
+        """Everything as one DataTree in ArviZ's schema, with a group `scores` besides.
+
+        Args:
+            learnt: what the tasks were inferred with.
+            attrs: further root attributes.
+        """
+        draws = complete_draws(self.model, self.posterior, learnt.population)
+        dims = {site: self.model.dims[site] for site in draws}
+        whole = replace(self.posterior, draws=draws, dims=dims)
+        tree = to_datatree(
+            self.posterior,
+            self.predictive,
+            self.uncertainty,
+            self.episodes,
+            population=learnt.population,
+            support_log_prob=support_log_prob(self.model, whole, self.episodes),
+            attrs=attrs,
+        )
+        tree["scores"] = xr.DataTree(score_table(self.predictive, self.episodes))
+        return tree
+
+
+def frames_of(embeddings: Embeddings, episodes: EpisodeBatch) -> Embeddings:
+    """The frames that episodes hold, in the order of the embeddings.
+
+    Raises:
+        DataError: the episodes do not say which frames they hold.
+    """
+    if episodes.support_frame is None or episodes.query_frame is None:
+        raise DataError(
+            "expected episodes with support_frame and query_frame, so that the projection is "
+            "fitted on their frames only; were they drawn by bayesfs.data.episodes?"
+        )
+    rows = torch.cat([episodes.support_frame.flatten(), episodes.query_frame.flatten()])
+    used = np.unique(rows[rows >= 0].cpu().numpy())
+    return Embeddings(embeddings.dataset.isel(frame=used))
+
+
+def population_of(posterior: Posterior) -> Posterior:
+    """The population sites of a posterior alone: nothing of any single user."""
+    draws = posterior.population
+    dims = {site: posterior.dims[site] for site in draws}
+    coords = {axis: labels for axis, labels in posterior.coords.items() if axis != "task"}
+    return replace(posterior, draws=draws, dims=dims, coords=coords)
+
+
+def reporting(engine: Engine, progress: Progress | None) -> Engine:
+    """The engine, reporting to `progress` if it is of the kind that reports."""
+    if progress is None or not is_dataclass(engine) or isinstance(engine, type):
+        return engine
+    if not hasattr(engine, "progress"):
+        return engine
+    return replace(engine, progress=progress)
