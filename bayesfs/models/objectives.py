@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import pyro
 import torch
@@ -57,6 +57,9 @@ class _Objective:
 
     model: Collapsible
 
+    needs_query: ClassVar[bool] = False
+    """Whether it learns from few-shot tasks with labelled queries, or from the support alone."""
+
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         """Population site -> axes."""
@@ -99,6 +102,8 @@ class PredictiveScore(_Objective):
     Source: Bissiri, Holmes and Walker (2016), JRSS B 78; Patacchiola et al. (2020) for "PL" in
     few-shot learning.
     """
+
+    needs_query: ClassVar[bool] = True
 
     def __call__(self, episodes: EpisodeBatch) -> None:
         """The Pyro program: population sites, and the score as a factor."""
