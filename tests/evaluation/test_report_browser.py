@@ -1,6 +1,6 @@
 """The report in a real browser: axe-core finds nothing, in both schemes and at both widths.
 
-Needs Chromium (`chromium` on the path) and axe-core: its `axe.min.js` at BAYESFS_AXE, or
+Needs Chromium (on the path, or at BAYESFS_CHROMIUM) and axe-core: its `axe.min.js` at BAYESFS_AXE, or
 `npm install axe-core` in the checkout. Skipped with a message where one of them is missing.
 """
 
@@ -17,7 +17,8 @@ import pytest
 from bayesfs.evaluation.report import ReportData, render_html
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
+FOUND = next((path for name in NAMES if (path := shutil.which(name))), None)
+CHROMIUM = os.environ.get("BAYESFS_CHROMIUM") or FOUND
 BESIDE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 AXE = Path(os.environ.get("BAYESFS_AXE", BESIDE))
 COMMAND = (str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom")
