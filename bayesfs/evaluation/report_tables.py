@@ -70,13 +70,6 @@ class VideoRow:
         """Whether the truth is known and was said."""
         return self.labelled and self.said == self.truth
 
-    @property
-    def cause(self) -> str:
-        """Which kind of uncertainty is the larger part, in words."""
-        if self.total < 0.05 * math.log(max(self.ways, 2)):
-            return "hardly unsure"
-        return "mostly aleatoric" if self.aleatoric >= self.epistemic else "mostly epistemic"
-
 
 @dataclass(frozen=True)
 class GroupRow:

@@ -1,7 +1,7 @@
 """The report in a real browser: axe-core finds nothing, in both schemes and at both widths.
 
-Needs Chromium (on the path, or at BAYESFS_CHROMIUM) and axe-core: its `axe.min.js` at BAYESFS_AXE, or
-`npm install axe-core` in the checkout. Skipped with a message where one of them is missing.
+Needs Chromium (on the path, or at BAYESFS_CHROMIUM) and axe-core (its `axe.min.js` at BAYESFS_AXE,
+or `npm install axe-core` in the checkout). Skipped with a message where one of them is missing.
 """
 
 import html
