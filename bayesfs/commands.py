@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,9 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "evaluation": (),
 }
 """What each recipe must define, and what else it may."""
+
+PRINTED = ("accuracy", "nll", "brier", "ece")
+"""Scores that the command prints; the report has all."""
 
 
 def make_features(
@@ -93,7 +97,7 @@ def make_demo(out: Path, seed: int) -> None:
     """Render a tree, embed it, run the default study on it, and report: no download."""
     out.mkdir(parents=True, exist_ok=True)
     with bar("videos") as progress:
-        tree = render_tree(out / "videos", seed=seed, progress=progress)
+        tree = render_tree(out / "videos", test_users=6, seed=seed, progress=progress)
     store = out / "features.zarr"
     make_features(
         tree, store, px=128, device=None, sampling=Sampling(max_frames=8), thumbnails=True
@@ -144,11 +148,15 @@ def usable_device(name: str | None) -> torch.device | None:
 
 
 def print_scores(run: RunDirectory) -> None:
-    """A table of the scores at every number of support videos, with their 95 % intervals."""
+    """A table of the main scores at every number of support videos, with intervals over users."""
     for shots, table in sorted(load_scores(run).items()):
         print(f"{shots} video{'s' if shots > 1 else ''} per object:")
         for unit, score, low, value, high in score_cells(table):
-            print(f"  {unit:5} {score:9} {value:7.3f}  ({low:.3f} to {high:.3f})")
+            if score in PRINTED:
+                interval = "" if math.isnan(low) else f"  ({low:.3f} to {high:.3f})"
+                print(f"  {unit} {score:9}{value:7.3f}{interval}")
+        if reason := table.attrs.get("interval_reason"):
+            print(f"  no intervals: {reason}")
 
 
 def _tell_skipped(store: Path, shown: int = 5) -> None:

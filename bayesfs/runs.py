@@ -11,6 +11,7 @@ import platform
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -150,7 +151,7 @@ def _score(run: RunDirectory, order: Order, embeddings: Embeddings, learnt: Lear
                 tasks.limit_shots(shots), learnt, seed=order.seed, progress=progress
             )
             tree = answer.to_datatree(learnt, {"shots": shots, **_names(study)})
-        run.keep(_name(shots), lambda path, tree=tree: save_datatree(tree, path))
+        run.keep(_name(shots), partial(save_datatree, tree))
 
 
 def _name(shots: int) -> str:
@@ -182,7 +183,7 @@ def report_data(run: RunDirectory) -> ReportData:
     scores = {shots: tree["scores"].to_dataset() for shots, tree in trees.items()}
     facts = {str(k): str(v) for k, v in state.get("facts", {}).items()}
     return ReportData(
-        title=f"bayesfs: {run.path.resolve().name}",
+        title=f"bayesfs: {'/'.join(run.path.resolve().parts[-2:])}",
         trees=trees,
         scores=scores,
         facts=facts,
@@ -196,7 +197,8 @@ def _pictures(
 ) -> dict[str, tuple[Thumbnail, ...]]:
     """Thumbnails of the query videos, if the store is still where it was."""
     store = Path(str(state.get("store", "")))
-    names = {str(v) for t in trees.values() for v in t["constant_data"]["video_name"].values.flat}
+    groups = [tree["constant_data"].to_dataset() for tree in trees.values()]
+    names = {str(name) for group in groups for name in np.ravel(group["video_name"].values)}
     with contextlib.suppress(DataError):  # a report without its store is a report without pictures
         return {name: thumbnails(store, name) for name in sorted(names - {""})}
     return {}
@@ -226,7 +228,7 @@ def versions() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _noted(run: RunDirectory, name: str) -> Iterator[None]:
-    """Show warnings as before, and keep their texts in the run's state."""
+    """Show each of a person's warnings once, and keep their texts in the run's state."""
     shown, texts = warnings.showwarning, list(run.state().get(name, []))
 
     def keep(
@@ -239,7 +241,7 @@ def _noted(run: RunDirectory, name: str) -> Iterator[None]:
     ) -> None:
         if issubclass(category, UserWarning) and str(message) not in texts:
             texts.append(str(message))
-        shown(message, category, filename, lineno, file, line)
+            shown(message, category, filename, lineno, file, line)
 
     with warnings.catch_warnings():
         warnings.showwarning = keep
