@@ -168,7 +168,7 @@ class Answer:
             attrs: further root attributes.
         """
         draws = complete_draws(self.model, self.posterior, learnt.population)
-        dims = {site: self.model.dims[site] for site in draws}
+        dims = {**self.model.dims, **self.posterior.dims}
         whole = replace(self.posterior, draws=draws, dims=dims)
         tree = to_datatree(
             self.posterior,
@@ -196,7 +196,14 @@ def frames_of(embeddings: Embeddings, episodes: EpisodeBatch) -> Embeddings:
         )
     rows = torch.cat([episodes.support_frame.flatten(), episodes.query_frame.flatten()])
     used = np.unique(rows[rows >= 0].cpu().numpy())
-    return Embeddings(embeddings.dataset.isel(frame=used))
+    frames = Embeddings(embeddings.dataset.isel(frame=used))
+    found, meant = set(frames.coord("user").tolist()), {t.split("#")[0] for t in episodes.tasks}
+    if episodes.tasks and found != meant:
+        raise DataError(
+            f"the episodes are of {sorted(meant)} but their rows are frames of {sorted(found)}; "
+            "did the evaluation draw them from a part of the embeddings?"
+        )
+    return frames
 
 
 def population_of(posterior: Posterior) -> Posterior:

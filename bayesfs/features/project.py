@@ -1,4 +1,4 @@
-"""Projection of backbone features: unit norm, centring by recording condition, principal axes.
+"""Projection of backbone features: centring by recording condition, principal axes, unit norm.
 
 Start with `fit_projection(embeddings, dim)` on the train users, then `projection(embeddings)`.
 
@@ -6,9 +6,12 @@ Features of one backbone lie far from the origin in a common direction, and clut
 a whole. With g = x / ||x||, m_kind the train mean of g in that condition, and the columns of V the
 leading principal axes of g - m_kind over train frames,
 
-    z = (g - m_kind) V / s,        s^2 = mean_train ||(g - m_kind) V||^2,
+    z = (g - m_kind) V / ||(g - m_kind) V||.
 
-so that the mean squared norm of z is 1 on the train users. `spectrum` is the sd of each column.
+Only the direction is kept, as in cosine similarity: the length depends on how far the axes were
+fitted on the very users they are applied to (for new users it is a quarter shorter), and scales
+learnt on some users would be wrong for others. `spectrum` is the sd of each column before that,
+relative to their root sum of squares.
 """
 
 from __future__ import annotations
@@ -66,7 +69,9 @@ class Projection:
             )
         kind = kind_index(embeddings)
         centred = unit_norm(embeddings) - self.means[kind]
-        return embeddings.with_features((centred @ self.axes).astype(np.float32))
+        z = centred @ self.axes
+        length = np.linalg.norm(z, axis=1, keepdims=True)
+        return embeddings.with_features((z / np.maximum(length, 1e-12)).astype(np.float32))
 
 
 def fit_projection(embeddings: Embeddings, dim: int) -> Projection:

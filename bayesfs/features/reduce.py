@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from bayesfs.errors import ShapeError
 from bayesfs.features.project import Projection, fit_projection
 from bayesfs.types import Embeddings
@@ -29,3 +31,27 @@ class PrincipalAxes:
     def fit(self, embeddings: Embeddings) -> Projection:
         """The projection of the given frames, which must be of train users only."""
         return fit_projection(embeddings, self.dim)
+
+    def cross_fit(self, embeddings: Embeddings, dim: int) -> Embeddings:
+        """Every user's frames projected by axes and means fitted on the other users only.
+
+        A new user's frames had no part in the projection, so neither must those of the users that
+        the population is learnt from: projected by axes of their own frames, classes lie further
+        apart than they will for anybody else, and what is learnt is overconfident. Each user has
+        axes of his own, so this serves models that use features within one task only.
+
+        Args:
+            embeddings: frames of the train users; a single user is projected by his own axes.
+            dim: number of features; missing ones are zero.
+        """
+        user = embeddings.coord("user")
+        names = sorted(set(user.tolist()))
+        if len(names) < 2:
+            return self.fit(embeddings)(embeddings)
+        out = np.zeros((len(embeddings), dim), np.float32)
+        for name in names:
+            others = [other for other in names if other != name]
+            projected = self.fit(embeddings.where(user=others))(embeddings.where(user=name))
+            width = min(dim, projected.features.shape[1])
+            out[user == name, :width] = projected.features[:, :width]
+        return embeddings.with_features(out)

@@ -212,12 +212,6 @@ def log_normal(
     x, mean = x - centre, mean - centre
     pm = precision.apply(mean)
     cross = x @ pm.mT
-    square = _quadratic(precision, x)
+    square = precision.squares(x)
     const = (mean * pm).sum(-1) + cov.logdet() + mean.shape[-1] * LOG_2PI
     return cross - 0.5 * (square + const[:, None, :])
-
-
-def _quadratic(precision: Operator, x: Tensor) -> Tensor:
-    """(task, query, way) x' P_way x for precisions with batch axes (task, way)."""
-    spread = precision.expand_axis(1).apply(x[:, :, None])
-    return (x[:, :, None] * spread).sum(-1)

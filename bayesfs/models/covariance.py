@@ -64,6 +64,10 @@ class Operator(Protocol):
         """Inverse of `colour`."""
         ...
 
+    def squares(self, x: Tensor) -> Tensor:
+        """x' M_way x: x (..., query, feature), M with batch axes (..., way) -> (..., query, way)."""
+        ...
+
     def sum(self, axis: int) -> Self:
         """Sum over one batch axis, counted from the left."""
         ...
@@ -123,6 +127,10 @@ class Diagonal:
     def whiten(self, x: Tensor) -> Tensor:
         """Divide by the sds."""
         return x / self.d.sqrt()
+
+    def squares(self, x: Tensor) -> Tensor:
+        """One matrix product with the squared entries."""
+        return x.square() @ self.d.mT
 
     def sum(self, axis: int) -> Diagonal:
         """Sum over a batch axis."""
@@ -187,6 +195,10 @@ class Dense:
             factor.expand(*shape, shape[-1]), x.expand(shape)[..., None], upper=False
         )
         return torch.as_tensor(solved[..., 0])
+
+    def squares(self, x: Tensor) -> Tensor:
+        """Through M_way x."""
+        return torch.einsum("...qd,...wde,...qe->...qw", x, self.m, x)
 
     def sum(self, axis: int) -> Dense:
         """Sum over a batch axis."""

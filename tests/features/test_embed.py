@@ -37,8 +37,8 @@ def test_equals_the_plain_network(embedder: EfficientNetLite0, images: NDArray[n
     for row, image in enumerate(images):
         x = (torch.from_numpy(image).permute(2, 0, 1)[None].double() / 255 - 0.498) / 0.502
         with torch.inference_mode():
-            want = net.double().extract_features(x).mean((2, 3))[0]
-        np.testing.assert_allclose(got[row], want, atol=2e-4)
+            want = net.double().extract_features(x).pow(3).mean((2, 3))[0] ** (1 / 3)
+        np.testing.assert_allclose(got[row], want, atol=5e-4)
     assert got.dtype == np.float32
     assert got.shape == (5, embedder.dim)
 
@@ -56,8 +56,16 @@ def test_silent_and_without_torchvision() -> None:
 
 
 def test_name_tells_weights_and_size(embedder: EfficientNetLite0) -> None:
-    assert embedder.name == "efficientnet-lite0-57934424@64px"
+    assert embedder.name == "efficientnet-lite0-57934424:gem3@64px"
     assert (embedder.px, embedder.batch) == (64, 2)
+
+
+def test_power_one_is_the_mean_and_powers_grow(images: NDArray[np.uint8]) -> None:
+    mean, three = (EfficientNetLite0(64, batch=2, power=p)(images) for p in (1.0, 3.0))
+    assert (three >= mean - 1e-4).all()  # power means grow with the power
+    assert three.mean() > mean.mean()
+    with pytest.raises(DataError, match="power >= 1"):
+        EfficientNetLite0(64, power=0.5)
 
 
 def test_no_frames(embedder: EfficientNetLite0, images: NDArray[np.uint8]) -> None:

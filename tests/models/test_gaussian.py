@@ -1,0 +1,237 @@
+"""The Gaussian hierarchy against dense joint Gaussians, and its predictive by another route."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from scipy.stats import multivariate_normal
+from torch import Tensor
+
+from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.errors import InferenceError, NotPositiveDefiniteError, ShapeError
+from bayesfs.inference.exact import Exact
+from bayesfs.models.conjugate import Levels, condition_classes
+from bayesfs.models.covariance import Dense, Diagonal, cholesky
+from bayesfs.models.families import CovarianceFamily, Full, LowRank, PerFeature, PowerLaw
+from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.predict import predict
+from bayesfs.types import EpisodeBatch, Posterior
+from bayesfs.uncertainty import decompose, kinds
+
+FAMILIES: list[CovarianceFamily] = [
+    PowerLaw(spectrum=(0.9, 0.5, 0.3)),
+    PerFeature(),
+    LowRank(rank=2),
+    Full(),
+]
+
+
+def episodes(**options: object) -> EpisodeBatch:
+    settings = {"users": 3, "way": 3, "shots": 2, "frames": 3, "dim": 3, "seed": 0} | options
+    batch, _ = synthetic_episodes(**settings)  # type: ignore[arg-type]
+    return batch.to(torch.float64)
+
+
+def draw_population(model: GaussianHierarchy, dim: int, seed: int = 0) -> dict[str, Tensor]:
+    with torch.random.fork_rng(), poutine.block():
+        pyro.set_rng_seed(seed)
+        return dict(model.sample_population(torch.zeros(dim, dtype=torch.float64)))
+
+
+def given(model: GaussianHierarchy, population: Mapping[str, Tensor]) -> Posterior:
+    draws = {site: value[None] for site, value in population.items()}
+    return Posterior("exact", draws, dict(model.population_dims))
+
+
+def dense(operator: Diagonal | Dense) -> np.ndarray:
+    matrix = operator.m if isinstance(operator, Dense) else torch.diag_embed(operator.d)
+    return matrix.numpy()
+
+
+def joint_covariance(batch: EpisodeBatch, task: int, levels: Levels) -> tuple[np.ndarray, ...]:
+    """Frames of one task: (values, mean, covariance, class of each frame, loading of each)."""
+    where = batch.support_mask[task].nonzero().numpy()
+    kind = batch.support_kind[task].numpy()
+    x = batch.support[task].numpy()
+    loading, offset = levels.loading.numpy(), levels.offset.numpy()
+    dim, n = batch.dim, len(where)
+    cov = np.zeros((n, dim, n, dim))
+    task_cov, way = dense(levels.task), dense(levels.way)
+    video, frame = dense(levels.video), dense(levels.frame)
+    for i, (k, v, f) in enumerate(where):
+        for j, (k2, v2, f2) in enumerate(where):
+            r = loading[kind[k, v]] * loading[kind[k2, v2]]
+            block = r * task_cov + (k == k2) * r * way
+            if (k, v) == (k2, v2):
+                block = block + video[kind[k, v]] + (f == f2) * frame[kind[k, v]]
+            cov[i, :, j] = block
+    mean = np.stack([offset[kind[k, v]] for k, v, _ in where])
+    values = np.stack([x[k, v, f] for k, v, f in where])
+    r = np.array([loading[kind[k, v]] for k, v, _ in where])
+    return values, mean, cov.reshape(n * dim, n * dim), where[:, 0], r
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: type(f).__name__)
+def test_posterior_and_evidence_equal_a_dense_joint_gaussian(family: CovarianceFamily) -> None:
+    model, batch = GaussianHierarchy(family), episodes(ragged=True)
+    levels = model.levels(draw_population(model, 3), 3)
+    post = condition_classes(batch, levels)
+    evidence = model.log_evidence(batch, draw_population(model, 3))
+    task_cov, way = dense(levels.task), dense(levels.way)
+    for t in range(len(batch)):
+        values, mean, cov, owner, r = joint_covariance(batch, t, levels)
+        want = multivariate_normal(mean.ravel(), cov, allow_singular=True).logpdf(values.ravel())
+        assert float(evidence[t]) == pytest.approx(want, rel=1e-6, abs=1e-6)
+        for k in batch.way_mask[t].nonzero()[:, 0].tolist():
+            cross = np.stack(
+                [ri * (task_cov + (o == k) * way) for o, ri in zip(owner, r, strict=True)], 1
+            )
+            cross = cross.reshape(3, -1)
+            gain = np.linalg.solve(cov, cross.T).T
+            np.testing.assert_allclose(
+                post.mean[t, k], gain @ (values - mean).ravel(), atol=1e-6, rtol=1e-6
+            )
+            want_cov = task_cov + way - gain @ cross.T
+            np.testing.assert_allclose(dense(post.cov())[t, k], want_cov, atol=1e-6, rtol=1e-6)
+
+
+def test_exact_draws_have_the_posterior_mean_and_covariance() -> None:
+    model, batch = GaussianHierarchy(), episodes()
+    population = draw_population(model, 3)
+    posterior = Exact(draws=20000).infer(model, batch, seed=1, given=given(model, population))
+    means = model.class_means({k: v[:4000] for k, v in posterior.draws.items()})
+    exact = condition_classes(batch, model.levels(population, 3))
+    sd = dense(exact.cov()).diagonal(axis1=-2, axis2=-1) ** 0.5
+    assert (np.abs(means.mean(0) - exact.mean) / sd).max() < 5 / 4000**0.5
+    np.testing.assert_allclose(means.std(0), sd, rtol=0.06)
+
+
+@pytest.mark.parametrize("family", [PowerLaw(), Full()], ids=["diagonal", "full"])
+def test_closed_form_equals_reweighted_draws(family: CovarianceFamily) -> None:
+    """Two routes to p(y | x, D) and its decomposition: Matheron's rule, importance weights."""
+    model, batch = GaussianHierarchy(family), episodes(ragged=True)
+    population = given(model, draw_population(model, 3, seed=3))
+    posterior = Exact(draws=3000).infer(model, batch, seed=0, given=population)
+    closed = predict(model, posterior, batch)
+    sampled = predict(model, posterior, batch, exact=False)
+    for a, b in ((closed.frame, sampled.frame), (closed.video, sampled.video)):
+        size = 1.0 / b.log_weight.exp().square().sum(0)  # effective draws behind the second route
+        assert ((a.prob - b.prob).abs().amax(-1) < 2.5 / size.sqrt()).all()
+        average = (a.log_prob_given + a.log_weight[..., None]).logsumexp(0).exp()
+        assert (average - a.prob).abs().max() < 0.01
+    one, two = decompose(closed, batch), decompose(sampled, batch)
+    for name in ("frame_epistemic", "video_aleatoric"):
+        assert abs(float(one[name].mean() - two[name].mean())) < 0.01
+
+
+def test_uncertainty_is_ordered_and_padding_is_nan() -> None:
+    model, batch = GaussianHierarchy(), episodes(ragged=True)
+    population = given(model, draw_population(model, 3))
+    posterior = Exact(draws=64).infer(model, batch, seed=0, given=population)
+    predictive = predict(model, posterior, batch)
+    total, aleatoric, epistemic = kinds(predictive.frame)
+    ways = batch.way_mask.sum(-1).double().log()[:, None, None]
+    assert ((epistemic >= 0) & (epistemic <= total) & (aleatoric >= 0)).all()
+    assert (total <= ways + 1e-9).all()
+    table = decompose(predictive, batch)
+    assert (np.isfinite(table["frame_total"].values) == batch.query_mask.numpy()).all()
+    assert (
+        predictive.video.prob[~batch.way_mask[:, None].expand_as(predictive.video.prob)] == 0
+    ).all()
+
+
+def test_expected_epistemic_uncertainty_falls_and_aleatoric_stays_with_more_videos() -> None:
+    """Tower property: E_x E_theta|x H[p(y | x, theta)] does not depend on the support."""
+    model = GaussianHierarchy(PowerLaw())
+    values = draw_population(model, 3) | {"scale": torch.tensor([0.3, 1.0, 0.6, 0.6, 0.3, 0.3])}
+    values = {k: v.double() for k, v in values.items()} | {"loading": torch.tensor(1.0).double()}
+    values["offset_raw"] = torch.zeros(2, 3).double()
+    with torch.random.fork_rng():
+        pyro.set_rng_seed(0)
+        batch = from_the_model(model, values, tasks=400)
+    parts = []
+    for shots in (1, 2, 4):
+        few = batch.limit_shots(shots)
+        posterior = Exact(draws=32).infer(model, few, seed=0, given=given(model, values))
+        table = decompose(predict(model, posterior, few), few)
+        parts.append(
+            (float(table["video_aleatoric"].mean()), float(table["video_epistemic"].mean()))
+        )
+    assert parts[0][1] > 1.2 * parts[1][1] > 1.2 * parts[2][1]
+    assert max(abs(a - parts[0][0]) for a, _ in parts) < 0.1 * parts[0][0]
+
+
+def from_the_model(model: GaussianHierarchy, values: dict[str, Tensor], tasks: int) -> EpisodeBatch:
+    """Tasks whose support and query (clean, one video per class) come from the program itself."""
+    way, shots, frames, dim = 3, 5, 2, 3
+    blank = torch.zeros(tasks, way, shots, frames, dim, dtype=torch.float64)
+    template = EpisodeBatch(
+        support=blank,
+        support_mask=torch.ones(tasks, way, shots, frames, dtype=torch.bool),
+        support_kind=torch.zeros(tasks, way, shots, dtype=torch.long),
+        query=blank[:, :, 0],
+        query_mask=torch.ones(tasks, way, frames, dtype=torch.bool),
+        query_kind=torch.zeros(tasks, way, dtype=torch.long),
+        query_labels=torch.arange(way).expand(tasks, way).contiguous(),
+    )
+    levels = model.levels(values, dim)
+    trace = poutine.trace(poutine.condition(model, data=values)).get_trace(template)
+    raw = {k: trace.nodes[k]["value"].reshape(tasks, -1, dim) for k in ("task_raw", "class_raw")}
+    mean = levels.task.colour(raw["task_raw"]) + levels.way.colour(raw["class_raw"])
+    video = levels.video[0].colour(torch.randn(tasks, way, shots, dim, dtype=torch.float64))
+    noise = levels.frame[0].colour(torch.randn(blank.shape, dtype=torch.float64))
+    x = mean[:, :, None, None] + video[..., None, :] + noise
+    return replace(
+        template,
+        support=x[:, :, :4],
+        query=x[:, :, 4],
+        **{
+            "support_mask": template.support_mask[:, :, :4],
+            "support_kind": template.support_kind[:, :, :4],
+        },
+    )
+
+
+def test_repeating_frames_without_frame_noise_changes_nothing() -> None:
+    model, batch = GaussianHierarchy(PowerLaw()), episodes()
+    values = draw_population(model, 3)
+    values["scale"] = values["scale"] * torch.tensor([1, 1, 1, 1, 0, 0]).double()
+    still = replace(batch, support=batch.support[:, :, :, :1].expand_as(batch.support).contiguous())
+    once = replace(
+        still,
+        support=still.support[:, :, :, :1],
+        support_mask=still.support_mask[:, :, :, :1],
+        support_frame=None,
+    )
+    levels = model.levels(values, 3)
+    a, b = condition_classes(still, levels), condition_classes(once, levels)
+    torch.testing.assert_close(a.mean, b.mean, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(a.cov().d, b.cov().d, atol=1e-6, rtol=1e-6)
+
+
+def test_permuting_classes_permutes_the_predictive() -> None:
+    model, batch = GaussianHierarchy(), episodes()
+    values = draw_population(model, 3)
+    order = [2, 0, 1]
+    frame, video = model.log_labels(batch, values)
+    frame_p, video_p = model.log_labels(batch.permute_classes(order), values)
+    torch.testing.assert_close(frame[..., order], frame_p)
+    torch.testing.assert_close(video[..., order], video_p)
+
+
+def test_exact_says_what_it_needs() -> None:
+    model, batch = GaussianHierarchy(), episodes()
+    with pytest.raises(InferenceError, match="given="):
+        Exact().infer(model, batch, seed=0)
+    with pytest.raises(InferenceError, match="missing"):
+        Exact().infer(model, batch, seed=0, given=Posterior("exact", {}, {}))
+    with pytest.raises(ShapeError, match="spectrum of 3 features"):
+        model.with_spectrum((1.0, 2.0)).log_labels(batch, draw_population(model, 3))
+    with pytest.raises(NotPositiveDefiniteError, match="no Cholesky factor"):
+        cholesky(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
