@@ -48,6 +48,9 @@ from bayesfs.models.kernels import BaseKernel, Linear
 class VideoCovariance:
     """Feature map, base kernel and the deviations of videos and frames.
 
+    Prior medians suit regression on labels and unit-norm features; likelihoods with a link
+    (softmax and so on) have latent values some ten times as large.
+
     Attributes:
         features: learnt map of the embeddings.
         base: kernel on the mapped features.
@@ -62,11 +65,11 @@ class VideoCovariance:
 
     features: FeatureMap = field(default_factory=OrderedAxes)
     base: BaseKernel = field(default_factory=Linear)
-    video: float | None = 0.1
+    video: float | None = 0.07
     scaled_video: bool = False
-    frame: float = 0.2
+    frame: float = 0.1
     constant: float | None = None
-    shift: float | None = 0.05
+    shift: float | None = 0.012
 
     @property
     def name(self) -> str:

@@ -55,7 +55,7 @@ class Linear:
         signal: prior median of s.
     """
 
-    signal: float = 0.3
+    signal: float = 0.15
 
     @property
     def sites(self) -> Mapping[str, Site]:
@@ -85,7 +85,7 @@ class Cosine:
         signal: prior median of s.
     """
 
-    signal: float = 0.3
+    signal: float = 0.15
 
     @property
     def sites(self) -> Mapping[str, Site]:
@@ -114,8 +114,8 @@ class RBF:
         lengthscale: prior median of l; unit vectors lie within d <= 2.
     """
 
-    signal: float = 0.5
-    lengthscale: float = 1.0
+    signal: float = 0.3
+    lengthscale: float = 1.5
 
     @property
     def sites(self) -> Mapping[str, Site]:
@@ -149,8 +149,8 @@ class Matern:
     """
 
     nu: float = 2.5
-    signal: float = 0.5
-    lengthscale: float = 1.0
+    signal: float = 0.3
+    lengthscale: float = 1.5
 
     def __post_init__(self) -> None:
         if self.nu not in (0.5, 1.5, 2.5):
@@ -197,7 +197,7 @@ class Spectral:
     """
 
     mixtures: int = 4
-    signal: float = 0.5
+    signal: float = 0.3
     bandwidth: float = 0.2
     frequency: float = 0.2
 
