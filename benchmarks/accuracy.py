@@ -1,0 +1,212 @@
+"""Recognition of held-out users' objects: the Gaussian hierarchy against peers, on one tree.
+
+    python benchmarks/accuracy.py --train TREE_OR_STORE --test TREE_OR_STORE
+    python benchmarks/accuracy.py --smoke         # tiny, simulated features, for CI
+
+The population, projections, temperatures and the choice of `best` come from the first tree's
+`train` users alone: every method is scored there by leaving one user out, and the one with the
+lowest mean of frame and video NLL is `best`. Then it is learnt on all train users, and the second
+tree's `test` users are scored once: support clean, query clutter, 1 and 5 support videos of 8
+frames. The last line is JSON; a figure that was not measured is null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from bayesfs.data.store import open_store
+from bayesfs.data.synthetic import Population, synthetic_embeddings
+from bayesfs.data.trees import read_tree
+from bayesfs.evaluation.bootstrap import score_table
+from bayesfs.evaluation.users import HeldOutUsers
+from bayesfs.features.embed import EfficientNetLite0
+from bayesfs.features.extract import extract
+from bayesfs.features.reduce import PrincipalAxes
+from bayesfs.inference.exact import Exact
+from bayesfs.inference.svi import SVI
+from bayesfs.models.baselines import Logistic, NearestNeighbour, Prototypes, fit_temperature
+from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.models.objectives import Evidence, PredictiveScore
+from bayesfs.study import Study, frames_of
+from bayesfs.types import Embeddings, EpisodeBatch, Predictive
+
+SHOTS = (1, 5)
+FIGURES = {
+    "frame_acc": ("frame", "accuracy"),
+    "frame_nll": ("frame", "nll"),
+    "frame_ece": ("frame", "ece"),
+    "video_acc": ("video", "accuracy"),
+    "video_nll": ("video", "nll"),
+    "video_ece": ("video", "ece"),
+}
+PEERS: Mapping[str, Any] = {
+    "prototypes_cosine": Prototypes(metric="cosine"),
+    "prototypes_euclidean": Prototypes(metric="euclidean"),
+    "nearest_neighbour": NearestNeighbour(metric="cosine"),
+    "logistic_regression": Logistic(),
+}
+Scored = Mapping[int, Predictive]
+Method = Callable[[Embeddings, HeldOutUsers], tuple[Mapping[int, EpisodeBatch], Scored]]
+
+
+def peer(baseline: Any, dim: int) -> Method:
+    """A point classifier on cross-fitted projections, with a temperature per number of shots."""
+
+    def run(embeddings: Embeddings, evaluation: HeldOutUsers) -> Any:
+        axes = PrincipalAxes(dim)
+        train = frames_of(embeddings, evaluation.train_tasks(embeddings, seed=0))
+        projection = axes.fit(train)
+        tasks = evaluation.train_tasks(axes.cross_fit(train, projection.dim), seed=0)
+        test = evaluation.test_episodes(projection(embeddings), seed=0)
+        episodes = {shots: test.limit_shots(shots) for shots in SHOTS}
+        fitted = {shots: fit_temperature(baseline, tasks.limit_shots(shots)) for shots in SHOTS}
+        return episodes, {s: fitted[s].predictive(episodes[s]) for s in SHOTS}
+
+    return run
+
+
+def gaussian(objective: Any, dim: int, steps: int) -> Method:
+    """The Gaussian hierarchy, its population learnt by the given objective."""
+
+    def run(embeddings: Embeddings, evaluation: HeldOutUsers) -> Any:
+        study = Study(
+            model=GaussianHierarchy(),
+            engine=Exact(draws=128, population_draws=8),
+            evaluation=evaluation,
+            population_engine=SVI(steps=steps, draws=200, khat_draws=0),
+            objective=objective,
+            reduction=PrincipalAxes(dim),
+        )
+        learnt = study.learn(embeddings, seed=0)
+        tasks = study.tasks(embeddings, learnt, seed=0)
+        episodes = {shots: tasks.limit_shots(shots) for shots in SHOTS}
+        answers = {s: study.infer(episodes[s], learnt, seed=0).predictive for s in SHOTS}
+        return episodes, answers
+
+    return run
+
+
+def figures(episodes: Mapping[int, EpisodeBatch], answers: Scored) -> dict[str, float]:
+    """Every figure of one method, by name without the method."""
+    out = {}
+    for shots in SHOTS:
+        table = score_table(answers[shots], episodes[shots])
+        for name, (unit, score) in FIGURES.items():
+            if unit == "frame" or shots == SHOTS[-1]:
+                out[f"{name}_{shots}"] = value_of(table, unit, score)
+    return out
+
+
+def value_of(table: xr.Dataset, unit: str, score: str) -> float:
+    """The point value of one score."""
+    return float(table["estimate"].sel(item=unit, score=score))
+
+
+def as_split(embeddings: Embeddings, tested: list[str]) -> Embeddings:
+    """The same frames with the given users as `test` and all others as `train`."""
+    split = np.where(np.isin(embeddings.coord("user"), tested), "test", "train")
+    return Embeddings(embeddings.dataset.assign_coords(split=("frame", split)))
+
+
+def leave_users_out(method: Method, train: Embeddings, evaluation: HeldOutUsers) -> float:
+    """Mean of frame and video NLL over train users, each predicted from the others."""
+    values = []
+    for user in sorted(set(train.coord("user").tolist())):
+        found = figures(*method(as_split(train, [user]), evaluation))
+        names = ("frame_nll_1", "frame_nll_5", "video_nll_5")
+        values.append(np.mean([found[name] for name in names]))
+    return float(np.mean(values))
+
+
+def embeddings_of(path: Path, scratch: Path) -> Embeddings:
+    """The features of a tree, or of a store that is there already."""
+    if (path / "zarr.json").exists():
+        return open_store(path)
+    tree = read_tree(path)
+    store = scratch / f"{len(list(scratch.iterdir()))}.zarr"
+    return extract(tree.videos, EfficientNetLite0(), store, skipped=tree.skipped, thumbnails=False)
+
+
+def join(train: Embeddings, test: Embeddings) -> Embeddings:
+    """Train users of the first and test users of the second table."""
+    parts = [train.where(split="train").dataset, test.where(split="test").dataset]
+    names = ["features"]
+    kept = [
+        p[names].reset_coords(drop=True).assign_coords({c: p[c] for c in Embeddings.REQUIRED})
+        for p in parts
+    ]
+    return Embeddings(xr.concat(kept, dim="frame"))
+
+
+def simulated() -> Embeddings:
+    """Tiny features from the hierarchy itself, for --smoke."""
+    embeddings, _ = synthetic_embeddings(
+        Population.isotropic(16), users=4, way=3, shots=5, frames=3, dim=16, seed=0
+    )
+    shifted = embeddings.with_features(embeddings.features + 3.0)
+    return as_split(shifted, sorted(set(shifted.coord("user").tolist()))[-1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--train", type=Path, help="tree or store with `train` users")
+    parser.add_argument("--test", type=Path, help="tree or store with `test` users")
+    parser.add_argument("--smoke", action="store_true", help="tiny, simulated features")
+    options = parser.parse_args()
+    if not options.smoke and (options.train is None or options.test is None):
+        parser.error("--train and --test are needed, or --smoke")
+    dim, steps = (8, 5) if options.smoke else (256, 300)
+    methods = {name: peer(baseline, dim) for name, baseline in PEERS.items()}
+    ours = {
+        "gaussian_score": gaussian(PredictiveScore, dim, steps),
+        "gaussian_evidence": gaussian(Evidence, dim, steps),
+    }
+    with tempfile.TemporaryDirectory(prefix="bayesfs-") as folder:
+        if options.smoke:
+            data = simulated()
+        else:
+            scratch = Path(folder)
+            data = join(embeddings_of(options.train, scratch), embeddings_of(options.test, scratch))
+    report(methods, ours, data)
+
+
+def report(methods: dict[str, Method], ours: dict[str, Method], data: Embeddings) -> None:
+    """Choose on train users, score test users once, print the table and the JSON line."""
+    torch.manual_seed(0)
+    evaluation = HeldOutUsers()
+    train = data.where(split="train")
+    chosen = {n: leave_users_out(m, train, evaluation) for n, m in {**methods, **ours}.items()}
+    result: dict[str, Any] = {}
+    rows: dict[str, dict[str, float]] = {}
+    for name, method in {**methods, **ours}.items():
+        start = time.perf_counter()
+        episodes, answers = method(data, evaluation)
+        seconds = time.perf_counter() - start
+        rows[name] = figures(episodes, answers)
+        rows[name]["seconds_per_task"] = seconds / len(episodes[SHOTS[-1]])
+        result |= {f"{name}.{k}": round(v, 4) for k, v in rows[name].items()}
+    best, best_peer = min(ours, key=chosen.__getitem__), min(methods, key=chosen.__getitem__)
+    for name, row in rows.items():
+        cells = " ".join(f"{k} {v:.3f}" for k, v in row.items())
+        print(f"{name:22} left-out train users {chosen[name]:.3f} | {cells}")
+    result["best"] = best
+    result |= {f"best.{k}": round(v, 4) for k, v in rows[best].items()}
+    result["best_peer"] = best_peer
+    result |= {f"best_peer.{k}": round(v, 4) for k, v in rows[best_peer].items()}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
