@@ -7,9 +7,21 @@ from textwrap import dedent
 
 import pytest
 
+from bayesfs.cli import main
 from bayesfs.errors import RecipeError
 from bayesfs.overrides import override
 from bayesfs.recipes import copy_recipes, load_recipe, recipe_folder
+from bayesfs.rundir import RunDirectory
+
+STUDIES = [
+    ("gaussian", "exact", "clutter"),
+    ("gaussian", "exact", "clean"),
+    ("gaussian", "svi", "clutter"),
+    ("linear_head", "svi", "clutter"),
+    ("linear_head", "laplace", "clean"),
+    ("deep_kernel_gp", "exact", "clutter"),
+]
+"""Model, engine and evaluation; every shipped recipe is in one."""
 
 ENGINE = """
 from __future__ import annotations
@@ -161,3 +173,22 @@ def test_copied_recipes_are_the_shipped_ones_and_overwrite_nothing(tmp_path: Pat
         assert copy.read_text(encoding="utf-8") == shipped.read_text(encoding="utf-8")
     with pytest.raises(RecipeError, match="exists already"):
         copy_recipes(tmp_path)
+
+
+@pytest.mark.parametrize("names", STUDIES, ids="-".join)
+def test_every_study_runs(names: tuple[str, str, str], small_store: Path, tmp_path: Path) -> None:
+    rooms = ("models", "inference", "evaluation")
+    paths = [
+        str(recipe_folder() / room / f"{name}.py") for room, name in zip(rooms, names, strict=True)
+    ]
+    out = tmp_path / "run"
+    argv = ["run", *paths, "--data", str(small_store), "--out", str(out), "--smoke", "--debug"]
+    assert main(argv) == 0
+    assert RunDirectory(out).is_done
+    assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_every_shipped_recipe_is_in_a_study() -> None:
+    for place, room in enumerate(("models", "inference", "evaluation")):
+        shipped = {path.stem for path in (recipe_folder() / room).glob("*.py")}
+        assert shipped == {names[place] for names in STUDIES}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,40 +33,14 @@ SMALL = [
 ]
 
 
-def features(users: int = 5, objects: int = 3, seed: int = 0) -> Embeddings:
-    """Users with objects around a mean far from the origin; the last two users are for testing."""
-    rng = np.random.default_rng(seed)
-    labels, rows = [], []
-    for u in range(users):
-        split = "train" if u < users - 2 else "test"
-        for o in range(objects):
-            centre = 5 + rng.normal(size=12)
-            for kind, videos in (("clean", 5), ("clutter", 2)):
-                for v in range(videos):
-                    video = centre + (kind == "clutter") + 0.3 * rng.normal(size=12)
-                    rows.append(video + 0.2 * rng.normal(size=(3, 12)))
-                    labels += [(f"u{u}", f"<b>{o}</b>", f"u{u}-{o}-{kind}-{v}", kind, split)] * 3
-    user, thing, video, kind, split = zip(*labels, strict=True)
-    return Embeddings.from_arrays(
-        np.concatenate(rows), object=thing, video=video, user=user, kind=kind, split=split
-    )
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "store.zarr"
-    save_store(path, features())
-    return path
-
-
 def command(store: Path, out: Path, *more: str) -> list[str]:
     return ["run", *RECIPES, "--data", str(store), "--out", str(out), *SMALL, *more]
 
 
 @pytest.fixture(scope="module")
-def finished(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
-    assert main(command(store, out)) == 0
+    assert main(command(small_store, out)) == 0
     return out
 
 
@@ -80,7 +55,7 @@ def assert_same_results(one: Path, other: Path) -> None:
 
 
 def test_a_run_keeps_everything_and_prints_scores(
-    finished: Path, store: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, small_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = {p.name for p in finished.iterdir()}
     assert {"run.json", "recipes", "population.npz", "projection.npz", "report.html"} <= kept
@@ -91,7 +66,7 @@ def test_a_run_keeps_everything_and_prints_scores(
     assert state["status"] == "done"
     assert state["facts"]["Seed"] == 0
     assert "torch" in state["facts"]["Versions"]
-    assert main(command(store, finished)) == 0
+    assert main(command(small_store, finished)) == 0
     said = capsys.readouterr().out
     assert re.search(r"5 videos per object:\n  frame accuracy +\d\.\d{3}", said)
 
@@ -102,9 +77,9 @@ def test_the_population_knows_no_test_user_and_no_task(finished: Path) -> None:
     assert "task" not in learnt.population.coords
 
 
-def test_a_second_run_does_nothing(finished: Path, store: Path) -> None:
+def test_a_second_run_does_nothing(finished: Path, small_store: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
-    assert main(command(store, finished)) == 0
+    assert main(command(small_store, finished)) == 0
     after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     lock = finished / ".bayesfs-lock"
     assert {p: t for p, t in before.items() if p != lock} == {
@@ -112,8 +87,10 @@ def test_a_second_run_does_nothing(finished: Path, store: Path) -> None:
     }
 
 
-def test_the_same_seed_gives_the_same_numbers(finished: Path, store: Path, tmp_path: Path) -> None:
-    assert main(command(store, tmp_path / "again")) == 0
+def test_the_same_seed_gives_the_same_numbers(
+    finished: Path, small_store: Path, tmp_path: Path
+) -> None:
+    assert main(command(small_store, tmp_path / "again")) == 0
     assert_same_results(finished, tmp_path / "again")
 
 
@@ -127,17 +104,19 @@ def test_the_same_seed_gives_the_same_numbers(finished: Path, store: Path, tmp_p
 )
 def test_another_run_into_the_same_directory_is_refused(
     finished: Path,
-    store: Path,
+    small_store: Path,
     capsys: pytest.CaptureFixture[str],
     more: list[str],
     differs: str,
 ) -> None:
-    assert main(command(store, finished, *more)) == FAILED
+    assert main(command(small_store, finished, *more)) == FAILED
     assert f"holds a run with another {differs}" in capsys.readouterr().err
 
 
-def test_other_data_are_refused(finished: Path, tmp_path: Path) -> None:
-    save_store(tmp_path / "s.zarr", features(seed=1))
+def test_other_data_are_refused(
+    finished: Path, tmp_path: Path, make_embeddings: Callable[..., Embeddings]
+) -> None:
+    save_store(tmp_path / "s.zarr", make_embeddings(seed=1))
     with pytest.raises(RunError, match="another data"):
         main([*command(tmp_path / "s.zarr", finished), "--debug"])
 
@@ -145,26 +124,26 @@ def test_other_data_are_refused(finished: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.1, 0.4, 0.7, 0.9])
 def test_a_killed_run_goes_on_to_the_same_result(
-    finished: Path, store: Path, tmp_path: Path, moment: float
+    finished: Path, small_store: Path, tmp_path: Path, moment: float
 ) -> None:
     """Killed at this share of the time that an undisturbed run takes, imports included."""
     began = time.perf_counter()
-    argv = [sys.executable, "-m", "bayesfs.cli", *command(store, tmp_path / "undisturbed")]
+    argv = [sys.executable, "-m", "bayesfs.cli", *command(small_store, tmp_path / "undisturbed")]
     subprocess.run(argv, check=True, capture_output=True)
     seconds = time.perf_counter() - began
     out = tmp_path / "killed"
-    argv = [sys.executable, "-m", "bayesfs.cli", *command(store, out)]
+    argv = [sys.executable, "-m", "bayesfs.cli", *command(small_store, out)]
     child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(moment * seconds)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    assert main(command(store, out)) == 0
+    assert main(command(small_store, out)) == 0
     assert_same_results(finished, out)
 
 
 @pytest.mark.parametrize("stage", ["population.npz", "results-01.nc", "results-05.nc"])
 def test_a_run_goes_on_from_each_stage(
-    finished: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+    finished: Path, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """Stopped right after each file is kept, as a kill there would."""
     keep = RunDirectory.keep
@@ -182,17 +161,17 @@ def test_a_run_goes_on_from_each_stage(
     with monkeypatch.context() as patched:
         patched.setattr(RunDirectory, "keep", stop_after)
         with pytest.raises(Stopped):
-            main(command(store, out))
+            main(command(small_store, out))
     assert not RunDirectory(out).is_done
-    assert main(command(store, out)) == 0
+    assert main(command(small_store, out)) == 0
     assert_same_results(finished, out)
 
 
 def test_a_changed_result_is_told_not_reported(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert main(command(store, out, "--smoke")) == 0
+    assert main(command(small_store, out, "--smoke")) == 0
     results = out / "results-01.nc"
     results.write_bytes(results.read_bytes()[:-1])
     assert main(["report", str(out)]) == FAILED
@@ -222,20 +201,20 @@ def test_report_of_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_recipe_in_the_data_is_refused(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evil = store / "model.py"
+    evil = small_store / "model.py"
     evil.write_text("raise SystemExit('ran')")
     try:
-        argv = ["run", str(evil), *RECIPES[1:], "--data", str(store), "--out", str(tmp_path / "r")]
+        data = ["--data", str(small_store)]
+        argv = ["run", str(evil), *RECIPES[1:], *data, "--out", str(tmp_path / "r")]
         assert main(argv) == FAILED
     finally:
         evil.unlink()
     assert "lies in the data" in capsys.readouterr().err
 
 
-def relabelled(path: Path, **labels: str) -> Path:
-    base = features()
+def relabelled(base: Embeddings, path: Path, **labels: str) -> Path:
     columns = {name: ("frame", np.full(len(base), value)) for name, value in labels.items()}
     save_store(path, Embeddings(base.dataset.assign_coords(columns)))
     return path
@@ -250,17 +229,23 @@ def relabelled(path: Path, **labels: str) -> Path:
     ],
 )
 def test_data_that_cannot_be_scored_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: dict[str, str], message: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    make_embeddings: Callable[..., Embeddings],
+    labels: dict[str, str],
+    message: str,
 ) -> None:
-    store = relabelled(tmp_path / "s.zarr", **labels)
+    store = relabelled(make_embeddings(), tmp_path / "s.zarr", **labels)
     assert main(command(store, tmp_path / "run", "--smoke")) == FAILED
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_warning_is_shown_once_and_stands_in_the_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    make_embeddings: Callable[..., Embeddings],
 ) -> None:
-    store = relabelled(tmp_path / "s.zarr", object="one thing")
+    store = relabelled(make_embeddings(), tmp_path / "s.zarr", object="one thing")
     assert main(command(store, tmp_path / "run", "--smoke")) == 0
     said = capsys.readouterr().err
     assert said.count("3 users have one object only") == 1
