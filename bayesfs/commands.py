@@ -72,8 +72,7 @@ def make_run(
     recipes = {role: load_recipe(p, role, optional=ROLES[role]) for role, p in paths.items()}
     study = compose(recipes, settings, smoke=smoke)
     sources = {f"{role}.py": recipe.source for role, recipe in recipes.items()}
-    told = (*settings, *(["smoke"] if smoke else []))
-    order = Order(study, store, sources, told, seed=seed, pictures=pictures)
+    order = Order(study, store, sources, tuple(settings), smoke, seed, pictures)
     report = run_study(order, out)
     print_scores(RunDirectory(out))
     print(f"report: {report}")

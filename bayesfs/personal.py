@@ -38,7 +38,8 @@ def name_videos(
     directory = RunDirectory(run)
     learnt = load_learnt(directory)
     inputs = directory.state()["inputs"]
-    study = compose(kept_recipes(directory, trust=trust), inputs["settings"])
+    recipes = kept_recipes(directory, trust=trust)
+    study = compose(recipes, inputs["settings"], smoke=inputs["smoke"])
     tree = read_folder(teach, unlabelled=videos)
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as scratch:
         store, embedder = Path(scratch) / "features.zarr", same_backbone(directory, device)

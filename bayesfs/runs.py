@@ -47,6 +47,7 @@ class Order:
         store: feature store with the frames of all users.
         sources: recipe -> its text, kept in the run directory and part of the run's identity.
         settings: what was overridden, as on the command line.
+        smoke: whether everything was made tiny.
         seed: of everything random.
         pictures: whether the report may show thumbnails.
     """
@@ -55,6 +56,7 @@ class Order:
     store: Path
     sources: Mapping[str, str]
     settings: tuple[str, ...] = ()
+    smoke: bool = False
     seed: int = 0
     pictures: bool = True
 
@@ -89,6 +91,7 @@ def identity(order: Order, embeddings: Embeddings) -> dict[str, Any]:
     return {
         "recipes": {name: _digest(text.encode()) for name, text in order.sources.items()},
         "settings": list(order.settings),
+        "smoke": order.smoke,
         "seed": order.seed,
         "data": fingerprint(embeddings),
         "thumbnails": order.pictures,
@@ -210,6 +213,7 @@ def _facts(order: Order, embeddings: Embeddings) -> dict[str, Any]:
     facts = {
         **{name.capitalize(): kind for name, kind in _names(order.study).items()},
         "Settings": ", ".join(order.settings) or "those of the recipes",
+        **({"Smoke run": "everything tiny, the numbers mean nothing"} if order.smoke else {}),
         "Seed": order.seed,
         "Pixels": attrs.get("px", "unknown"),
         "Backbone": attrs.get("backbone", "unknown"),

@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_numbers(
     [
         (["--seed", "1"], "seed"),
         (["--set", "engine.draws=8"], "settings"),
-        (["--smoke"], "settings"),
+        (["--smoke"], "smoke"),
     ],
 )
 def test_another_run_into_the_same_directory_is_refused(
