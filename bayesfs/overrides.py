@@ -75,7 +75,9 @@ def _tiny(value: Any) -> Any:
     if not is_dataclass(value) or isinstance(value, type):
         return value
     held = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
-    lower = {n: TINY[n] for n, v in held.items() if type(v) is int and v > TINY.get(n, v)}
+    lower: dict[str, Any] = {
+        n: TINY[n] for n, v in held.items() if type(v) is int and v > TINY.get(n, v)
+    }
     shots = held.get("shots")
     if isinstance(shots, tuple):
         lower["shots"] = shots[:1]

@@ -157,7 +157,7 @@ def sample_guide(
     stats = {"elbo": fit.elbo}
     if khat_draws:
         with torch.no_grad():
-            some = z[:, :khat_draws].split(DENSITY_DRAWS, 1)
+            some = torch.split(z[:, :khat_draws], DENSITY_DRAWS, 1)
             log_p = torch.cat([target.log_density(part) for part in some], 1)
         log_weight = log_p - guide.log_density(parameters, noise[:, :khat_draws])
         stats |= {"evidence_bound": log_weight.mean(1), "khat": pareto_khat(log_weight)}

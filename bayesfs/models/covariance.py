@@ -65,7 +65,7 @@ class Operator(Protocol):
         ...
 
     def squares(self, x: Tensor) -> Tensor:
-        """x' M_way x: x (..., query, feature), M with batch axes (..., way) -> (..., query, way)."""
+        """Squares x' M_way x: (..., query, feature), M over (..., way) -> (..., query, way)."""
         ...
 
     def sum(self, axis: int) -> Self:

@@ -68,7 +68,7 @@ class Linear:
 
     def diagonal(self, values: Values, x: Tensor) -> Tensor:
         """(..., n) variance."""
-        return values["signal"] ** 2 * torch.linalg.vector_norm(x, dim=-1) ** 2
+        return values["signal"] ** 2 * x.square().sum(-1)
 
     def gpytorch(self, values: Values) -> gpytorch.kernels.Kernel:
         """GPyTorch's LinearKernel."""
