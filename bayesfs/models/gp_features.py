@@ -92,11 +92,15 @@ class OrderedAxes:
         power: the power, or its prior mean; 0 keeps the features, 1 whitens them.
         power_spread: prior standard deviation of the power; 0 fixes it, which makes learning the
             rest several times faster, since inner products then stay the same.
+        latent: number of leading features kept; None keeps all. Likelihoods with a link need few:
+            what lies in directions that the support has not shown is unknown to them, and with a
+            thousand of those they are never sure.
         spectrum: spread of the train frames along each feature.
     """
 
     power: float = 0.3
     power_spread: float = 0.0
+    latent: int | None = None
     spectrum: tuple[float, ...] | None = field(default=None, repr=False)
 
     @property
@@ -106,11 +110,12 @@ class OrderedAxes:
 
     def __call__(self, values: Values, x: Tensor, kind: Tensor) -> Tensor:
         """(task, n, feature)."""
-        return unit(x * torch.exp(-values.get("whitening", self.power) * self._log_spread(x)))
+        scale = torch.exp(-values.get("whitening", self.power) * self._log_spread(x))
+        return unit((x * scale)[..., : self.latent])
 
     def width(self, feature: int) -> int:
-        """The same."""
-        return feature
+        """Number of features kept."""
+        return min(feature, self.latent or feature)
 
     def prepare(self, x: Tensor, kind: Tensor) -> OrderedAxes:
         """Itself: its constants come from the study's projection."""

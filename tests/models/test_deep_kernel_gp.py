@@ -229,7 +229,7 @@ def test_running_ends_at_the_video_and_starts_at_its_first_frame() -> None:
 def test_repeating_frames_changes_nothing_without_frame_noise() -> None:
     episodes = tasks(frame=2)
     model = DeepKernelGP(VideoCovariance(Identity(), Linear(), shift=None))
-    values = population(model, episodes) | {"frame_scale": torch.full((2,), 1e-4)}
+    values = population(model, episodes) | {"frame_scale": torch.full((2,), 1e-5)}
     twice = replace(
         episodes,
         query=episodes.query.repeat_interleave(2, 2),
