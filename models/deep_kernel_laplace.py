@@ -1,0 +1,28 @@
+"""Deep-kernel Gaussian process with softmax, by Laplace's method."""
+
+from bayesfs.features.reduce import PrincipalAxes
+from bayesfs.models.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp_covariance import VideoCovariance
+from bayesfs.models.gp_features import OrderedAxes
+from bayesfs.models.gp_laplace import LaplaceSoftmax
+from bayesfs.models.kernels import Linear
+from bayesfs.models.objectives import PredictiveScore
+
+model = DeepKernelGP(
+    covariance=VideoCovariance(
+        # Few axes: what lies in directions that the support has not shown is unknown to a
+        # likelihood with a link, and with a thousand such directions it is never sure.
+        features=OrderedAxes(latent=24),
+        # Latent values are log odds here, so scales are larger than for regression on labels.
+        base=Linear(signal=8.0),
+        video=0.3,
+        frame=0.3,
+        shift=0.02,
+    ),
+    likelihood=LaplaceSoftmax(steps=10),
+)
+
+# Learn by how well left-out clutter is recognised.
+objective = PredictiveScore
+
+reduction = PrincipalAxes(dim=64)
