@@ -3,8 +3,8 @@
 from bayesfs.features.reduce import PrincipalAxes
 from bayesfs.models.deep_kernel_gp import DeepKernelGP
 from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_features import OrderedAxes
 from bayesfs.models.gp_dirichlet import Dirichlet
+from bayesfs.models.gp_features import OrderedAxes
 from bayesfs.models.kernels import Linear
 from bayesfs.models.objectives import PredictiveScore
 
