@@ -34,6 +34,17 @@ from bayesfs.types import EpisodeBatch, Predictive
 SCORES = ("accuracy", "nll", "brier", "ece", "mce", "squared_ce", "aurc")
 """Columns of every table; of these only accuracy is better when higher."""
 
+BOUNDS = {
+    "accuracy": (0.0, 1.0),
+    "nll": (0.0, np.inf),
+    "brier": (0.0, 2.0),
+    "ece": (0.0, 1.0),
+    "mce": (0.0, 1.0),
+    "squared_ce": (-1.0, 1.0),
+    "aurc": (0.0, 1.0),
+}
+"""Range of every score."""
+
 ITEM_SCORES = {"accuracy": "correct", "nll": "nll", "brier": "brier"}
 """Scores that are means over rows, and the column that holds them."""
 
@@ -129,7 +140,9 @@ def _one_item(
 ) -> xr.Dataset:
     found, names = statistics(rows, unit)
     intervals = [
-        bootstrap_interval(found[s], len(names), draws=draws, level=level, seed=seed)
+        bootstrap_interval(
+            found[s], len(names), draws=draws, level=level, seed=seed, bounds=BOUNDS[s]
+        )
         for s in SCORES
     ]
     users, objects = group_scores(rows, "user"), group_scores(rows, "object")
@@ -227,7 +240,9 @@ def group_intervals(
     for name, part in rows.groupby(by, sort=True):
         found, names = statistics(part, unit)
         for score in scores:
-            i = bootstrap_interval(found[score], len(names), draws=draws, level=level, seed=seed)
+            i = bootstrap_interval(
+                found[score], len(names), draws=draws, level=level, seed=seed, bounds=BOUNDS[score]
+            )
             lines.append((name, score, i.estimate, i.low, i.high, i.units, len(part), i.reason))
     columns = [by, "score", "estimate", "low", "high", "units", "rows", "reason"]
     return pd.DataFrame(lines, columns=columns)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from bayesfs.contracts import Progress
 from bayesfs.errors import ShapeError
-from bayesfs.evaluation.bootstrap import SCORES, group_scores, statistics
+from bayesfs.evaluation.bootstrap import BOUNDS, SCORES, group_scores, statistics
 from bayesfs.evaluation.fewshot import FewShotProtocol
 from bayesfs.evaluation.items import frame_rows
 from bayesfs.evaluation.resampling import Interval, bootstrap_interval, difference, mean_statistic
@@ -141,11 +141,11 @@ def few_shot_summary(
     seeds = group_scores(rows, "user", unit="task")
     lines = {}
     for score in SCORES:
-        over_tasks = bootstrap_interval(
-            by_task[score], len(tasks), draws=draws, level=level, seed=seed
-        )
-        over_classes = bootstrap_interval(
-            by_class[score], len(classes), draws=draws, level=level, seed=seed
+        over_tasks, over_classes = (
+            bootstrap_interval(
+                found[score], units, draws=draws, level=level, seed=seed, bounds=BOUNDS[score]
+            )
+            for found, units in ((by_task, len(tasks)), (by_class, len(classes)))
         )
         spread = seeds[score].std() if len(seeds) > 1 else np.nan
         lines[score] = _line(over_tasks, over_classes, spread)

@@ -56,7 +56,13 @@ class Interval:
 
 
 def bootstrap_interval(
-    statistic: Statistic, units: int, *, draws: int = 2000, level: float = 0.95, seed: int = 0
+    statistic: Statistic,
+    units: int,
+    *,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Interval:
     """Interval of a score over units drawn with replacement.
 
@@ -74,6 +80,7 @@ def bootstrap_interval(
         draws: number of bootstrap samples.
         level: of the interval.
         seed: the same seed resamples the same units, for every statistic.
+        bounds: range of the score, to which the ends are cut.
 
     Returns:
         Interval; its ends are nan, with the reason, when n units are so few that the truth lies
@@ -96,6 +103,7 @@ def bootstrap_interval(
     values = values[np.isfinite(values)]
     tail = expanded_tail(units, level)
     low, high = np.quantile(values, [tail, 1 - tail]) - values.mean() + estimate
+    low, high = np.clip([low, high], *bounds)
     return Interval(estimate, float(low), float(high), level, units)
 
 

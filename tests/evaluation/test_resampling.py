@@ -148,3 +148,5 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert one == two
     assert one != other
     assert str(one).startswith("4.500 [")
+    cut = rs.bootstrap_interval(statistic, 10, seed=1, bounds=(3.0, 5.0))
+    assert (cut.low, cut.high) == (3.0, 5.0)
