@@ -28,9 +28,10 @@ import torch
 from bayesfs.commands import ROLES, compose
 from bayesfs.data.store import open_store
 from bayesfs.data.synthetic import synthetic_embeddings
-from bayesfs.evaluation.bootstrap import paired_difference
 from bayesfs.evaluation.orbit import ABSENT, OrbitProtocol
 from bayesfs.evaluation.orbit_scores import OrbitRun, run_orbit
+from bayesfs.evaluation.paired import paired_difference
+from bayesfs.evaluation.resampling import too_few
 from bayesfs.evaluation.users import HeldOutUsers
 from bayesfs.models.baselines import Logistic, Prototypes, fit_temperature
 from bayesfs.predict import predict
@@ -59,10 +60,10 @@ def methods_of(study: Study, learnt: Learnt, projected: Embeddings) -> dict[str,
     return {"recipe": recipe, **fitted}
 
 
-def show(name: str, run: OrbitRun, seconds: float) -> dict[str, float | None]:
+def show(name: str, run: OrbitRun, seconds: float, unit: str) -> dict[str, float | None]:
     """Print one method and give its figures."""
-    metrics, scores = run.metrics(), run.scores()
-    print(f"\n{name}: {seconds:.2f} s per task")
+    metrics, scores = run.metrics(), run.scores(unit=unit)
+    print(f"\n{name}: {seconds:.2f} s per task; intervals of scores over {unit}s")
     print(metrics.round(4).to_string())
     for item in ("frame", "video"):
         part = scores.sel(item=item)
@@ -71,8 +72,6 @@ def show(name: str, run: OrbitRun, seconds: float) -> dict[str, float | None]:
             values = (float(one[key]) for key in ("estimate", "low", "high", "worst"))
             cells = "{:.3f} [{:.3f}, {:.3f}]  worst users {:.3f}".format(*values)
             print(f"  {item:5s} {score:8s} {cells} ({', '.join(one['worst_users'].values)})")
-    if scores.attrs["interval_reason"]:
-        print(f"  no intervals: {scores.attrs['interval_reason']}")
     out: dict[str, float | None] = {
         f"{name}.{metric}": float(value) for metric, value in metrics["mean"].items()
     }
@@ -138,6 +137,10 @@ def main() -> None:
     study = study_of(args)
     learnt = study.learn(embeddings, seed=0)
     projected = learnt.projection(embeddings)
+    reason = too_few(len(protocol.users(embeddings)), 0.95)
+    unit = "video" if reason else "user"
+    if reason:
+        print(f"{reason}: scores are given for these users only, with intervals over their videos")
     figures: dict[str, float | None] = {}
     runs: dict[str, OrbitRun] = {}
     for name, method in methods_of(study, learnt, projected).items():
@@ -148,14 +151,15 @@ def main() -> None:
 
         run = run_orbit(in_dtype, projected, protocol, tasks_per_batch=args.batch)
         tasks = run.frames["task"].nunique()
-        figures |= show(name, run, (time.perf_counter() - start) / tasks)
+        figures |= show(name, run, (time.perf_counter() - start) / tasks, unit)
         runs[name] = run
     if args.out is not None:
         print(f"\nresults: {runs['recipe'].save(args.out)}")
-    print("\nrecipe minus peer, over users")
+    print(f"\nrecipe minus peer, over {unit}s")
     for name in list(runs)[1:]:
         for score in ("accuracy", "nll"):
-            gap = paired_difference(runs["recipe"].frames, runs[name].frames, score, draws=1000)
+            pair = (runs["recipe"].frames, runs[name].frames)
+            gap = paired_difference(*pair, score, unit=unit, within="task", draws=1000)
             print(f"  {name:20s} frame {score:8s} {gap.overall}  better {gap.share_better:.2f}")
     print(json.dumps(figures))
 

@@ -51,10 +51,12 @@ class OrbitRun:
         """ORBIT's metrics with both intervals; see `orbit_metrics`."""
         return orbit_metrics(self.frames, level=level, draws=draws, seed=seed)
 
-    def scores(self, *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> xr.Dataset:
+    def scores(
+        self, *, unit: str = "user", level: float = 0.95, draws: int = 2000, seed: int = 0
+    ) -> xr.Dataset:
         """Proper scores, calibration, selective risk, worst users; see `table_of_rows`."""
         rows = {"frame": self.frames, "video": self.videos}
-        return table_of_rows(rows, level=level, draws=draws, seed=seed)
+        return table_of_rows(rows, unit=unit, level=level, draws=draws, seed=seed)
 
     def save(self, folder: str | Path) -> Path:
         """Write results.json into a folder (made where it is missing) and return its path."""

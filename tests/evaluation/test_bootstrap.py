@@ -8,6 +8,7 @@ from bayesfs.evaluation import bootstrap as bs
 from bayesfs.evaluation import scores
 from bayesfs.evaluation.calibration import ece
 from bayesfs.evaluation.items import frame_rows, user_of, video_rows
+from bayesfs.evaluation.paired import paired_difference
 from bayesfs.evaluation.selective import aurc
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 
@@ -139,7 +140,7 @@ def test_batches_can_be_scored_one_by_one(episodes: EpisodeBatch) -> None:
 def test_better_method_is_found_by_pairs(episodes: EpisodeBatch) -> None:
     good = frame_rows(predict(episodes, 1, skill=2.0), episodes)
     bad = frame_rows(predict(episodes, 1, skill=1.0), episodes)
-    gap = bs.paired_difference(good, bad.sample(frac=1, random_state=0), "nll", draws=500)
+    gap = paired_difference(good, bad.sample(frac=1, random_state=0), "nll", draws=500)
     assert gap.overall.high < 0
     assert gap.overall.estimate == pytest.approx(good["nll"].mean() - bad["nll"].mean())
     assert gap.share_better == 1.0
@@ -147,16 +148,16 @@ def test_better_method_is_found_by_pairs(episodes: EpisodeBatch) -> None:
     pd.testing.assert_series_equal(
         gap.by_unit["difference"].sort_index(), by_user, check_names=False
     )
-    same = bs.paired_difference(good, good, "accuracy", draws=50)
+    same = paired_difference(good, good, "accuracy", draws=50)
     assert (same.overall.low, same.overall.high, same.share_better) == (0.0, 0.0, 0.5)
 
 
 def test_methods_on_different_frames_are_not_compared(episodes: EpisodeBatch) -> None:
     rows = frame_rows(predict(episodes, 1), episodes)
     with pytest.raises(ShapeError, match="same frames"):
-        bs.paired_difference(rows, rows.iloc[1:])
+        paired_difference(rows, rows.iloc[1:])
     with pytest.raises(ShapeError, match="expected a score"):
-        bs.paired_difference(rows, rows, "auc")
+        paired_difference(rows, rows, "auc")
 
 
 def test_intervals_of_each_user(episodes: EpisodeBatch) -> None:
