@@ -1,14 +1,27 @@
-"""A Gaussian process classifier of videos with a learnt kernel, one function per object."""
+"""A Gaussian process per object: regression on labels, with the predictive variance used."""
 
 from bayesfs.features.reduce import PrincipalAxes
 from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gp_objective import HeldOutScore
+from bayesfs.models.gp_covariance import VideoCovariance
+from bayesfs.models.gp_features import OrderedAxes
+from bayesfs.models.gp_regression import LabelRegression
+from bayesfs.models.kernels import Linear
+from bayesfs.models.objectives import PredictiveScore
 
 model = DeepKernelGP(
-    # Learn hyperparameters by predicting some of a train user's videos from the others: the
-    # evidence of coded labels rewards explaining labels that are already known.
-    objective=HeldOutScore(shots=(1, 3, 5)),
+    covariance=VideoCovariance(
+        # Axes are rescaled by spread^-0.3, about a third of the way to whitening. Chosen by
+        # leaving train users out; power_spread=0.05 learns it, at several times the cost.
+        features=OrderedAxes(power=0.3),
+        # Linear beat RBF on unit-norm features of pictures; try RBF() or Matern(2.5) on others.
+        base=Linear(),
+    ),
+    likelihood=LabelRegression(),
 )
 
-# The kernel rescales every axis, so that superfluous ones do no harm.
-reduction = PrincipalAxes(dim=256)
+# Learn the dozen hyperparameters by how well left-out clutter is recognised: the evidence of the
+# support never sees the clutter that people will point the camera at.
+objective = PredictiveScore
+
+# Unlike a density of features, a kernel is not hurt by many axes.
+reduction = PrincipalAxes(dim=1000)

@@ -19,7 +19,7 @@ model = DeepKernelGP(
         frame=0.3,
         shift=0.02,
     ),
-    likelihood=LaplaceSoftmax(steps=10),
+    likelihood=LaplaceSoftmax(steps=8),
 )
 
 # Learn by how well left-out clutter is recognised.

@@ -19,7 +19,7 @@ model = DeepKernelGP(
         frame=0.3,
         shift=0.02,
     ),
-    likelihood=LogisticSoftmax(steps=20),
+    likelihood=LogisticSoftmax(steps=12),
 )
 
 # Learn by how well left-out clutter is recognised.

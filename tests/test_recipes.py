@@ -20,8 +20,17 @@ STUDIES = [
     ("linear_head", "svi", "clutter"),
     ("linear_head", "laplace", "clean"),
     ("deep_kernel_gp", "exact", "clutter"),
+    ("deep_kernel_transfer", "exact", "clutter"),
+    ("deep_kernel_dirichlet", "exact", "clutter"),
+    ("deep_kernel_softmax", "exact", "clutter"),
+    ("deep_kernel_logistic_softmax", "exact", "clutter"),
+    ("deep_kernel_one_vs_each", "exact", "clutter"),
+    ("deep_kernel_laplace", "exact", "clutter"),
 ]
 """Model, engine and evaluation; every shipped recipe is in one."""
+
+UNROLLED = ("softmax", "logistic_softmax", "one_vs_each", "laplace")
+"""Deep-kernel likelihoods whose updates are recorded step by step: some seconds each."""
 
 ENGINE = """
 from __future__ import annotations
@@ -175,7 +184,11 @@ def test_copied_recipes_are_the_shipped_ones_and_overwrite_nothing(tmp_path: Pat
         copy_recipes(tmp_path)
 
 
-@pytest.mark.parametrize("names", STUDIES, ids="-".join)
+@pytest.mark.parametrize(
+    "names",
+    [pytest.param(n, marks=[pytest.mark.slow] if n[0].endswith(UNROLLED) else []) for n in STUDIES],
+    ids="-".join,
+)
 def test_every_study_runs(names: tuple[str, str, str], small_store: Path, tmp_path: Path) -> None:
     rooms = ("models", "inference", "evaluation")
     paths = [
