@@ -22,7 +22,7 @@ from bayesfs.models.gp_gaussian import TaskPrior
 from bayesfs.models.gp_likelihood import Fitted, Likelihood, Scores
 from bayesfs.models.gp_mixture import join_videos, log_mean, mix
 from bayesfs.models.gp_objective import Evidence, Objective
-from bayesfs.models.gp_points import Query, query_points
+from bayesfs.models.gp_points import Query, by_support_size, places, query_points
 from bayesfs.models.gp_regression import LabelRegression
 from bayesfs.models.gp_sites import Site, Values, merge, population_draws, sample_sites
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
@@ -108,7 +108,9 @@ class DeepKernelGP:
         likelihoods say what they return.
         """
         draws = population_draws(self.sites, population, episodes.support)
-        return log_mean(torch.stack([self.fit(episodes, v).log_evidence for v in draws]))
+        groups = by_support_size(episodes)
+        each = [torch.cat([self.fit(part, v).log_evidence for _, part in groups]) for v in draws]
+        return log_mean(torch.stack([e[places(groups)] for e in each]))
 
     def log_labels(self, episodes: EpisodeBatch, population: Values) -> tuple[Tensor, Tensor]:
         """Log p(y | x, support, population): (task, video, frame, way) and (task, video, way)."""
@@ -188,9 +190,15 @@ class DeepKernelGP:
 
     def _scores(self, population: Values, episodes: EpisodeBatch) -> Iterator[Scores]:
         """Scores of the query at each population draw."""
+        groups = by_support_size(episodes)
+        place = places(groups)
         for values in population_draws(self.sites, population, episodes.support):
-            fitted = self.fit(episodes, values)
-            pieces = [fitted.scores(p) for p in self.pieces(query_points(episodes), episodes.way)]
-            yield Scores(
-                torch.cat([p.frame for p in pieces], 1), torch.cat([p.running for p in pieces], 1)
-            )
+            each = [self._score(part, values) for _, part in groups]
+            frame, running = (torch.cat(s)[place] for s in zip(*each, strict=True))
+            yield Scores(frame, running)
+
+    def _score(self, episodes: EpisodeBatch, values: Values) -> tuple[Tensor, Tensor]:
+        """Frame and running scores of tasks of about one size, at one draw."""
+        fitted = self.fit(episodes, values)
+        pieces = [fitted.scores(p) for p in self.pieces(query_points(episodes), episodes.way)]
+        return torch.cat([p.frame for p in pieces], 1), torch.cat([p.running for p in pieces], 1)

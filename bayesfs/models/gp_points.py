@@ -132,6 +132,31 @@ def support_points(episodes: EpisodeBatch) -> Support:
     )
 
 
+def by_support_size(episodes: EpisodeBatch) -> list[tuple[list[int], EpisodeBatch]]:
+    """Tasks in groups whose numbers of support frames lie within a factor of 1.5.
+
+    The cost of a task grows with the cube of that number, and in one batch the largest counts for
+    all. The numbers of the tasks in each group, and the group as a batch.
+    """
+    count = episodes.support_mask.flatten(1).sum(1).tolist()
+    order = sorted(range(len(count)), key=count.__getitem__, reverse=True)
+    groups: list[list[int]] = []
+    for task in order:
+        if groups and count[groups[-1][0]] <= 1.5 * count[task]:
+            groups[-1].append(task)
+        else:
+            groups.append([task])
+    if len(groups) == 1:
+        return [(list(range(len(count))), episodes)]
+    return [(sorted(g), episodes.select(sorted(g))) for g in groups]
+
+
+def places(groups: list[tuple[list[int], EpisodeBatch]]) -> list[int]:
+    """Where each task's result stands when the groups' results are put one after the other."""
+    joined = [task for group, _ in groups for task in group]
+    return sorted(range(len(joined)), key=joined.__getitem__)
+
+
 def query_points(episodes: EpisodeBatch) -> Query:
     """The query frames of each task."""
     return Query(episodes.query, episodes.query_kind, episodes.query_mask)

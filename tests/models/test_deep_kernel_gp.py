@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bayesfs.contracts import ConjugateModel
+from bayesfs.data.episodes import stack
 from bayesfs.errors import InferenceError, NotPositiveDefiniteError, ShapeError
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.potential import potential
@@ -30,7 +31,7 @@ from bayesfs.models.gp_linalg import cholesky
 from bayesfs.models.gp_logistic_softmax import LogisticSoftmax
 from bayesfs.models.gp_objective import HeldOutScore, hold_out
 from bayesfs.models.gp_one_vs_each import OneVsEach
-from bayesfs.models.gp_points import query_points
+from bayesfs.models.gp_points import by_support_size, query_points
 from bayesfs.models.gp_sites import merge, population_draws, positive
 from bayesfs.models.gp_softmax import Softmax
 from bayesfs.models.kernels import RBF, Linear, Matern, Spectral
@@ -216,6 +217,21 @@ def test_pieces_of_the_query_give_the_same_and_bound_memory() -> None:
     torch.testing.assert_close(
         small.log_joint_frame(values, episodes), model.log_joint_frame(values, episodes)
     )
+
+
+def test_tasks_of_unequal_size_are_scored_in_groups_and_put_back() -> None:
+    episodes = tasks(shot=4)
+    episodes = stack([episodes.limit_shots(n) for n in (1, 4, 2)])
+    model = DeepKernelGP()
+    values = population(model, episodes)
+    assert len(by_support_size(episodes)) == 3
+    frame, video = model.log_labels(episodes, values)
+    evidence = model.log_evidence(episodes, values)
+    for t in range(len(episodes)):
+        alone = episodes.select([t])
+        torch.testing.assert_close(model.log_labels(alone, values)[0], frame[t : t + 1])
+        torch.testing.assert_close(model.log_labels(alone, values)[1], video[t : t + 1])
+        torch.testing.assert_close(model.log_evidence(alone, values), evidence[t : t + 1])
 
 
 def test_running_ends_at_the_video_and_starts_at_its_first_frame() -> None:
