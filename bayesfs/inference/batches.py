@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from itertools import chain
 
@@ -16,13 +17,15 @@ from bayesfs.types import EpisodeBatch, Posterior
 HISTORY = "elbo"
 """Statistic over the steps of an optimiser: summed over batches, not joined along tasks."""
 
+PER_STEP = ("ksd",)
+"""Statistics (step, task): joined along tasks, the last value of an early stop repeated."""
 
 WORST = ("khat", "gradient", "ridge")
 """Statistics that warn: over draws of the population, the largest counts, not the mean."""
 
 
 def infer_in_batches(
-    fit: Callable[[Potential, int], Posterior],
+    fit: Callable[[Potential, int], Posterior | Future[Posterior]],
     model: Model,
     episodes: EpisodeBatch,
     given: Posterior | None,
@@ -34,7 +37,8 @@ def infer_in_batches(
     """Run an engine on `batch_size` tasks at a time, for one or several draws of the population.
 
     Args:
-        fit: (density of a batch, draws wanted) -> posterior of that batch.
+        fit: (density of a batch, draws wanted) -> posterior of that batch, or its future where
+            batches run side by side.
         model: Pyro program.
         episodes: T tasks.
         given: posterior of the population, or None.
@@ -53,10 +57,12 @@ def infer_in_batches(
     for pick in picks:
         batches = task_batches(model, episodes, batch_size, given)
         share = -(-draws // len(picks))
-        parts.append(
-            join_tasks([fit(potential(model, b, given, draw=pick), share) for b in batches])
-        )
-    return join_draws(parts)
+        parts.append([fit(potential(model, b, given, draw=pick), share) for b in batches])
+    return join_draws([join_tasks([_result(fitted) for fitted in part]) for part in parts])
+
+
+def _result(fitted: Posterior | Future[Posterior]) -> Posterior:
+    return fitted.result() if isinstance(fitted, Future) else fitted
 
 
 def _population_picks(model: Model, given: Posterior | None, count: int) -> list[int | None]:
@@ -118,19 +124,31 @@ def join_draws(parts: Sequence[Posterior]) -> Posterior:
     draws = {site: torch.cat([p.draws[site] for p in parts]) for site in first.draws}
     stats = {}
     for name in first.sample_stats:
-        stacked = torch.stack(_same_length([p.sample_stats[name] for p in parts]))
+        values = [p.sample_stats[name] for p in parts]
+        if _is_over_draws(name, first):
+            stats[name] = torch.cat(values)
+            continue
+        stacked = torch.stack(_same_length(values))
         stats[name] = stacked.amax(0) if name in WORST else stacked.mean(0)
-    return replace(first, draws=draws, sample_stats=stats)
+    chains = sum(p.chains for p in parts) if first.kind == "mcmc" else first.chains
+    return replace(first, draws=draws, sample_stats=stats, chains=chains)
+
+
+def _is_over_draws(name: str, posterior: Posterior) -> bool:
+    """Whether a statistic has the axes (draw, task)."""
+    value = posterior.sample_stats[name]
+    return name not in PER_STEP and value.ndim > 1 and len(value) == posterior.num_draws
 
 
 def _same_length(values: Sequence[Tensor]) -> list[Tensor]:
     """Histories of optimisers, the last value of one that stopped early repeated."""
     steps = max(len(v) for v in values)
-    return [torch.cat([v, v[-1:].expand(steps - len(v))]) for v in values]
+    return [torch.cat([v, v[-1:].expand(steps - len(v), *v.shape[1:])]) for v in values]
 
 
 def _join(name: str, first: Posterior, values: Sequence[Tensor]) -> Tensor:
     if name == HISTORY:
         return torch.stack(_same_length(values)).sum(0)
-    over_draws = values[0].ndim > 1 and values[0].shape[0] == first.num_draws
-    return torch.cat(list(values), 1 if over_draws else 0)
+    if name in PER_STEP:
+        return torch.cat(_same_length(values), 1)
+    return torch.cat(list(values), 1 if _is_over_draws(name, first) else 0)
