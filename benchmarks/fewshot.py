@@ -6,9 +6,9 @@
 Classes are parted at random into meta-train and test classes. On the meta-train classes alone,
 three times a part of them being held out, every method chooses its number of principal axes, and
 `best` (among ours) and `best_peer` are chosen, by NLL. Then projection, temperatures and
-populations are fitted on all meta-train classes, and 600 episodes x 5 seeds of the test classes are scored: support from
-split 0, query from split 2. Peers get a temperature of their own for every number of shots. The
-last line is JSON; a figure that was not measured is null.
+populations are fitted on all meta-train classes, and 600 episodes x 5 seeds of the test classes
+are scored: support from split 0, query from split 2. Peers get a temperature of their own for
+every number of shots. The last line is JSON; a figure that was not measured is null.
 """
 
 from __future__ import annotations
