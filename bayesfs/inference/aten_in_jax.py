@@ -131,6 +131,12 @@ def _triangular_solve(
     return _solve_triangular(a, b, upper=upper != transpose, **unit), a
 
 
+def _norm(x: Array, order: float = 2, dim: Any = None, keepdim: bool = False) -> Array:
+    if dim is None and not keepdim:
+        x, dim = x.reshape(-1), -1
+    return jnp.linalg.norm(x, order, dim, keepdim)
+
+
 def _diagonal(x: Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Array:
     result: Array = jnp.diagonal(x, offset, dim1, dim2)
     return result
@@ -162,7 +168,7 @@ _SHAPES: Mapping[str, Operation] = {
     "slice.Tensor": _slice,
     "split_with_sizes.default": _split,
     "split.Tensor": lambda x, size, dim=0: tuple(
-        jnp.split(x, range(size, x.shape[dim], size), dim)
+        jnp.split(x, list(range(size, x.shape[dim], size)), dim)
     ),
     "unbind.int": lambda x, dim=0: tuple(jnp.moveaxis(x, dim, 0)),
     "cat.default": lambda xs, dim=0: jnp.concatenate(xs, dim),
@@ -268,9 +274,7 @@ _LINEAR: Mapping[str, Operation] = {
     **dict.fromkeys(("mm.default", "bmm.default", "mv.default", "dot.default"), jnp.matmul),
     "addmm.default": lambda c, a, b, beta=1, alpha=1: beta * c + alpha * (a @ b),
     "baddbmm.default": lambda c, a, b, beta=1, alpha=1: beta * c + alpha * (a @ b),
-    "linalg_vector_norm.default": lambda x, order=2, dim=None, keepdim=False: jnp.linalg.norm(
-        x, order, dim, keepdim
-    ),
+    "linalg_vector_norm.default": _norm,
     "linalg_cholesky_ex.default": _cholesky,
     "linalg_solve_triangular.default": _solve_triangular,
     "triangular_solve.default": _triangular_solve,

@@ -23,6 +23,7 @@ from bayesfs.contracts import Model, Progress
 from bayesfs.errors import InferenceError
 from bayesfs.inference.batches import infer_in_batches
 from bayesfs.inference.chains import Run, Sampler, safe_workers
+from bayesfs.inference.informed import fit_informed
 from bayesfs.inference.lockstep import DEPTHS
 from bayesfs.inference.potential import Potential
 from bayesfs.inference.translate import precision_of, translate
@@ -53,6 +54,9 @@ class NUTS:
         warmup_depth: the same during warm-up, where one long tree would hold up all chains.
         batch_size: tasks in lockstep; bounds the memory. 8 tasks of 4 chains fit a core's cache.
         workers: batches that run at a time; None means one per core, where that is safe.
+        informed: sample only what the support informs, where the model knows it, and draw the
+            rest from the prior: the same posterior in fewer latents. See
+            `bayesfs.inference.informed`.
         population_draws: see `bayesfs.inference.svi.SVI`.
         progress: called with (transitions, of how many, message).
 
@@ -71,6 +75,7 @@ class NUTS:
     warmup_depth: int = 4
     batch_size: int = 8
     workers: int | None = None
+    informed: bool = True
     population_draws: int = 1
     progress: Progress | None = field(default=None, compare=False, repr=False)
 
@@ -97,7 +102,7 @@ class NUTS:
         done = _Progress(self.progress)
         with ThreadPoolExecutor(self.workers or safe_workers()) as pool:
             posterior = infer_in_batches(
-                lambda density, draws: self._submit(pool, density, draws, seed, done),
+                lambda density, draws: self._fit(pool, density, draws, seed, done),
                 model,
                 whole,
                 given,
@@ -106,6 +111,16 @@ class NUTS:
                 population_draws=self.population_draws,
             )
         return _first_tasks(posterior, len(episodes)) if whole is not episodes else posterior
+
+    def _fit(
+        self, pool: Executor, density: Potential, draws: int, seed: int, done: _Progress
+    ) -> Posterior | Future[Posterior]:
+        def submit(density: Potential, draws: int) -> Future[Posterior]:
+            return self._submit(pool, density, draws, seed, done)
+
+        if not self.informed:
+            return submit(density, draws)
+        return fit_informed(submit, density, draws, seed=seed + done.batches)
 
     def _submit(
         self, pool: Executor, density: Potential, draws: int, seed: int, done: _Progress
@@ -145,13 +160,13 @@ class _Progress:
     def __init__(self, callback: Progress | None) -> None:
         self._callback = callback
         self._lock = Lock()
-        self._batches = self._done = self._total = 0
+        self.batches = self._done = self._total = 0
 
     def expect(self, transitions: int) -> int:
         """A further batch, of so many transitions; returns its number."""
         self._total += transitions
-        self._batches += 1
-        return self._batches - 1
+        self.batches += 1
+        return self.batches - 1
 
     def __call__(self, transitions: int) -> None:
         """So many transitions of some batch are made."""

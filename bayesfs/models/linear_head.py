@@ -19,6 +19,7 @@ from pyro import poutine
 from torch import Tensor
 
 from bayesfs.errors import ShapeError
+from bayesfs.models.informed_head import Lift, informed_head
 from bayesfs.types import EpisodeBatch, Posterior
 
 NEVER = -1e9
@@ -149,6 +150,12 @@ class HierarchicalHead:
         logits = self._query_logits(draws, episodes)
         weight = self._exponent(episodes.query_mask)[..., None] * episodes.query_mask
         return self._integrate(logits, weight[..., None], draws, episodes.way_mask[:, None])
+
+    def informed(
+        self, episodes: EpisodeBatch, given: Posterior
+    ) -> tuple[HierarchicalHead, EpisodeBatch, Posterior, Lift] | None:
+        """The part that the support informs; see `bayesfs.models.informed_head`."""
+        return informed_head(self, episodes, given)
 
     def default_population(self, dim: int) -> Posterior:
         """Prior medians of the population sites as one exact draw: infer a task without any other.
