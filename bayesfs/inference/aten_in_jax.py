@@ -134,7 +134,8 @@ def _triangular_solve(
 def _norm(x: Array, order: float = 2, dim: Any = None, keepdim: bool = False) -> Array:
     if dim is None and not keepdim:
         x, dim = x.reshape(-1), -1
-    return jnp.linalg.norm(x, order, dim, keepdim)
+    norm: Array = jnp.linalg.norm(x, order, dim, keepdim)
+    return norm
 
 
 def _diagonal(x: Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Array:

@@ -1,0 +1,37 @@
+"""`import bayesfs`: a handful of names, each fetched on first use, and nothing changed."""
+
+import subprocess
+import sys
+
+import pytest
+
+import bayesfs
+
+
+@pytest.mark.parametrize("name", bayesfs.__all__)
+def test_every_name_is_there(name: str) -> None:
+    assert getattr(bayesfs, name).__name__ == name
+
+
+def test_unknown_names_are_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = bayesfs.nonsense
+
+
+def test_the_verb_stays_a_function_whatever_is_imported_first() -> None:
+    code = "from bayesfs.predict import complete_draws; import bayesfs; print(bayesfs.predict)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("<function predict")
+
+
+def test_importing_changes_no_global_state() -> None:
+    code = (
+        "import torch, numpy, warnings; "
+        "state = lambda: (torch.get_default_dtype(), torch.get_rng_state().sum().item(), "
+        "torch.is_grad_enabled(), numpy.geterr(), len(warnings.filters)); "
+        "before = state(); import bayesfs; [getattr(bayesfs, n) for n in bayesfs.__all__]; "
+        "import jax, pyro; "
+        "assert state()[:4] == before[:4], (before, state())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
