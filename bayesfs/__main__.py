@@ -1,6 +1,8 @@
 """`python -m bayesfs`: the same as the command `bayesfs`."""
 
+import sys
+
 from bayesfs.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
