@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Mapping
+
+REFUSALS: Mapping[int, str] = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.EACCES: "permission denied; is the folder read-only or another user's?",
+    errno.EPERM: "permission denied; is the folder read-only or another user's?",
+    errno.ENOTDIR: "part of the path is a file, not a folder",
+}
+"""Error number of an operating system's refusal to write -> likely cause and what to do."""
+
 
 class BayesfsError(ValueError):
     """Base of every error that bayesfs raises on purpose."""

@@ -80,14 +80,9 @@ def complete_draws(
                 f"expected draws of {sorted(model.dims)}, missing {site!r}; was the population "
                 "left out (given=), or is this the posterior of another model?"
             )
-        draws[site] = _mean_of(given.draws[site]).expand(
-            posterior.num_draws, *given.draws[site].shape[1:]
-        )
+        mean = given.draws[site].mean(0)
+        draws[site] = mean.expand(posterior.num_draws, *mean.shape)
     return draws
-
-
-def _mean_of(value: Tensor) -> Tensor:
-    return value.mean(0)
 
 
 def _closed_form(

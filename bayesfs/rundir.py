@@ -28,7 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bayesfs.errors import RunError
+from bayesfs.errors import REFUSALS, RunError
 
 STATE = "run.json"
 LOCK = ".bayesfs-lock"
@@ -45,12 +45,8 @@ def explained(path: Path, deed: str = "write") -> Iterator[None]:
         RunError: in place of any OSError inside the block.
     """
     causes = {
-        errno.ENOSPC: "the disk is full; free some space and run the same command again",
-        errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+        **REFUSALS,
         errno.EROFS: "the file system is read-only; choose another --out",
-        errno.EACCES: "permission denied; is the folder read-only or another user's?",
-        errno.EPERM: "permission denied; is the folder read-only or another user's?",
-        errno.ENOTDIR: "part of the path is a file, not a folder",
         errno.EEXIST: "a file with that name is in the way",
         errno.ENAMETOOLONG: "the name is too long for this file system",
     }

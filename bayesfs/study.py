@@ -197,7 +197,7 @@ def frames_of(embeddings: Embeddings, episodes: EpisodeBatch) -> Embeddings:
     rows = torch.cat([episodes.support_frame.flatten(), episodes.query_frame.flatten()])
     used = np.unique(rows[rows >= 0].cpu().numpy())
     frames = Embeddings(embeddings.dataset.isel(frame=used))
-    found, meant = set(frames.coord("user").tolist()), {t.split("#")[0] for t in episodes.tasks}
+    found, meant = set(frames.coord("user").tolist()), set(episodes.users)
     if episodes.tasks and found != meant:
         raise DataError(
             f"the episodes are of {sorted(meant)} but their rows are frames of {sorted(found)}; "

@@ -157,6 +157,16 @@ class Embeddings:
         return Embeddings(rest.assign(features=(("frame", "feature"), features)))
 
 
+def user_of(task: str) -> str:
+    """User of a task: its name up to the last "#", which numbers the tasks of one user.
+
+    Example:
+        >>> user_of("P001#7"), user_of("P001")
+        ('P001', 'P001')
+    """
+    return task.rpartition("#")[0] or task
+
+
 @dataclass(frozen=True)
 class EpisodeBatch:
     """T few-shot tasks, padded to common sizes, with masks; one task is a batch of one.
@@ -285,6 +295,11 @@ class EpisodeBatch:
     def task_name(self, task: int) -> str:
         """Name of a task, or its number where tasks have no names."""
         return self.tasks[task] if self.tasks else str(task)
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """User of each task; tasks without names are each a user of their own."""
+        return tuple(user_of(self.task_name(t)) for t in range(len(self)))
 
     def to(self, target: torch.dtype | torch.device | str) -> EpisodeBatch:
         """The batch on another device, or with its floating-point tensors in another dtype."""

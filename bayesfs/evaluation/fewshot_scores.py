@@ -22,7 +22,7 @@ from bayesfs.evaluation.items import frame_rows
 from bayesfs.evaluation.resampling import Interval, bootstrap_interval, difference, mean_statistic
 from bayesfs.evaluation.scores import Floats
 from bayesfs.evaluation.selective import auroc
-from bayesfs.types import UNLABELLED, Embeddings, EpisodeBatch, Predictive
+from bayesfs.types import UNLABELLED, Embeddings, EpisodeBatch, Predictive, user_of
 
 Predict = Callable[[EpisodeBatch], Predictive]
 """Infers the episodes from their support and predicts their queries."""
@@ -156,7 +156,7 @@ def few_shot_summary(
     ):
         means = mean_statistic(values, np.arange(len(values)), len(values))
         over_tasks = bootstrap_interval(means, len(values), draws=draws, level=level, seed=seed)
-        of_seed = pd.Series(values).groupby([n.partition("#")[0] for n in names]).mean()
+        of_seed = pd.Series(values).groupby([user_of(n) for n in names]).mean()
         lines[score] = _line(over_tasks, None, of_seed.std() if len(of_seed) > 1 else np.nan)
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("score")
 

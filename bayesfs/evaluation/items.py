@@ -22,16 +22,6 @@ KEYS = ("task", "video", "frame")
 """Columns that name a row, so that two methods can be compared on the same frames."""
 
 
-def user_of(task: str) -> str:
-    """User of a task: its name up to the last "#", which numbers the tasks of one user.
-
-    Example:
-        >>> user_of("P001#7"), user_of("P001")
-        ('P001', 'P001')
-    """
-    return task.rpartition("#")[0] or task
-
-
 def frame_rows(predictive: Predictive, episodes: EpisodeBatch) -> pd.DataFrame:
     """One row per query frame of a labelled video; a frame has the label of its video.
 
@@ -89,7 +79,7 @@ def _rows(
     labels = _as_numpy(episodes.query_labels)[task, video]
     confidence, correct = top_label(log_prob, labels)
     tasks = [episodes.task_name(t) for t in range(len(episodes))]
-    users = [user_of(name) for name in tasks]
+    users = list(episodes.users)
     return pd.DataFrame(
         {
             "user": _named(users, task),

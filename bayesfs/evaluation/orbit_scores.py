@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from bayesfs.contracts import Progress
 from bayesfs.errors import DataError
 from bayesfs.evaluation.bootstrap import table_of_rows
-from bayesfs.evaluation.items import frame_rows, user_of, video_rows
+from bayesfs.evaluation.items import frame_rows, video_rows
 from bayesfs.evaluation.orbit import OrbitProtocol
 from bayesfs.evaluation.resampling import bootstrap_interval, mean_statistic
-from bayesfs.types import Embeddings, EpisodeBatch, Predictive
+from bayesfs.types import Embeddings, EpisodeBatch, Predictive, user_of
 
 METRICS = ("frame_acc", "frames_to_recognition", "video_acc")
 

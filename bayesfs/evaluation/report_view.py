@@ -16,7 +16,6 @@ from bayesfs.data.store import Thumbnail
 from bayesfs.errors import DataError
 from bayesfs.evaluation.calibration import reliability
 from bayesfs.evaluation.diagnostics import Diagnostics, diagnose
-from bayesfs.evaluation.items import user_of
 from bayesfs.evaluation.report_draws import Scalar, scalars, summary, to_trace
 from bayesfs.evaluation.report_pictures import Album, make_album
 from bayesfs.evaluation.report_tables import (
@@ -31,6 +30,7 @@ from bayesfs.evaluation.report_tables import (
 from bayesfs.evaluation.selective import risk_coverage
 from bayesfs.evaluation.svg import Floats
 from bayesfs.evaluation.tree_store import check_datatree
+from bayesfs.types import user_of
 
 COVERAGES = (0.5, 0.8, 1.0)
 """Shares of the videos at which the accuracy of the surest is told."""

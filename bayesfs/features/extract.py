@@ -9,7 +9,6 @@ was, with the same result; a second run of a finished store does nothing.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections import deque
@@ -22,7 +21,7 @@ from filelock import FileLock, Timeout
 from bayesfs.contracts import Progress
 from bayesfs.data.store import open_store
 from bayesfs.data.videos import Skipped, Video
-from bayesfs.errors import DataError
+from bayesfs.errors import REFUSALS, DataError
 from bayesfs.features.batches import Batch, batches
 from bayesfs.features.consolidate import consolidate
 from bayesfs.features.embed import SizedEmbedder
@@ -166,18 +165,10 @@ def _start(job: Job, shard: Shard) -> Prefetch[Batch]:
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """Name the store and the likely cause where the disk refuses or another run is at work."""
-    causes = {
-        errno.ENOSPC: "the disk is full; free some space and run the same command again",
-        errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-        errno.EROFS: "the file system is read-only; choose another place",
-        errno.EACCES: "permission denied; is the folder read-only or another user's?",
-        errno.EPERM: "permission denied; is the folder read-only or another user's?",
-        errno.ENOTDIR: "part of the path is a file, not a folder",
-    }
     try:
         yield
     except Timeout as error:
         raise DataError(f"another run is writing {str(path)!r}; wait for it to end") from error
     except OSError as error:
-        reason = causes.get(error.errno or 0, str(error))
+        reason = REFUSALS.get(error.errno or 0, str(error))
         raise DataError(f"cannot write {error.filename or str(path)!r}: {reason}") from error

@@ -69,8 +69,12 @@ def _population_picks(model: Model, given: Posterior | None, count: int) -> list
     has_population = any("task" not in axes for axes in model.dims.values())
     if given is None or not has_population or count == 1:
         return [None]
-    picks = torch.linspace(0, given.num_draws - 1, count).round().long().tolist()
-    return sorted(set(picks))
+    return [*evenly_spaced(given.num_draws, count)]
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """At most `count` different indices, evenly spaced over 0..total - 1."""
+    return torch.linspace(0, total - 1, min(count, total)).round().long().tolist()
 
 
 def task_batches(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from bayesfs.contracts import ConjugateModel, Model
 from bayesfs.errors import InferenceError
+from bayesfs.inference.batches import evenly_spaced
 from bayesfs.types import EpisodeBatch, Posterior
 
 
@@ -72,6 +72,5 @@ def thin_population(model: Model, given: Posterior, draws: int) -> Mapping[str, 
             f"expected `given` to hold the population sites {sorted(names)}, missing {missing}; "
             "was it inferred with another model?"
         )
-    total = given.num_draws
-    index = torch.linspace(0, total - 1, min(draws, total)).round().long()
+    index = evenly_spaced(given.num_draws, draws)
     return {site: given.draws[site][index] for site in names}

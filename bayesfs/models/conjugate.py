@@ -64,6 +64,7 @@ class ClassPosterior:
         task_cov: (task,) posterior covariance S_a of the task effect.
         given_task: (task, way) covariance S of mu given the task effect.
         gain: (task, way) L = S B^-1.
+        informed: (task, way, feature) h, the data's information about mu.
         pull: (task, way, feature) S h: what the data add to L a.
     """
 
@@ -71,6 +72,7 @@ class ClassPosterior:
     task_cov: Operator
     given_task: Operator
     gain: Operator
+    informed: Tensor
     pull: Tensor
 
     @property
@@ -128,16 +130,16 @@ def condition_classes(episodes: EpisodeBatch, levels: Levels) -> ClassPosterior:
     loading = levels.loading[kind]
     weight = (count > 0).to(mean)
     precision = video_noise(levels, kind, count).inverse().scaled(weight)
-    informed = precision.scaled(loading**2).sum(2)
+    known = precision.scaled(loading**2).sum(2)
     h = (loading[..., None] * precision.apply(mean - levels.offset[kind])).sum(2)
     prior = levels.way.inverse()
-    given_task = (prior + informed).inverse()
+    given_task = (prior + known).inverse()
     gain = given_task @ prior
     pull = given_task.apply(h)
     learnt = (prior - prior @ gain).sum(1)
     task_cov = (levels.task.inverse() + learnt).inverse()
     task_mean = task_cov.apply(prior.apply(pull).sum(1))
-    return ClassPosterior(task_mean, task_cov, given_task, gain, pull)
+    return ClassPosterior(task_mean, task_cov, given_task, gain, h, pull)
 
 
 def log_evidence(episodes: EpisodeBatch, levels: Levels) -> Tensor:
@@ -151,18 +153,13 @@ def log_evidence(episodes: EpisodeBatch, levels: Levels) -> Tensor:
     between = -0.5 * (quad + noise.logdet() + mean.shape[-1] * LOG_2PI)
     total = (weight * (between + _within_video(episodes, mean, count, levels))).sum((1, 2))
     post = condition_classes(episodes, levels)
-    way, task = levels.way.inverse(), levels.task.inverse()
     # completing the square in mu given a, then in a
-    pulled = (post.pull * _information(post.given_task, post.pull)).sum((-1, -2))
+    pulled = (post.pull * post.informed).sum((-1, -2))
     logdets = (post.given_task.logdet() - levels.way.logdet()).sum(-1)
-    g = way.apply(post.pull).sum(1)
+    g = levels.way.inverse().apply(post.pull).sum(1)
     total = total + 0.5 * (pulled + logdets)
-    logdet_task = post.task_cov.logdet() + task.logdet()
+    logdet_task = post.task_cov.logdet() - levels.task.logdet()
     return total + 0.5 * (logdet_task + (g * post.task_cov.apply(g)).sum(-1))
-
-
-def _information(cov: Operator, pull: Tensor) -> Tensor:
-    return cov.inverse().apply(pull)
 
 
 def _within_video(episodes: EpisodeBatch, mean: Tensor, count: Tensor, levels: Levels) -> Tensor:

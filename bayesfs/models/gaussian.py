@@ -1,13 +1,13 @@
 """The Gaussian hierarchy population -> task -> class -> video -> frame: the yardstick.
 
 Start with `GaussianHierarchy`. Its posterior and predictive are exact for given population
-parameters (`bayesfs.models.conjugate`, `bayesfs.models.label_draws`); the Pyro program below is
+parameters (`bayesfs.models.conjugate`, `bayesfs.models.gaussian_labels`); the Pyro program below is
 the same model for every other engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -16,13 +16,16 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesfs.models.conjugate import Levels, condition_classes, log_evidence, video_means
+from bayesfs.models.conjugate import Levels, condition_classes, log_evidence
 from bayesfs.models.covariance import Diagonal, Operator
 from bayesfs.models.families import CovarianceFamily, PowerLaw, spectrum_log
 from bayesfs.models.gaussian_labels import (
+    Queries,
     closed_form,
+    frame_queries,
     joint_log_density,
     mixture_predictive,
+    video_queries,
 )
 from bayesfs.models.gaussian_videos import sample_video_effects
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
@@ -140,29 +143,19 @@ class GaussianHierarchy:
 
     def class_means(self, draws: Mapping[str, Tensor]) -> Tensor:
         """(draw, task, way, feature) a_t + c_tk of each draw, in the clean condition's units."""
-        values = []
-        for s in range(len(draws["task_raw"])):
-            levels = self._levels_of(draws, s)
-            task = levels.task.colour(draws["task_raw"][s])
-            values.append(task[:, None] + levels.way.colour(draws["class_raw"][s]))
-        return torch.stack(values)
+        return torch.stack([mean for _, mean in self._draw_by_draw(draws)])
 
     def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, frame, way) log p(x | y, theta_s), video effect integrated."""
-        tasks, videos, frames, _ = episodes.query.shape
-        x = episodes.query.flatten(1, 2)
-        kind = episodes.query_kind.repeat_interleave(frames, 1)
-        count = episodes.query_mask.flatten(1, 2).to(x)
-        log_p = self._log_joint(draws, x, kind, count, episodes.way_mask)
-        return log_p.reshape(-1, tasks, videos, frames, episodes.way)
+        log_p = self._log_joint(draws, frame_queries(episodes), episodes.way_mask)
+        return log_p.reshape(-1, *episodes.query.shape[:3], episodes.way)
 
     def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, way) log p(mean frame | y, theta_s): the frames share one effect.
 
         The mean frame is sufficient for the class; the frames' scatter about it is left out.
         """
-        x, count = video_means(episodes.query, episodes.query_mask)
-        return self._log_joint(draws, x, episodes.query_kind, count, episodes.way_mask)
+        return self._log_joint(draws, video_queries(episodes), episodes.way_mask)
 
     def log_evidence(self, episodes: EpisodeBatch, population: Mapping[str, Tensor]) -> Tensor:
         """(task,) log p(support | population), in nats; population without draw axis."""
@@ -226,17 +219,17 @@ class GaussianHierarchy:
             "video_raw": levels.video[episodes.support_kind].whiten(video),
         }
 
-    def _levels_of(self, draws: Mapping[str, Tensor], s: int) -> Levels:
-        sites = {site: draws[site][s] for site in self.population_dims}
-        return self.levels(sites, draws["task_raw"].shape[-1])
+    def _draw_by_draw(self, draws: Mapping[str, Tensor]) -> Iterator[tuple[Levels, Tensor]]:
+        """Population parameters and class means (task, way, feature) of each draw."""
+        for s, raw in enumerate(draws["task_raw"]):
+            sites = {site: draws[site][s] for site in self.population_dims}
+            levels = self.levels(sites, raw.shape[-1])
+            task = levels.task.colour(raw)
+            yield levels, task[:, None] + levels.way.colour(draws["class_raw"][s])
 
-    def _log_joint(
-        self, draws: Mapping[str, Tensor], x: Tensor, kind: Tensor, count: Tensor, exists: Tensor
-    ) -> Tensor:
-        means = self.class_means(draws)
+    def _log_joint(self, draws: Mapping[str, Tensor], queries: Queries, exists: Tensor) -> Tensor:
         values = [
-            joint_log_density(x, kind, count, mean, self._levels_of(draws, s))
-            for s, mean in enumerate(means)
+            joint_log_density(queries, mean, levels) for levels, mean in self._draw_by_draw(draws)
         ]
         return torch.stack(values).masked_fill(~exists[:, None], -torch.inf)
 

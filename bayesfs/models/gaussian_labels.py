@@ -55,10 +55,9 @@ def video_queries(episodes: EpisodeBatch) -> Queries:
     return x, episodes.query_kind, count
 
 
-def joint_log_density(
-    x: Tensor, kind: Tensor, count: Tensor, means: Tensor, levels: Levels
-) -> Tensor:
+def joint_log_density(queries: Queries, means: Tensor, levels: Levels) -> Tensor:
     """(task, query, way) log N(x; o + r mu_k, V + F / count) for given mu."""
+    x, kind, count = queries
     out = x.new_zeros(*x.shape[:2], means.shape[1])
     for q, n, columns, mask in groups(kind, count):
         noise = _noise(levels, q, n).expand_axis(0).expand_axis(0)

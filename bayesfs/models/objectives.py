@@ -8,6 +8,7 @@ They work for every model whose task level is known in closed form.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -136,8 +137,6 @@ def label_score(frame: Tensor, video: Tensor, episodes: EpisodeBatch) -> Tensor:
 
 
 def task_weight(episodes: EpisodeBatch) -> Tensor:
-    """(task,) one over the number of tasks of the same user (the task's name up to "#")."""
-    users = [name.split("#")[0] for name in episodes.tasks] or [
-        str(t) for t in range(len(episodes))
-    ]
-    return torch.tensor([1.0 / users.count(u) for u in users], device=episodes.support.device)
+    """(task,) one over the number of tasks of the same user."""
+    tasks = Counter(episodes.users)
+    return torch.tensor([1.0 / tasks[u] for u in episodes.users], device=episodes.support.device)

@@ -7,10 +7,10 @@ from bayesfs.errors import ShapeError
 from bayesfs.evaluation import bootstrap as bs
 from bayesfs.evaluation import scores
 from bayesfs.evaluation.calibration import ece
-from bayesfs.evaluation.items import frame_rows, user_of, video_rows
+from bayesfs.evaluation.items import frame_rows, video_rows
 from bayesfs.evaluation.paired import paired_difference
 from bayesfs.evaluation.selective import aurc
-from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
+from bayesfs.types import EpisodeBatch, LabelDraws, Predictive, user_of
 
 TASKS, WAY, VIDEOS, FRAMES = 16, 3, 6, 4
 
