@@ -42,7 +42,7 @@ def demo(out: Folder = Path("bayesfs-demo"), *, seed: int = 0) -> None:
         out: folder for the videos, features and results.
         seed: of everything random.
     """
-    from bayesfs.commands import make_demo
+    from bayesfs.commands.studies import make_demo
 
     make_demo(out, seed)
 
@@ -74,7 +74,7 @@ def features(
         max_frames: use at most so many frames of a video, spread evenly.
         no_thumbnails: keep no small pictures: neither the store nor a report holds a pixel.
     """
-    from bayesfs.commands import make_features
+    from bayesfs.commands.studies import make_features
     from bayesfs.features.video import Sampling
 
     sampling = Sampling(every=every, fps=fps, max_frames=max_frames)
@@ -114,7 +114,7 @@ def run(
         smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
         no_thumbnails: the report shows no picture of the videos.
     """
-    from bayesfs.commands import make_run
+    from bayesfs.commands.studies import make_run
 
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
     make_run(
@@ -133,7 +133,7 @@ def report(directory: Folder, *, format: Literal["html", "md"] = "html") -> None
         directory: run directory.
         format: of the report.
     """
-    from bayesfs.commands import make_report
+    from bayesfs.commands.studies import make_report
 
     make_report(directory, format)
 
@@ -162,7 +162,7 @@ def predict(
         device: where the backbone runs; a GPU where there is one by default.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
     """
-    from bayesfs.personal import name_videos
+    from bayesfs.commands.personal import name_videos
 
     name_videos(teach, videos, run, table=table, device=device, trust=trust)
 

@@ -1,7 +1,7 @@
 """One study: learn a population from some users, infer, predict and score the tasks of others.
 
 Use `Study` first: `learn` gives what is known about people in general, `infer` what follows for
-the tasks that an evaluation asks about. `bayesfs.commands` keeps the results in a run directory.
+the tasks that an evaluation asks about. `bayesfs.runs` keeps the results in a run directory.
 """
 
 from __future__ import annotations

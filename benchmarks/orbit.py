@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from bayesfs.commands import ROLES, compose
+from bayesfs.commands.studies import ROLES, compose
 from bayesfs.data.store import open_store
 from bayesfs.data.synthetic import synthetic_embeddings
 from bayesfs.evaluation.orbit import ABSENT, OrbitProtocol

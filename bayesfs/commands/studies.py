@@ -1,4 +1,4 @@
-"""What the subcommands do, apart from their options: `bayesfs.cli` calls one function each."""
+"""The subcommands that make features, runs, reports and the demo."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bayesfs.commands import ROLES, compose, embed_tree, usable_device
+from bayesfs.commands.studies import ROLES, compose, embed_tree, usable_device
 from bayesfs.data.episodes import sample_episodes
 from bayesfs.data.folder import read_folder
 from bayesfs.errors import DataError, RecipeError, RunError

@@ -1,0 +1,1 @@
+"""What the subcommands do, apart from their options: `bayesfs.cli` calls one function each."""
