@@ -20,7 +20,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +27,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from bayesfs.data.atomic import sweep, write_whole
 from bayesfs.errors import REFUSALS, RunError
 
 STATE = "run.json"
 LOCK = ".bayesfs-lock"
-PARTIAL = ".bayesfs-partial-"
 FORMAT = 1
 """Version of the layout; a directory with another one is refused, not guessed at."""
 
@@ -58,7 +57,7 @@ def explained(path: Path, deed: str = "write") -> Iterator[None]:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file under a temporary name beside `path`, then rename it to `path`.
+    """`bayesfs.data.atomic.write_whole`, with the operating system's refusal explained.
 
     Args:
         path: final name; an existing file there is replaced in one step.
@@ -67,15 +66,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         RunError: the operating system refuses, such as on a full disk; the temporary is removed.
     """
-    temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     with explained(path):
-        try:
-            write(temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, write)
 
 
 def checksum(path: Path) -> str:
@@ -152,8 +144,7 @@ class RunDirectory:
     def _sweep(self) -> None:
         """Remove what a killed run left under temporary names; the lock is held."""
         with explained(self.path, "clean"):
-            for left in self.path.rglob(f"{PARTIAL}*"):
-                left.unlink()
+            sweep(self.path)
 
     def state(self) -> dict[str, Any]:
         """What run.json says.

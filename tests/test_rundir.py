@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bayesfs.data.atomic import PARTIAL
 from bayesfs.errors import RunError
-from bayesfs.rundir import LOCK, PARTIAL, STATE, RunDirectory, explained, write_atomically
+from bayesfs.rundir import LOCK, STATE, RunDirectory, explained, write_atomically
 
 INPUTS = {"seed": 0, "data": "abc"}
 

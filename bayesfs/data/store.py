@@ -10,8 +10,8 @@ if wanted, are in its group `thumbnails`; without that group a store holds no pi
 
 from __future__ import annotations
 
+import glob
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +23,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from bayesfs.data.atomic import PARTIAL, remove, write_whole
 from bayesfs.data.videos import Skipped
 from bayesfs.data.zarrfile import (
     as_text,
@@ -150,12 +151,12 @@ def save_store(path: str | Path, embeddings: Embeddings) -> None:
     target = Path(path)
     if target.exists():
         raise DataError(f"{str(path)!r} exists already; choose another name")
-    temporary = target.with_name(target.name + ".partial")
     attrs = {str(k): v for k, v in embeddings.dataset.attrs.items() if isinstance(v, str | int)}
     with _named(path, "written"):
-        shutil.rmtree(temporary, ignore_errors=True)
-        write_store(temporary, [embeddings.dataset], len(embeddings), attrs)
-        temporary.rename(target)
+        for left in target.parent.glob(f"{PARTIAL}*-{glob.escape(target.name)}"):
+            remove(left)
+        blocks = [embeddings.dataset]
+        write_whole(target, lambda path: write_store(path, blocks, len(embeddings), attrs))
 
 
 def write_store(

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from bayesfs.data.atomic import write_whole
 from bayesfs.errors import DataError
 from bayesfs.evaluation.datatree import SCHEMA
 from bayesfs.evaluation.tree_query import UNCERTAINTY
@@ -30,8 +30,6 @@ GROUPS = (
     "uncertainty",
 )
 """Groups that every run's tree has."""
-
-PARTIAL = ".bayesfs-partial-"
 
 
 def save_datatree(tree: xr.DataTree, path: str | Path) -> Path:
@@ -56,12 +54,7 @@ def save_datatree(tree: xr.DataTree, path: str | Path) -> Path:
         raise DataError(f"{path}: expected a name ending in .zarr or .nc, got {path.suffix!r}")
     if not path.parent.is_dir():
         raise DataError(f"{path}: its folder does not exist; make it first")
-    temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
-    try:
-        writers[path.suffix](tree, temporary)
-        _replace(temporary, path)
-    finally:
-        _remove(temporary)
+    write_whole(path, partial(writers[path.suffix], tree))
     return path
 
 
@@ -170,25 +163,3 @@ def _convert_strings(ds: xr.Dataset, dtype: np.dtype[Any]) -> xr.Dataset:
         changed = {name: (ds[name].dims, values, ds[name].attrs)}
         ds = ds.assign_coords(changed) if name in ds.coords else ds.assign(changed)
     return ds
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    """Rename over a file in one step; move an old folder aside first, which takes two."""
-    if not path.is_dir():
-        temporary.replace(path)
-        return
-    old = path.with_name(f"{PARTIAL}old-{os.getpid()}-{path.name}")
-    path.rename(old)
-    try:
-        temporary.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

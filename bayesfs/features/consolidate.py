@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from bayesfs.data.atomic import write_whole
 from bayesfs.data.store import Thumbnail, skipped_attrs, write_store
 from bayesfs.data.videos import FLAGS, Skipped, Video
 from bayesfs.errors import DataError
@@ -43,8 +44,11 @@ def consolidate(job: Job, shards: Sequence[Shard], skipped: Sequence[Skipped]) -
     attrs = {**job.identity, **skipped_attrs(left_out), "versions": json.dumps(versions())}
     blocks = (labelled(rows, job.videos) for rows in _finished(job, shards) if len(rows.rows))
     pictures = _pictures(job, shards) if job.thumbnails else None
-    write_store(job.work / "store", blocks, frames, attrs, pictures)
-    (job.work / "store").rename(job.store)
+    write_whole(
+        job.store,
+        lambda path: write_store(path, blocks, frames, attrs, pictures),
+        staging=job.work,
+    )
 
 
 def labelled(rows: Rows, videos: Sequence[Video]) -> xr.Dataset:

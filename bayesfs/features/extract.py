@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bayesfs.contracts import Progress
+from bayesfs.data.atomic import sweep
 from bayesfs.data.store import open_store
 from bayesfs.data.videos import Skipped, Video
 from bayesfs.errors import REFUSALS, DataError
@@ -98,10 +99,10 @@ def make_store(
             job.work.mkdir(parents=True, exist_ok=True)
             with FileLock(job.work / "lock", timeout=0):
                 if not job.is_done():
+                    sweep(job.work)
                     job.begin()
                     shards = plan_shards(job.videos, job.sampling)
                     _embed_missing(job, shards, workers, progress)
-                    shutil.rmtree(job.work / "store", ignore_errors=True)
                     consolidate(job, shards, skipped)
         if job.work.exists():
             with suppress(Timeout), FileLock(job.work / "lock", timeout=0):

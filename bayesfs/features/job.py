@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from bayesfs.data.atomic import write_whole
 from bayesfs.data.store import store_attrs
 from bayesfs.data.videos import Video
 from bayesfs.errors import DataError
@@ -77,9 +78,8 @@ class Job:
         """
         manifest = self.work / "manifest.json"
         if not manifest.exists():
-            temporary = self.work / "manifest.writing"
-            temporary.write_text(json.dumps(dict(self.identity)), encoding="utf-8")
-            temporary.replace(manifest)
+            text = json.dumps(dict(self.identity))
+            write_whole(manifest, lambda path: path.write_text(text, encoding="utf-8"))
         try:
             begun = json.loads(manifest.read_bytes())
             self._compare(self.work, dict(begun))

@@ -7,15 +7,16 @@ was killed and goes on computes, batch by batch, exactly what an undisturbed run
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesfs.data.atomic import write_whole
 from bayesfs.data.videos import Skipped, Video
 from bayesfs.errors import DataError
 from bayesfs.features.batches import Batch, Picture
@@ -92,21 +93,16 @@ def save_shard(path: Path, rows: Rows) -> None:
     """
     jpegs = [jpeg for _, _, jpeg in rows.pictures]
     notes = json.dumps([asdict(s) for s in rows.skipped]).encode()
-    temporary = path.with_suffix(".writing")
-    with temporary.open("wb") as file:
-        np.savez(
-            file,
-            features=rows.features,
-            quality=rows.quality,
-            rows=rows.rows,
-            pictures=np.array([p[:2] for p in rows.pictures], np.int64).reshape(-1, 2),
-            sizes=np.array([len(j) for j in jpegs], np.int64),
-            jpeg=np.frombuffer(b"".join(jpegs), np.uint8),
-            skipped=np.frombuffer(notes, np.uint8),
-        )
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    arrays: dict[str, Any] = {
+        "features": rows.features,
+        "quality": rows.quality,
+        "rows": rows.rows,
+        "pictures": np.array([p[:2] for p in rows.pictures], np.int64).reshape(-1, 2),
+        "sizes": np.array([len(j) for j in jpegs], np.int64),
+        "jpeg": np.frombuffer(b"".join(jpegs), np.uint8),
+        "skipped": np.frombuffer(notes, np.uint8),
+    }
+    write_whole(path, lambda temporary: np.savez(temporary, allow_pickle=False, **arrays))
 
 
 def load_shard(path: Path, dim: int) -> Rows | None:
