@@ -122,7 +122,8 @@ def _write_netcdf(tree: xr.DataTree, path: Path) -> None:
         }
         for node in tree.subtree
     }
-    tree.to_netcdf(path, engine="h5netcdf", encoding=encoding)
+    # made in memory: HDF5 that runs into a full disk while closing a file takes the process along
+    path.write_bytes(tree.to_netcdf(None, engine="h5netcdf", encoding=encoding))
 
 
 def _read_zarr(path: Path) -> xr.DataTree:
