@@ -49,10 +49,9 @@ def predict(
     with torch.no_grad():
         if closed and isinstance(model, ConjugateModel):
             return _closed_form(model, draws, posterior, episodes)
-        return Predictive(
-            frame=label_draws(model.log_joint_frame(draws, episodes)),
-            video=label_draws(model.log_joint_video(draws, episodes)),
-        )
+        frame = label_draws(model.log_joint_frame(draws, episodes))
+        video = label_draws(model.log_joint_video(draws, episodes))
+        return Predictive(frame, video, _absent(model, draws, episodes, frame))
 
 
 def label_draws(log_joint: Tensor) -> LabelDraws:
@@ -83,6 +82,17 @@ def complete_draws(
         mean = given.draws[site].mean(0)
         draws[site] = mean.expand(posterior.num_draws, *mean.shape)
     return draws
+
+
+def _absent(
+    model: Model, draws: dict[str, Tensor], episodes: EpisodeBatch, frame: LabelDraws
+) -> Tensor | None:
+    """(task, video, frame) probability that nothing taught is there, if the model knows of it."""
+    given = getattr(model, "log_absent_frame", None)
+    if given is None:
+        return None
+    log_absent: Tensor = given(draws, episodes) + frame.log_weight
+    return log_absent.logsumexp(0).exp()
 
 
 def _closed_form(

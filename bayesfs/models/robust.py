@@ -1,0 +1,327 @@
+"""The Gaussian hierarchy with frames that may be poor, or show nothing taught: `RobustHierarchy`.
+
+A blurred frame is an outlier of its video, and in about one cluttered frame of twelve the object is
+out of the picture. Here such a frame neither pulls its class's mean nor settles a label, and the
+model says of each frame how likely it is to show nothing that was taught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from bayesfs.errors import ShapeError
+from bayesfs.models.conjugate import ClassPosterior, Levels
+from bayesfs.models.covariance import Diagonal
+from bayesfs.models.families import PerFeature, PowerLaw
+from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.models.robust_frames import RobustFrame, frame_weights, video_log_density
+from bayesfs.types import KINDS, EpisodeBatch
+
+
+@dataclass(frozen=True)
+class RobustHierarchy:
+    """Gaussian hierarchy with Student-t frame noise and a component for frames of something else.
+
+    Frame f of video v of class k in task t, recorded in condition q:
+
+        x_tkvf = o_q + r_q (a_t + c_tk) + b_tkv + e_tkvf,  e ~ t_dof(0, F_q),    with 1 - rho_q,
+        x_tkvf ~ N(o_q + r_q a_t, r_q^2 B + V_q + F_q),                          with rho_q,
+
+    a ~ N(0, A), c ~ N(0, B), b ~ N(0, V_q) as in `GaussianHierarchy`, and e a multivariate t: the
+    noise of a frame is wide or narrow in all features at once. The second line is a new object of
+    the same user, recorded in the same condition; given the video, frames are exchangeable.
+
+    Population sites: those of `base`, `dof` ~ Gamma(2, 0.1) and `absent` = rho ~
+    Beta(absent_prior). Task sites: `task_raw`, `class_raw`, `video_raw`, non-centred.
+
+    A frame's label density is exact up to quadrature; a video's is approximate (expectation
+    propagation with one number a frame, see `bayesfs.models.robust_frames`).
+
+    Attributes:
+        base: the hierarchy without this; its family must be diagonal.
+        absent_prior: parameters of the Beta prior of rho; (1, 9) has mean 0.1.
+
+    Raises:
+        ShapeError: the family has full covariances.
+
+    Source: Juárez and Steel (2010), Journal of Business and Economic Statistics 28, for the prior
+    of the degrees of freedom.
+    """
+
+    base: GaussianHierarchy = field(default_factory=GaussianHierarchy)
+    absent_prior: tuple[float, float] = (1.0, 9.0)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.base.family, PowerLaw | PerFeature):
+            raise ShapeError(
+                "expected a diagonal family (PowerLaw, PerFeature) for robust frames, got "
+                f"{type(self.base.family).__name__}"
+            )
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Site -> axes."""
+        return {**self.base.dims, "dof": (), "absent": ("kind",)}
+
+    @property
+    def population_dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Population site -> axes."""
+        return {**self.base.population_dims, "dof": (), "absent": ("kind",)}
+
+    def with_spectrum(self, spectrum: tuple[float, ...]) -> RobustHierarchy:
+        """The same model for features whose sds over the train frames are `spectrum`."""
+        return RobustHierarchy(self.base.with_spectrum(spectrum), self.absent_prior)
+
+    def sample_population(self, like: Tensor) -> dict[str, Tensor]:
+        """Pyro program of the population sites; `like` (..., feature) gives size and dtype."""
+        one = like.new_ones(())
+        a, b = (like.new_full((len(KINDS),), value) for value in self.absent_prior)
+        return {
+            **self.base.sample_population(like),
+            "dof": pyro.sample("dof", dist.Gamma(2.0 * one, 0.1 * one)),
+            "absent": pyro.sample("absent", dist.Beta(a, b).to_event(1)),
+        }
+
+    def __call__(self, episodes: EpisodeBatch) -> None:
+        """The Pyro program over the support."""
+        x, kind = episodes.support, episodes.support_kind
+        tasks, ways, shots, frames, dim = x.shape
+        population = self.sample_population(x)
+        levels = self.base.levels(population, dim)
+        loading, offset = levels.loading[kind][..., None], levels.offset[kind]
+        unit = dist.Normal(x.new_zeros(dim), x.new_ones(dim)).to_event(1)
+        with pyro.plate("task", tasks, dim=-4):
+            task = levels.task.colour(pyro.sample("task_raw", unit)[:, 0, 0, 0])
+            with pyro.plate("way", ways, dim=-3):
+                way = levels.way.colour(pyro.sample("class_raw", unit)[:, :, 0, 0])
+                mean = (task[:, None] + way)[:, :, None]
+                with pyro.plate("shot", shots, dim=-2):
+                    raw = pyro.sample("video_raw", unit)[:, :, :, 0]
+                    centre = offset + loading * mean + levels.video[kind].colour(raw)
+                    with pyro.plate("frame", frames, dim=-1):
+                        law = RobustFrame(
+                            centre[..., None, :],
+                            _variance(levels.frame)[kind].sqrt()[..., None, :],
+                            population["dof"],
+                            _background(levels, task, kind),
+                            population["absent"][kind][..., None],
+                        )
+                        pyro.sample("frames", law.mask(episodes.support_mask), obs=x)
+
+    def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """(draw, task, video, frame, way) log p(x | y, theta_s) of each frame by itself."""
+        return torch.stack(
+            [_by_frame(_Query.given(d, episodes)) for d in self._draw_by_draw(draws)]
+        )
+
+    def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """(draw, task, video, way) log p(x_1..F | y, theta_s), the frames sharing one effect."""
+        return torch.stack(
+            [_by_video(_Query.given(d, episodes)) for d in self._draw_by_draw(draws)]
+        )
+
+    def log_absent_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """(draw, task, video, frame) log p(nothing taught is in the frame | x, theta_s).
+
+        rho p_background(x) / mean_k p(x | y = k, theta_s), all classes being equally likely.
+        """
+        each = []
+        for draw in self._draw_by_draw(draws):
+            query = _Query.given(draw, episodes)
+            ways = episodes.way_mask.sum(-1).to(query.background).log()
+            total = _by_frame(query).logsumexp(-1) - ways[:, None, None]
+            scale = _log_scale(query.levels)[query.kind][..., None]
+            absent = query.absent[query.kind].log()[..., None] + query.background - scale
+            each.append((absent - total).clamp(max=0.0))
+        return torch.stack(each)
+
+    def log_labels(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Log p(y | x, support, population) of frames and videos, approximately; no draw axis.
+
+        Each support frame has an effective weight, inferred from the other frames of its video
+        alone; the weighted mean frame of a video is then treated as Gaussian, with the sum of
+        weights as its number of frames. The rest is as in `log_joint_frame` and `log_joint_video`,
+        with r^2 Cov(mu_k) added to the variance of what a video's frames share.
+
+        Returns:
+            (task, video, frame, way) and (task, video, way), in nats; -inf for padded classes.
+        """
+        levels = self.base.levels(population, episodes.dim)
+        given = _Draw(levels, population["dof"], population["absent"])
+        mean, count = weighted_videos(episodes, given)
+        post = condition_on_videos(mean, count, episodes.support_kind, levels)
+        spread = cast(Diagonal, post.cov()).d, cast(Diagonal, post.task_cov).d
+        known = _Draw(levels, given.dof, given.absent, post.task_mean, post.mean, *spread)
+        query = _Query.given(known, episodes)
+        return _by_frame(query).log_softmax(-1), _by_video(query).log_softmax(-1)
+
+    def _draw_by_draw(self, draws: Mapping[str, Tensor]) -> Iterator[_Draw]:
+        for s, raw in enumerate(draws["task_raw"]):
+            sites = {site: draws[site][s] for site in self.population_dims}
+            levels = self.base.levels(sites, raw.shape[-1])
+            task = levels.task.colour(raw)
+            mean = task[:, None] + levels.way.colour(draws["class_raw"][s])
+            yield _Draw(levels, sites["dof"], sites["absent"], task, mean)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Parameters, and what is known of a batch of tasks: mean, and variance where there is any."""
+
+    levels: Levels
+    dof: Tensor
+    absent: Tensor  # (kind,)
+    task: Tensor = field(default_factory=lambda: torch.zeros(()))  # (task, feature)
+    mean: Tensor = field(default_factory=lambda: torch.zeros(()))  # (task, way, feature)
+    mean_variance: Tensor | None = None  # (task, way, feature)
+    task_variance: Tensor | None = None  # (task, feature)
+
+
+@dataclass(frozen=True)
+class _Query:
+    """Query videos in coordinates where the frame noise is white."""
+
+    levels: Levels
+    kind: Tensor  # (task, video)
+    deviation: Tensor  # (task, video, way, frame, feature)
+    shared: Tensor  # (task, video, way, feature) variance of what the frames share
+    mask: Tensor  # (task, video, frame)
+    background: Tensor  # (task, video, frame)
+    absent: Tensor  # (kind,)
+    dof: Tensor
+    exists: Tensor  # (task, way)
+
+    @classmethod
+    def given(cls, draw: _Draw, episodes: EpisodeBatch) -> _Query:
+        levels, kind = draw.levels, episodes.query_kind
+        x = episodes.query - levels.offset[kind][:, :, None]
+        r = levels.loading[kind][..., None]
+        frame, video = _variance(levels.frame)[kind], _variance(levels.video)[kind]
+        gap = x[:, :, None] - (r[..., None] * draw.mean[:, None])[..., None, :]
+        shared = video[:, :, None].expand(*kind.shape, *draw.mean.shape[1:])
+        other = r**2 * _variance(levels.way) + video + frame
+        if draw.mean_variance is not None:
+            shared = shared + r[..., None] ** 2 * draw.mean_variance[:, None]
+        if draw.task_variance is not None:
+            other = other + r**2 * draw.task_variance[:, None]
+        away = (x - (r * draw.task[:, None])[:, :, None]).square() / other[:, :, None]
+        log_away = -0.5 * (away + _log_two_pi(other / frame)[:, :, None]).sum(-1)
+        return cls(
+            levels,
+            kind,
+            gap / frame.sqrt()[:, :, None, None],
+            shared / frame[:, :, None],
+            episodes.query_mask,
+            log_away,
+            draw.absent,
+            draw.dof,
+            episodes.way_mask,
+        )
+
+
+def _by_video(query: _Query) -> Tensor:
+    """(task, video, way) log density of each video, -inf for padded classes."""
+    value = video_log_density(
+        query.deviation,
+        query.shared,
+        query.mask[:, :, None].expand(query.deviation.shape[:-1]),
+        query.background[:, :, None].expand(query.deviation.shape[:-1]),
+        query.absent[query.kind][..., None, None],
+        query.dof,
+    )
+    scale = _log_scale(query.levels)[query.kind] * query.mask.sum(-1)
+    return (value - scale[..., None]).masked_fill(~query.exists[:, None], -torch.inf)
+
+
+def _by_frame(query: _Query) -> Tensor:
+    """(task, video, frame, way) log density of each frame, -inf for padded classes."""
+    deviation = query.deviation.transpose(2, 3)[..., None, :]
+    value = video_log_density(
+        deviation,
+        query.shared[:, :, None].expand(*deviation.shape[:-2], -1),
+        torch.ones_like(deviation[..., 0], dtype=torch.bool),
+        query.background[..., None, None].expand(deviation.shape[:-1]),
+        query.absent[query.kind][..., None, None, None],
+        query.dof,
+    )
+    scale = _log_scale(query.levels)[query.kind][..., None, None]
+    return (value - scale).masked_fill(~query.exists[:, None, None], -torch.inf)
+
+
+def weighted_videos(episodes: EpisodeBatch, given: _Draw) -> tuple[Tensor, Tensor]:
+    """Weighted mean frame of each support video, and the sum of its frames' weights.
+
+    Returns:
+        (task, way, shot, feature) and (task, way, shot).
+    """
+    levels, kind = given.levels, episodes.support_kind
+    frame = _variance(levels.frame)[kind]
+    r = levels.loading[kind][..., None]
+    prior = r**2 * (_variance(levels.task) + _variance(levels.way)) + _variance(levels.video)[kind]
+    d = (episodes.support - levels.offset[kind][..., None, :]) / frame.sqrt()[..., None, :]
+    v = prior / frame
+    log_away = -0.5 * (d.square() / (v + 1)[..., None, :] + _log_two_pi(v + 1)[..., None, :]).sum(
+        -1
+    )
+    weight = frame_weights(
+        d, v, episodes.support_mask, log_away, given.absent[kind][..., None], given.dof
+    )
+    count = weight.sum(-1)
+    mean = (weight[..., None] * episodes.support).sum(-2) / count.clamp(min=1e-12)[..., None]
+    return mean, count
+
+
+def condition_on_videos(
+    mean: Tensor, count: Tensor, kind: Tensor, levels: Levels
+) -> ClassPosterior:
+    """`condition_classes` for mean frames that are given, with effective numbers of frames.
+
+    Args:
+        mean: (task, way, shot, feature) mean frame of each support video.
+        count: (task, way, shot) number of frames, not necessarily whole; 0 for padding.
+        kind: (task, way, shot) condition.
+        levels: population parameters.
+    """
+    loading = levels.loading[kind]
+    noise = levels.video[kind] + levels.frame[kind].scaled(1.0 / count.clamp(min=1e-9))
+    precision = noise.inverse().scaled((count > 0).to(mean))
+    known = precision.scaled(loading**2).sum(2)
+    h = (loading[..., None] * precision.apply(mean - levels.offset[kind])).sum(2)
+    prior = levels.way.inverse()
+    given_task = (prior + known).inverse()
+    gain = given_task @ prior
+    pull = given_task.apply(h)
+    task_cov = (levels.task.inverse() + (prior - prior @ gain).sum(1)).inverse()
+    task_mean = task_cov.apply(prior.apply(pull).sum(1))
+    return ClassPosterior(task_mean, task_cov, given_task, gain, h, pull)
+
+
+def _background(levels: Levels, task: Tensor, kind: Tensor) -> dist.Distribution:
+    """Law of a support frame that shows a new object of the same user; (task, way, shot, 1)."""
+    r = levels.loading[kind][..., None]
+    variance = r**2 * _variance(levels.way) + _variance(levels.video + levels.frame)[kind]
+    centre = levels.offset[kind] + r * task[:, None, None]
+    return dist.Normal(centre[..., None, :], variance.sqrt()[..., None, :]).to_event(1)
+
+
+def _variance(operator: object) -> Tensor:
+    """(..., feature) diagonal."""
+    return cast(Diagonal, operator).d
+
+
+def _log_scale(levels: Levels) -> Tensor:
+    """(kind,) log Jacobian of the coordinates where the frame noise is white."""
+    return 0.5 * _variance(levels.frame).log().sum(-1)
+
+
+def _log_two_pi(variance: Tensor) -> Tensor:
+    return (variance * (2.0 * torch.pi)).log()
