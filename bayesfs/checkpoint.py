@@ -9,7 +9,7 @@ import contextlib
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -80,7 +80,7 @@ def load_posterior(path: Path) -> Posterior:
 def save_projection(projection: Projection, path: Path) -> None:
     """Write a projection to an npz file."""
     with path.open("wb") as file:
-        arrays = {name: getattr(projection, name) for name in ("means", "axes", "spectrum")}
+        arrays = {part.name: getattr(projection, part.name) for part in fields(projection)}
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
@@ -91,7 +91,7 @@ def load_projection(path: Path) -> Projection:
         DataError: the file is missing, cut short, or no projection.
     """
     with _opened(path) as archive:
-        return Projection(archive["means"], archive["axes"], archive["spectrum"])
+        return Projection(**{part.name: archive[part.name] for part in fields(Projection)})
 
 
 @contextlib.contextmanager

@@ -12,11 +12,13 @@ Only the direction is kept, as in cosine similarity: the length depends on how f
 fitted on the very users they are applied to (for new users it is a quarter shorter), and scales
 learnt on some users would be wrong for others. `spectrum` is the sd of each column before that,
 relative to their root sum of squares.
+
+Measured quality, where frames have it, is standardised by the train frames of the same condition.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,10 @@ from bayesfs.types import KINDS, Embeddings
 
 Array = NDArray[Any]
 
+QUALITY_LIMIT = 4.0
+"""Standardised quality is cut here: a slope learnt within the train frames' range is not
+extrapolated far beyond it."""
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -37,11 +43,16 @@ class Projection:
         means: (kind, input feature) mean unit-norm feature in each of `KINDS`.
         axes: (input feature, feature) principal axes divided by the common scale s.
         spectrum: (feature,) sd of each projected feature over the train frames.
+        quality_mean: (kind, covariate) mean measured quality in each of `KINDS`; without columns
+            where the frames have none.
+        quality_sd: (kind, covariate) its sd.
     """
 
     means: Array
     axes: Array
     spectrum: Array
+    quality_mean: Array = field(default_factory=lambda: np.zeros((len(KINDS), 0)))
+    quality_sd: Array = field(default_factory=lambda: np.ones((len(KINDS), 0)))
 
     def __post_init__(self) -> None:
         if self.means.shape != (len(KINDS), self.axes.shape[0]):
@@ -71,7 +82,23 @@ class Projection:
         centred = unit_norm(embeddings) - self.means[kind]
         z = centred @ self.axes
         length = np.linalg.norm(z, axis=1, keepdims=True)
-        return embeddings.with_features((z / np.maximum(length, 1e-12)).astype(np.float32))
+        projected = embeddings.with_features((z / np.maximum(length, 1e-12)).astype(np.float32))
+        return self._with_standard_quality(projected, kind)
+
+    def _with_standard_quality(self, embeddings: Embeddings, kind: Array) -> Embeddings:
+        """Quality as sds above the train frames of the same condition."""
+        covariates = self.quality_mean.shape[1]
+        if not covariates:
+            return embeddings
+        raw = embeddings.dataset.get("quality")
+        if raw is None or raw.shape[1] != covariates:
+            raise DataError(
+                f"expected {covariates} covariates of quality per frame, as the population was "
+                f"learnt with, got {0 if raw is None else raw.shape[1]}"
+            )
+        z = (raw.values - self.quality_mean[kind]) / self.quality_sd[kind]
+        clipped = np.clip(z, -QUALITY_LIMIT, QUALITY_LIMIT).astype(np.float32)
+        return Embeddings(embeddings.dataset.assign(quality=(raw.dims, clipped)))
 
 
 def fit_projection(embeddings: Embeddings, dim: int) -> Projection:
@@ -103,7 +130,20 @@ def fit_projection(embeddings: Embeddings, dim: int) -> Projection:
     if not len(values):
         raise DataError("all train frames have the same features; did the backbone run?")
     scale = np.sqrt(values.sum())
-    return Projection(means, vectors / scale, np.sqrt(values) / scale)
+    quality = quality_moments(embeddings, kind)
+    return Projection(means, vectors / scale, np.sqrt(values) / scale, *quality)
+
+
+def quality_moments(embeddings: Embeddings, kind: Array) -> tuple[Array, Array]:
+    """(kind, covariate) mean and sd of the measured quality in each condition.
+
+    A condition without frames takes those of all; a covariate that is constant takes sd 1.
+    """
+    raw = embeddings.dataset.get("quality")
+    table = np.zeros((len(embeddings), 0)) if raw is None else raw.values.astype(np.float64)
+    rows = [kind == k if (kind == k).any() else np.full(len(kind), True) for k in range(len(KINDS))]
+    sd = np.stack([table[keep].std(0) for keep in rows])
+    return np.stack([table[keep].mean(0) for keep in rows]), np.where(sd > 1e-9, sd, 1.0)
 
 
 def principal_axes(centred: Array, dim: int) -> tuple[Array, Array]:

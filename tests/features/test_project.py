@@ -1,0 +1,46 @@
+"""The projection: quality is standardised by the train frames of each condition."""
+
+import numpy as np
+import pytest
+
+from bayesfs.errors import DataError
+from bayesfs.features.project import QUALITY_LIMIT, fit_projection
+from bayesfs.types import Embeddings
+
+
+def frames(seed=0, quality=True, n=40):
+    rng = np.random.default_rng(seed)
+    kind = np.where(np.arange(n) < n // 2, "clean", "clutter")
+    table = {"sharpness": rng.normal(3.0 * (kind == "clutter"), 2.0), "flat": np.ones(n)}
+    return Embeddings.from_arrays(
+        rng.normal(size=(n, 5)), object=["a"] * n, kind=kind, quality=table if quality else None
+    )
+
+
+def test_quality_has_mean_zero_and_sd_one_in_each_condition() -> None:
+    train = frames()
+    got = fit_projection(train, 3)(train).dataset["quality"].values
+    for kind in ("clean", "clutter"):
+        part = got[train.coord("kind") == kind]
+        assert part.mean(0) == pytest.approx([0, 0], abs=1e-6)
+        assert part[:, 0].std() == pytest.approx(1, abs=1e-6)
+        assert part[:, 1].std() == 0  # a constant covariate says nothing
+
+
+def test_quality_far_outside_the_train_frames_is_cut() -> None:
+    train, other = frames(), frames(1)
+    wild = other.dataset["quality"].values.copy()
+    wild[0, 0] = 1e9
+    other = Embeddings(other.dataset.assign(quality=(("frame", "covariate"), wild)))
+    assert fit_projection(train, 3)(other).dataset["quality"].values.max() == QUALITY_LIMIT
+
+
+def test_frames_without_the_covariates_that_were_learnt_are_refused() -> None:
+    projection = fit_projection(frames(), 3)
+    with pytest.raises(DataError, match="2 covariates of quality per frame.* got 0"):
+        projection(frames(quality=False))
+
+
+def test_frames_without_quality_need_none() -> None:
+    bare = frames(quality=False)
+    assert "quality" not in fit_projection(bare, 3)(bare).dataset
