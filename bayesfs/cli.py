@@ -138,6 +138,28 @@ def report(directory: Folder, *, format: Literal["html", "md"] = "html") -> None
     make_report(directory, format)
 
 
+def compare(
+    runs: Annotated[tuple[Path, ...], Positional, arg(metavar="RUN")],
+    *,
+    out: Path = Path("comparison"),
+) -> None:
+    """Compare finished runs of the same data and episodes with the first of them.
+
+    Paired differences of the scores overall and for every user, with intervals; expected log
+    predictive densities (leave-one-out, the video being the unit); reliability curves. For
+    example:
+
+        bayesfs compare runs/first runs/second --out comparison
+
+    Args:
+        runs: run directories, the first one being the reference.
+        out: folder for the tables (CSV, JSON) and the picture of the reliability curves.
+    """
+    from bayesfs.commands.compare_runs import compare_runs
+
+    compare_runs(runs, out)
+
+
 def predict(
     teach: Annotated[Path, Positional, arg(metavar="TEACH")],
     videos: Annotated[Path, Positional, arg(metavar="VIDEOS")],
@@ -191,6 +213,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "features": features,
     "run": run,
     "report": report,
+    "compare": compare,
     "predict": predict,
     "init": init,
 }

@@ -27,11 +27,16 @@ import numpy as np
 import torch
 import xarray as xr
 from arviz_stats import ess, loo
+from arviz_stats.base import array_stats
+from scipy.special import logsumexp
 from torch import Tensor
 
 from bayesfs.contracts import Model
 from bayesfs.errors import DataError
 from bayesfs.types import UNLABELLED, EpisodeBatch, Posterior
+
+EVEN = 1e-3
+"""Log-weights that differ by no more, in nats, decide nothing: a fitted tail would be of noise."""
 
 
 def heldout_elpd(tree: xr.DataTree) -> Any:
@@ -62,7 +67,7 @@ def heldout_elpd(tree: xr.DataTree) -> Any:
 
 
 def weight_pareto_k(log_weight: xr.DataArray) -> xr.DataArray:
-    """Pareto k of importance weights: 0 where they are equal, NaN where there are too few draws.
+    """Pareto k of importance weights: 0 where the largest are equal, NaN where draws are too few.
 
     Args:
         log_weight: (chain, draw, query) log w_is.
@@ -72,16 +77,43 @@ def weight_pareto_k(log_weight: xr.DataArray) -> xr.DataArray:
 
     Source: Vehtari et al. 2024 (PSIS).
     """
-    even = log_weight.isel(chain=0, draw=0, drop=True)
-    if float(np.ptp(log_weight.to_numpy())) < 1e-9:
-        return xr.zeros_like(even)
-    try:
-        with np.errstate(all="ignore"):
-            smoothed = log_weight.azstats.psislw(r_eff=1.0, dim=["chain", "draw"])
-    except ValueError:  # fewer than 5 draws in the tail, or all of them alike
-        return xr.full_like(even, np.nan)
-    pareto_k: xr.DataArray = smoothed[1]
-    return pareto_k
+    return smoothed_weights(log_weight, 1.0)[1]
+
+
+def smoothed_weights(
+    log_weight: xr.DataArray, efficiency: float
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Pareto-smoothed log-weights of each item, and their k.
+
+    Where all weights of an item agree to `EVEN` nats, or the largest are all alike, there is no
+    tail to smooth: the weights are kept and k is 0. They are kept, too, where there are too few
+    draws for a tail (k is NaN) and where the fitted tail is not finite (k says so).
+
+    Args:
+        log_weight: (chain, draw, item) log importance weights, up to a constant per item.
+        efficiency: relative efficiency of the draws.
+
+    Returns:
+        (chain, draw, item) log-weights whose logsumexp over draws is 0, and (item,) k.
+
+    Source: Vehtari et al. 2024 (PSIS).
+    """
+    values = log_weight.to_numpy()
+    out, k = np.empty(values.shape), np.empty(values.shape[-1])
+    for i in range(values.shape[-1]):
+        raw = values[..., i] - logsumexp(values[..., i])
+        if np.ptp(raw) <= EVEN:
+            out[..., i], k[i] = raw, 0.0
+            continue
+        try:
+            with np.errstate(all="ignore"):
+                # it takes log-likelihoods, whose negative is the log-weight
+                smooth, k[i] = array_stats.psislw(-raw.ravel(), r_eff=efficiency)
+            out[..., i] = smooth.reshape(raw.shape) if np.isfinite(smooth).all() else raw
+        except ValueError as reason:
+            out[..., i], k[i] = raw, 0.0 if "same" in str(reason) else np.nan
+    of_item = log_weight.isel(dict.fromkeys(log_weight.dims[:-1], 0), drop=True)
+    return log_weight.copy(data=out), of_item.copy(data=k)
 
 
 def support_elpd(tree: xr.DataTree) -> Any:
@@ -101,7 +133,16 @@ def support_elpd(tree: xr.DataTree) -> Any:
     if posterior.sizes["chain"] > 1:
         relative = [v.to_numpy().ravel() for v in ess(posterior, relative=True).data_vars.values()]
         efficiency = float(np.nanmean(np.concatenate(relative)))
-    return loo(view, pointwise=True, var_name="support_label", reff=efficiency)
+    rows = likelihood["support_label"].transpose("chain", "draw", "support")
+    log_weight, pareto_k = smoothed_weights(-rows, efficiency)
+    return loo(
+        view,
+        pointwise=True,
+        var_name="support_label",
+        reff=efficiency,
+        log_weights=log_weight,
+        pareto_k=pareto_k,
+    )
 
 
 def support_log_prob(model: Model, posterior: Posterior, episodes: EpisodeBatch) -> Tensor:

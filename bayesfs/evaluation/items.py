@@ -77,24 +77,46 @@ def _rows(
     frame: NDArray[np.int64],
 ) -> pd.DataFrame:
     labels = _as_numpy(episodes.query_labels)[task, video]
-    confidence, correct = top_label(log_prob, labels)
     tasks = [episodes.task_name(t) for t in range(len(episodes))]
     users = list(episodes.users)
-    return pd.DataFrame(
+    names = pd.DataFrame(
         {
             "user": _named(users, task),
             "task": _named(tasks, task),
             "object": _object_names(episodes, users, task, labels),
             "video": _video_names(episodes, tasks, task, video),
             "frame": frame,
-            "label": labels,
-            "prediction": log_prob.argmax(1),
-            "confidence": confidence,
-            "correct": correct,
-            "nll": nll_items(log_prob, labels),
-            "brier": brier_items(log_prob, labels),
-            "way": _as_numpy(episodes.way_mask.sum(-1))[task],
         }
+    )
+    return scored_rows(names, log_prob, labels, _as_numpy(episodes.way_mask.sum(-1))[task])
+
+
+def scored_rows(
+    names: pd.DataFrame, log_prob: NDArray[Any], labels: NDArray[Any], way: NDArray[Any]
+) -> pd.DataFrame:
+    """Rows that are named already, with what every score is made of.
+
+    Args:
+        names: one row per item, columns `user`, `task`, `object`, `video`, `frame`.
+        log_prob: (item, way) log-probabilities, -inf for padded classes.
+        labels: (item,) classes; every item has one.
+        way: (item,) number of classes.
+
+    Returns:
+        The names, and the further columns of `frame_rows`.
+
+    Raises:
+        ShapeError: a prediction is not normalised, or a label is no class.
+    """
+    confidence, correct = top_label(log_prob, labels)
+    return names.assign(
+        label=labels,
+        prediction=log_prob.argmax(1),
+        confidence=confidence,
+        correct=correct,
+        nll=nll_items(log_prob, labels),
+        brier=brier_items(log_prob, labels),
+        way=way,
     )
 
 

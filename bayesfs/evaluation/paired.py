@@ -22,12 +22,16 @@ class PairedDifference:
 
     Attributes:
         score: one of `SCORES`.
-        overall: difference of the pooled scores, with its interval over units.
+        first: score of all rows of the first method.
+        second: score of all rows of the second method.
+        overall: first - second, with its interval over units.
         by_unit: one row per unit: `first`, `second`, `difference`, `low`, `high` (over the unit's
             videos), `rows`; sorted from the unit where the first method does best.
     """
 
     score: str
+    first: float
+    second: float
     overall: Interval
     by_unit: pd.DataFrame
 
@@ -69,7 +73,7 @@ def paired_difference(
     if score not in SCORES:
         raise ShapeError(f"expected a score out of {SCORES}, got {score!r}")
     a, b = _aligned(first, second)
-    overall = _difference(a, b, score, unit, draws=draws, level=level, seed=seed)[2]
+    whole = _difference(a, b, score, unit, draws=draws, level=level, seed=seed)
     lines = []
     for name, rows in a.groupby(unit, sort=True).indices.items():
         one, two, gap = _difference(
@@ -79,7 +83,7 @@ def paired_difference(
     columns = [unit, "first", "second", "difference", "low", "high", "rows"]
     table = pd.DataFrame(lines, columns=columns).set_index(unit)
     table = table.sort_values("difference", ascending=score != "accuracy", kind="stable")
-    return PairedDifference(score, overall, table)
+    return PairedDifference(score, *whole, table)
 
 
 def _difference(

@@ -13,7 +13,13 @@ from scipy.stats import norm
 
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.evaluation.datatree import to_datatree
-from bayesfs.evaluation.elpd import heldout_elpd, support_elpd, support_log_prob
+from bayesfs.evaluation.elpd import (
+    heldout_elpd,
+    smoothed_weights,
+    support_elpd,
+    support_log_prob,
+    weight_pareto_k,
+)
 from bayesfs.evaluation.tree_query import UNCERTAINTY, equal_weight_draws
 from bayesfs.evaluation.tree_store import load_datatree, save_datatree
 from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
@@ -319,3 +325,24 @@ def test_sites_too_large_to_keep_are_named(episodes: EpisodeBatch) -> None:
     )
     assert list(made["posterior"].data_vars) == ["scale"]
     assert made["posterior"].attrs["left_out"] == "class_mean"
+
+
+def test_pareto_k_is_that_of_the_weights_and_not_of_their_inverse() -> None:
+    """exp(0.9 E) with E exponential is Pareto with k = 0.9; its inverse is bounded, with k < 0."""
+    log_weight = 0.9 * np.random.default_rng(0).exponential(size=(2, 2000, 1))
+    weights = xr.DataArray(log_weight, dims=("chain", "draw", "query"))
+    assert weight_pareto_k(weights).item() == pytest.approx(0.9, abs=0.25)
+    assert weight_pareto_k(-weights).item() < 0
+
+
+def test_weights_without_a_tail_are_kept() -> None:
+    rng = np.random.default_rng(0)
+    bounded = -np.where(rng.random(200) < 0.9, 0.0, rng.random(200))  # the largest are all alike
+    even = 1e-5 * rng.random(200)
+    raw = xr.DataArray(np.stack([bounded, even], -1)[None], dims=("chain", "draw", "support"))
+    smoothed, k = smoothed_weights(raw, 1.0)
+    np.testing.assert_allclose(smoothed, raw - logsumexp(raw, (0, 1)), atol=1e-12)
+    np.testing.assert_array_equal(k, 0)
+    too_few, k = smoothed_weights(raw[:, :10, :1] + rng.random((1, 10, 1)), 1.0)
+    assert np.isnan(k).all()
+    np.testing.assert_allclose(np.exp(too_few).sum(), 1)
