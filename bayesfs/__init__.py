@@ -13,8 +13,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bayesfs.conversion import to_datatree, to_numpy, to_pandas
     from bayesfs.data.episodes import make_episode, sample_episodes
     from bayesfs.data.store import open_store
+    from bayesfs.estimator import BayesianFewShotClassifier
     from bayesfs.evaluation.users import HeldOutUsers
     from bayesfs.inference.exact import Exact
     from bayesfs.inference.svi import SVI
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SVI",
+    "BayesianFewShotClassifier",
     "Embeddings",
     "EpisodeBatch",
     "Exact",
@@ -41,9 +44,13 @@ __all__ = [
     "open_store",
     "predict",
     "sample_episodes",
+    "to_datatree",
+    "to_numpy",
+    "to_pandas",
 ]
 
 _HOME = {
+    "BayesianFewShotClassifier": "estimator",
     "Embeddings": "types",
     "EpisodeBatch": "types",
     "Exact": "inference.exact",
@@ -59,6 +66,9 @@ _HOME = {
     "open_store": "data.store",
     "predict": "predict",
     "sample_episodes": "data.episodes",
+    "to_datatree": "conversion",
+    "to_numpy": "conversion",
+    "to_pandas": "conversion",
 }
 
 

@@ -25,6 +25,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from bayesfs.display import card, number
 from bayesfs.errors import DataError, ShapeError
 
 KINDS = ("clean", "clutter")
@@ -155,6 +156,18 @@ class Embeddings:
         """The same frames and labels with other features (frame, feature)."""
         rest = self.dataset.drop_vars("features").drop_dims("feature", errors="ignore")
         return Embeddings(rest.assign(features=(("frame", "feature"), features)))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: sizes, and how many of what each split holds."""
+        rows = [
+            (split, *(len(set(part.coord(name).tolist())) for name in names), len(part))
+            for names in [("user", "object", "video")]
+            for split in dict.fromkeys(self.coord("split").tolist())
+            for part in [self.where(split=split)]
+        ]
+        facts = [("frames", len(self)), ("features", self.dataset.sizes["feature"])]
+        columns = ("split", "users", "object names", "videos", "frames")
+        return card("Embeddings", facts, columns=columns, rows=rows)
 
 
 def user_of(task: str) -> str:
@@ -347,6 +360,24 @@ class EpisodeBatch:
             changed["classes"] = tuple(tuple(c[i] for i in order) for c in self.classes)
         return replace(self, **changed)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: one line a task, the first twenty."""
+        known = self.query_labels >= 0
+        rows = [
+            (
+                self.task_name(t),
+                ", ".join(self.classes[t]) if self.classes else int(self.way_mask[t].sum()),
+                int(self.shot_mask[t].sum()),
+                int(self.support_mask[t].sum()),
+                int(self.video_mask[t].sum()),
+                int(known[t].sum()),
+            )
+            for t in range(min(len(self), 20))
+        ]
+        columns = ("task", "classes", "support videos", "frames", "query videos", "labelled")
+        facts = [("tasks", len(self)), ("features", self.dim), ("dtype", self.support.dtype)]
+        return card("EpisodeBatch", facts, columns=columns, rows=rows)
+
 
 @dataclass(frozen=True)
 class Posterior:
@@ -399,6 +430,24 @@ class Posterior:
     def population(self) -> dict[str, Tensor]:
         """Draws of the sites without a task axis: what holds for every task."""
         return {s: v for s, v in self.draws.items() if "task" not in self.dims[s]}
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the sites, their axes and ranges; no single draw."""
+        rows = [
+            (
+                site,
+                " × ".join(f"{a} {n}" for a, n in zip(self.dims[site], v.shape[1:], strict=True)),
+                *(number(float(x)) for x in (v.mean(), v.std(0).mean(), v.min(), v.max())),
+            )
+            for site, v in self.draws.items()
+        ]
+        facts: list[tuple[str, object]] = [
+            ("kind", self.kind),
+            ("draws", f"{self.num_draws} in {self.chains} chain(s), seed {self.seed}"),
+            ("sample_stats", ", ".join(self.sample_stats) or "none"),
+        ]
+        columns = ("site", "axes", "mean", "mean sd over draws", "least", "greatest")
+        return card("Posterior", facts, columns=columns, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -455,3 +504,17 @@ class Predictive:
     frame: LabelDraws
     video: LabelDraws
     absent: Tensor | None = None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first twenty query videos and their likeliest classes."""
+        best = self.video.log_prob.max(-1)
+        tasks, videos = best.values.shape
+        cells = [(t, v) for t in range(tasks) for v in range(videos)][:20]
+        rows = [
+            (t, v, int(best.indices[t, v]), f"{float(best.values[t, v].exp()):.2f}")
+            for t, v in cells
+        ]
+        shape = " × ".join(map(str, self.frame.log_prob.shape))
+        facts = [("task × video × frame × way", shape), ("draws", len(self.video.log_weight))]
+        columns = ("task", "video", "likeliest class", "probability")
+        return card("Predictive", facts, columns=columns, rows=rows)

@@ -110,8 +110,8 @@ def to_datatree(
     _check(posterior, predictive, uncertainty, episodes)
     index = query_index(episodes)
     groups = {
-        "posterior": _posterior_group(posterior, episodes, sites, max_values),
-        "sample_stats": _sample_stats(posterior, len(episodes)),
+        "posterior": posterior_group(posterior, episodes, sites, max_values),
+        "sample_stats": stats_group(posterior, len(episodes)),
         "posterior_predictive": predictive_group(
             posterior, predictive, episodes, index, predictive_draws, max_values
         ),
@@ -125,8 +125,8 @@ def to_datatree(
         rows = support_rows(posterior, support_log_prob, episodes)
         groups["support_log_likelihood"] = xr.Dataset({"support_label": rows})
     if population is not None:
-        groups["population"] = _posterior_group(population, None, None, max_values)
-        groups["population_sample_stats"] = _sample_stats(population, len(episodes))
+        groups["population"] = posterior_group(population, None, None, max_values)
+        groups["population_sample_stats"] = stats_group(population, len(episodes))
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = {
         "bayesfs_schema": SCHEMA,
@@ -178,12 +178,23 @@ def _axis_coords(posterior: Posterior, episodes: EpisodeBatch | None) -> dict[st
     return coords
 
 
-def _posterior_group(
+def posterior_group(
     posterior: Posterior,
     episodes: EpisodeBatch | None,
-    sites: Sequence[str] | None,
-    max_values: int,
+    sites: Sequence[str] | None = None,
+    max_values: int = 20_000_000,
 ) -> xr.Dataset:
+    """Draws of the sites (chain, draw, *dims) with labelled axes; padding is NaN.
+
+    Args:
+        posterior: the draws.
+        episodes: the tasks, for names and masks; None leaves axes numbered.
+        sites: the sites to keep; by default those of at most `max_values` values.
+        max_values: see `sites`; the attribute `left_out` names the others.
+
+    Raises:
+        DataError: there is no such site.
+    """
     unknown = sorted(set(sites or ()) - set(posterior.draws))
     if unknown:
         raise DataError(f"expected sites of {sorted(posterior.draws)}, got {unknown}")
@@ -205,7 +216,7 @@ def _posterior_group(
     return ds.assign_coords(coords)
 
 
-def _sample_stats(posterior: Posterior, tasks: int) -> xr.Dataset:
+def stats_group(posterior: Posterior, tasks: int) -> xr.Dataset:
     """Statistics over draws as (chain, draw, ...), histories of optimisers as (step, ...)."""
     data = {}
     for name, value in posterior.sample_stats.items():

@@ -1,0 +1,233 @@
+"""The scikit-learn estimator: its contract, its three sources of a population, its uncertainty."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import bayesfs as bf
+from bayesfs.data.synthetic import synthetic_embeddings
+from bayesfs.errors import DataError, ShapeError
+from bayesfs.estimator import BayesianFewShotClassifier
+from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.models.objectives import Evidence
+from bayesfs.single import SupportAxes, support_population
+from bayesfs.testing import GaussianToy
+
+Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+
+
+def frames(videos: int = 3, each: int = 4, seed: int = 0, gap: float = 3.0) -> Arrays:
+    """Features (frame, 6), labels and video names of three objects; video effects have sd 0.8."""
+    rng = np.random.default_rng(seed)
+    x, y, groups = [], [], []
+    for k, name in enumerate(("keys", "mug", "wallet")):
+        for v in range(videos):
+            centre = gap * np.eye(6)[k] + 0.8 * rng.normal(size=6)
+            x.append(centre + 0.2 * rng.normal(size=(each, 6)))
+            y += [name] * each
+            groups += [f"{name}-{v}"] * each
+    return np.concatenate(x), np.array(y), np.array(groups)
+
+
+EXPECTED_FAILURES: dict[str, str] = {}
+"""Checks of scikit-learn that cannot hold here, with the reason."""
+
+
+@parametrize_with_checks(
+    [BayesianFewShotClassifier(engine=bf.Exact(draws=8, population_draws=2))],
+    expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
+)
+def test_it_is_a_scikit_learn_estimator(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def test_five_lines_from_arrays_to_a_posterior_and_uncertainty_by_kind() -> None:
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier().fit(x, y, groups=videos)
+    new, truth, asked = frames(seed=1)
+    assert (known.predict(new, asked) == truth).mean() > 0.9
+    assert known.posterior_.draws["class_raw"].shape == (128, 1, 3, 6)
+    said = known.predict_uncertainty(new, asked)
+    np.testing.assert_allclose(said["total"], said["aleatoric"] + said["epistemic"], atol=1e-9)
+    assert (said >= 0).all(None)
+    assert said["total"].max() <= np.log(3) + 1e-9
+
+
+def test_pandas_and_xarray_are_taken_as_they_are() -> None:
+    x, y, videos = frames()
+    plain = BayesianFewShotClassifier().fit(x, y, videos).predict_proba(x)
+    table = pd.DataFrame(x, columns=list("abcdef"), index=np.arange(len(x)) + 100)
+    from_pandas = BayesianFewShotClassifier().fit(table, pd.Series(y), pd.Series(videos))
+    np.testing.assert_allclose(from_pandas.predict_proba(table), plain)
+    assert from_pandas.feature_names_in_.tolist() == list("abcdef")
+    assert from_pandas.predict_uncertainty(table).index.tolist() == table.index.tolist()
+    array = xr.DataArray(x.T, dims=("feature", "frame"))
+    label = xr.DataArray(y, dims="frame")
+    from_xarray = BayesianFewShotClassifier().fit(array, label, xr.DataArray(videos, dims="frame"))
+    np.testing.assert_allclose(from_xarray.predict_proba(array), plain)
+
+
+def test_frames_of_one_video_are_not_many_examples() -> None:
+    """The same frames said to be independent make the classifier surer than it should be."""
+    x, y, videos = frames(each=8, gap=1.2)
+    new, truth, asked = frames(videos=10, seed=1, gap=1.2)
+
+    def loss(groups: Any) -> float:
+        known = BayesianFewShotClassifier().fit(x, y, groups)
+        prob = known.predict_proba(new, None if groups is None else asked)
+        return float(
+            -np.log(prob[np.arange(len(new)), np.searchsorted(known.classes_, truth)]).mean()
+        )
+
+    assert loss(videos) < loss(None)
+
+
+def test_rows_of_a_video_share_its_answer_in_any_order() -> None:
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier().fit(x, y, videos)
+    new, _, asked = frames(seed=1)
+    prob = known.predict_proba(new, asked)
+    for name in set(asked):
+        assert np.ptp(prob[asked == name], axis=0).max() == 0
+    order = np.random.default_rng(0).permutation(len(new))
+    np.testing.assert_allclose(known.predict_proba(new[order], asked[order]), prob[order])
+
+
+def test_many_rows_are_predicted_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier().fit(x, y, videos)
+    whole = known.predict_proba(x)
+    monkeypatch.setattr("bayesfs.estimator.CHUNK", 7)
+    np.testing.assert_allclose(known.predict_proba(x), whole)
+    assert len(known.predict_uncertainty(x)) == len(x)
+
+
+def test_one_video_a_class_leaves_the_prior_and_more_teach_the_population() -> None:
+    x, y, videos = frames(videos=1)
+    alone = BayesianFewShotClassifier().fit(x, y, videos)
+    assert alone.population_.kind == "exact"
+    x, y, videos = frames(videos=4)
+    taught = BayesianFewShotClassifier().fit(x, y, videos)
+    assert taught.population_.kind == "variational"
+    prior, learnt = (k.population_.draws["scale"] for k in (alone, taught))
+    assert float(learnt.log().std(0).mean()) < float(prior.log().std(0).mean())
+
+
+def test_epistemic_uncertainty_falls_with_videos() -> None:
+    new, _, asked = frames(videos=5, seed=9, gap=1.5)
+    mean = []
+    for videos in (2, 12):
+        known = BayesianFewShotClassifier().fit(*frames(videos=videos, gap=1.5))
+        mean.append(known.predict_uncertainty(new, asked)["epistemic"].mean())
+    assert mean[1] < mean[0]
+
+
+def test_a_learnt_population_brings_its_projection() -> None:
+    """The estimator gives what `Study.infer` gives for the same task."""
+    embeddings, _ = synthetic_embeddings(
+        users=3, test_users=1, way=3, shots=4, frames=3, dim=6, seed=0
+    )
+    study = bf.Study(
+        bf.GaussianHierarchy(),
+        bf.Exact(),
+        bf.HeldOutUsers(shots=(3,), query_kinds=("clean",)),
+        population_engine=bf.SVI(steps=20, draws=16),
+        objective=Evidence,
+    )
+    learnt = study.learn(embeddings, seed=0)
+    test = embeddings.where(split="test")
+    known = BayesianFewShotClassifier(population=learnt)
+    known.fit(test.features, test.coord("object"), groups=test.coord("video"))
+    assert known.population_ is learnt.population
+    task = bf.make_episode(
+        torch.from_numpy(learnt.projection(test).features).double(),
+        test.coord("object"),
+        test.coord("video"),
+        torch.from_numpy(learnt.projection(test).features).double(),
+        query_kind="clean",
+    )
+    answer = study.infer(task, learnt, seed=0)
+    ours = known.predict_proba(test.features)
+    np.testing.assert_allclose(ours, answer.predictive.video.prob[0], atol=1e-6)
+
+
+def test_a_posterior_of_the_population_takes_features_as_they_come() -> None:
+    x, y, videos = frames()
+    first = BayesianFewShotClassifier().fit(x, y, videos)
+    axes = SupportAxes.fit(x, 32)
+    model = bf.GaussianHierarchy().with_spectrum(axes.spectrum)
+    again = BayesianFewShotClassifier(model=model, population=first.population_)
+    again.fit(axes(x), y, videos)
+    np.testing.assert_allclose(again.predict_proba(axes(x)), first.predict_proba(x), atol=1e-9)
+
+
+def test_other_models_and_engines_fit_in() -> None:
+    x, y, videos = frames()
+    head = BayesianFewShotClassifier(model=HierarchicalHead(), engine=bf.SVI(steps=60, draws=64))
+    assert (head.fit(x, y, videos).predict(x) == y).mean() > 0.9
+    assert head.posterior_.kind == "variational"
+
+
+def test_a_model_without_a_closed_form_infers_all_levels_together() -> None:
+    x, y, videos = frames()
+    toy = BayesianFewShotClassifier(model=GaussianToy(), engine=bf.SVI(steps=100, draws=64))
+    assert (toy.fit(x, y, videos).predict(x) == y).mean() > 0.9
+    assert toy.population_ is None
+    assert "mean" in toy.posterior_.draws
+
+
+def test_it_works_in_a_pipeline_and_is_cloned() -> None:
+    x, y, videos = frames()
+    pipe = make_pipeline(Normalizer(), BayesianFewShotClassifier())
+    pipe.fit(x, y, bayesianfewshotclassifier__groups=videos)
+    assert pipe.score(x, y) > 0.9
+    assert clone(pipe[-1]).get_params() == pipe[-1].get_params()
+
+
+def test_the_answer_holds_everything_and_goes_to_arviz() -> None:
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier().fit(x, y, videos)
+    answer = known.answer(x, videos, y)
+    assert answer.episodes.classes == (("keys", "mug", "wallet"),)
+    assert answer.episodes.query_labels[0].tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    tree = known.to_datatree(x, videos, y)
+    assert {"posterior", "posterior_predictive", "uncertainty", "population"} <= set(tree.children)
+
+
+def test_frames_that_are_all_alike_give_no_idea() -> None:
+    known = BayesianFewShotClassifier().fit(np.ones((4, 3)), ["a", "a", "b", "b"])
+    np.testing.assert_allclose(known.predict_proba(np.ones((1, 3))), 0.5, atol=1e-6)
+
+
+def test_mistakes_are_told() -> None:
+    x, y, videos = frames()
+    with pytest.raises(DataError, match="video 'keys-0' has frames of 2 classes"):
+        BayesianFewShotClassifier().fit(x, y, ["keys-0"] * 13 + list(videos[13:]))
+    with pytest.raises(ShapeError, match="expected 36 groups, one per frame"):
+        BayesianFewShotClassifier().fit(x, y, videos[:3])
+    with pytest.raises(ShapeError, match="n_components >= 1"):
+        BayesianFewShotClassifier(n_components=0).fit(x, y)
+    known = BayesianFewShotClassifier().fit(x, y)
+    with pytest.raises(ShapeError, match="expected 36 groups"):
+        known.predict(x, groups=videos[:2])
+    with pytest.raises(DataError, match="label 'glove' was not taught"):
+        known.answer(x[:1], y=["glove"])
+
+
+def test_what_is_asked_never_changes_what_was_learnt() -> None:
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier().fit(x, y, videos)
+    before = known.posterior_.draws["class_raw"].clone()
+    known.predict_uncertainty(10 + x)
+    assert torch.equal(before, known.posterior_.draws["class_raw"])
+    again = support_population(known.model_, known.answer(x).episodes, seed=known._seed)
+    assert torch.equal(again.draws["scale"], known.population_.draws["scale"])
