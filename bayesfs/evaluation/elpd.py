@@ -110,7 +110,7 @@ def smoothed_weights(
                 # it takes log-likelihoods, whose negative is the log-weight
                 smooth, k[i] = array_stats.psislw(-raw.ravel(), r_eff=efficiency)
             out[..., i] = smooth.reshape(raw.shape) if np.isfinite(smooth).all() else raw
-        except ValueError as reason:
+        except (ValueError, IndexError) as reason:  # the latter where there are too few draws
             out[..., i], k[i] = raw, 0.0 if "same" in str(reason) else np.nan
     of_item = log_weight.isel(dict.fromkeys(log_weight.dims[:-1], 0), drop=True)
     return log_weight.copy(data=out), of_item.copy(data=k)
