@@ -65,6 +65,8 @@ class NIWClasses:
         exponent: prior mean of the power of the spectrum.
         exponent_sd: prior sd of that power.
         offset_scale: prior sd of the offsets in units of the features' sd.
+        most_frames: n is cut to this: neighbouring frames are near copies, and repeating the
+            frames of a video must teach nothing.
 
     Source: Murphy (2007), Conjugate Bayesian analysis of the Gaussian distribution, section 9;
     Zhang et al. (2021), Shallow Bayesian meta learning for real-world few-shot recognition
@@ -81,6 +83,7 @@ class NIWClasses:
     exponent: float = 0.6
     exponent_sd: float = 0.2
     offset_scale: float = 0.1
+    most_frames: float = 8.0
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -136,6 +139,7 @@ class NIWClasses:
             psi=dof * population["scale"].square() * weight,
             nu=dim + 1 + dof,
             kappa=population["kappa"],
+            most_frames=self.most_frames,
         )
 
     def __call__(self, episodes: EpisodeBatch) -> None:

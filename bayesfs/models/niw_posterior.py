@@ -1,6 +1,7 @@
 """Normal-inverse-Wishart algebra of classes whose covariance is unknown, videos being the units.
 
-Start with `condition_niw`. The mean frame of a video of n frames of class k in condition q is
+Start with `condition_niw`. The mean frame of a video of class k in condition q, of n frames (cut to
+`most_frames`), is
 
     x = o_q + r_q mu_k + s_qn e,   e ~ N(0, Sigma_k),   s_qn^2 = video_q^2 + frame_q^2 / n,
 
@@ -49,6 +50,7 @@ class ClassPrior:
         psi: (feature,) diagonal of Psi.
         nu: degrees of freedom, above D + 1.
         kappa: videos that the prior of the mean is worth.
+        most_frames: independent frames that a video holds at most.
     """
 
     offset: Tensor
@@ -58,10 +60,11 @@ class ClassPrior:
     psi: Tensor
     nu: Tensor
     kappa: Tensor
+    most_frames: float
 
     def size(self, kind: Tensor, count: Tensor) -> Tensor:
         """S_qn of mean frames, with the axes of `kind` and `count`."""
-        per_frame = self.frame[kind].square() / count.clamp(min=1.0)
+        per_frame = self.frame[kind].square() / count.clamp(1.0, self.most_frames)
         return (self.video[kind].square() + per_frame).sqrt()
 
 

@@ -7,23 +7,34 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bayesfs.contracts import Model
+from bayesfs.contracts import ConjugateModel, Model
 from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.inference.exact import Exact
+from bayesfs.inference.guides import FullRank
 from bayesfs.inference.potential import Potential, potential
+from bayesfs.inference.svi import SVI
+from bayesfs.predict import predict
 from bayesfs.testing.engines import pad
 from bayesfs.types import EpisodeBatch, Posterior
+from bayesfs.uncertainty import kinds
 
 
 class ModelContract:
     """Inherit it, supply `make_model`, and pytest runs every check below against your model.
 
     Checks run in double precision, on the model's own unconstrained density and on its label
-    likelihood at draws from the prior; they need no engine.
+    likelihood at draws from the prior. Only those of epistemic uncertainty need an engine: `Exact`
+    where the model is conjugate, else `SVI`.
 
     Attributes:
         class_axes: axes of `dims` that have one entry per class.
+        video_axes: axes of `dims` that have one entry per support video.
         frames_are_redundant: whether repeating every frame of a video must leave the posterior
             as it is.
+        repetition_gain: the largest share of the epistemic uncertainty that repeating every one of
+            eight frames may take away. A model with frame noise takes the repeats for new frames;
+            at equal variances of video and frame that lowers a video's variance by 1 in 18.
+        has_epistemic: False for a point estimate, whose uncertainty cannot fall.
 
     Example:
         >>> class TestMyModel(ModelContract):
@@ -32,7 +43,10 @@ class ModelContract:
     """
 
     class_axes: tuple[str, ...] = ("way",)
+    video_axes: tuple[str, ...] = ("shot",)
     frames_are_redundant: bool = False
+    repetition_gain: float = 0.01
+    has_epistemic: bool = True
 
     def make_model(self) -> Model:
         """The model under test."""
@@ -54,6 +68,36 @@ class ModelContract:
             users=3, way=4, shots=3, frames=3, query_videos=1, dim=3, ragged=True, seed=3
         )
         return episodes.to(torch.float64)
+
+    def make_tasks(self) -> EpisodeBatch:
+        """Many small tasks of equal size, three videos of eight frames each, to average over."""
+        episodes, _ = synthetic_episodes(
+            users=6, way=3, shots=3, frames=8, query_videos=2, query_frames=2, dim=3, seed=5
+        )
+        return episodes.to(torch.float64)
+
+    def make_plain_population(self, model: Model, episodes: EpisodeBatch) -> Posterior | None:
+        """Population whose tasks `make_tasks` might be of; prior medians by default."""
+        names = [name for name, axes in model.dims.items() if "task" not in axes]
+        if not names:
+            return None
+        joint = potential(model, episodes)
+        prior = joint.constrain(joint.prior(201, seed=0))
+        dims = {name: tuple(model.dims[name]) for name in names}
+        return Posterior(
+            "exact", {name: prior[name].median(0).values[None] for name in names}, dims
+        )
+
+    def infer(self, model: Model, episodes: EpisodeBatch, given: Posterior | None) -> Posterior:
+        """Posterior for the checks of epistemic uncertainty.
+
+        A mean-field guide will not do: it takes a class and its videos for independent, and then
+        a video of many frames leaves nothing unknown about the class.
+        """
+        if isinstance(model, ConjugateModel) and given is not None:
+            return Exact(draws=200, population_draws=1).infer(model, episodes, seed=0, given=given)
+        engine = SVI(FullRank(), steps=200, draws=200, khat_draws=0)
+        return engine.infer(model, episodes, seed=0, given=given)
 
     def test_dims_name_what_the_program_samples(self) -> None:
         """`potential` compares every site of the trace with `dims`."""
@@ -134,6 +178,12 @@ class ModelContract:
         inside = wide_video[:, :, :videos, :ways]
         _assert_close(inside[:, exists], plain_video[:, exists], 1e-8)
         assert (wide_video[..., ways:] == 0).all(), "a padded class has a probability"
+        plain_frame = model.log_joint_frame(draws, episodes).softmax(-1)
+        wide_frame = model.log_joint_frame(padded, wide).softmax(-1)
+        frames, exists = plain_frame.shape[3], episodes.query_mask
+        inside = wide_frame[:, :, :videos, :frames, :ways]
+        _assert_close(inside[:, exists], plain_frame[:, exists], 1e-8)
+        assert (wide_frame[..., ways:] == 0).all(), "a padded class has a probability"
 
     def test_predictions_are_distributions_over_existing_classes(self) -> None:
         """Shapes of the contract; -inf exactly at padded classes."""
@@ -184,20 +234,55 @@ class ModelContract:
         video = model.log_joint_video(draws, episodes).softmax(-1)[..., order]
         _assert_close(model.log_joint_video(other, moved).softmax(-1), video, 1e-8)
 
+    def test_the_order_of_videos_and_frames_does_not_matter(self) -> None:
+        """Support and query, videos and frames reversed: the same density, predictions reversed."""
+        model, episodes = self.make_model(), self.make_episodes()
+        given = self.make_population(model, episodes)
+        turned = _reversed(episodes)
+        draws = self._draws(model, episodes, given)
+        other = {site: self._reverse_videos(model, site, v) for site, v in draws.items()}
+        before, after = potential(model, episodes, given), potential(model, turned, given)
+        _assert_close(
+            after.log_density(after.unconstrain(other)),
+            before.log_density(before.unconstrain(draws)),
+            1e-8,
+        )
+        exists = episodes.video_mask
+        video = model.log_joint_video(draws, episodes).softmax(-1)
+        again = model.log_joint_video(other, turned).softmax(-1).flip(2)
+        _assert_close(again[:, exists], video[:, exists], 1e-8)
+        frame = model.log_joint_frame(draws, episodes).softmax(-1)
+        again = model.log_joint_frame(other, turned).softmax(-1).flip(2, 3)
+        _assert_close(again[:, episodes.query_mask], frame[:, episodes.query_mask], 1e-8)
+
+    def test_new_support_videos_lower_the_expected_epistemic_uncertainty(self) -> None:
+        """Mean over tasks, frames and videos alike, from one support video to three."""
+        if not self.has_epistemic:
+            return
+        model, tasks = self.make_model(), self.make_tasks()
+        few = self._epistemic(model, tasks.limit_shots(1))
+        many = self._epistemic(model, tasks)
+        assert (many < few).all(), (
+            f"epistemic (frame, video): {few} from one video, {many} of three"
+        )
+
+    def test_repeating_every_frame_hardly_lowers_the_epistemic_uncertainty(self) -> None:
+        """By no more than `repetition_gain`, on average over tasks."""
+        if not self.has_epistemic:
+            return
+        model, tasks = self.make_model(), self.make_tasks()
+        once, twice = self._epistemic(model, tasks), self._epistemic(model, _repeated(tasks))
+        ratio = twice / once
+        assert (ratio > 1.0 - self.repetition_gain - 1e-9).all(), f"repeated over once: {ratio}"
+
     def test_repeating_every_frame_adds_no_information(self) -> None:
         """Where `frames_are_redundant`: the posterior density stays as it is."""
         if not self.frames_are_redundant:
             return
         model, episodes = self.make_model(), self.make_episodes()
         given = self.make_population(model, episodes)
-        names = ("support", "support_mask", "support_quality", "support_frame")
-        twice = {
-            name: getattr(episodes, name).repeat_interleave(2, 3)
-            for name in names
-            if getattr(episodes, name) is not None
-        }
         first = potential(model, episodes, given)
-        second = potential(model, replace(episodes, **twice), given)
+        second = potential(model, _repeated(episodes), given)
         z = first.prior(3, seed=5)
         _assert_close(_contrast(second.log_density(z)), _contrast(first.log_density(z)), 1e-8)
 
@@ -215,11 +300,51 @@ class ModelContract:
         shared = {s: v.expand(4, *v.shape[1:]).to(episodes.support) for s, v in population.items()}
         return {**draws, **shared}
 
+    def _epistemic(self, model: Model, episodes: EpisodeBatch) -> Tensor:
+        """Mean epistemic uncertainty of query frames, and of query videos, in nats."""
+        given = self.make_plain_population(model, episodes)
+        posterior = self.infer(model, episodes, given)
+        predictive = predict(model, posterior, episodes, given=given)
+        frame, video = kinds(predictive.frame)[2], kinds(predictive.video)[2]
+        return torch.stack([frame[episodes.query_mask].mean(), video[episodes.video_mask].mean()])
+
+    def _reverse_videos(self, model: Model, site: str, value: Tensor) -> Tensor:
+        axes = [a for a, name in enumerate(model.dims[site], start=1) if name in self.video_axes]
+        return value.flip(axes) if axes else value
+
     def _permute(self, model: Model, site: str, value: Tensor, order: list[int]) -> Tensor:
         for axis, name in enumerate(model.dims[site], start=1):
             if name in self.class_axes:
                 value = value.index_select(axis, torch.tensor(order))
         return value
+
+
+def _repeated(episodes: EpisodeBatch) -> EpisodeBatch:
+    """Every support frame twice."""
+    names = ("support", "support_mask", "support_quality", "support_frame")
+    twice = {
+        name: getattr(episodes, name).repeat_interleave(2, 3)
+        for name in names
+        if getattr(episodes, name) is not None
+    }
+    return replace(episodes, **twice)
+
+
+def _reversed(episodes: EpisodeBatch) -> EpisodeBatch:
+    """Support shots and frames, query videos and frames, each in reverse order."""
+    axes = {
+        "support_kind": (2,),
+        "query_kind": (1,),
+        "query_labels": (1,),
+        **dict.fromkeys(("support", "support_mask", "support_quality", "support_frame"), (2, 3)),
+        **dict.fromkeys(("query", "query_mask", "query_quality", "query_frame"), (1, 2)),
+    }
+    turned = {
+        name: getattr(episodes, name).flip(where)
+        for name, where in axes.items()
+        if getattr(episodes, name) is not None
+    }
+    return replace(episodes, videos=tuple(names[::-1] for names in episodes.videos), **turned)
 
 
 def _inside(outer: Tensor, inner: Tensor) -> Tensor:

@@ -93,6 +93,15 @@ class GPContract(ModelContract):
     def make_population(self, model: object, episodes: EpisodeBatch) -> Posterior | None:
         return None
 
+    @pytest.mark.xfail(run=False, reason="integration points go to frames in their order")
+    def test_the_order_of_videos_and_frames_does_not_matter(self) -> None: ...
+
+    @pytest.mark.xfail(run=False, reason="at prior medians .1 to .4 lower: video noise is small")
+    def test_repeating_every_frame_hardly_lowers_the_epistemic_uncertainty(self) -> None: ...
+
+    @pytest.mark.xfail(run=False, reason="regression on labels: frames rise by 5 %; half a minute")
+    def test_new_support_videos_lower_the_expected_epistemic_uncertainty(self) -> None: ...
+
     def test_tasks_are_independent_given_the_population(self) -> None:
         model, episodes = self.make_model(), self.make_episodes()
         values = population(model, episodes)

@@ -37,6 +37,8 @@ class TestNIWClasses(ModelContract):
 
 
 class TestNIWMode(ModelContract):
+    has_epistemic = False
+
     def make_model(self) -> NIWMode:
         return NIWMode()
 

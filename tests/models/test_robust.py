@@ -33,11 +33,8 @@ from bayesfs.types import EpisodeBatch, Posterior
 
 
 class TestRobustHierarchy(ModelContract):
-    def make_model(self) -> RobustHierarchy:
-        return RobustHierarchy()
+    repetition_gain = 0.1
 
-
-class TestRobustHierarchyPerFeature(ModelContract):
     def make_model(self) -> RobustHierarchy:
         return RobustHierarchy(GaussianHierarchy(PerFeature()))
 

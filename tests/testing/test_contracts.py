@@ -8,6 +8,8 @@ from bayesfs.types import Posterior
 
 
 class TestGaussianToy(ModelContract):
+    repetition_gain = 0.2
+
     def make_model(self):
         return GaussianToy()
 
@@ -86,3 +88,30 @@ def test_the_contract_catches_a_model_whose_frames_count_as_padding():
 
     with pytest.raises(AssertionError):
         Contract().test_padding_changes_no_density()
+
+
+def test_the_contract_catches_a_model_for_which_order_matters():
+    class Ordered(GaussianToy):
+        """Wrong on purpose: the first frame of a query video counts most."""
+
+        def log_joint_video(self, draws, episodes):
+            return self.log_joint_frame(draws, episodes)[:, :, :, 0]
+
+    class Contract(ModelContract):
+        def make_model(self):
+            return Ordered()
+
+    with pytest.raises(AssertionError):
+        Contract().test_the_order_of_videos_and_frames_does_not_matter()
+
+
+def test_the_contract_catches_frames_that_count_as_shots():
+    class Flat(GaussianToy):
+        """Wrong on purpose: no video effect to speak of, so that every frame is a shot."""
+
+    class Contract(ModelContract):
+        def make_model(self):
+            return Flat(video_scale=1e-3)
+
+    with pytest.raises(AssertionError, match="repeated over once"):
+        Contract().test_repeating_every_frame_hardly_lowers_the_epistemic_uncertainty()
