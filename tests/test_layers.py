@@ -18,9 +18,11 @@ MAY_IMPORT = {
     "models": FOUNDATION | {"models"},
     "inference": FOUNDATION | {"inference"},
     "predict": FOUNDATION | {"models", "inference"},
+    "simulate": FOUNDATION | {"inference"},
     "uncertainty": FOUNDATION | {"predict"},
     "explain": FOUNDATION | {"predict", "uncertainty"},
-    "evaluation": FOUNDATION | {"data", "evaluation", "predict", "uncertainty", "explain"},
+    "evaluation": FOUNDATION
+    | {"data", "evaluation", "predict", "simulate", "uncertainty", "explain"},
     "testing": FOUNDATION | {"testing", "data", "models", "inference", "predict", "uncertainty"},
 }
 """Room -> rooms it may import. A room that is not here (the commands) may import everything."""

@@ -1,0 +1,180 @@
+"""Simulation-based calibration of every pair of model and engine.
+
+    python benchmarks/sbc.py                   # all pairs, several minutes
+    python benchmarks/sbc.py --out DIR         # ... and rank and TARP pictures
+    python benchmarks/sbc.py --only Gaussian   # pairs whose name holds that text
+    python benchmarks/sbc.py --smoke           # tiny, for CI
+
+For several draws of the population, tasks are drawn from the model, inferred, and the truth is
+ranked among the posterior draws (`bayesfs.evaluation.sbc` says how, and what p is: Bonferroni over
+the quantities of a pair). A pair passes at p > .01; about one in a hundred right pairs fails by
+chance. Controls are engines known to be wrong: they must fail, or the sizes are too small to tell.
+The last line is JSON; a figure that was not measured is null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial, reduce
+from pathlib import Path
+
+import torch
+
+from bayesfs.contracts import Engine, Model
+from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.errors import BayesfsError
+from bayesfs.evaluation.sbc import LEVELS, Calibration, calibrate
+from bayesfs.evaluation.sbc_figures import coverage_picture, rank_picture
+from bayesfs.inference.exact import Exact
+from bayesfs.inference.guides import FullRank, MeanField
+from bayesfs.inference.laplace import Laplace
+from bayesfs.inference.nuts import NUTS
+from bayesfs.inference.svi import SVI
+from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.simulate import Program
+from bayesfs.types import EpisodeBatch, Posterior
+
+PASSED = 0.01
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is done."""
+
+    populations: int = 4
+    tasks: int = 96
+    steps: int = 600
+    warmup: int = 400
+    draws: int = 250
+    batch: int = 32
+
+
+SMOKE = Sizes(populations=1, tasks=32, steps=30, warmup=30, draws=32)
+
+Template = Callable[[int, int], EpisodeBatch]
+"""(tasks, seed) -> sizes and masks, and features for a head."""
+
+
+def videos(tasks: int, seed: int) -> EpisodeBatch:
+    """Tasks of unequal ways, shots and frames for a generative model."""
+    episodes, _ = synthetic_episodes(
+        users=tasks, way=3, shots=3, frames=3, query_videos=1, dim=3, ragged=True, seed=seed
+    )
+    return episodes.to(torch.float64)
+
+
+def stills(tasks: int, seed: int) -> EpisodeBatch:
+    """Features of 12 videos of one frame for a head that labels them; some tasks fall out."""
+    episodes, _ = synthetic_episodes(
+        users=tasks + tasks // 2, way=3, shots=4, frames=1, query_videos=1, dim=3, seed=seed
+    )
+    return episodes.to(torch.float64)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, what its tasks look like, and the engines to hold against it."""
+
+    model: Model
+    template: Template
+    engines: Mapping[str, Engine]
+    controls: Mapping[str, Engine]
+
+
+def subjects(sizes: Sizes) -> dict[str, Subject]:
+    """Every model with its engines; names are those of the figures."""
+    svi = partial(SVI, steps=sizes.steps, draws=4 * LEVELS, khat_draws=0)
+    nuts = NUTS(warmup=sizes.warmup, draws=sizes.draws, chains=4, batch_size=sizes.batch)
+    wide = partial(Laplace, draws=4 * LEVELS)
+    gaussian = {
+        "Exact": Exact(draws=LEVELS),
+        "SVI": svi(guide=FullRank()),
+        "Laplace": wide(),
+        "NUTS": nuts,
+    }
+    head = {
+        "SVI": svi(guide=FullRank()),
+        "Laplace": wide(grid="task_scale_raw"),
+        "NUTS": nuts,
+    }
+    narrow = {"MeanField": svi(guide=MeanField())}
+    return {
+        "GaussianHierarchy": Subject(GaussianHierarchy(), videos, gaussian, narrow),
+        "HierarchicalHead": Subject(HierarchicalHead(weight_scale=2.0), stills, head, narrow),
+    }
+
+
+def population_draw(model: Model, template: EpisodeBatch, seed: int) -> Posterior | None:
+    """One draw of the population sites from their prior."""
+    shared = {site: axes for site, axes in model.dims.items() if "task" not in axes}
+    if not shared:
+        return None
+    draws = Program(model, template).draw(seed=seed).draws
+    return Posterior("exact", {site: draws[site][None] for site in shared}, shared)
+
+
+def examine(subject: Subject, engine: Engine, sizes: Sizes) -> Calibration:
+    """Ranks over all populations."""
+    parts = []
+    for seed in range(sizes.populations):
+        template = subject.template(sizes.tasks, seed)
+        given = population_draw(subject.model, template, seed)
+        parts.append(calibrate(subject.model, engine, template, population=given, seed=seed))
+    return reduce(Calibration.joined, parts)
+
+
+def report(name: str, found: Calibration, seconds: float, out: Path | None) -> None:
+    """Print a pair's row with its worst quantity, and draw its pictures."""
+    table = found.table
+    worst = table["p"].idxmin()
+    row = table.loc[worst]
+    print(
+        f"{name:34s} p {found.p:8.5f}  {found.simulations:4d} simulations  {seconds:6.1f} s  "
+        f"worst: {worst} (p {row['p']:.5f}, chi-square {row['chi_square_p']:.5f}, rank mean "
+        f"{row['mean']:.3f}, sd {row['sd']:.3f})",
+        flush=True,
+    )
+    if out is not None:
+        rank_picture(found, name).savefig(out / f"{name}.ranks.png", dpi=110)
+        coverage_picture(found, name).savefig(out / f"{name}.tarp.png", dpi=110)
+
+
+def main() -> None:
+    """Run the benchmark and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes")
+    parser.add_argument("--only", default="", help="pairs whose name holds this text")
+    parser.add_argument("--out", type=Path, help="folder for the pictures")
+    args = parser.parse_args()
+    sizes = SMOKE if args.smoke else Sizes()
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, float | int | None] = {}
+    passed = total = 0
+    for model, subject in subjects(sizes).items():
+        named = [(f"{model}.{n}", e, True) for n, e in subject.engines.items()]
+        named += [(f"control.{model}.{n}", e, False) for n, e in subject.controls.items()]
+        for name, engine, counts in named:
+            if args.only not in name:
+                continue
+            start = time.perf_counter()
+            total += counts
+            try:
+                found = examine(subject, engine, sizes)
+            except BayesfsError as error:
+                print(f"{name:34s} not measured: {error}", flush=True)
+                figures[f"{name}.p"] = None
+                continue
+            report(name, found, time.perf_counter() - start, args.out)
+            figures[f"{name}.p"] = found.p
+            passed += counts and found.p > PASSED
+    print(json.dumps({**figures, "pairs": total, "pairs_passed": passed}))
+
+
+if __name__ == "__main__":
+    main()
