@@ -1,0 +1,112 @@
+"""Sources: every author and year that the package names is in refs.bib; formulas are typeset."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIB = (ROOT / "docs/refs.bib").read_text(encoding="utf-8")
+KEYS = re.findall(r"^@\w+\{(\w+),", BIB, flags=re.MULTILINE)
+TEXTS = [
+    path
+    for room in ("bayesfs", "models", "inference", "evaluation")
+    for path in sorted((ROOT / room).rglob("*.py"))
+    if re.search(r"\b(19|20)\d\d\b", path.read_text(encoding="utf-8"))
+]
+
+
+def extension() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docstrings", ROOT / "docs/_ext/docstrings.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+DOCSTRINGS = extension()
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_source_that_is_named_has_an_entry(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for match, key in DOCSTRINGS.citations(text):
+        assert any(k.startswith(key) for k in KEYS), f"{' '.join(match[0].split())}: no {key}"
+    for named in re.findall(r"refs\.bib: ([\w, ]+)", text):
+        for key in re.split(r",\s*", named.strip()):
+            assert key in KEYS, f"refs.bib has no {key}"
+
+
+def test_every_source_block_is_read() -> None:
+    """A `Source:` in a form that the pattern does not know would go unchecked."""
+    for path in TEXTS:
+        for block in re.findall(
+            r"Source:(.*?)(?:\n\s*\n|\"\"\")", path.read_text(encoding="utf-8"), flags=re.DOTALL
+        ):
+            if re.search(r"\b(19|20)\d\d\b", block):
+                assert any(True for _ in DOCSTRINGS.citations(block)), f"{path.name}: {block}"
+
+
+def test_entries_are_whole_and_sorted() -> None:
+    assert sorted(set(KEYS)) == KEYS
+    for entry in BIB.split("\n@")[1:]:
+        assert re.search(r"author = \{.+\}", entry), entry
+        assert re.search(r"year = \{\d{4}\}", entry), entry
+        assert entry.count("{") == entry.count("}"), entry
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("Guo et al. 2017, eq. 3.", ["guo2017"]),
+        ("Bissiri, Holmes and Walker (2016), JRSS B 78; Kish 1965.", ["bissiri2016", "kish1965"]),
+        ("Säilynoja, Bürkner and Vehtari 2022", ["sailynoja2022"]),
+        ("Geifman, Uziel and\n    El-Yaniv 2019", ["geifman2019"]),
+        ("the protocol of December 2022", []),
+    ],
+)
+def test_citations_are_found(text: str, keys: list[str]) -> None:
+    assert [key for _, key in DOCSTRINGS.citations(text)] == keys
+    linked = DOCSTRINGS.linked(text, KEYS)
+    assert linked.count(":ref:`") == len(keys)
+
+
+def test_formulas_are_typeset_and_other_blocks_kept() -> None:
+    lines = [
+        "Text:",
+        "",
+        "    p(y | x, D) = sum_s w_s p(y | x, theta_s),",
+        "",
+        "and a table:",
+        "",
+        "    posterior             every site of the model",
+        "    one two three four five",
+        "",
+        "Example:",
+        "    >>> 1 + 1",
+    ]
+    made = "\n".join(DOCSTRINGS.blocks(lines))
+    assert r".. math::" in made
+    assert r"\theta_{s}" in made
+    assert ".. code-block:: text" in made
+    assert "    >>> 1 + 1" in made
+
+
+@pytest.mark.parametrize(
+    ("line", "tex"),
+    [
+        ("aleatoric = E_theta H[p(. | theta)]", r"\mathrm{aleatoric}"),
+        ("a_t ~ N(0, A)      task effect", r"\qquad \text{task effect}"),
+        ("a <= b ~ x^2", r"a\le b\sim x^2"),
+        ("w_s proportional to p(x | theta_s)", r"w_{s}\propto p(x\mid \theta_{s})"),
+    ],
+)
+def test_a_line_of_a_formula(line: str, tex: str) -> None:
+    assert tex in DOCSTRINGS.to_tex(line)
+
+
+def test_a_sentence_is_no_formula() -> None:
+    assert DOCSTRINGS.to_tex("the model believes that videos differ") is None
