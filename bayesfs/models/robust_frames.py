@@ -50,8 +50,9 @@ ASCENT_STEPS = 8
 NEWTON_STEPS = 6
 """Steps to the mode of the integrand over log w."""
 
-GRID = (-9.0, 4.5, 0.75)
-"""First and last node of the trapezoid rule about that mode, and their distance, in sds."""
+REACH = ((32, 9), (math.inf, 5))
+"""Trapezoid rule about that mode: with fewer features than the first number, nodes from so many
+sds below it to half as many above, one sd apart. Few features leave a long left tail."""
 
 
 class RobustFrame(TorchDistribution):  # type: ignore[misc]
@@ -123,7 +124,7 @@ def scale_mixture(d: Tensor, v: Tensor, dof: Tensor) -> Tensor:
     """Log E_w N(d; 0, diag v + I / w) with w ~ Gamma(dof / 2, dof / 2), in nats.
 
     Trapezoid rule in log w about the integrand's mode, which converges faster than any power of the
-    nodes' distance; the tails are cut at 9 and 4.5 standard deviations.
+    nodes' distance.
 
     Args:
         d: (..., feature) deviation of a frame from its expected centre, frame noise being white.
@@ -135,11 +136,11 @@ def scale_mixture(d: Tensor, v: Tensor, dof: Tensor) -> Tensor:
     """
     square = d.square()
     mode, width = _peak(square.detach(), v.detach(), dof.detach())
-    first, last, step = GRID
-    steps = round((last - first) / step) + 1
-    values = [_over_weight(mode + (first + j * step) * width, square, v, dof) for j in range(steps)]
+    reach = next(reach for features, reach in REACH if d.shape[-1] < features)
+    nodes = range(-reach, (reach + 1) // 2 + 1)
+    values = [_over_weight(mode + node * width, square, v, dof) for node in nodes]
     constant = 0.5 * dof * (0.5 * dof).log() - torch.lgamma(0.5 * dof)
-    total = torch.stack(values).logsumexp(0) + (step * width).log()
+    total = torch.stack(values).logsumexp(0) + width.log()
     return total + constant - 0.5 * d.shape[-1] * LOG_2PI
 
 
