@@ -68,6 +68,15 @@ class Program:
         """Names of the observed sites."""
         return tuple(name for name, node in self._nodes.items() if node["is_observed"])
 
+    @property
+    def makes_features(self) -> bool:
+        """Whether a run draws the features of the support: whether the model is generative."""
+        shape = self.episodes.support.shape
+        return len(self.observed) == 1 and all(
+            self._nodes[name]["value"].shape == shape and self._is_drawn(self._nodes[name])
+            for name in self.observed
+        )
+
     def draw(self, *, seed: int, held: Mapping[str, Tensor] | None = None) -> Simulation:
         """Run the program forwards.
 
@@ -127,7 +136,7 @@ class Program:
         log_prob: Tensor = node["log_prob"]
         if plate_dim(node, "task") is None:
             return log_prob.sum()
-        if not node["is_observed"]:
+        if name not in self.observed:
             log_prob = log_prob * self._exists(node)
         return log_prob.reshape(len(self.episodes), -1).sum(-1)
 
@@ -138,10 +147,15 @@ class Program:
         ways = self.episodes.way_mask[..., None, None]
         return ways if plate_dim(node, "way") is not None else torch.ones_like(ways[:, :1])
 
+    @staticmethod
+    def _is_drawn(node: TraceSite) -> bool:
+        """Whether an observation has a distribution to draw from: no score, no exponent."""
+        plain = bool((torch.as_tensor(node["scale"]) == 1).all())
+        return plain and not isinstance(node["fn"], Unit)
+
     def _check_weights(self, nodes: Mapping[str, TraceSite]) -> None:
         for name in self.observed:
-            weighted = not (torch.as_tensor(nodes[name]["scale"]) == 1).all()
-            if weighted or isinstance(nodes[name]["fn"], Unit):
+            if not self._is_drawn(nodes[name]):
                 raise DataError(
                     f"site {name!r} of {type(self.model).__name__} is a score, or has an exponent "
                     "other than 1, so that there is no distribution to draw data from; for a head, "
