@@ -35,6 +35,8 @@ class PrincipalAxes:
     def cross_fit(self, embeddings: Embeddings, dim: int) -> Embeddings:
         """Every user's frames projected by axes and means fitted on the other users only.
 
+        Measured quality is standardised by the other users' frames likewise.
+
         A new user's frames had no part in the projection, so neither must those of the users that
         the population is learnt from: projected by axes of their own frames, classes lie further
         apart than they will for anybody else, and what is learnt is overconfident. Each user has
@@ -49,9 +51,16 @@ class PrincipalAxes:
         if len(names) < 2:
             return self.fit(embeddings)(embeddings)
         out = np.zeros((len(embeddings), dim), np.float32)
+        raw = embeddings.dataset.get("quality")
+        quality = None if raw is None else raw.copy()
         for name in names:
             others = [other for other in names if other != name]
             projected = self.fit(embeddings.where(user=others))(embeddings.where(user=name))
             width = min(dim, projected.features.shape[1])
             out[user == name, :width] = projected.features[:, :width]
-        return embeddings.with_features(out)
+            if quality is not None:
+                quality[user == name] = projected.dataset["quality"].values
+        crossed = embeddings.with_features(out)
+        if quality is None:
+            return crossed
+        return Embeddings(crossed.dataset.assign(quality=quality))

@@ -5,6 +5,7 @@ import pytest
 
 from bayesfs.errors import DataError
 from bayesfs.features.project import QUALITY_LIMIT, fit_projection
+from bayesfs.features.reduce import PrincipalAxes
 from bayesfs.types import Embeddings
 
 
@@ -37,10 +38,29 @@ def test_quality_far_outside_the_train_frames_is_cut() -> None:
 
 def test_frames_without_the_covariates_that_were_learnt_are_refused() -> None:
     projection = fit_projection(frames(), 3)
-    with pytest.raises(DataError, match="2 covariates of quality per frame.* got 0"):
+    with pytest.raises(DataError, match=r"2 covariates of quality per frame.* got 0"):
         projection(frames(quality=False))
 
 
 def test_frames_without_quality_need_none() -> None:
     bare = frames(quality=False)
     assert "quality" not in fit_projection(bare, 3)(bare).dataset
+
+
+def test_cross_fitted_quality_is_standardised_by_the_other_users() -> None:
+    parts = [frames(seed) for seed in range(3)]
+    users = np.repeat(["u0", "u1", "u2"], [len(p) for p in parts])
+    every = Embeddings.from_arrays(
+        np.concatenate([p.features for p in parts]),
+        object=["a"] * len(users),
+        user=users,
+        kind=np.concatenate([p.coord("kind") for p in parts]),
+        quality={
+            name: np.concatenate([p.dataset["quality"].values[:, j] for p in parts])
+            for j, name in enumerate(("sharpness", "flat"))
+        },
+    )
+    axes = PrincipalAxes(3)
+    got = axes.cross_fit(every, 3).where(user="u1").dataset["quality"].values
+    other = axes.fit(every.where(user=["u0", "u2"]))(every.where(user="u1"))
+    assert np.allclose(got, other.dataset["quality"].values)
