@@ -1,5 +1,6 @@
 """A run from store to report: what it keeps, that it goes on after a kill, and what it refuses."""
 
+import errno
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import pytest
 import xarray as xr
 
 from bayesfs.cli import FAILED, main
+from bayesfs.data.atomic import PARTIAL
 from bayesfs.data.store import save_store
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.tree_store import load_datatree
@@ -164,6 +166,42 @@ def test_a_run_goes_on_from_each_stage(
             main(command(small_store, out))
     assert not RunDirectory(out).is_done
     assert main(command(small_store, out)) == 0
+    assert_same_results(finished, out)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only")]
+)
+def test_a_refusing_disk_is_told_and_loses_nothing(
+    finished: Path,
+    small_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    message: str,
+) -> None:
+    """Refused at the third, sixth, ... file that is forced to the disk, until nothing is refused."""
+    real, out, refusals = os.fsync, tmp_path / "run", 0
+    for after in range(3, 40, 3):
+        left = [after]
+
+        def fsync(handle: int, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                raise OSError(number, os.strerror(number))
+            real(handle)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", fsync)
+            if main(command(small_store, out)) == 0:
+                break
+        refusals += 1
+        said = capsys.readouterr().err
+        assert message in said
+        assert "Traceback" not in said
+    assert refusals >= 2
+    assert not list(out.rglob(f"{PARTIAL}*"))
     assert_same_results(finished, out)
 
 
