@@ -53,8 +53,8 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
 
     1. `population`, learnt from other users. The best, and what `bayesfs run` does.
     2. The support itself, if some class has two videos: the generalised posterior of the
-       population under the leave-one-video-out log score of the support's own labels. A tenth of
-       a second; see `bayesfs.single.support_population`.
+       population under the leave-one-video-out log score of the support's own labels. About a
+       second; see `bayesfs.single.support_population`.
     3. The model's prior, if there is nothing to leave out.
 
     Without a learnt population features are centred, turned to their principal axes and divided by

@@ -133,6 +133,21 @@ def subscript(text: str) -> str:
     return text.replace("_", r"\_")
 
 
+def escaped(line: str) -> str:
+    r"""A line of prose with what reStructuredText would take for markup escaped.
+
+    Example:
+        >>> escaped("|x|_k * 2 of draws_, site -> (draw, *dims)")
+        '\\|x\\|_k \\* 2 of draws\\_, site -> (draw, \\*dims)'
+    """
+    if line.lstrip().startswith((">>>", "...", ".. ")):
+        return line
+    parts = re.split(r"(`[^`]*`)", line)
+    for i in range(0, len(parts), 2):
+        parts[i] = re.sub(r"([|*])|(?<=\w)_(?=\W|$)", lambda m: "\\" + m[0], parts[i])
+    return "".join(parts)
+
+
 def blocks(lines: list[str]) -> list[str]:
     """A docstring's lines with its indented blocks made formulas, or literal where they are not.
 
@@ -148,7 +163,7 @@ def blocks(lines: list[str]) -> list[str]:
         if not starts or re.match(r"\s*(>>>|\.\.|:|-|\*|\d+\.)", line):
             if line.strip():
                 base = indent
-            out.append(line)
+            out.append(escaped(line))
             i += 1
             continue
         end = next(

@@ -9,12 +9,14 @@ import io
 import math
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bayesfs.cli import main
 from bayesfs.testing import EngineContract, ModelContract
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +86,31 @@ def test_a_guide_is_short(name: str) -> None:
             for line in text.splitlines() if line.strip()]  # fmt: skip
     upto = next(i for i, line in enumerate(code) if "def make_" in line) + 2
     assert upto < 60, f"{name}: {upto} lines from equation to contract test"
+
+
+COMMANDS = sorted(
+    {
+        line
+        for path in LINKED
+        for language, text in blocks(path)
+        if language == "sh"
+        for line in text.splitlines()
+        if line.startswith("bayesfs ")
+    }
+)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_its_commands_and_options_exist(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, name, *arguments = shlex.split(line)
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    for option in (a for a in arguments if a.startswith("--")):
+        assert option in shown
+    for recipe in (a for a in arguments if a.endswith(".py") and a.split("/")[0] != "my_model.py"):
+        assert (ROOT / recipe).is_file(), recipe
 
 
 def anchors(path: Path) -> set[str]:
