@@ -326,7 +326,7 @@ def precision_root(chi: Tensor, lower: Tensor, prior: ClassPrior) -> Tensor:
     padded = torch.cat([lower, torch.zeros_like(chi[..., :1])], -1)
     scatter = padded[..., place.flatten().to(chi.device)].reshape(*lower.shape[:-1], dim, dim)
     degrees = prior.nu - torch.arange(dim).to(chi)
-    bartlett = scatter + torch.diag_embed((degrees * chi).sqrt())
+    bartlett = scatter + torch.eye(dim).to(chi) * (degrees * chi).sqrt()[..., None]
     return bartlett / prior.psi.sqrt()[:, None]
 
 
