@@ -49,7 +49,7 @@ class RobustHierarchy:
         absent_prior: parameters of the Beta prior of rho; (1, 9) has mean 0.1.
 
     Raises:
-        ShapeError: the family has full covariances.
+        ShapeError: the family has full covariances, or the base has covariates of quality.
 
     Source: Juárez and Steel (2010), Journal of Business and Economic Statistics 28, for the prior
     of the degrees of freedom.
@@ -63,6 +63,11 @@ class RobustHierarchy:
             raise ShapeError(
                 "expected a diagonal family (PowerLaw, PerFeature) for robust frames, got "
                 f"{type(self.base.family).__name__}"
+            )
+        if getattr(self.base, "covariates", ()):
+            raise ShapeError(
+                "expected a base without covariates: here each frame's noise is inferred from the "
+                f"frame itself; got {self.base.covariates}"
             )
 
     @property
