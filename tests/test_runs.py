@@ -169,17 +169,12 @@ def test_a_run_goes_on_from_each_stage(
     assert_same_results(finished, out)
 
 
-@pytest.mark.parametrize(
-    ("number", "message"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only")]
-)
 def test_a_refusing_disk_is_told_and_loses_nothing(
     finished: Path,
     small_store: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    number: int,
-    message: str,
 ) -> None:
     """Refused at the third, sixth, ... file that is forced to the disk, until nothing is refused."""
     real, out, refusals = os.fsync, tmp_path / "run", 0
@@ -189,7 +184,7 @@ def test_a_refusing_disk_is_told_and_loses_nothing(
         def fsync(handle: int, left: list[int] = left) -> None:
             left[0] -= 1
             if left[0] == 0:
-                raise OSError(number, os.strerror(number))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             real(handle)
 
         with monkeypatch.context() as patched:
@@ -198,7 +193,7 @@ def test_a_refusing_disk_is_told_and_loses_nothing(
                 break
         refusals += 1
         said = capsys.readouterr().err
-        assert message in said
+        assert "the disk is full" in said
         assert "Traceback" not in said
     assert refusals >= 2
     assert not list(out.rglob(f"{PARTIAL}*"))

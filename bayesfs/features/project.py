@@ -79,11 +79,19 @@ class Projection:
                 "with another backbone than the one the population was learnt on?"
             )
         kind = kind_index(embeddings)
-        centred = unit_norm(embeddings) - self.means[kind]
-        z = centred @ self.axes
-        length = np.linalg.norm(z, axis=1, keepdims=True)
-        projected = embeddings.with_features((z / np.maximum(length, 1e-12)).astype(np.float32))
+        projected = embeddings.with_features(self.directions(unit_norm(embeddings), kind))
         return self._with_standard_quality(projected, kind)
+
+    def directions(self, unit: Array, kind: Array | int) -> Array:
+        """(frame, feature) float32 projected features of unit-norm ones, without any labels.
+
+        Args:
+            unit: (frame, input feature) of norm one.
+            kind: (frame,) recording condition, or one for all frames.
+        """
+        z = (unit - self.means[kind]) @ self.axes
+        length = np.linalg.norm(z, axis=1, keepdims=True)
+        return np.asarray((z / np.maximum(length, 1e-12)).astype(np.float32))
 
     def _with_standard_quality(self, embeddings: Embeddings, kind: Array) -> Embeddings:
         """Quality as sds above the train frames of the same condition."""
