@@ -215,11 +215,16 @@ class Dense:
 def cholesky(matrix: Tensor) -> Tensor:
     """Cholesky factor of (..., D, D), adding jitter in stated steps where it is needed.
 
+    Inside `torch.func` transforms no step can depend on whether the one before has failed, and the
+    first jitter is always added.
+
     Raises:
         NotPositiveDefiniteError: no factor with the largest jitter; names sizes and eigenvalues.
     """
     scale = matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None].detach()
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    if torch._C._functorch.is_functorch_wrapped_tensor(matrix):
+        return torch.as_tensor(torch.linalg.cholesky(matrix + JITTERS[1] * scale * eye))
     for jitter in JITTERS:
         factor, info = torch.linalg.cholesky_ex(matrix + jitter * scale * eye)
         if not info.any():
