@@ -19,6 +19,8 @@ from bayesfs.errors import DataError
 from bayesfs.evaluation.bootstrap import score_table
 from bayesfs.evaluation.datatree import to_datatree
 from bayesfs.evaluation.elpd import support_log_prob
+from bayesfs.evaluation.predictive_checks import label_check, posterior_check, prior_check
+from bayesfs.evaluation.sensitivity import with_densities
 from bayesfs.features.project import Projection
 from bayesfs.features.reduce import PrincipalAxes
 from bayesfs.predict import complete_draws, predict
@@ -90,7 +92,10 @@ class Study:
         model = self.model_for(projection)
         program = model if self.objective is None else self.objective(model)
         engine = reporting(self.population_engine or self.engine, progress)
-        posterior = engine.infer(program, episodes.to(self.dtype), seed=seed)
+        episodes = episodes.to(self.dtype)
+        posterior = engine.infer(program, episodes, seed=seed)
+        if set(program.dims) <= set(posterior.draws):
+            posterior = with_densities(program, posterior, episodes)
         return Learnt(projection, population_of(posterior))
 
     def _train_draw(self) -> Callable[..., EpisodeBatch]:
@@ -161,7 +166,7 @@ class Answer:
     uncertainty: xr.Dataset
 
     def to_datatree(self, learnt: Learnt, attrs: Mapping[str, str | int | float]) -> xr.DataTree:
-        """Everything as one DataTree in ArviZ's schema, with a group `scores` besides.
+        """Everything as one DataTree in ArviZ's schema, with scores and predictive checks besides.
 
         Args:
             learnt: what the tasks were inferred with.
@@ -180,6 +185,11 @@ class Answer:
             attrs=attrs,
         )
         tree["scores"] = xr.DataTree(score_table(self.predictive, self.episodes))
+        tree["prior_check"] = xr.DataTree(
+            prior_check(self.model, self.episodes, given=learnt.population)
+        )
+        tree["posterior_check"] = xr.DataTree(posterior_check(self.model, whole, self.episodes))
+        tree["label_check"] = xr.DataTree(label_check(tree))
         return tree
 
 

@@ -43,6 +43,18 @@ KSD_LEFT_MAX = 0.1
 WEIGHTS_MAX = 0.05
 """Share of query videos whose weights may have a k-hat above `KHAT_MAX`."""
 
+CALIBRATED_P_MIN = 0.01
+"""Of the curves of class sets (PIT) and of one class against the rest (PAV)."""
+
+CALIBRATED_NEEDS = 20
+"""Labelled query videos below which calibration is not judged."""
+
+UNLIKE_MAX = 0.1
+"""Share of (task, quantity) pairs whose predictive p may be beyond 1 %; chance gives 2 %."""
+
+LOO_MAX = 0.1
+"""Share of support videos left out by weights whose k-hat may be above `KHAT_MAX`."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -179,3 +191,59 @@ def weights_check(pareto_k: NDArray[Any]) -> Check:
     share = float((known > KHAT_MAX).mean())
     line = f"≤ {WEIGHTS_MAX:.0%} of the query videos with k-hat above {KHAT_MAX}"
     return Check(name, share, line, share <= WEIGHTS_MAX, f"worst k-hat {known.max():.2f}")
+
+
+def calibration_check(name: str, p: float, items: int, reason: str) -> Check:
+    """The p value of a calibration curve of so many labelled videos."""
+    if items < CALIBRATED_NEEDS:
+        return without(name, f"{items} labelled query videos, {CALIBRATED_NEEDS} are needed")
+    line = f"p ≥ {CALIBRATED_P_MIN}"
+    return Check(name, p, line, p >= CALIBRATED_P_MIN, reason)
+
+
+def unlike_check(name: str, checked: xr.Dataset, extreme: float) -> Check:
+    """Share of (quantity, task) pairs that the model does not make.
+
+    Args:
+        name: of the check.
+        checked: from `bayesfs.evaluation.predictive_checks`.
+        extreme: p below it, or above 1 minus it, is one.
+    """
+    if "p" not in checked:
+        return without(name, str(checked.attrs.get("reason", "this run did not make it")))
+    p = checked["p"].transpose("quantity", "task").to_numpy()
+    known = np.isfinite(p)
+    if not known.any():
+        return without(name, "too few videos or classes for any quantity")
+    beyond = ((p < extreme) | (p > 1 - extreme)) & known
+    share = float(beyond.sum() / known.sum())
+    often = beyond.sum(1) / np.maximum(known.sum(1), 1)
+    worst = checked["quantity"].to_numpy()[int(often.argmax())]
+    line = f"≤ {UNLIKE_MAX:.0%} of tasks and quantities beyond {extreme:.0%}"
+    return Check(name, share, line, share <= UNLIKE_MAX, f"most often {worst}" if share else "")
+
+
+def loo_check(pareto_k: NDArray[Any]) -> Check:
+    """Share of support videos whose leaving out rests on a few draws.
+
+    Args:
+        pareto_k: (support video,) from `bayesfs.evaluation.elpd.support_elpd`.
+    """
+    name = "leave one video out"
+    known = pareto_k[np.isfinite(pareto_k)]
+    if not known.size:
+        return without(name, "too few draws")
+    share = float((known > KHAT_MAX).mean())
+    line = f"≤ {LOO_MAX:.0%} of the support videos with k-hat above {KHAT_MAX}"
+    return Check(name, share, line, share <= LOO_MAX, f"worst k-hat {known.max():.2f}")
+
+
+def prior_check_of(table: pd.DataFrame) -> Check:
+    """Scalars of the population that the prior decides, from `sensitivity.prior_sensitivity`."""
+    name = "prior sensitivity"
+    if not len(table):
+        return without(name, "the densities of the population's draws were not kept")
+    off = table[table["diagnosis"] != "✓"]
+    reason = ", ".join(map(str, off.index[:4])) + (", ..." if len(off) > 4 else "")
+    line = "0 of the population's scalars that the prior decides"
+    return Check(name, float(len(off)), line, len(off) == 0, reason or f"of {len(table)} scalars")

@@ -15,6 +15,8 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
+from bayesfs.evaluation.pav import PavCurve
+from bayesfs.evaluation.pit import PitCurve
 from bayesfs.evaluation.report_text import number, share
 from bayesfs.evaluation.svg import Floats, Plot, nice_ticks, svg, text
 
@@ -73,6 +75,39 @@ def _counts(plot: Plot, rows: list[dict[str, float]], unit: str) -> list[str]:
         text(plot.left - 6, base, unit, "tick", "end"),
         text((plot.left + plot.width - plot.right) / 2, plot.height - 6, "confidence", "name"),
     ]
+
+
+def pit_figure(curve: PitCurve) -> Markup:
+    """How much more often than stated class sets hold the truth, with the band of calibration."""
+    reach = 1.15 * max(float(np.abs(curve.difference).max()), float(curve.high.max()), 0.02)
+    plot = Plot((0, 1), (-reach, reach), width=380, height=300, left=52)
+    body = plot.axes("stated probability of the set", "held the truth, less stated")
+    body.append(plot.area(curve.place, curve.low, curve.high, "expected"))
+    body.append(plot.line([0, 1], [0, 0], "ideal"))
+    body.append(plot.line(curve.place, curve.difference, "series0"))
+    worst = int(np.abs(curve.difference).argmax())
+    label = (
+        f"Class sets of {curve.items} videos: those of probability {share(curve.place[worst])} "
+        f"held the truth {share(curve.place[worst] + curve.difference[worst])} of the time, the "
+        f"largest departure; p is {number(curve.p)}."
+    )
+    return svg(body, plot.width, plot.height, label)
+
+
+def pav_figure(curve: PavCurve) -> Markup:
+    """Isotonic regression of the truth of each object on its stated probability."""
+    plot = Plot((0, 1), (0, 1), width=380, height=300, left=52)
+    body = plot.axes("stated probability of an object", "share that it was")
+    body.append(plot.area(curve.stated, curve.low, curve.high, "expected"))
+    body.append(plot.line([0, 1], [0, 1], "ideal"))
+    body.append(plot.line(curve.stated, curve.found, "series0"))
+    at = float(np.interp(0.5, curve.stated, curve.found))
+    label = (
+        f"One object against the rest: where its probability is said to be 50 %, it was the object "
+        f"in {share(at)}. Miscalibration {number(curve.miscalibration)}, of a calibrated forecast "
+        f"{number(curve.expected)}; p is {number(curve.p)}."
+    )
+    return svg(body, plot.width, plot.height, label)
 
 
 def coverage_figure(curves: Mapping[str, tuple[Floats, Floats]], unit: str) -> Markup:

@@ -79,9 +79,11 @@ def _nearest_accuracy(video: Tensor, there: Tensor, centre: Tensor, exists: Tens
     rest = (count[..., None] - 1).clamp(min=1)[..., None]
     own = (count[..., None, None] * centre[..., None, :] - video) / rest
     to_own = (video - own).norm(dim=-1)
-    to_all = torch.cdist(video.flatten(-3, -2), centre).unflatten(-2, there.shape[-2:])
+    to_all = torch.cdist(video.flatten(-3, -2), centre)
+    to_all = to_all.reshape(*video.shape[:-1], centre.shape[-2])
     same = torch.eye(exists.shape[-1], dtype=torch.bool, device=exists.device)[:, None]
     other = to_all.masked_fill(same | ~exists[:, None, None], torch.inf).amin(-1)
     asked = (there > 0) & (count[..., None] > 1) & (exists.sum(-1) > 1)[:, None, None]
     right = ((to_own < other) & asked).to(video)
-    return right.sum((-1, -2)) / _or_nan(asked.sum((-1, -2)).to(video))
+    share: Tensor = right.sum((-1, -2)) / _or_nan(asked.sum((-1, -2)).to(video))
+    return share

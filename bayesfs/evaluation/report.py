@@ -23,9 +23,11 @@ from markupsafe import Markup
 from bayesfs.errors import DataError
 from bayesfs.evaluation import figures
 from bayesfs.evaluation.figures import BAND_FRAMES
+from bayesfs.evaluation.predictive_checks import EXTREME
 from bayesfs.evaluation.report_tables import VideoRow
 from bayesfs.evaluation.report_text import fixed, markdown, number, share, visible
 from bayesfs.evaluation.report_view import COVERAGES, LARGE, Advice, ReportData, View
+from bayesfs.evaluation.sensitivity import SENSITIVE
 
 __all__ = ["Advice", "ReportData", "render_html", "render_markdown", "write_report"]
 
@@ -153,6 +155,8 @@ def _context(view: View) -> dict[str, Any]:
         "data": view.data,
         "view": view,
         "glance": _glance(view),
+        "extreme": EXTREME,
+        "sensitive": SENSITIVE,
         "score_shots": sorted(view.data.scores),
         "mean": _means("all", view.videos),
         "outcomes": _outcomes(view),
@@ -163,15 +167,16 @@ def _context(view: View) -> dict[str, Any]:
 
 def _glance(view: View) -> list[tuple[str, str, str, str]]:
     """(label, value, note, class) of the numbers to read first."""
-    failed = [fit for fit in view.fits if fit.failed]
+    verdicts = view.verdicts
+    failed = [fit for fit in verdicts if fit.failed]
     verdict = "Look before use" if failed else "Fit for use"
     if not failed and not any(fit.verdict.startswith("fit") for fit in view.fits):
         verdict = "Not judged"
     note = "; ".join(
-        f"{fit.name}: {fit.verdict.removeprefix('look at ')}" for fit in failed or view.fits
+        f"{fit.name}: {fit.verdict.removeprefix('look at ')}" for fit in failed or verdicts
     )
     note = "all checks that apply pass" if verdict == "Fit for use" else note
-    out = [("Posterior", verdict, note, "words")]
+    out = [("Posterior and model", verdict, note, "words")]
     for unit, score in (("video", "accuracy"), ("video", "nll"), ("frame", "ece")):
         line = next((s for s in view.score_lines if (s.unit, s.score) == (unit, score)), None)
         if line is not None and view.shots in line.cells:
@@ -225,6 +230,8 @@ def _figures() -> SimpleNamespace:
         trace=figures.trace_figure,
         rank=figures.rank_figure,
         marginal=figures.marginal_figure,
+        pit=figures.pit_figure,
+        pav=figures.pav_figure,
     )
 
 

@@ -17,6 +17,7 @@ from bayesfs.errors import DataError
 from bayesfs.evaluation.calibration import reliability
 from bayesfs.evaluation.diagnostics import Diagnostics, diagnose
 from bayesfs.evaluation.report_draws import Scalar, scalars, summary, to_trace
+from bayesfs.evaluation.report_model import ModelView
 from bayesfs.evaluation.report_pictures import Album, make_album
 from bayesfs.evaluation.report_tables import (
     Confusion,
@@ -68,6 +69,8 @@ class ReportData:
         pictures: video -> thumbnails; a report without them holds no pixel of the data.
         advice: what to record next.
         causes: video -> why it is unsure, from `bayesfs.explain`.
+        levels: video -> level of the hierarchy, such as "user", "object", "video" or "frame" -> its
+            share of the video's uncertainty, in nats; in the order to show.
 
     Raises:
         DataError: there is no tree, or one is not a run's.
@@ -81,6 +84,7 @@ class ReportData:
     pictures: Mapping[str, Sequence[Thumbnail]] = field(default_factory=dict)
     advice: Sequence[Advice] = ()
     causes: Mapping[str, str] = field(default_factory=dict)
+    levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.trees:
@@ -171,6 +175,26 @@ class View:
             name = f"tasks, {shots} support video{plural}" if many else "tasks"
             found.append(diagnose(tree, name=name))
         return tuple(found)
+
+    @cached_property
+    def model(self) -> ModelView:
+        """The model, as the data see it."""
+        log_prob, labels, _ = self._scored["videos"]
+        return ModelView(self.data.trees, log_prob, labels)
+
+    @property
+    def verdicts(self) -> tuple[Diagnostics, ...]:
+        """One line per posterior, and one for the model."""
+        return (*self.fits, self.model.verdict)
+
+    @cached_property
+    def level_means(self) -> tuple[tuple[str, float, float], ...]:
+        """(level, mean nats over the videos that have levels, share of all), as given."""
+        rows = [self.data.levels[v.video] for v in self.videos if v.video in self.data.levels]
+        names = dict.fromkeys(name for row in rows for name in row)
+        means = {n: float(np.mean([row.get(n, 0.0) for row in rows])) for n in names}
+        total = sum(means.values())
+        return tuple((n, m, m / total if total else math.nan) for n, m in means.items())
 
     @cached_property
     def histories(self) -> tuple[tuple[str, Floats], ...]:

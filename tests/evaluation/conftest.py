@@ -13,7 +13,9 @@ from bayesfs.data.store import Thumbnail
 from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.evaluation.bootstrap import score_table
 from bayesfs.evaluation.datatree import to_datatree
+from bayesfs.evaluation.predictive_checks import label_check, prior_check
 from bayesfs.evaluation.report import Advice, ReportData
+from bayesfs.testing.toy import GaussianToy
 from bayesfs.types import LabelDraws, Posterior, Predictive
 
 HOSTILE = ("<script>alert(1)</script>", "mug\u202egnp", "a\"b'c & |d_e*", "clé ключ")
@@ -63,7 +65,16 @@ def make_run(shots: int, *, kind: str = "mcmc", draws: int = 60) -> tuple[xr.Dat
         chains=2 if kind == "mcmc" else 1,
         sample_stats={"elbo": -100 * torch.exp(-torch.arange(100.0) / 10)},
     )
-    tree = to_datatree(posterior, predictive, xr.Dataset(parts), episodes)
+    support = torch.linalg.vector_norm(episodes.support.mean(3) - mean[:, :, None], dim=-1)
+    support_log_prob = -0.3 * support[None] * (1 + 0.1 * torch.rand(draws, 1, 1, 1, generator=g))
+    tree = to_datatree(
+        posterior, predictive, xr.Dataset(parts), episodes, support_log_prob=support_log_prob
+    )
+    toy = GaussianToy()
+    checked = prior_check(toy, episodes, given=toy.fixed_population(4), draws=20)
+    tree["prior_check"] = xr.DataTree(checked)
+    tree["posterior_check"] = xr.DataTree(xr.Dataset(attrs={"reason": "no <features>"}))
+    tree["label_check"] = xr.DataTree(label_check(tree, draws=100))
     return tree, score_table(predictive, episodes, draws=100)
 
 
@@ -101,4 +112,8 @@ def report_data() -> ReportData:
         pictures=make_pictures(trees[5]),
         advice=(Advice("U0001", "One more video of <i>mug</i>.", 0.21),),
         causes={str(trees[5]["constant_data"]["video_name"].values[0, 0]): "Blurred & dark."},
+        levels={
+            str(name): {"object": 0.3, "video": 0.1, "frame": 0.2}
+            for name in trees[5]["constant_data"]["video_name"].values[0]
+        },
     )

@@ -162,6 +162,36 @@ def test_the_verdict_is_there(outline: Outline, report_data: ReportData) -> None
     assert all(fit.verdict in text for fit in fits)
 
 
+def test_the_model_has_a_line_with_its_thresholds(
+    outline: Outline, report_data: ReportData
+) -> None:
+    model = View(report_data).model
+    names = {check.name: check for check in model.verdict.checks}
+    assert names["class sets (PIT)"].value == model.pit.p
+    assert names["prior predictive check"].passed is not None
+    assert names["posterior predictive check"].reason == "no <features>"
+    assert names["prior sensitivity"].passed is None
+    text = " ".join(outline.text)
+    assert "nats per video" in text.lower()
+    assert f"{model.loo[-1].elpd:.3f}".replace("-", "−") in text
+    assert "Labels drawn" in text
+    assert "Model" in text
+
+
+def test_elpd_per_video_is_the_mean_log_probability(report_data: ReportData) -> None:
+    row = next(r for r in View(report_data).model.loo if r.shots == 5 and r.what == "query videos")
+    assert row.elpd == pytest.approx(-truth_table(report_data)["nll"].mean())
+    assert row.videos == len(truth_table(report_data))
+
+
+def test_levels_are_told_as_they_were_given(outline: Outline, report_data: ReportData) -> None:
+    means = View(report_data).level_means
+    assert [name for name, *_ in means] == ["object", "video", "frame"]
+    assert sum(part for *_, part in means) == pytest.approx(1.0)
+    assert means[0][1] == pytest.approx(0.3)
+    assert "By level: object 0.30" in " ".join(outline.text)
+
+
 def test_rows_are_those_of_the_tree(report_data: ReportData) -> None:
     videos = video_rows(report_data.trees[5])
     truth = truth_table(report_data)

@@ -1,0 +1,192 @@
+"""Would another prior have said something else? Power scaling: `prior_sensitivity`.
+
+The prior of a site, or the likelihood, is raised to a power near 1 and the posterior draws are
+re-weighted accordingly (Pareto-smoothed); how far a scalar's marginal moves, per log2 of the power,
+is its sensitivity. Above `SENSITIVE` for the prior alone, the prior speaks and the data hardly do;
+above it for both, prior and data pull the posterior to different places.
+
+With a few hundred draws, weights that have nothing to do with a scalar move its empirical marginal
+too. So every value stands beside the largest that the scalars of its site get from weights dealt to
+the draws at random; what does not pass that is noise.
+
+Densities must be known at every draw: `with_densities` keeps them with a posterior (of the
+population too, whose likelihood is the objective it was learnt by), from where a DataTree has them
+in `sample_stats` as `log_prior_SITE` and `log_likelihood`.
+
+Source: Kallioinen et al. 2024; `arviz_stats.psense` does the arithmetic.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from arviz_stats import psense
+
+from bayesfs.contracts import Model
+from bayesfs.errors import DataError
+from bayesfs.simulate import Program
+from bayesfs.types import EpisodeBatch, Posterior
+
+SENSITIVE = 0.05
+"""Kallioinen et al. 2024."""
+
+DEALS = 19
+"""Random deals of the weights: of a site without effect, some scalar passes the largest of them
+about once in 20."""
+
+DRAWS_MIN = 100
+"""Draws below which nothing is said."""
+
+PRIOR = "log_prior_"
+
+Values = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def with_densities(model: Model, posterior: Posterior, episodes: EpisodeBatch) -> Posterior:
+    """The posterior with the log prior of each of its sites and the log-likelihood, in nats.
+
+    Args:
+        model: the program that the posterior is of, such as an objective's.
+        posterior: draws of every site of the program.
+        episodes: what it was inferred from.
+
+    Returns:
+        The same draws, with `log_prior_SITE` and `log_likelihood` among the `sample_stats`: (draw,)
+        of the population's sites if there are any, else (draw, task) of the tasks'.
+
+    Raises:
+        DataError: a site of the program has no draws.
+    """
+    lacking = sorted(set(model.dims) - set(posterior.draws))
+    if lacking:
+        raise DataError(f"expected draws of every site of the program, missing {lacking}")
+    program = Program(model, episodes)
+    found = program.log_densities(posterior.draws)
+    likelihood = torch.stack([found[name] for name in program.observed]).sum(0)
+    if posterior.population:
+        likelihood = likelihood.reshape(len(likelihood), -1).sum(-1)
+    priors = {f"{PRIOR}{site}": found[site] for site in posterior.population or model.dims}
+    stats = {**posterior.sample_stats, **priors, "log_likelihood": likelihood}
+    return replace(posterior, sample_stats=stats)
+
+
+def prior_sensitivity(
+    tree: xr.DataTree, group: str = "population", *, per_site: int = 12, seed: int = 0
+) -> pd.DataFrame:
+    """Sensitivity of the scalars of each site to the site's own prior and to the likelihood.
+
+    Args:
+        tree: from `bayesfs.evaluation.datatree.to_datatree`, of a posterior with densities.
+        group: "population", or "posterior" for the tasks.
+        per_site: scalars of each site at most, evenly spread; of tasks' sites, the root mean square
+            of each task instead.
+        seed: of the random deals.
+
+    Returns:
+        One row per scalar, empty without densities or with fewer than `DRAWS_MIN` draws: `site`,
+        `prior`, `likelihood`, `noise` (what chance gives) and `diagnosis`.
+    """
+    prefix = "population_" if group == "population" else ""
+    posterior = tree[group].to_dataset()
+    stats = tree[f"{prefix}sample_stats"].to_dataset()
+    rows: list[tuple[object, ...]] = []
+    if posterior.sizes.get("chain", 0) * posterior.sizes.get("draw", 0) < DRAWS_MIN:
+        posterior = posterior[[]]
+    for site in map(str, posterior.data_vars):
+        if f"{PRIOR}{site}" in stats and "log_likelihood" in stats:
+            rows += list(_of_site(posterior[site], stats, per_site, seed))
+    columns = ["scalar", "site", "prior", "likelihood", "noise", "diagnosis"]
+    return pd.DataFrame(rows, columns=columns).set_index("scalar")
+
+
+def _of_site(
+    site: xr.DataArray, stats: xr.Dataset, per_site: int, seed: int
+) -> Iterator[tuple[object, ...]]:
+    """Rows of one site; of a site with tasks, one task after the other."""
+    name, prior, likelihood = str(site.name), stats[f"{PRIOR}{site.name}"], stats["log_likelihood"]
+    if "task" not in site.dims:
+        values, labels = _spread(site, per_site)
+        shared = likelihood.sum("task") if "task" in likelihood.dims else likelihood
+        table = power_scaling(values, prior.to_numpy(), shared.to_numpy(), seed=seed)
+        yield from ((label, name, *row) for label, row in zip(labels, table, strict=True))
+        return
+    rest = [d for d in site.dims if d not in ("chain", "draw", "task")]
+    size: xr.DataArray = (site**2).mean(rest) ** 0.5 if rest else site
+    for task in range(site.sizes["task"]):
+        at = {"task": task}
+        if np.isfinite(size.isel(at)).all():
+            values = size.isel(at).transpose("chain", "draw").to_numpy()[..., None]
+            pair = (prior.isel(at).to_numpy(), likelihood.isel(at).to_numpy())
+            row = power_scaling(values, *pair, seed=seed)[0]
+            yield f"rms of {name}[{site['task'].to_numpy()[task]}]", name, *row
+
+
+def power_scaling(
+    values: Values, log_prior: Values, log_likelihood: Values, *, seed: int = 0
+) -> list[tuple[float, float, float, str]]:
+    """(prior, likelihood, noise, diagnosis) of every scalar.
+
+    Args:
+        values: (chain, draw, scalar).
+        log_prior: (chain, draw) nats.
+        log_likelihood: (chain, draw) nats.
+        seed: of the random deals.
+    """
+    rng = np.random.default_rng(seed)
+    found = [_psense(values, weight) for weight in (log_prior, log_likelihood)]
+    chance = 0.0
+    for _ in range(DEALS):
+        order = rng.permutation(log_prior.size)
+        for weight in (log_prior, log_likelihood):
+            dealt = weight.ravel()[order].reshape(weight.shape)
+            chance = max(chance, float(_psense(values, dealt).max()))
+    pairs = zip(*found, strict=True)
+    return [(float(p), float(x), chance, diagnosis(p, x, chance)) for p, x in pairs]
+
+
+def diagnosis(prior: float, likelihood: float, noise: float) -> str:
+    """What the two sensitivities mean, in words."""
+    if prior < SENSITIVE or prior <= noise:
+        return "✓"
+    if likelihood < SENSITIVE or likelihood <= noise:
+        return "strong prior, weak data"
+    return "prior and data disagree"
+
+
+def _psense(values: Values, log_weight: Values) -> Values:
+    """(scalar,) sensitivity to a density known at every draw."""
+    names = ("chain", "draw")
+    tree = xr.DataTree.from_dict(
+        {
+            "posterior": xr.Dataset({"x": ((*names, "scalar"), values)}),
+            "log_prior": xr.Dataset({"x": (names, log_weight)}),
+        }
+    )
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = psense(tree, group="prior")
+    return np.asarray(found["x"].to_numpy(), np.float64)
+
+
+def _spread(site: xr.DataArray, most: int) -> tuple[Values, list[str]]:
+    """(chain, draw, scalar) of evenly spread scalars, and their names."""
+    draws = site.transpose("chain", "draw", ...).to_numpy()
+    shape = draws.shape[2:]
+    flat = draws.reshape(*draws.shape[:2], -1)
+    index = np.linspace(0, flat.shape[-1] - 1, min(most, flat.shape[-1])).round().astype(int)
+    labels = []
+    for i in index.tolist():
+        at = np.unravel_index(i, shape) if shape else ()
+        where = ", ".join(
+            str(site[d].to_numpy()[j] if d in site.coords else j)
+            for d, j in zip(site.dims[2:], at, strict=True)
+        )
+        labels.append(f"{site.name}[{where}]" if where else str(site.name))
+    return flat[..., index], labels
