@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bayesfs.data.episodes import population_episodes, sample_episodes, stack
+from bayesfs.data.withhold import withhold_classes
 from bayesfs.errors import DataError
 from bayesfs.types import Embeddings, EpisodeBatch
 
@@ -26,6 +27,9 @@ class HeldOutUsers:
         train_shots: numbers of support videos per object in the tasks to learn from.
         train_repeats: tasks per train user and number of shots, each with other support videos.
         train_query_frames: frames per query video to learn from; None takes all.
+        train_withheld: share of each train user's objects that one more task per user leaves
+            untaught, their queries without a label, so that a model learns what it looks like
+            when nothing taught is shown.
         episodes_per_user: scored tasks per user, each with other support videos.
         drop_flags: query frames with one of these flags are left out, such as
             "flag_object_not_present_issue" (ORBIT's protocol of December 2022).
@@ -48,6 +52,7 @@ class HeldOutUsers:
     train_shots: tuple[int, ...] = (1, 3, 5)
     train_repeats: int = 1
     train_query_frames: int | None = 4
+    train_withheld: float = 0.34
     episodes_per_user: int = 1
     drop_flags: tuple[str, ...] = ()
 
@@ -79,7 +84,10 @@ class HeldOutUsers:
             episodes_per_user=self.train_repeats,
             seed=seed,
         )
-        return stack([drawn.limit_shots(shots) for shots in self.train_shots])
+        tasks = [drawn.limit_shots(shots) for shots in self.train_shots]
+        if self.train_withheld:
+            tasks.append(withhold_classes(drawn, self.train_withheld, seed=seed))
+        return stack(tasks)
 
     def test_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
         """Tasks of the test users, with max(shots) support videos per object."""

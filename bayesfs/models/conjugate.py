@@ -6,7 +6,9 @@ r_q and offset o_q, integrating the video effect and the frames leaves
 
     xbar | mu ~ N(o_q + r_q mu, N),     N = V_q + F_q / n,
 
-so that frames enter through n only beside V_q: uncertainty shrinks with videos. With
+so that frames enter through n only beside V_q: uncertainty shrinks with videos. Where measured
+quality widens the noise of frame f to F_q / w_f (`frame_weights`), xbar is the weighted mean and n
+the sum of the weights. With
 P = sum_videos r^2 N^-1, h = sum_videos r N^-1 (xbar - o) for each class, mu | a ~ N(a, B) and
 a ~ N(0, A),
 
@@ -28,6 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesfs.errors import ShapeError
 from bayesfs.models.covariance import Operator
 from bayesfs.types import KINDS, EpisodeBatch
 
@@ -45,6 +48,8 @@ class Levels:
         way: covariance B of class effects, no batch axes.
         video: (kind,) covariances V of video effects.
         frame: (kind,) covariances F of frames within a video.
+        slope: (covariate,) effect of measured quality on the log sd of a frame's noise, or None.
+        absent: () log prior odds that a query shows none of the taught classes.
     """
 
     offset: Tensor
@@ -53,6 +58,8 @@ class Levels:
     way: Operator
     video: Operator
     frame: Operator
+    slope: Tensor | None = None
+    absent: Tensor | float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -111,22 +118,70 @@ def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> 
     return torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)
 
 
-def video_means(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (..., feature) over the existing frames, and their number (...)."""
-    count = mask.sum(-1)
-    total = (x * mask[..., None]).sum(-2)
-    return total / count.clamp(min=1)[..., None].to(x), count.to(x.dtype)
+def frame_weights(mask: Tensor, quality: Tensor | None, levels: Levels) -> Tensor:
+    """(...) precision of each frame relative to the level's, exp(-2 slope . quality); 0 if masked.
+
+    Args:
+        mask: (...) frames that exist.
+        quality: (..., covariate) standardised quality, or None.
+        levels: population parameters.
+
+    Raises:
+        ShapeError: the model has slopes for covariates that the episodes do not have.
+    """
+    dtype = levels.offset.dtype
+    if levels.slope is None:
+        return mask.to(dtype)
+    found = 0 if quality is None else quality.shape[-1]
+    if quality is None or found != len(levels.slope):
+        raise ShapeError(
+            f"expected {len(levels.slope)} covariates of quality per frame, as the model has "
+            f"slopes, got {found}; was the feature store made without quality?"
+        )
+    return mask * torch.exp(-2.0 * (quality.to(dtype) @ levels.slope))
+
+
+def video_means(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean (..., feature) over frames, and the sum of their weights (...).
+
+    Args:
+        x: (..., frame, feature).
+        weight: (..., frame) weights or a mask; 0 for padding.
+    """
+    w = weight.to(x)
+    count = w.sum(-1)
+    total = (x * w[..., None]).sum(-2)
+    return total / torch.where(count > 0, count, 1.0)[..., None], count
+
+
+def support_means(episodes: EpisodeBatch, levels: Levels) -> tuple[Tensor, Tensor]:
+    """Mean frame (task, way, shot, feature) and effective number of frames of support videos."""
+    weight = frame_weights(episodes.support_mask, episodes.support_quality, levels)
+    return video_means(episodes.support, weight)
 
 
 def video_noise(levels: Levels, kind: Tensor, count: Tensor) -> Operator:
-    """N = V_kind + F_kind / count, batch axes as kind and count."""
-    return levels.video[kind] + levels.frame[kind].scaled(1.0 / count.clamp(min=1.0))
+    """N = V_kind + F_kind / count, batch axes as kind and count; padding has count 1."""
+    return levels.video[kind] + levels.frame[kind].scaled(1.0 / torch.where(count > 0, count, 1.0))
 
 
 def condition_classes(episodes: EpisodeBatch, levels: Levels) -> ClassPosterior:
     """Exact posterior of the class means given the support; see the module for the equations."""
-    mean, count = video_means(episodes.support, episodes.support_mask)
-    kind = episodes.support_kind
+    mean, count = support_means(episodes, levels)
+    return condition_on_videos(mean, count, episodes.support_kind, levels)
+
+
+def condition_on_videos(
+    mean: Tensor, count: Tensor, kind: Tensor, levels: Levels
+) -> ClassPosterior:
+    """The same for mean frames that are given, with effective numbers of frames.
+
+    Args:
+        mean: (task, way, shot, feature) mean frame of each support video.
+        count: (task, way, shot) number of frames, not necessarily whole; 0 for padding.
+        kind: (task, way, shot) condition.
+        levels: population parameters.
+    """
     loading = levels.loading[kind]
     weight = (count > 0).to(mean)
     precision = video_noise(levels, kind, count).inverse().scaled(weight)
@@ -144,15 +199,17 @@ def condition_classes(episodes: EpisodeBatch, levels: Levels) -> ClassPosterior:
 
 def log_evidence(episodes: EpisodeBatch, levels: Levels) -> Tensor:
     """(task,) log p(support | population), task, class, video effects integrated out, in nats."""
-    mean, count = video_means(episodes.support, episodes.support_mask)
+    weight = frame_weights(episodes.support_mask, episodes.support_quality, levels)
+    mean, count = video_means(episodes.support, weight)
     kind = episodes.support_kind
-    weight = (count > 0).to(mean)
+    exists = (count > 0).to(mean)
     centred = mean - levels.offset[kind]
     noise = video_noise(levels, kind, count)
     quad = (centred * noise.inverse().apply(centred)).sum(-1)
     between = -0.5 * (quad + noise.logdet() + mean.shape[-1] * LOG_2PI)
-    total = (weight * (between + _within_video(episodes, mean, count, levels))).sum((1, 2))
-    post = condition_classes(episodes, levels)
+    within = _within_video(episodes, mean, weight, levels)
+    total = (exists * (between + within)).sum((1, 2))
+    post = condition_on_videos(mean, count, kind, levels)
     # completing the square in mu given a, then in a
     pulled = (post.pull * post.informed).sum((-1, -2))
     logdets = (post.given_task.logdet() - levels.way.logdet()).sum(-1)
@@ -162,17 +219,26 @@ def log_evidence(episodes: EpisodeBatch, levels: Levels) -> Tensor:
     return total + 0.5 * (logdet_task + (g * post.task_cov.apply(g)).sum(-1))
 
 
-def _within_video(episodes: EpisodeBatch, mean: Tensor, count: Tensor, levels: Levels) -> Tensor:
-    """(task, way, shot) log density of the frames about their video's mean, given that mean."""
-    deviation = (episodes.support - mean[..., None, :]) * episodes.support_mask[..., None]
-    dim = mean.shape[-1]
-    total = torch.zeros_like(count)
+def _within_video(episodes: EpisodeBatch, mean: Tensor, weight: Tensor, levels: Levels) -> Tensor:
+    """(task, way, shot) log density of the frames about their video's mean, given that mean.
+
+    With n frames of weights w_f and their sum W, D features,
+
+        [D (sum_f log w_f - log W) - (n - 1) (D log 2 pi + log|F|)
+         - sum_f w_f (x_f - xbar)' F^-1 (x_f - xbar)] / 2.
+    """
+    deviation = episodes.support - mean[..., None, :]
+    mask, dim = weight > 0, mean.shape[-1]
+    log_weight = torch.where(mask, weight, 1.0).log().sum(-1)
+    total = weight.sum(-1)
+    log_total = torch.where(total > 0, total, 1.0).log()
+    out = torch.zeros_like(total)
     for q in range(len(KINDS)):
-        quad = (deviation * levels.frame[q].inverse().apply(deviation)).sum((-1, -2))
-        free = (count - 1.0) * (dim * LOG_2PI + levels.frame[q].logdet())
-        value = -0.5 * (quad + free + dim * count.clamp(min=1.0).log())
-        total = torch.where(episodes.support_kind == q, value, total)
-    return total
+        quad = (weight * (deviation * levels.frame[q].inverse().apply(deviation)).sum(-1)).sum(-1)
+        free = (mask.sum(-1) - 1.0) * (dim * LOG_2PI + levels.frame[q].logdet())
+        value = 0.5 * (dim * (log_weight - log_total) - free - quad)
+        out = torch.where(episodes.support_kind == q, value, out)
+    return out
 
 
 def groups(kind: Tensor, count: Tensor) -> Iterator[tuple[int, float, Tensor, Tensor]]:
@@ -188,7 +254,7 @@ def groups(kind: Tensor, count: Tensor) -> Iterator[tuple[int, float, Tensor, Te
     """
     pairs = torch.stack([kind.to(count.dtype), count], -1)
     for q, n in pairs.flatten(0, 1).unique(dim=0).tolist():  # type: ignore[no-untyped-call]
-        if n < 1:
+        if n <= 0:
             continue
         member = (kind == int(q)) & (count == n)
         columns = member.any(0).nonzero()[:, 0]
@@ -212,3 +278,14 @@ def log_normal(
     square = precision.squares(x)
     const = (mean * pm).sum(-1) + cov.logdet() + mean.shape[-1] * LOG_2PI
     return cross - 0.5 * (square + const[:, None, :])
+
+
+def log_normal_each(
+    x: Tensor,  # (task, query, feature)
+    mean: Tensor,  # (task, query, way, feature)
+    cov: Operator,  # (task, query, way)
+) -> Tensor:
+    """(task, query, way) log density where every query has covariances of its own, in nats."""
+    rest = x[:, :, None] - mean
+    quad = (rest * cov.inverse().apply(rest)).sum(-1)
+    return -0.5 * (quad + cov.logdet() + mean.shape[-1] * LOG_2PI)

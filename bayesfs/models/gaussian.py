@@ -7,7 +7,7 @@ the same model for every other engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -16,7 +16,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesfs.models.conjugate import Levels, condition_classes, log_evidence
+from bayesfs.models.conjugate import Levels, condition_classes, frame_weights, log_evidence
 from bayesfs.models.covariance import Diagonal, Operator
 from bayesfs.models.families import CovarianceFamily, PowerLaw, spectrum_log
 from bayesfs.models.gaussian_labels import (
@@ -24,11 +24,16 @@ from bayesfs.models.gaussian_labels import (
     closed_form,
     frame_queries,
     joint_log_density,
+    log_absent_odds,
     mixture_predictive,
+    open_predictive,
     video_queries,
 )
 from bayesfs.models.gaussian_videos import sample_video_effects
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
+
+ABSENT_SD = 3.0
+"""Prior sd of the log odds that a query shows nothing taught: next to nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,13 @@ class GaussianHierarchy:
 
     with r_clean = 1 and r_clutter = `loading`: in clutter the object fills a part of the frame, so
     only a part of its deviation from the population mean o_q survives the pooling. Frames of one
-    video share b, so that a video of many frames never counts as many videos.
+    video share b, so that a video of many frames never counts as many videos. With `covariates`,
+    measured quality q (standardised, as a `Projection` gives it) widens the frame noise,
+
+        e_tkvf ~ N(0, exp(2 slope . q_tkvf) F_q),      slope ~ N(0, slope_sd^2),
+
+    the same for every user. A query shows none of the taught classes, but a new one of the same
+    user, with log prior odds absent_odds ~ N(0, 3^2): see `log_absent_odds`.
 
     Population sites: `offset_raw` ~ N(0, I) with o = offset_scale s_d offset_raw, `loading` ~
     LogNormal(log loading, loading_sd), and the sites of the covariance family.
@@ -55,6 +66,9 @@ class GaussianHierarchy:
         loading_sd: prior sd of its log.
         offset_scale: prior sd of the offsets in units of the features' sd; a `Projection` has
             centred the train frames of each condition already.
+        covariates: names of the measured qualities that widen the frame noise, all that the
+            episodes have, in their order; none for noise that is the same for every frame.
+        slope_sd: prior sd of their effects on the log sd of the noise.
 
     Example:
         >>> model = GaussianHierarchy()
@@ -65,6 +79,8 @@ class GaussianHierarchy:
     loading: float = 0.5
     loading_sd: float = 0.5
     offset_scale: float = 0.1
+    covariates: tuple[str, ...] = ()
+    slope_sd: float = 0.5
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -79,7 +95,9 @@ class GaussianHierarchy:
     @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
         """Population site -> axes."""
-        return {"offset_raw": ("kind", "feature"), "loading": (), **self.family.dims}
+        slope = {"quality_slope": ("covariate",)} if self.covariates else {}
+        own = {"offset_raw": ("kind", "feature"), "loading": (), "absent_odds": ()}
+        return {**own, **slope, **self.family.dims}
 
     def with_spectrum(self, spectrum: tuple[float, ...]) -> GaussianHierarchy:
         """The same model for features whose sds over the train frames are `spectrum`."""
@@ -91,13 +109,18 @@ class GaussianHierarchy:
         """Pyro program of the population sites; `like` (..., feature) gives size and dtype."""
         wide = like.new_ones(2, like.shape[-1])
         one = like.new_ones(())
-        return {
+        sites = {
             "offset_raw": pyro.sample("offset_raw", dist.Normal(0.0 * wide, wide).to_event(2)),
             "loading": pyro.sample(
                 "loading", dist.LogNormal((self.loading * one).log(), self.loading_sd * one)
             ),
-            **self.family.sample(like),
+            "absent_odds": pyro.sample("absent_odds", dist.Normal(0.0 * one, ABSENT_SD * one)),
         }
+        if self.covariates:
+            each = like.new_ones(len(self.covariates))
+            law = dist.Normal(0.0 * each, self.slope_sd * each).to_event(1)
+            sites["quality_slope"] = pyro.sample("quality_slope", law)
+        return {**sites, **self.family.sample(like)}
 
     def levels(self, population: Mapping[str, Tensor], dim: int) -> Levels:
         """Population parameters of one draw as operators.
@@ -118,6 +141,8 @@ class GaussianHierarchy:
             way=cov[1],
             video=cov[2:4],
             frame=cov[4:6],
+            slope=population.get("quality_slope"),
+            absent=population["absent_odds"],
         )
 
     def __call__(self, episodes: EpisodeBatch) -> None:
@@ -125,6 +150,8 @@ class GaussianHierarchy:
         x, kind = episodes.support, episodes.support_kind
         tasks, ways, shots, frames, dim = x.shape
         levels = self.levels(self.sample_population(x), dim)
+        precision = frame_weights(episodes.support_mask, episodes.support_quality, levels)
+        width = 1.0 / torch.where(episodes.support_mask, precision, 1.0)
         loading, offset = levels.loading[kind][..., None], levels.offset[kind]
         unit = dist.Normal(x.new_zeros(dim), x.new_ones(dim)).to_event(1)
         with pyro.plate("task", tasks, dim=-4):
@@ -137,7 +164,7 @@ class GaussianHierarchy:
                     video = levels.video[kind].colour(raw)
                     centre = offset + loading * mean + video
                     with pyro.plate("frame", frames, dim=-1):
-                        noise = levels.frame[kind].expand_axis(3)
+                        noise = levels.frame[kind].expand_axis(3).scaled(width)
                         law = frame_law(centre[..., None, :], noise)
                         pyro.sample("frames", law.mask(episodes.support_mask), obs=x)
 
@@ -147,7 +174,7 @@ class GaussianHierarchy:
 
     def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, frame, way) log p(x | y, theta_s), video effect integrated."""
-        log_p = self._log_joint(draws, frame_queries(episodes), episodes.way_mask)
+        log_p = self._log_joint(draws, episodes, frame_queries)
         return log_p.reshape(-1, *episodes.query.shape[:3], episodes.way)
 
     def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
@@ -155,7 +182,7 @@ class GaussianHierarchy:
 
         The mean frame is sufficient for the class; the frames' scatter about it is left out.
         """
-        return self._log_joint(draws, video_queries(episodes), episodes.way_mask)
+        return self._log_joint(draws, episodes, video_queries)
 
     def log_evidence(self, episodes: EpisodeBatch, population: Mapping[str, Tensor]) -> Tensor:
         """(task,) log p(support | population), in nats; population without draw axis."""
@@ -195,11 +222,35 @@ class GaussianHierarchy:
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
     ) -> Predictive:
         """Closed-form predictive, averaged over population draws; see `mixture_predictive`."""
-        values = [
-            self.levels({site: v[p] for site, v in population.items()}, episodes.dim)
-            for p in range(len(population["loading"]))
-        ]
+        values = self._levels_of_draws(population, episodes.dim)
         return mixture_predictive(episodes, values, draws=draws, seed=seed)
+
+    def open_predictive(
+        self,
+        episodes: EpisodeBatch,
+        population: Mapping[str, Tensor],
+        *,
+        untaught: int,
+        draws: int,
+        seed: int,
+    ) -> Predictive:
+        """The same over taught and `untaught` further classes; see `open_predictive`."""
+        values = self._levels_of_draws(population, episodes.dim)
+        return open_predictive(episodes, values, untaught=untaught, draws=draws, seed=seed)
+
+    def log_absent_odds(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Log odds of frames and videos that no taught class is shown; no draw axis.
+
+        Returns:
+            (task, video, frame) and (task, video).
+        """
+        return log_absent_odds(episodes, self.levels(population, episodes.dim))
+
+    def _levels_of_draws(self, population: Mapping[str, Tensor], dim: int) -> list[Levels]:
+        count = len(population["loading"])
+        return [self.levels({s: v[p] for s, v in population.items()}, dim) for p in range(count)]
 
     def _condition_one(
         self,
@@ -227,11 +278,17 @@ class GaussianHierarchy:
             task = levels.task.colour(raw)
             yield levels, task[:, None] + levels.way.colour(draws["class_raw"][s])
 
-    def _log_joint(self, draws: Mapping[str, Tensor], queries: Queries, exists: Tensor) -> Tensor:
+    def _log_joint(
+        self,
+        draws: Mapping[str, Tensor],
+        episodes: EpisodeBatch,
+        queries: Callable[[EpisodeBatch, Levels], Queries],
+    ) -> Tensor:
         values = [
-            joint_log_density(queries, mean, levels) for levels, mean in self._draw_by_draw(draws)
+            joint_log_density(queries(episodes, levels), mean, levels)
+            for levels, mean in self._draw_by_draw(draws)
         ]
-        return torch.stack(values).masked_fill(~exists[:, None], -torch.inf)
+        return torch.stack(values).masked_fill(~episodes.way_mask[:, None], -torch.inf)
 
 
 def frame_law(centre: Tensor, noise: Operator) -> dist.Distribution:

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,50 +31,90 @@ from bayesfs.models.conjugate import (
     ClassPosterior,
     Levels,
     condition_classes,
+    frame_weights,
     groups,
     log_normal,
+    log_normal_each,
     normal,
     video_means,
+    video_noise,
 )
 from bayesfs.models.covariance import Operator
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 
-Queries = tuple[Tensor, Tensor, Tensor]
-"""(x, kind, count): (task, query, feature), (task, query), (task, query)."""
+GRADE = 0.05
+"""Step of the log effective number of frames to which draws round it, where quality makes every
+frame's noise its own: frames of like quality share one covariance, at most 2.5 % off."""
 
 
-def frame_queries(episodes: EpisodeBatch) -> Queries:
+class Queries(NamedTuple):
+    """What is to be labelled: frames, or videos as their mean frames.
+
+    Attributes:
+        x: (task, query, feature).
+        kind: (task, query) recording condition.
+        frames: (task, query) effective number of frames behind x; 0 for padding.
+    """
+
+    x: Tensor
+    kind: Tensor
+    frames: Tensor
+
+
+def frame_queries(episodes: EpisodeBatch, levels: Levels) -> Queries:
     """Every query frame as a query of its own."""
-    frames = episodes.query.shape[2]
-    x = episodes.query.flatten(1, 2)
-    kind = episodes.query_kind.repeat_interleave(frames, 1)
-    return x, kind, episodes.query_mask.flatten(1, 2).to(x)
+    weight = frame_weights(episodes.query_mask, episodes.query_quality, levels)
+    kind = episodes.query_kind.repeat_interleave(episodes.query.shape[2], 1)
+    return Queries(episodes.query.flatten(1, 2), kind, weight.flatten(1, 2).to(episodes.query))
 
 
-def video_queries(episodes: EpisodeBatch) -> Queries:
-    """Every query video as its mean frame, which is sufficient for the class."""
-    x, count = video_means(episodes.query, episodes.query_mask)
-    return x, episodes.query_kind, count
+def video_queries(episodes: EpisodeBatch, levels: Levels) -> Queries:
+    """Every query video as its weighted mean frame, which is sufficient for the class."""
+    weight = frame_weights(episodes.query_mask, episodes.query_quality, levels)
+    x, count = video_means(episodes.query, weight)
+    return Queries(x, episodes.query_kind, count)
 
 
 def joint_log_density(queries: Queries, means: Tensor, levels: Levels) -> Tensor:
     """(task, query, way) log N(x; o + r mu_k, V + F / count) for given mu."""
-    x, kind, count = queries
-    out = x.new_zeros(*x.shape[:2], means.shape[1])
-    for q, n, columns, mask in groups(kind, count):
-        noise = _noise(levels, q, n).expand_axis(0).expand_axis(0)
-        value = log_normal(x[:, columns] - levels.offset[q], levels.loading[q] * means, noise)
-        out = _place(out, columns, mask, value)
-    return out
+    return _log_density(queries, means, None, levels)
 
 
 def closed_form(episodes: EpisodeBatch, levels: Levels) -> tuple[Tensor, Tensor]:
     """Exact log p(y | x, D): (task, video, frame, way) and (task, video, way), in nats."""
     post = condition_classes(episodes, levels)
-    exists = episodes.way_mask
-    frame = _log_labels(post, levels, frame_queries(episodes), exists)
-    video = _log_labels(post, levels, video_queries(episodes), exists)
+    prior = taught_prior(episodes)
+    frame = _log_labels(post, levels, frame_queries(episodes, levels), prior)
+    video = _log_labels(post, levels, video_queries(episodes, levels), prior)
     return frame.reshape(*episodes.query.shape[:3], -1), video
+
+
+def log_absent_odds(episodes: EpisodeBatch, levels: Levels) -> tuple[Tensor, Tensor]:
+    """Exact log odds that a query shows none of the taught classes, but a new one of the same user.
+
+        odds = pi N(x; o + r E a, r^2 (Cov a + B) + N) / mean_k N(x; o + r E mu_k, r^2 Cov mu_k + N)
+
+    with log pi = `levels.absent` and a the task effect, given the support.
+
+    Returns:
+        (task, video, frame) and (task, video).
+    """
+    post = condition_classes(episodes, levels)
+    new = post.task_mean[:, None], (post.task_cov + levels.way).expand_axis(1)
+    prior = taught_prior(episodes)
+    found = []
+    for queries in (frame_queries(episodes, levels), video_queries(episodes, levels)):
+        taught = _log_density(queries, post.mean, post.cov(), levels) + prior[:, None]
+        unknown = _log_density(queries, *new, levels)[..., 0]
+        found.append(levels.absent + unknown - taught.logsumexp(-1))
+    return found[0].reshape(episodes.query.shape[:3]), found[1]
+
+
+def taught_prior(episodes: EpisodeBatch) -> Tensor:
+    """(task, way) log prior of each class: even over the taught ones, -inf for padding."""
+    exists = episodes.way_mask
+    even = -exists.sum(-1, keepdim=True).to(episodes.support).log()
+    return even.expand(exists.shape).masked_fill(~exists, -torch.inf)
 
 
 def mixture_predictive(
@@ -86,23 +128,70 @@ def mixture_predictive(
         draws: draws of the class means for each population draw.
         seed: of the draws.
     """
+    labels = _mixture(episodes, values, [taught_prior(episodes)] * len(values), draws, seed)
+    absent = torch.stack([log_absent_odds(episodes, levels)[0].sigmoid() for levels in values])
+    return Predictive(*labels, absent=absent.mean(0).masked_fill(~episodes.query_mask, 0.0))
+
+
+def open_predictive(
+    episodes: EpisodeBatch, values: Sequence[Levels], *, untaught: int, draws: int, seed: int
+) -> Predictive:
+    """The same over the taught classes and `untaught` classes that nobody taught, even among them.
+
+    An untaught class has its prior for a posterior, so that a query unlike anything taught is of
+    one of them, and of which is a matter of not having been taught: epistemic, up to
+    log(untaught). See `log_absent_odds` for the odds.
+
+    Returns:
+        Predictive with way + untaught classes; the untaught ones come last.
+    """
+    wide = with_untaught(episodes, untaught)
+    taught = taught_prior(episodes)
+    priors = []
+    for levels in values:
+        odds = torch.as_tensor(levels.absent, dtype=taught.dtype) - math.log(untaught)
+        priors.append(torch.cat([taught, odds.expand(len(episodes), untaught)], -1))
+    return Predictive(*_mixture(wide, values, priors, draws, seed))
+
+
+def with_untaught(episodes: EpisodeBatch, count: int) -> EpisodeBatch:
+    """The tasks with `count` more classes that have no support."""
+    names = ("support", "support_mask", "support_kind", "support_quality", "support_frame")
+    padded: dict[str, Any] = {}
+    for name in names:
+        value = getattr(episodes, name)
+        if value is not None:
+            extra = value.new_zeros(value.shape[0], count, *value.shape[2:])
+            padded[name] = torch.cat([value, extra], 1)
+    return replace(episodes, classes=(), **padded)
+
+
+def _mixture(
+    episodes: EpisodeBatch,
+    values: Sequence[Levels],
+    priors: Sequence[Tensor],  # (task, way) log prior for each population draw
+    draws: int,
+    seed: int,
+) -> tuple[LabelDraws, LabelDraws]:
     noise = torch.Generator().manual_seed(seed)
     frames, videos = [], []
-    for levels in values:
+    for levels, prior in zip(values, priors, strict=True):
         post = condition_classes(episodes, levels)
         base = post.sample(draws, noise)[1]
-        frames.append(_label_draws(post, base, levels, frame_queries(episodes), episodes, noise))
-        videos.append(_label_draws(post, base, levels, video_queries(episodes), episodes, noise))
+        frames.append(
+            _label_draws(post, base, levels, frame_queries(episodes, levels), prior, noise)
+        )
+        videos.append(
+            _label_draws(post, base, levels, video_queries(episodes, levels), prior, noise)
+        )
     shape = episodes.query.shape[:3]
     frame, video = _mix(frames), _mix(videos)
-    return Predictive(
-        frame=LabelDraws(
-            frame.log_prob.reshape(*shape, -1),
-            frame.log_prob_given.reshape(-1, *shape, episodes.way),
-            frame.log_weight.reshape(-1, *shape),
-        ),
-        video=video,
+    by_video = LabelDraws(
+        frame.log_prob.reshape(*shape, -1),
+        frame.log_prob_given.reshape(-1, *shape, episodes.way),
+        frame.log_weight.reshape(-1, *shape),
     )
+    return by_video, video
 
 
 def _mix(parts: Sequence[LabelDraws]) -> LabelDraws:
@@ -114,17 +203,37 @@ def _mix(parts: Sequence[LabelDraws]) -> LabelDraws:
     )
 
 
-def _log_labels(post: ClassPosterior, levels: Levels, queries: Queries, exists: Tensor) -> Tensor:
-    """(task, query, way) exact log p(y | x, D)."""
+def _log_labels(post: ClassPosterior, levels: Levels, queries: Queries, prior: Tensor) -> Tensor:
+    """(task, query, way) exact log p(y | x, D); `prior` is (task, way)."""
+    density = _log_density(queries, post.mean, post.cov(), levels)
+    return (density + prior[:, None]).log_softmax(-1)
+
+
+def _log_density(
+    queries: Queries,
+    mean: Tensor,  # (task, way, feature)
+    cov: Operator | None,  # (task, way); None for none
+    levels: Levels,
+) -> Tensor:
+    """(task, query, way) log N(x; o + r mean, r^2 cov + V + F / count).
+
+    Without slopes of quality few noise covariances occur, and each is one matrix product. Padding
+    has zero.
+    """
     x, kind, count = queries
-    mean, cov = post.mean, post.cov()
+    if levels.slope is not None:
+        r = levels.loading[kind]
+        noise = video_noise(levels, kind, count).expand_axis(2)
+        total = noise if cov is None else cov.expand_axis(1).scaled((r**2)[..., None]) + noise
+        centre = levels.offset[kind][:, :, None] + r[..., None, None] * mean[:, None]
+        return log_normal_each(x, centre, total) * (count > 0)[..., None]
     out = x.new_zeros(*x.shape[:2], mean.shape[1])
     for q, n, columns, mask in groups(kind, count):
-        loading = levels.loading[q]
-        total = cov.scaled(loading**2) + _noise(levels, q, n)
-        value = log_normal(x[:, columns] - levels.offset[q], loading * mean, total)
+        r, noise = levels.loading[q], _noise(levels, q, n).expand_axis(0).expand_axis(0)
+        total = noise if cov is None else cov.scaled(r**2) + noise
+        value = log_normal(x[:, columns] - levels.offset[q], r * mean, total)
         out = _place(out, columns, mask, value)
-    return out.masked_fill(~exists[:, None], -torch.inf).log_softmax(-1)
+    return out
 
 
 def _label_draws(
@@ -132,23 +241,29 @@ def _label_draws(
     base: Tensor,  # (draw, task, way, feature) draws of p(mu | D)
     levels: Levels,
     queries: Queries,
-    episodes: EpisodeBatch,
+    prior: Tensor,  # (task, way)
     noise: torch.Generator,
 ) -> LabelDraws:
     """Exact predictive of each query, and label distributions of draws from p(mu | x, D)."""
     x, kind, count = queries
-    exists = episodes.way_mask
-    log_prob = _log_labels(post, levels, queries, exists)
+    log_prob = _log_labels(post, levels, queries, prior)
     chosen = _systematic(log_prob.exp(), len(base), noise)
     logits = x.new_zeros(len(base), *log_prob.shape)
-    for q, n, columns, mask in groups(kind, count):
+    graded = count if levels.slope is None else grade(count)
+    for q, n, columns, mask in groups(kind, graded):
         value = _conditioned_logits(
             post, base, levels, q, n, x[:, columns], chosen[:, :, columns], noise
         )
         logits[:, :, columns] = torch.where(mask[..., None], value, logits[:, :, columns])
-    given = logits.masked_fill(~exists[:, None], -torch.inf).log_softmax(-1)
+    given = (logits + prior[:, None]).log_softmax(-1)
     weight = logits.new_full(given.shape[:-1], -math.log(len(base)))
     return LabelDraws(log_prob, given, weight)
+
+
+def grade(count: Tensor) -> Tensor:
+    """Effective numbers of frames rounded to steps of `GRADE` in their logarithm; 0 stays 0."""
+    log = torch.where(count > 0, count, 1.0).log()
+    return torch.where(count > 0, ((log / GRADE).round() * GRADE).exp(), 0.0)
 
 
 def _conditioned_logits(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayesfs.models.conjugate import Levels, normal, video_means
+from bayesfs.models.conjugate import Levels, normal, support_means
 from bayesfs.types import EpisodeBatch
 
 
@@ -19,12 +19,12 @@ def sample_video_effects(
 
         b | mu, D ~ N(C n F^-1 (xbar - o - r mu), C),     C = (V^-1 + n F^-1)^-1.
 
-    Padded videos follow their prior N(0, V).
+    with n the effective number of frames. Padded videos follow their prior N(0, V).
 
     Returns:
         (draw, task, way, shot, feature).
     """
-    mean, count = video_means(episodes.support, episodes.support_mask)
+    mean, count = support_means(episodes, levels)
     kind = episodes.support_kind
     loading = levels.loading[kind][..., None]
     frames = levels.frame[kind].inverse().scaled(count)

@@ -11,14 +11,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import pyro
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from bayesfs.errors import InferenceError
 from bayesfs.types import EpisodeBatch
+
+
+@runtime_checkable
+class OpenWorld(Protocol):
+    """A model that knows the odds that a query shows none of the taught classes."""
+
+    def log_absent_odds(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Log odds, given the support: (task, video, frame) and (task, video)."""
+        ...
 
 
 class Collapsible(Protocol):
@@ -96,6 +108,11 @@ class PredictiveScore(_Objective):
         log p(phi | train) = log p(phi) + sum_u mean_{t of user u} sum_{videos v of t}
                              [ log p(y_v | x_v) + mean_f log p(y_v | x_vf) ] / 2 + const.
 
+    Where the model knows the odds that nothing taught is shown (`OpenWorld`), y_v is a taught class
+    or none: log p(y_v | x) counts log p(taught | x) too, and a video without a label counts
+    log p(none | x). So tasks with objects that were left out teach it what unknown things look
+    like.
+
     Every video counts once however many frames it has, and every user once however many tasks
     were drawn from him. It asks of the population only what recognition needs, and is robust
     where the Gaussian hierarchy describes features badly; the evidence is not.
@@ -111,6 +128,9 @@ class PredictiveScore(_Objective):
         population = self.model.sample_population(episodes.support)
         frame, video = self.model.log_labels(episodes, population)
         score = label_score(frame, video, episodes)
+        if isinstance(self.model, OpenWorld):
+            odds = self.model.log_absent_odds(episodes, population)
+            score = score + presence_score(*odds, episodes)
         pyro.factor("score", (task_weight(episodes).to(score) * score).sum())
 
 
@@ -134,6 +154,22 @@ def label_score(frame: Tensor, video: Tensor, episodes: EpisodeBatch) -> Tensor:
     mean_frame = by_frame.sum(-1) / mask.sum(-1).clamp(min=1)
     both = 0.5 * (by_video + mean_frame)
     return both.masked_fill(~known, 0.0).sum(-1)
+
+
+def presence_score(frame_odds: Tensor, video_odds: Tensor, episodes: EpisodeBatch) -> Tensor:
+    """(task,) sum over query videos of the log score of whether a taught class is shown.
+
+    Args:
+        frame_odds: (task, video, frame) log odds that none is.
+        video_odds: (task, video) the same of whole videos.
+        episodes: a video without a label shows none.
+    """
+    sign = torch.where(episodes.query_labels >= 0, -1.0, 1.0).to(video_odds)
+    mask = episodes.query_mask
+    by_frame = logsigmoid(sign[..., None] * frame_odds).masked_fill(~mask, 0.0)
+    mean_frame = by_frame.sum(-1) / mask.sum(-1).clamp(min=1)
+    both = 0.5 * (logsigmoid(sign * video_odds) + mean_frame)
+    return both.masked_fill(~episodes.video_mask, 0.0).sum(-1)
 
 
 def task_weight(episodes: EpisodeBatch) -> Tensor:

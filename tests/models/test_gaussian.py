@@ -13,13 +13,14 @@ from pyro import poutine
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
-from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.data.synthetic import Population, synthetic_episodes
 from bayesfs.errors import InferenceError, NotPositiveDefiniteError, ShapeError
 from bayesfs.inference.exact import Exact
 from bayesfs.models.conjugate import Levels, condition_classes
 from bayesfs.models.covariance import Dense, Diagonal, cholesky
 from bayesfs.models.families import CovarianceFamily, Full, LowRank, PerFeature, PowerLaw
 from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.models.gaussian_labels import log_absent_odds
 from bayesfs.predict import predict
 from bayesfs.types import EpisodeBatch, Posterior
 from bayesfs.uncertainty import decompose, kinds
@@ -30,6 +31,20 @@ FAMILIES: list[CovarianceFamily] = [
     LowRank(rank=2),
     Full(),
 ]
+
+
+WITH_QUALITY = GaussianHierarchy(FAMILIES[0], covariates=("blur", "dark"))
+MODELS = [*(GaussianHierarchy(family) for family in FAMILIES), WITH_QUALITY]
+
+
+def name_of(model: GaussianHierarchy) -> str:
+    return type(model.family).__name__ + ("-quality" if model.covariates else "")
+
+
+def episodes_for(model: GaussianHierarchy, **options: object) -> EpisodeBatch:
+    slope = (0.4, -0.2)[: len(model.covariates)]
+    population = Population.isotropic(3, quality_slope=slope)
+    return episodes(population=population, **options)
 
 
 def episodes(**options: object) -> EpisodeBatch:
@@ -54,6 +69,13 @@ def dense(operator: Diagonal | Dense) -> np.ndarray:
     return matrix.numpy()
 
 
+def width(batch: EpisodeBatch, levels: Levels, frame: tuple[int, ...]) -> float:
+    """exp(2 slope . quality) of one support frame."""
+    if levels.slope is None or batch.support_quality is None:
+        return 1.0
+    return float((2.0 * batch.support_quality[frame] @ levels.slope).exp())
+
+
 def joint_covariance(batch: EpisodeBatch, task: int, levels: Levels) -> tuple[np.ndarray, ...]:
     """Frames of one task: (values, mean, covariance, class of each frame, loading of each)."""
     where = batch.support_mask[task].nonzero().numpy()
@@ -69,7 +91,8 @@ def joint_covariance(batch: EpisodeBatch, task: int, levels: Levels) -> tuple[np
             r = loading[kind[k, v]] * loading[kind[k2, v2]]
             block = r * task_cov + (k == k2) * r * way
             if (k, v) == (k2, v2):
-                block = block + video[kind[k, v]] + (f == f2) * frame[kind[k, v]]
+                own = frame[kind[k, v]] * width(batch, levels, (task, k, v, f))
+                block = block + video[kind[k, v]] + (f == f2) * own
             cov[i, :, j] = block
     mean = np.stack([offset[kind[k, v]] for k, v, _ in where])
     values = np.stack([x[k, v, f] for k, v, f in where])
@@ -77,9 +100,9 @@ def joint_covariance(batch: EpisodeBatch, task: int, levels: Levels) -> tuple[np
     return values, mean, cov.reshape(n * dim, n * dim), where[:, 0], r
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: type(f).__name__)
-def test_posterior_and_evidence_equal_a_dense_joint_gaussian(family: CovarianceFamily) -> None:
-    model, batch = GaussianHierarchy(family), episodes(ragged=True)
+@pytest.mark.parametrize("model", MODELS, ids=name_of)
+def test_posterior_and_evidence_equal_a_dense_joint_gaussian(model: GaussianHierarchy) -> None:
+    batch = episodes_for(model, ragged=True)
     levels = model.levels(draw_population(model, 3), 3)
     post = condition_classes(batch, levels)
     evidence = model.log_evidence(batch, draw_population(model, 3))
@@ -112,10 +135,10 @@ def test_exact_draws_have_the_posterior_mean_and_covariance() -> None:
     np.testing.assert_allclose(means.std(0), sd, rtol=0.06)
 
 
-@pytest.mark.parametrize("family", [PowerLaw(), Full()], ids=["diagonal", "full"])
-def test_closed_form_equals_reweighted_draws(family: CovarianceFamily) -> None:
+@pytest.mark.parametrize("model", [MODELS[0], MODELS[3], WITH_QUALITY], ids=name_of)
+def test_closed_form_equals_reweighted_draws(model: GaussianHierarchy) -> None:
     """Two routes to p(y | x, D) and its decomposition: Matheron's rule, importance weights."""
-    model, batch = GaussianHierarchy(family), episodes(ragged=True)
+    batch = episodes_for(model, ragged=True)
     population = given(model, draw_population(model, 3, seed=3))
     posterior = Exact(draws=3000).infer(model, batch, seed=0, given=population)
     closed = predict(model, posterior, batch)
@@ -235,3 +258,79 @@ def test_exact_says_what_it_needs() -> None:
         model.with_spectrum((1.0, 2.0)).log_labels(batch, draw_population(model, 3))
     with pytest.raises(NotPositiveDefiniteError, match="no Cholesky factor"):
         cholesky(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
+
+
+def test_slopes_of_zero_change_nothing() -> None:
+    batch = episodes_for(WITH_QUALITY, ragged=True)
+    population = draw_population(WITH_QUALITY, 3)
+    plain = GaussianHierarchy(WITH_QUALITY.family)
+    same = {site: population[site] for site in plain.population_dims}
+    flat = {**population, "quality_slope": torch.zeros(2, dtype=torch.float64)}
+    for a, b, mask in zip(
+        WITH_QUALITY.log_labels(batch, flat),
+        plain.log_labels(batch, same),
+        (batch.query_mask, batch.video_mask),
+        strict=True,
+    ):
+        torch.testing.assert_close(a[mask], b[mask])
+
+
+def test_a_blurred_frame_counts_less_and_is_less_certain() -> None:
+    batch = episodes_for(WITH_QUALITY)
+    population = draw_population(WITH_QUALITY, 3)
+    population["quality_slope"] = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    assert batch.query_quality is not None
+    worse = batch.query_quality.clone()
+    worse[..., 0] += 3.0
+    sharp = WITH_QUALITY.log_labels(batch, population)[0]
+    blurred = WITH_QUALITY.log_labels(replace(batch, query_quality=worse), population)[0]
+    assert float(sharp.exp().amax(-1).mean()) > float(blurred.exp().amax(-1).mean()) + 0.02
+
+
+def test_a_model_with_slopes_refuses_episodes_without_quality() -> None:
+    population = draw_population(WITH_QUALITY, 3)
+    with pytest.raises(ShapeError, match="expected 2 covariates of quality per frame"):
+        WITH_QUALITY.log_labels(episodes(), population)
+
+
+@pytest.mark.parametrize("model", [MODELS[0], WITH_QUALITY], ids=name_of)
+def test_odds_that_nothing_taught_is_shown_equal_those_of_one_more_empty_class(
+    model: GaussianHierarchy,
+) -> None:
+    """Two routes: the new object's law written down, and a class without support."""
+    batch = episodes_for(model, ragged=True)
+    population = draw_population(model, 3)
+    levels = model.levels(population, 3)
+    frame, video = log_absent_odds(batch, levels)
+    values = {site: v[None] for site, v in population.items()}
+    opened = model.open_predictive(batch, values, untaught=4, draws=20, seed=0)
+    for odds, labels, mask in (
+        (frame, opened.frame, batch.query_mask),
+        (video, opened.video, batch.video_mask),
+    ):
+        prob = labels.prob[..., -4:].sum(-1)
+        torch.testing.assert_close(prob[mask], odds.sigmoid()[mask])
+    closed = model.log_labels(batch, population)[0]
+    taught = opened.frame.log_prob[..., :-4].log_softmax(-1)
+    torch.testing.assert_close(taught[batch.query_mask], closed[batch.query_mask])
+
+
+def test_something_unlike_all_that_was_taught_is_an_untaught_class() -> None:
+    """Its uncertainty is epistemic: which untaught object it is, teaching would tell."""
+    population = Population.isotropic(32, class_scale=2.0, video_scale=(0.2, 0.2), offset=0.0)
+    batch, _ = synthetic_episodes(population, users=4, way=4, shots=3, seed=1)
+    stranger, _ = synthetic_episodes(population, users=4, way=4, shots=3, seed=2)
+    batch, stranger = batch.to(torch.float64), stranger.to(torch.float64)
+    model = GaussianHierarchy(PowerLaw(), loading=1.0)
+    sites = draw_population(model, 32)
+    sites["scale"] = torch.tensor([0.5, 2.0, 0.2, 0.2, 0.4, 0.6]).double() * 32**0.5
+    sites["loading"] = torch.tensor(1.0).double()
+    sites["offset_raw"] = 0.0 * sites["offset_raw"]
+    sites["absent_odds"] = torch.tensor(-2.0).double()
+    values = {site: v[None] for site, v in sites.items()}
+    other = replace(batch, query=stranger.query, query_labels=-torch.ones_like(batch.query_labels))
+    own = decompose(model.open_predictive(batch, values, untaught=4, draws=64, seed=0), batch)
+    new = decompose(model.open_predictive(other, values, untaught=4, draws=64, seed=0), other)
+    assert float(new["video_epistemic"].mean()) == pytest.approx(np.log(4), abs=0.1)
+    assert float(new["video_aleatoric"].mean()) < 0.1
+    assert float(own["video_epistemic"].mean()) < 0.1
