@@ -7,6 +7,7 @@ model says of each frame how likely it is to show nothing that was taught.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -21,7 +22,12 @@ from bayesfs.models.conjugate import ClassPosterior, Levels
 from bayesfs.models.covariance import Diagonal
 from bayesfs.models.families import PerFeature, PowerLaw
 from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.robust_frames import RobustFrame, frame_weights, video_log_density
+from bayesfs.models.robust_frames import (
+    RobustFrame,
+    even_mixture,
+    frame_weights,
+    video_log_density,
+)
 from bayesfs.types import KINDS, EpisodeBatch
 
 
@@ -32,11 +38,13 @@ class RobustHierarchy:
     Frame f of video v of class k in task t, recorded in condition q:
 
         x_tkvf = o_q + r_q (a_t + c_tk) + b_tkv + e_tkvf,  e ~ t_dof(0, F_q),    with 1 - rho_q,
-        x_tkvf ~ N(o_q + r_q a_t, r_q^2 B + V_q + F_q),                          with rho_q,
+        x_tkvf ~ N(o_q + r_q a_t, r_q^2 B + V_q + F_q),                          with rho_q / 2,
+        x_tkvf ~ N(o_q, V_q + F_q),                                              with rho_q / 2,
 
     a ~ N(0, A), c ~ N(0, B), b ~ N(0, V_q) as in `GaussianHierarchy`, and e a multivariate t: the
-    noise of a frame is wide or narrow in all features at once. The second line is a new object of
-    the same user, recorded in the same condition; given the video, frames are exchangeable.
+    noise of a frame is wide or narrow in all features at once. The second line is another object of
+    the same user, the third no object at all, both in the same condition; given the video, frames
+    are exchangeable.
 
     Population sites: those of `base`, `dof` ~ Gamma(2, 0.1) and `absent` = rho ~
     Beta(absent_prior). Task sites: `task_raw`, `class_raw`, `video_raw`, non-centred.
@@ -218,8 +226,13 @@ class _Query:
             shared = shared + r[..., None] ** 2 * draw.mean_variance[:, None]
         if draw.task_variance is not None:
             other = other + r**2 * draw.task_variance[:, None]
-        away = (x - (r * draw.task[:, None])[:, :, None]).square() / other[:, :, None]
-        log_away = -0.5 * (away + _log_two_pi(other / frame)[:, :, None]).sum(-1)
+        white, unit = x / frame.sqrt()[:, :, None], (r * draw.task[:, None]) / frame.sqrt()
+        log_away = even_mixture(
+            [
+                _log_normal(white - unit[:, :, None], (other / frame)[:, :, None]),
+                _log_normal(white, (video / frame + 1)[:, :, None]),
+            ]
+        )
         return cls(
             levels,
             kind,
@@ -274,8 +287,9 @@ def weighted_videos(episodes: EpisodeBatch, given: _Draw) -> tuple[Tensor, Tenso
     prior = r**2 * (_variance(levels.task) + _variance(levels.way)) + _variance(levels.video)[kind]
     d = (episodes.support - levels.offset[kind][..., None, :]) / frame.sqrt()[..., None, :]
     v = prior / frame
-    log_away = -0.5 * (d.square() / (v + 1)[..., None, :] + _log_two_pi(v + 1)[..., None, :]).sum(
-        -1
+    alone = _variance(levels.video)[kind] / frame
+    log_away = even_mixture(
+        [_log_normal(d, (v + 1)[..., None, :]), _log_normal(d, (alone + 1)[..., None, :])]
     )
     weight = frame_weights(
         d, v, episodes.support_mask, log_away, given.absent[kind][..., None], given.dof
@@ -310,12 +324,15 @@ def condition_on_videos(
     return ClassPosterior(task_mean, task_cov, given_task, gain, h, pull)
 
 
-def _background(levels: Levels, task: Tensor, kind: Tensor) -> dist.Distribution:
-    """Law of a support frame that shows a new object of the same user; (task, way, shot, 1)."""
-    r = levels.loading[kind][..., None]
-    variance = r**2 * _variance(levels.way) + _variance(levels.video + levels.frame)[kind]
-    centre = levels.offset[kind] + r * task[:, None, None]
-    return dist.Normal(centre[..., None, :], variance.sqrt()[..., None, :]).to_event(1)
+def _background(levels: Levels, task: Tensor, kind: Tensor) -> list[dist.Distribution]:
+    """Laws (task, way, shot, 1) of a support frame with another object, and with none."""
+    r, alone = levels.loading[kind][..., None], _variance(levels.video + levels.frame)[kind]
+    other = r**2 * _variance(levels.way) + alone
+    offset = levels.offset[kind]
+    return [
+        dist.Normal(centre[..., None, :], variance.sqrt()[..., None, :]).to_event(1)
+        for centre, variance in ((offset + r * task[:, None, None], other), (offset, alone))
+    ]
 
 
 def _variance(operator: object) -> Tensor:
@@ -328,5 +345,6 @@ def _log_scale(levels: Levels) -> Tensor:
     return 0.5 * _variance(levels.frame).log().sum(-1)
 
 
-def _log_two_pi(variance: Tensor) -> Tensor:
-    return (variance * (2.0 * torch.pi)).log()
+def _log_normal(x: Tensor, variance: Tensor) -> Tensor:
+    """(...) log N(x; 0, diag variance), in nats; x (..., feature)."""
+    return -0.5 * (x.square() / variance + (2.0 * math.pi * variance).log()).sum(-1)

@@ -34,6 +34,7 @@ matching, which has no negative precisions and costs one number a frame. Lange, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -62,7 +63,7 @@ class RobustFrame(TorchDistribution):  # type: ignore[misc]
         centre: (..., feature) location of the Student t.
         scale: (..., feature) its scale, so that its covariance is dof / (dof - 2) scale^2.
         dof: (...) degrees of freedom.
-        background: law of a frame that shows nothing taught.
+        background: laws of a frame that shows nothing taught, each as likely as the others.
         absent: (...) probability of that.
     """
 
@@ -75,7 +76,7 @@ class RobustFrame(TorchDistribution):  # type: ignore[misc]
         centre: Tensor,
         scale: Tensor,
         dof: Tensor,
-        background: dist.Distribution,
+        background: Sequence[dist.Distribution],
         absent: Tensor,
     ) -> None:
         self.centre, self.scale, self.dof = centre, scale, dof
@@ -90,7 +91,7 @@ class RobustFrame(TorchDistribution):  # type: ignore[misc]
             self.centre.expand(size + event),
             self.scale.expand(size + event),
             self.dof.expand(size),
-            self.background.expand(size),
+            [law.expand(size) for law in self.background],
             self.absent.expand(size),
         )
 
@@ -101,16 +102,25 @@ class RobustFrame(TorchDistribution):  # type: ignore[misc]
         weight = torch.distributions.Gamma(half, half).sample()
         noise = torch.randn(shape + self.event_shape, dtype=weight.dtype, device=weight.device)
         taught = self.centre + self.scale * noise / weight.sqrt()[..., None]
-        other = self.background.expand(self.batch_shape).sample(sample_shape)
-        away = torch.rand(shape, dtype=weight.dtype, device=weight.device) < self.absent
-        return torch.where(away[..., None], other, taught)
+        place = torch.rand(shape, dtype=weight.dtype, device=weight.device)
+        for i, law in enumerate(self.background):
+            other = law.expand(self.batch_shape).sample(sample_shape)
+            # the share of the laws from this one on: the last one that applies stays
+            share = self.absent * (1 - i / len(self.background))
+            taught = torch.where((place < share)[..., None], other, taught)
+        return taught
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(...) log density in nats."""
         square = ((value - self.centre) / self.scale).square().sum(-1)
         taught = student_log(square, self.dof, value.shape[-1]) - self.scale.log().sum(-1)
-        other = self.background.log_prob(value)
+        other = even_mixture([law.log_prob(value) for law in self.background])
         return torch.logaddexp(torch.log1p(-self.absent) + taught, self.absent.log() + other)
+
+
+def even_mixture(log_density: Sequence[Tensor]) -> Tensor:
+    """Log of the mean of densities."""
+    return torch.stack(list(log_density)).logsumexp(0) - math.log(len(log_density))
 
 
 def student_log(square: Tensor, dof: Tensor, dim: int) -> Tensor:
