@@ -7,9 +7,11 @@ A model or engine is finished when it passes `bayesfs.testing.ModelContract` or
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -68,6 +70,63 @@ class ConjugateModel(Model, Protocol):
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
     ) -> Predictive:
         """Closed-form predictive, with draws theta_s ~ p(theta | x, D) of equal weight."""
+        ...
+
+
+@dataclass(frozen=True)
+class LinearLogits:
+    """A head given its population: logits that are linear in standard normal weights.
+
+        logit_rk = exp(spread e) scaled_r . z_k + fixed_r . u_k,    e, z_k, u_k ~ N(0, I),
+
+    with likelihood prod_r p(label_r | logits_r)^weight_r over the rows (support frames) of a task.
+
+    Attributes:
+        scaled: (task, row, p).
+        fixed: (task, row, q); q may be 0.
+        spread: of the log scale of a task; 0 fixes it.
+        label: (task, row) class of each row.
+        weight: (task, row) exponent; 0 for padding.
+        exists: (task, way) bool.
+        link: "softmax", or "one_vs_each": the product over c != y of sigmoid(logit_y - logit_c).
+    """
+
+    scaled: Tensor
+    fixed: Tensor
+    spread: float
+    label: Tensor
+    weight: Tensor
+    exists: Tensor
+    link: Literal["softmax", "one_vs_each"] = "softmax"
+
+
+@runtime_checkable
+class LinearHead(Model, Protocol):
+    """A model that is conditionally Gaussian given Pólya-Gamma variables, for Gibbs sampling."""
+
+    def linear_logits(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> LinearLogits:
+        """The task level of the model, given one value of every population site."""
+        ...
+
+    def from_linear(
+        self,
+        e: Tensor,
+        z: Tensor,
+        u: Tensor,
+        episodes: EpisodeBatch,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """Draws of every task-level site; sites outside the logits come from their prior.
+
+        Args:
+            e: (draw, task).
+            z: (draw, task, way, p).
+            u: (draw, task, way, q).
+            episodes: T tasks.
+            generator: for sites that the logits do not hold.
+        """
         ...
 
 

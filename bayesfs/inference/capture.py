@@ -69,6 +69,18 @@ _QUICK: Mapping[Any, Any] = {
     _ATEN.view.default: torch.Tensor.view,
     _ATEN.expand.default: torch.Tensor.expand,
 }
+_BY_SHAPE = frozenset(
+    (
+        _ATEN.new_zeros.default,
+        _ATEN.new_ones.default,
+        _ATEN.new_full.default,
+        _ATEN.zeros_like.default,
+        _ATEN.ones_like.default,
+        _ATEN.full_like.default,
+    )
+)
+"""Operations whose result depends on the shape of their input only: constants."""
+
 _BY_VALUE = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
 
 
@@ -163,7 +175,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation, and note it if an input is among its ancestors."""
         kwargs = kwargs or {}
-        tracked = any(id(x) in self._slots for x in tree_leaves((args, kwargs)))
+        tracked = func not in _BY_SHAPE and any(
+            id(x) in self._slots for x in tree_leaves((args, kwargs))
+        )
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise CannotRecord(f"{func} is random")
         if tracked and (func._schema.is_mutable or self._by_value(func, args)):
@@ -256,7 +270,7 @@ def _assemble(recording: Recording) -> Callable[..., Any]:
     names: dict[str, Any] = {}
     last = {slot: i for i, call in enumerate(calls) for slot in _slots((call.args, call.kwargs))}
     lines = [f"def replay({', '.join(f'v{i}' for i in range(inputs))}):"]
-    for i, call in enumerate(calls):
+    for i, call in enumerate(map(_folded, calls)):
         names[f"f{i}"] = _QUICK.get(call.operation, call.operation)
         arguments = [_source(x, names) for x in call.args]
         arguments += [f"{k}={_source(x, names)}" for k, x in call.kwargs.items()]
@@ -268,6 +282,43 @@ def _assemble(recording: Recording) -> Callable[..., Any]:
     exec("\n".join(lines), names)
     replay: Callable[..., Any] = names["replay"]
     return replay
+
+
+def _folded(call: Call) -> Call:
+    """A batch of products with a constant that repeats itself, as fewer and larger products.
+
+    vmap over particles repeats a task's constant matrix for every particle; matrices of a few
+    rows each are slow to multiply.
+    """
+    if call.operation is not _ATEN.bmm.default or not isinstance(call.args[1], Tensor):
+        return call
+    constant = call.args[1]
+    period = _period(constant)
+    if period == len(constant):
+        return call
+    few = constant[:period].contiguous()
+    return Call(lambda a: _product(a, few), call.args[:1], call.kwargs, call.output)
+
+
+def _product(a: Tensor, few: Tensor) -> Tensor:
+    """(repeats x n, i, j) times a constant (n, j, k) that every repeat shares."""
+    n, _, k = few.shape
+    rows = a.reshape(-1, n, *a.shape[1:]).transpose(0, 1)
+    flat = torch.bmm(rows.flatten(1, 2), few)
+    return flat.view(n, -1, a.shape[1], k).transpose(0, 1).reshape(len(a), a.shape[1], k)
+
+
+def _period(constant: Tensor) -> int:
+    """Smallest n such that the first n entries repeat along the first axis."""
+    size = len(constant)
+    alike = (constant == constant[:1]).flatten(1).all(1).nonzero().flatten().tolist()
+    for n in alike[1:]:
+        if size % n == 0 and torch.equal(
+            constant.reshape(-1, n, *constant.shape[1:]),
+            constant[:n].expand(size // n, *constant[:n].shape),
+        ):
+            return int(n)
+    return size
 
 
 def _target(output: Any) -> str:

@@ -37,7 +37,12 @@ class Reducible(Protocol):
 
 
 def fit_informed(
-    fit: Callable[[Potential, int], Fitted], density: Potential, draws: int, *, seed: int
+    fit: Callable[[Potential, int], Fitted],
+    density: Potential,
+    draws: int,
+    *,
+    seed: int,
+    completions: int = 1,
 ) -> Fitted:
     """Fit the informed part of a density and complete its draws; or fit it as it is.
 
@@ -46,6 +51,8 @@ def fit_informed(
         density: the model's, with a population given.
         draws: draws wanted.
         seed: for the directions without information.
+        completions: draws of the directions without information for each draw of the others; the
+            posterior then holds so many times the draws, all of them once for each completion.
 
     Returns:
         Posterior of all sites of the model, or its future.
@@ -66,7 +73,11 @@ def fit_informed(
     def complete(posterior: Posterior) -> Posterior:
         device = density.episodes.support.device
         generator = torch.Generator(device).manual_seed(seed)
-        sites = {s: v for s, v in posterior.draws.items() if "task" in posterior.dims[s]}
+        sites = {
+            site: value.repeat(completions, *[1] * (value.ndim - 1))
+            for site, value in posterior.draws.items()
+            if "task" in posterior.dims[site]
+        }
         return density.posterior(
             density.unconstrain(lift(sites, generator)),
             kind=posterior.kind,

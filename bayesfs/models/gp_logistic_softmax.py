@@ -30,9 +30,9 @@ from torch import Tensor
 from bayesfs.models.gp_gaussian import TaskPrior
 from bayesfs.models.gp_latent import FittedGaussian
 from bayesfs.models.gp_links import Link, logistic_softmax
-from bayesfs.models.gp_polya_gamma import log_cosh_half, polya_gamma_mean
 from bayesfs.models.gp_sites import Site
 from bayesfs.models.gp_variational import Marginals, Sites, approximate
+from bayesfs.polya_gamma import log_cosh_half, polya_gamma_mean
 
 
 @dataclass(frozen=True)

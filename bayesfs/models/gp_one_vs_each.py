@@ -34,9 +34,9 @@ from bayesfs.models.gp_latent import FittedGaussian, by_rank
 from bayesfs.models.gp_likelihood import standard_normal
 from bayesfs.models.gp_linalg import cholesky, solve
 from bayesfs.models.gp_links import Link, one_vs_each
-from bayesfs.models.gp_polya_gamma import log_cosh_half, polya_gamma_mean, sample_polya_gamma
 from bayesfs.models.gp_sites import Site
 from bayesfs.models.gp_variational import Marginals, Sites, approximate
+from bayesfs.polya_gamma import log_cosh_half, polya_gamma_mean, sample_polya_gamma
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from bayesfs.contracts import LinearLogits
 from bayesfs.errors import ShapeError
+from bayesfs.models.head_logits import from_linear, linear_logits
 from bayesfs.models.informed_head import Lift, informed_head
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -148,7 +150,7 @@ class HierarchicalHead:
     def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, way): log p(y | all frames, theta_s); the frames share one offset."""
         logits = self._query_logits(draws, episodes)
-        weight = self._exponent(episodes.query_mask)[..., None] * episodes.query_mask
+        weight = self.exponent(episodes.query_mask)[..., None] * episodes.query_mask
         return self._integrate(logits, weight[..., None], draws, episodes.way_mask[:, None])
 
     def informed(
@@ -156,6 +158,23 @@ class HierarchicalHead:
     ) -> tuple[HierarchicalHead, EpisodeBatch, Posterior, Lift] | None:
         """The part that the support informs; see `bayesfs.models.informed_head`."""
         return informed_head(self, episodes, given)
+
+    def linear_logits(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> LinearLogits:
+        """The head for Gibbs sampling; see `bayesfs.contracts.LinearHead`."""
+        return linear_logits(self, episodes, population)
+
+    def from_linear(
+        self,
+        e: Tensor,
+        z: Tensor,
+        u: Tensor,
+        episodes: EpisodeBatch,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """Sites of the program; see `bayesfs.contracts.LinearHead`."""
+        return from_linear(self, e, z, u, episodes, generator)
 
     def default_population(self, dim: int) -> Posterior:
         """Prior medians of the population sites as one exact draw: infer a task without any other.
@@ -202,11 +221,11 @@ class HierarchicalHead:
         logits = by_class.mT.reshape(*mask.shape, -1) + offset
         logits = logits.masked_fill(~episodes.way_mask[:, None, None, None], NEVER)
         label = torch.arange(mask.shape[1], device=mask.device)[:, None, None].expand(mask.shape)
-        exponent = self._exponent(mask).to(w)[..., None]
+        exponent = self.exponent(mask).to(w)[..., None]
         with poutine.mask(mask=mask), poutine.scale(scale=exponent):
             pyro.sample("label", dist.Categorical(logits=logits), obs=label)
 
-    def _exponent(self, mask: Tensor) -> Tensor:
+    def exponent(self, mask: Tensor) -> Tensor:
         """Exponent of each frame's likelihood: (..., frame) mask -> (...)."""
         frames = mask.sum(-1).clamp(min=1)
         return frames.clamp(max=self.effective_frames) / frames

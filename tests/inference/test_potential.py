@@ -1,3 +1,4 @@
+import inspect
 import math
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ import torch
 from pyro import poutine
 from pyro.infer.mcmc.util import initialize_model
 from scipy import stats
+from torch.func import vmap
 
 from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.errors import InferenceError, ShapeError
@@ -264,6 +266,36 @@ def test_capture_replays_and_drops_what_it_can():
     other = torch.randn(2, 3)
     for got, expected in zip(replay(other), function(other), strict=True):
         torch.testing.assert_close(got, expected)
+
+
+def test_capture_multiplies_by_a_constant_that_particles_share_only_once():
+    weight = torch.randn(4, 3, 2)
+
+    def function(x):  # (task, particle, row, 3)
+        return vmap(lambda rows: rows @ weight, in_dims=1, out_dims=1)(x)
+
+    replay = capture(function, torch.randn(4, 6, 5, 3))
+    other = torch.randn(4, 6, 5, 3)
+    torch.testing.assert_close(replay(other), function(other))
+    sizes = {len(v) for v in _constants(replay) if v.ndim == 3}
+    assert sizes == {4}, "the constant is repeated for every particle"
+
+
+def _constants(replay):
+    """Tensors that a replay holds, those of its closures included."""
+    held = inspect.unwrap(replay).__globals__.values()
+    inner = [c.cell_contents for f in held for c in getattr(f, "__closure__", None) or ()]
+    return [v for v in [*held, *inner] if isinstance(v, torch.Tensor)]
+
+
+def test_capture_folds_what_depends_on_shapes_only():
+    def function(x):
+        return x * (torch.zeros_like(x) + 2).exp() + x.new_ones(3)
+
+    replay = capture(function, torch.randn(3))
+    other = torch.randn(3)
+    torch.testing.assert_close(replay(other), function(other))
+    assert sum(name.startswith("f") for name in inspect.unwrap(replay).__globals__) == 2
 
 
 @pytest.mark.parametrize(

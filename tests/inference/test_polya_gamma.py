@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from math import cosh, sinh, sqrt
 
 import pytest
 import torch
 
-from bayesfs.models.gp_polya_gamma import log_cosh_half, polya_gamma_mean, sample_polya_gamma
+from bayesfs.polya_gamma import (
+    log_cosh_half,
+    polya_gamma_mean,
+    sample_polya_gamma,
+    sample_polya_gamma_of,
+)
 
 
 @pytest.mark.parametrize("c", [0.0, 0.3, 1.0, 3.0, 8.0, 30.0])
@@ -50,3 +56,23 @@ def test_mean_and_log_cosh_are_smooth_at_zero_and_do_not_overflow() -> None:
         torch.cosh(torch.tensor(1.0, dtype=torch.float64)).log().item()
     )
     assert torch.isfinite(log_cosh_half(torch.tensor(1e4)))
+
+
+def test_draws_with_an_exponent_have_its_mean_variance_and_laplace_transform():
+    """E exp(-t w) = (cosh(c / 2) / cosh(sqrt((c^2 / 2 + t) / 2)))^b (Polson et al., section 2)."""
+    g = torch.Generator().manual_seed(0)
+    for b, c in ((0.5, 0.0), (0.25, 2.0), (2.5, -4.0)):
+        w = sample_polya_gamma_of(torch.tensor(b), torch.full((40000,), c).double(), g)
+        mean = b * float(polya_gamma_mean(torch.tensor(c).double()))
+        assert abs(w.mean() - mean) < 4 * w.std() / 200
+        for t in (1.0, 10.0):
+            value = (-t * w).exp()
+            exact = (math.cosh(c / 2) / math.cosh(math.sqrt((c**2 / 2 + t) / 2))) ** b
+            assert abs(value.mean() - exact) < 4 * value.std() / 200
+
+
+def test_exponents_of_0_and_1_are_exact():
+    first, second = (torch.Generator().manual_seed(0) for _ in range(2))
+    c = torch.linspace(-3, 3, 7)
+    b = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0])
+    assert torch.equal(sample_polya_gamma_of(b, c, first), sample_polya_gamma(c, second) * b)

@@ -1,0 +1,155 @@
+"""Gibbs: against long NUTS chains for both links, exact conditionals, padding and relabelling."""
+
+from typing import ClassVar
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from arviz_stats.base import array_stats
+
+from bayesfs.contracts import LinearHead, LinearLogits
+from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.errors import InferenceError
+from bayesfs.inference.gibbs import Gibbs
+from bayesfs.inference.gibbs_sweep import elliptical_slice
+from bayesfs.inference.nuts import NUTS
+from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.testing import GaussianToy
+from bayesfs.testing.engines import pad
+
+
+class OneVsEachHead:
+    """w_k = 2 exp(e / 2) z_k, with the one-vs-each likelihood of every support frame."""
+
+    dims: ClassVar = {"e": ("task",), "z": ("task", "way", "feature")}
+
+    def __call__(self, episodes):
+        x = episodes.support
+        tasks, ways, *_, dim = x.shape
+        one, rows = x.new_ones(()), x.flatten(1, 3)
+        with pyro.plate("task", tasks, dim=-4):
+            e = pyro.sample("e", dist.Normal(0 * one, one)).reshape(tasks, 1, 1)
+            with pyro.plate("way", ways, dim=-3):
+                prior = dist.Normal(x.new_zeros(dim), one).to_event(1)
+                z = pyro.sample("z", prior).reshape(tasks, ways, dim)
+                eta = (2 * (e / 2).exp() * (rows @ z.mT)).reshape(*x.shape[:4], ways)
+                own = torch.einsum("twsfw->twsf", eta)[..., None]
+                others = 1 - torch.eye(ways)[:, None, None]
+                with pyro.plate("shot", x.shape[2], dim=-2), pyro.plate("frame", x.shape[3]):
+                    factor = (others * torch.nn.functional.logsigmoid(own - eta)).sum(-1)
+                    pyro.factor("label", factor)
+
+    def log_joint_frame(self, draws, episodes):
+        raise NotImplementedError
+
+    def log_joint_video(self, draws, episodes):
+        raise NotImplementedError
+
+    def linear_logits(self, episodes, population):
+        x = episodes.support.flatten(1, 3)
+        label = torch.arange(episodes.way)[:, None, None].expand(episodes.support.shape[1:4])
+        return LinearLogits(
+            scaled=2 * x,
+            fixed=x[..., :0],
+            spread=0.5,
+            label=label.reshape(1, -1).expand(len(x), -1),
+            weight=torch.ones(x.shape[:2]),
+            exists=episodes.way_mask,
+            link="one_vs_each",
+        )
+
+    def from_linear(self, e, z, u, episodes, generator):
+        return {"e": e, "z": z}
+
+
+def effective(draws, chains=4):
+    split = draws.reshape(chains, -1, *draws.shape[1:]).double().numpy()
+    return torch.from_numpy(array_stats.ess(split, chain_axis=0, draw_axis=1)).clamp(max=4000)
+
+
+def assert_same(first, second, sites):
+    """Means and standard deviations agree within 4.5 standard errors."""
+    for site in sites:
+        a, b = first.draws[site], second.draws[site]
+        ess_a, ess_b = effective(a), effective(b)
+        error = (a.var(0) / ess_a + b.var(0) / ess_b).sqrt()
+        assert ((a.mean(0) - b.mean(0)) / error).abs().max() < 4.5, site
+        spread = (a.std(0) / b.std(0)).log().abs()
+        assert (spread / (0.5 / ess_a + 0.5 / ess_b).sqrt()).max() < 4.5, site
+
+
+def tasks_of(frames=1, **kw):
+    return synthetic_episodes(users=2, way=3, shots=2, frames=frames, dim=4, seed=1, **kw)[0]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [pytest.param(1, id="one frame", marks=pytest.mark.slow), pytest.param(2, id="exponent 1/2")],
+)
+def test_softmax_head_agrees_with_nuts(frames):
+    episodes = tasks_of(frames)
+    model = HierarchicalHead(weight_scale=2.0)
+    given = model.default_population(4)
+    nuts = NUTS(draws=800).infer(model, episodes, seed=0, given=given)
+    gibbs = Gibbs(draws=500, thin=1).infer(model, episodes, seed=0, given=given)
+    assert gibbs.dims == nuts.dims
+    assert_same(gibbs, nuts, ("task_scale_raw", "weight_raw", "offset_raw", "task_mean_raw"))
+
+
+def test_one_vs_each_head_agrees_with_nuts():
+    episodes, model = tasks_of(), OneVsEachHead()
+    assert isinstance(model, LinearHead)
+    nuts = NUTS(draws=800).infer(model, episodes, seed=0)
+    assert_same(Gibbs(draws=500, thin=1).infer(model, episodes, seed=0), nuts, ("e", "z"))
+
+
+def test_padding_changes_nothing():
+    episodes = tasks_of(ragged=True)
+    model = HierarchicalHead(weight_scale=2.0)
+    given = model.default_population(4)
+    plain, wide = (
+        Gibbs(draws=300, burn_in=50, thin=1).infer(model, e, seed=0, given=given)
+        for e in (episodes, pad(episodes))
+    )
+    ways = episodes.way
+    cut = wide.draws["weight_raw"][:, :, :ways]
+    gap = (plain.draws["weight_raw"].mean(0) - cut.mean(0)).abs()
+    assert gap[episodes.way_mask].max() < 0.25
+    padded = wide.draws["weight_raw"][:, :, ways:]
+    assert abs(padded.mean()) < 0.05
+    assert abs(padded.std() - 1) < 0.05
+
+
+def test_the_same_seed_gives_the_same_draws_and_the_global_generator_stays():
+    episodes, model = tasks_of(), HierarchicalHead()
+    given = model.default_population(4)
+    engine = Gibbs(draws=5, burn_in=2, chains=2, batch_size=1)
+    before = torch.get_rng_state()
+    a, b, c = (engine.infer(model, episodes, seed=s, given=given) for s in (0, 0, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(a.draws["weight_raw"], b.draws["weight_raw"])
+    assert not torch.equal(a.draws["weight_raw"], c.draws["weight_raw"])
+    assert a.kind == "mcmc"
+    assert a.chains == 2
+    assert a.draws["weight_raw"].shape == (10, 2, 3, 4)
+
+
+def test_elliptical_slices_keep_their_target():
+    """N(0, 1) times the likelihood of N(x; 1, 0.5) is N(0.8, 0.2)."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.zeros(4000)
+    for _ in range(20):
+        x = elliptical_slice(x, lambda x: -0.5 * (x - 1) ** 2 / 0.25, g)
+    assert abs(x.mean() - 0.8) < 4 * 0.2**0.5 / 4000**0.5
+    assert abs(x.std() - 0.2**0.5) < 0.02
+
+
+def test_models_that_are_no_linear_head_are_refused():
+    model, episodes = GaussianToy(), tasks_of()
+    with pytest.raises(InferenceError, match="needs a linear head"):
+        Gibbs().infer(model, episodes, seed=0, given=model.fixed_population(4))
+    with pytest.raises(InferenceError, match="needs given="):
+        Gibbs().infer(HierarchicalHead(), episodes, seed=0)
+    with pytest.raises(InferenceError, match="burn_in >= 0"):
+        Gibbs(draws=0)
