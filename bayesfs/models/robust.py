@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bayesfs.errors import ShapeError
-from bayesfs.models.conjugate import ClassPosterior, Levels
+from bayesfs.models.conjugate import Levels, condition_on_videos
 from bayesfs.models.covariance import Diagonal
 from bayesfs.models.families import PerFeature, PowerLaw
 from bayesfs.models.gaussian import GaussianHierarchy
@@ -46,8 +46,9 @@ class RobustHierarchy:
     the same user, the third no object at all, both in the same condition; given the video, frames
     are exchangeable.
 
-    Population sites: those of `base`, `dof` ~ Gamma(2, 0.1) and `absent` = rho ~
-    Beta(absent_prior). Task sites: `task_raw`, `class_raw`, `video_raw`, non-centred.
+    Population sites: those of `base` (its `absent_odds` has no part here), `dof` ~ Gamma(2, 0.1)
+    and `absent` = rho ~ Beta(absent_prior). Task sites: `task_raw`, `class_raw`, `video_raw`,
+    non-centred.
 
     A frame's label density is exact up to quadrature; a video's is approximate (expectation
     propagation with one number a frame, see `bayesfs.models.robust_frames`).
@@ -72,7 +73,7 @@ class RobustHierarchy:
                 "expected a diagonal family (PowerLaw, PerFeature) for robust frames, got "
                 f"{type(self.base.family).__name__}"
             )
-        if getattr(self.base, "covariates", ()):
+        if self.base.covariates:
             raise ShapeError(
                 "expected a base without covariates: here each frame's noise is inferred from the "
                 f"frame itself; got {self.base.covariates}"
@@ -297,31 +298,6 @@ def weighted_videos(episodes: EpisodeBatch, given: _Draw) -> tuple[Tensor, Tenso
     count = weight.sum(-1)
     mean = (weight[..., None] * episodes.support).sum(-2) / count.clamp(min=1e-12)[..., None]
     return mean, count
-
-
-def condition_on_videos(
-    mean: Tensor, count: Tensor, kind: Tensor, levels: Levels
-) -> ClassPosterior:
-    """`condition_classes` for mean frames that are given, with effective numbers of frames.
-
-    Args:
-        mean: (task, way, shot, feature) mean frame of each support video.
-        count: (task, way, shot) number of frames, not necessarily whole; 0 for padding.
-        kind: (task, way, shot) condition.
-        levels: population parameters.
-    """
-    loading = levels.loading[kind]
-    noise = levels.video[kind] + levels.frame[kind].scaled(1.0 / count.clamp(min=1e-9))
-    precision = noise.inverse().scaled((count > 0).to(mean))
-    known = precision.scaled(loading**2).sum(2)
-    h = (loading[..., None] * precision.apply(mean - levels.offset[kind])).sum(2)
-    prior = levels.way.inverse()
-    given_task = (prior + known).inverse()
-    gain = given_task @ prior
-    pull = given_task.apply(h)
-    task_cov = (levels.task.inverse() + (prior - prior @ gain).sum(1)).inverse()
-    task_mean = task_cov.apply(prior.apply(pull).sum(1))
-    return ClassPosterior(task_mean, task_cov, given_task, gain, h, pull)
 
 
 def _background(levels: Levels, task: Tensor, kind: Tensor) -> list[dist.Distribution]:

@@ -17,11 +17,10 @@ from bayesfs.data.synthetic import Population, synthetic_episodes
 from bayesfs.errors import ShapeError
 from bayesfs.inference.guides import FullRank
 from bayesfs.inference.svi import SVI
-from bayesfs.models.conjugate import condition_classes, video_means
 from bayesfs.models.families import LowRank, PerFeature
 from bayesfs.models.gaussian import GaussianHierarchy
 from bayesfs.models.objectives import PredictiveScore
-from bayesfs.models.robust import RobustHierarchy, condition_on_videos
+from bayesfs.models.robust import RobustHierarchy
 from bayesfs.models.robust_frames import (
     RobustFrame,
     frame_weights,
@@ -153,16 +152,6 @@ def test_without_tails_and_absence_it_is_the_gaussian_hierarchy() -> None:
         )
 
 
-def test_frames_given_as_videos_condition_as_the_hierarchy_does() -> None:
-    batch, model = episodes(ragged=True, way=4), RobustHierarchy()
-    levels = model.base.levels(population(), 3)
-    mean, count = video_means(batch.support, batch.support_mask)
-    got = condition_on_videos(mean, count, batch.support_kind, levels)
-    want = condition_classes(batch, levels)
-    for a, b in ((got.mean, want.mean), (got.cov().d, want.cov().d)):  # type: ignore[attr-defined]
-        torch.testing.assert_close(a[batch.way_mask], b[batch.way_mask])
-
-
 def test_the_law_of_a_frame_is_the_mixture_and_samples_follow_it() -> None:
     like = {"dtype": torch.float64}
     centre, scale = torch.tensor([1.0, -1.0], **like), torch.tensor([0.5, 2.0], **like)
@@ -240,6 +229,8 @@ def test_the_population_is_learnt_from_labels() -> None:
     assert elbo[-5:].mean() > elbo[:5].mean()
 
 
-def test_full_covariances_are_refused() -> None:
+def test_full_covariances_and_covariates_are_refused() -> None:
+    with pytest.raises(ShapeError, match="without covariates"):
+        RobustHierarchy(GaussianHierarchy(covariates=("sharpness",)))
     with pytest.raises(ShapeError, match="diagonal family"):
         RobustHierarchy(GaussianHierarchy(LowRank(rank=1)))
