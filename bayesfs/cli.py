@@ -94,6 +94,7 @@ def run(
     settings: Settings = (),
     smoke: bool = False,
     no_thumbnails: bool = False,
+    cluster: str | None = None,
 ) -> None:
     r"""Learn a population from the train users, score the test users, and report.
 
@@ -113,12 +114,21 @@ def run(
         settings: change one field of what a recipe defines.
         smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
         no_thumbnails: the report shows no picture of the videos.
+        cluster: score very many users on dask: local, local:WORKERS, or a scheduler's address;
+            keeps probabilities and scores in DIR/results.zarr, and makes no report.
     """
     from bayesfs.commands.studies import make_run
 
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
     make_run(
-        paths, data, out, settings=settings, seed=seed, smoke=smoke, pictures=not no_thumbnails
+        paths,
+        data,
+        out,
+        settings=settings,
+        seed=seed,
+        smoke=smoke,
+        pictures=not no_thumbnails,
+        cluster=cluster,
     )
 
 

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import platform
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -50,6 +50,7 @@ class Order:
         smoke: whether everything was made tiny.
         seed: of everything random.
         pictures: whether the report may show thumbnails.
+        cluster: score on a cluster, see `bayesfs.cluster.connect`; in this process by default.
     """
 
     study: Study
@@ -59,6 +60,7 @@ class Order:
     smoke: bool = False
     seed: int = 0
     pictures: bool = True
+    cluster: str | None = None
 
 
 def run_study(order: Order, out: Path) -> Path:
@@ -80,7 +82,7 @@ def run_study(order: Order, out: Path) -> Path:
     with run.begin(identity(order, embeddings), recipes=order.sources):
         if not run.is_done:
             with _noted(run, "warnings"):
-                _score(run, order, embeddings, _learn(run, order, embeddings))
+                _score(run, order, embeddings, learn(run, order, lambda: embeddings))
             run.finish(**_facts(order, embeddings))
         report = run.path / "report.html"
         return report if report.exists() else report_run(out)
@@ -88,12 +90,17 @@ def run_study(order: Order, out: Path) -> Path:
 
 def identity(order: Order, embeddings: Embeddings) -> dict[str, Any]:
     """What decides the result of a run; a directory goes on with the same identity only."""
+    return identity_with(order, fingerprint(embeddings))
+
+
+def identity_with(order: Order, data: str) -> dict[str, Any]:
+    """The same with a fingerprint of the data that is known."""
     return {
         "recipes": {name: _digest(text.encode()) for name, text in order.sources.items()},
         "settings": list(order.settings),
         "smoke": order.smoke,
         "seed": order.seed,
-        "data": fingerprint(embeddings),
+        "data": data,
         "thumbnails": order.pictures,
         "version": version("bayesfs"),
     }
@@ -116,6 +123,11 @@ def report_run(out: Path, format: Literal["html", "md"] = "html") -> Path:
     run = RunDirectory(out)
     if not run.is_done:
         raise RunError(f"{out}: the run is not finished; run the same `bayesfs run` again")
+    if not any(name.startswith("results-") for name in run.state()["files"]):
+        raise RunError(
+            f"{out}: a run with --cluster keeps results.zarr and scores.json, but nothing that a "
+            "report shows; run without --cluster on fewer users for one"
+        )
     path = out / f"report.{format}"
     data = report_data(run)
     write_atomically(path, lambda temporary: write_report(data, temporary, format=format))
@@ -134,10 +146,17 @@ def load_learnt(run: RunDirectory) -> Learnt:
     return Learnt(load_projection(projection), load_posterior(population))
 
 
-def _learn(run: RunDirectory, order: Order, embeddings: Embeddings) -> Learnt:
+def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> Learnt:
+    """What is known about people in general, learnt unless the run has it already.
+
+    Args:
+        run: the directory that keeps it.
+        order: what to do.
+        frames: gives the frames of the train users at least.
+    """
     if run.kept("population.npz") is None:
         with bar("population") as progress:
-            learnt = order.study.learn(embeddings, seed=order.seed, progress=progress)
+            learnt = order.study.learn(frames(), seed=order.seed, progress=progress)
         run.keep("projection.npz", lambda path: save_projection(learnt.projection, path))
         run.keep("population.npz", lambda path: save_posterior(learnt.population, path))
     return load_learnt(run)
@@ -153,7 +172,7 @@ def _score(run: RunDirectory, order: Order, embeddings: Embeddings, learnt: Lear
             answer = study.infer(
                 tasks.limit_shots(shots), learnt, seed=order.seed, progress=progress
             )
-            tree = answer.to_datatree(learnt, {"shots": shots, **_names(study)})
+            tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
         run.keep(_name(shots), partial(save_datatree, tree))
 
 
@@ -161,7 +180,8 @@ def _name(shots: int) -> str:
     return f"results-{shots:02d}.nc"
 
 
-def _names(study: Study) -> dict[str, str]:
+def study_names(study: Study) -> dict[str, str]:
+    """Classes of model, engine and evaluation."""
     parts = {"model": study.model, "engine": study.engine, "evaluation": study.evaluation}
     return {name: type(value).__name__ for name, value in parts.items()}
 
@@ -211,7 +231,7 @@ def _facts(order: Order, embeddings: Embeddings) -> dict[str, Any]:
     attrs = store_attrs(order.store)
     skipped = [f"{s.path}: {s.reason}" for s in read_skipped(attrs)]
     facts = {
-        **{name.capitalize(): kind for name, kind in _names(order.study).items()},
+        **{name.capitalize(): kind for name, kind in study_names(order.study).items()},
         "Settings": ", ".join(order.settings) or "those of the recipes",
         **({"Smoke run": "everything tiny, the numbers mean nothing"} if order.smoke else {}),
         "Seed": order.seed,

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from bayesfs.cluster_runs import lines, load_summary, run_on_cluster
 from bayesfs.data.render import render_tree
 from bayesfs.data.store import read_skipped, store_attrs
 from bayesfs.data.trees import read_tree
@@ -62,6 +63,7 @@ def make_run(
     seed: int = 0,
     smoke: bool = False,
     pictures: bool = True,
+    cluster: str | None = None,
 ) -> None:
     """Load three recipes, run the study they make, and print its scores."""
     inside = [p for p in paths.values() if p.resolve().is_relative_to(store.resolve())]
@@ -72,7 +74,10 @@ def make_run(
     recipes = {role: load_recipe(p, role, optional=ROLES[role]) for role, p in paths.items()}
     study = compose(recipes, settings, smoke=smoke)
     sources = {f"{role}.py": recipe.source for role, recipe in recipes.items()}
-    order = Order(study, store, sources, tuple(settings), smoke, seed, pictures)
+    order = Order(study, store, sources, tuple(settings), smoke, seed, pictures, cluster)
+    if cluster is not None:
+        print(f"scores: {run_on_cluster(order, out)}", *lines(load_summary(out)), sep="\n")
+        return
     report = run_study(order, out)
     print_scores(RunDirectory(out))
     print(f"report: {report}")

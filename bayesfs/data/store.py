@@ -77,7 +77,7 @@ def open_store(path: str | Path, *, users: Sequence[str] | None = None) -> Embed
         DataError: no store, one of another version, damaged, too large to load at once, or
             without such a user.
     """
-    with _named(path):
+    with named_store(path):
         ds = _open(Path(path))
         rows = np.arange(ds.sizes["frame"])
         if users is not None:
@@ -86,7 +86,7 @@ def open_store(path: str | Path, *, users: Sequence[str] | None = None) -> Embed
             raise DataError(f"{len(rows)} frames are too many to load; use iter_store or users=")
         if not len(rows):
             raise DataError(f"it has no frame of the users {users}")
-        return _load(ds, slice(None) if users is None else rows)
+        return load_frames(ds, slice(None) if users is None else rows)
 
 
 def iter_store(path: str | Path, frames: int = 65536) -> Iterator[Embeddings]:
@@ -102,7 +102,7 @@ def iter_store(path: str | Path, frames: int = 65536) -> Iterator[Embeddings]:
     Raises:
         DataError: as `open_store`.
     """
-    with _named(path):
+    with named_store(path):
         ds = _open(Path(path))
         rest: list[xr.Dataset] = []
         for start in range(0, ds.sizes["frame"], frames):
@@ -121,7 +121,7 @@ def thumbnails(path: str | Path, video: str) -> tuple[Thumbnail, ...]:
     Raises:
         DataError: no store, or damaged.
     """
-    with _named(path):
+    with named_store(path):
         check_zarr(Path(path))
         group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
         if "thumbnails" not in group:
@@ -152,7 +152,7 @@ def save_store(path: str | Path, embeddings: Embeddings) -> None:
     if target.exists():
         raise DataError(f"{str(path)!r} exists already; choose another name")
     attrs = {str(k): v for k, v in embeddings.dataset.attrs.items() if isinstance(v, str | int)}
-    with _named(path, "written"):
+    with named_store(path, "written"):
         for left in target.parent.glob(f"{PARTIAL}*-{glob.escape(target.name)}"):
             remove(left)
         blocks = [embeddings.dataset]
@@ -187,7 +187,7 @@ def store_attrs(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: no store, or damaged.
     """
-    with _named(path):
+    with named_store(path):
         attrs = check_zarr(Path(path))
         attrs.pop("coordinates", None)  # xarray's own note
         if attrs.get("bayesfs_store") != FORMAT:
@@ -250,7 +250,8 @@ def _open(path: Path) -> xr.Dataset:
     return ds
 
 
-def _load(ds: xr.Dataset, rows: Any) -> Embeddings:
+def load_frames(ds: xr.Dataset, rows: Any) -> Embeddings:
+    """Validated embeddings of some frames of an open store."""
     return _valid(_text(ds.isel(frame=rows).load()))
 
 
@@ -275,7 +276,7 @@ def _valid(ds: xr.Dataset) -> Embeddings:
 
 
 @contextmanager
-def _named(path: str | Path, done: str = "read") -> Iterator[None]:
+def named_store(path: str | Path, done: str = "read") -> Iterator[None]:
     """Name the store in every error."""
     try:
         yield

@@ -1,0 +1,231 @@
+"""Score many users on many processes, with dask.distributed (extra `scale`): `score_users`.
+
+The driver knows names of users and where their frames are; each worker reads the features of its
+users from the store, samples their tasks, infers, predicts, and adds a group to one Zarr store of
+results:
+
+    results.zarr/shots-05/batch-000012      the users 12 x USERS_PER_BATCH and on
+
+Each group appears whole or not at all, so that a run that lost workers, or was killed, goes on
+with the groups that are missing. Tasks are inferred `USERS_AT_ONCE` together, whatever the workers
+are, so that the numbers do not depend on how many there are.
+
+Messages between the processes of a cluster are dask's own and are unpickled by them: give an
+address only of a cluster that is yours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bayesfs.contracts import Progress
+from bayesfs.data.atomic import write_whole
+from bayesfs.data.rows import Ranges, batches_of, read_rows, user_rows
+from bayesfs.data.zarrfile import check_zarr
+from bayesfs.errors import BayesfsError, DataError, RunError
+from bayesfs.evaluation.tables import batch_path, join_tables, task_table, write_table
+from bayesfs.rundir import explained
+from bayesfs.study import Answer, Learnt, Study
+
+USERS_AT_ONCE = 16
+"""Tasks in one vectorised inference."""
+
+USERS_PER_BATCH = 256
+"""Users of one group of results: what a lost worker can cost."""
+
+ANSWER = 10.0
+"""Seconds within which a scheduler must answer."""
+
+RETRIES = 2
+"""Times that a batch is given to another worker after its own was lost."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is given.
+
+    Attributes:
+        study: model, engine and evaluation.
+        learnt: what holds for every user.
+        store: feature store that every worker can read.
+        results: Zarr store of results that every worker can write.
+        seed: of sampling and inference.
+    """
+
+    study: Study
+    learnt: Learnt
+    store: Path
+    results: Path
+    seed: int
+
+    def group(self, shots: int, number: int) -> Path:
+        """Where the results of a batch go."""
+        return batch_path(self.results, shots, number)
+
+
+@contextlib.contextmanager
+def connect(where: str) -> Iterator[Any]:
+    """A client of a cluster: "local", "local:WORKERS", or the address of a scheduler.
+
+    Raises:
+        RunError: distributed is not installed, or nothing answers at the address.
+    """
+    try:
+        distributed = importlib.import_module("distributed")
+    except ImportError as error:
+        raise RunError("--cluster needs dask: pip install 'bayesfs[scale]'") from error
+    with contextlib.ExitStack() as stack:
+        kind, _, count = where.partition(":")
+        if kind == "local":
+            workers = int(count) if count.isdecimal() and int(count) else None
+            if count and not workers:
+                raise RunError(f"expected local, local:WORKERS or an address, got {where!r}")
+            cluster = distributed.LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=":0"
+            )
+            where = stack.enter_context(cluster)
+        try:
+            yield stack.enter_context(distributed.Client(where, timeout=ANSWER))
+        except (OSError, ValueError) as error:
+            if isinstance(error, BayesfsError):
+                raise
+            raise RunError(f"no dask scheduler answers at {where!r} ({error})") from error
+
+
+def score_users(
+    client: Any,
+    job: Job,
+    *,
+    per_batch: int = USERS_PER_BATCH,
+    progress: Progress | None = None,
+) -> None:
+    """Score every test user, at every number of shots, on the workers of a client.
+
+    Args:
+        client: from `connect`.
+        job: what to do.
+        per_batch: users per group of results, a multiple of `USERS_AT_ONCE`.
+        progress: called with (batches done, batches, message).
+
+    Raises:
+        RunError: a batch lost its worker again and again; what is done is kept.
+        BayesfsError: what a worker found to be wrong.
+    """
+    split = getattr(job.study.evaluation, "test_split", "test")
+    users = user_rows(job.store, split)
+    if not users:
+        raise DataError(f"expected frames of the split {split!r} in {str(job.store)!r}, found none")
+    batches = list(enumerate(batches_of(users, per_batch)))
+    todo = [(n, b) for n, b in batches if not all(_is_done(job, s, n) for s in _shots(job))]
+    with explained(job.results):
+        for shots in _shots(job):
+            job.group(shots, 0).parent.mkdir(parents=True, exist_ok=True)
+    shared = client.submit(bytes, _portable(job), pure=False)  # unlike scattered data, made again
+    futures = [
+        client.submit(score_batch, shared, number, ranges, per_batch, retries=RETRIES, pure=False)
+        for number, (_, ranges) in todo
+    ]
+    _wait(client, futures, len(batches) - len(todo), len(batches), progress)
+
+
+def score_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) -> int:
+    """On a worker: results of one batch of users, at every number of shots; how many users.
+
+    Args:
+        portable: the job.
+        number: of the batch.
+        ranges: its users' frames in the store.
+        per_batch: users in every batch but the last.
+    """
+    job = _unpacked(portable)
+    torch.set_num_threads(1)
+    with explained(job.results):
+        names: list[str] = []
+        for shots, parts in _answers(job, ranges, number * per_batch // USERS_AT_ONCE).items():
+            table = join_tables(
+                [task_table(a.predictive, a.uncertainty, a.episodes) for a in parts]
+            )
+            names = table["task"].values.tolist()
+            write_whole(job.group(shots, number), partial(write_table, table))
+    return len(names)
+
+
+def _answers(job: Job, ranges: Ranges, first: int) -> dict[int, list[Answer]]:
+    """Shots -> answers of consecutive small batches, the first of which has the number `first`."""
+    found: dict[int, list[Answer]] = {shots: [] for shots in _shots(job)}
+    embeddings = read_rows(job.store, ranges)
+    names = np.unique(embeddings.coord("user")).tolist()
+    for step, start in enumerate(range(0, len(names), USERS_AT_ONCE)):
+        some = embeddings.where(user=names[start : start + USERS_AT_ONCE])
+        tasks = job.study.tasks(some, job.learnt, seed=job.seed)
+        seed = batch_seed(job.seed, first + step)
+        for shots in found:
+            answer = job.study.infer(tasks.limit_shots(shots), job.learnt, seed=seed)
+            found[shots].append(answer)
+    return found
+
+
+def batch_seed(seed: int, number: int) -> int:
+    """Seed of the inference of a small batch; the first has the run's own."""
+    if not number:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")
+
+
+def _shots(job: Job) -> tuple[int, ...]:
+    return job.study.evaluation.shots
+
+
+def _is_done(job: Job, shots: int, number: int) -> bool:
+    """Whether the results of a batch are there and whole; damaged ones are made again."""
+    path = job.group(shots, number)
+    try:
+        return path.exists() and bool(check_zarr(path))
+    except DataError:
+        return False
+
+
+def _wait(
+    client: Any, futures: Sequence[Any], done: int, total: int, progress: Progress | None
+) -> None:
+    """Wait for every batch; cancel the rest where one cannot be done."""
+    distributed = importlib.import_module("distributed")
+    try:
+        for future in distributed.as_completed(futures):
+            future.result()
+            done += 1
+            if progress is not None:
+                progress(done, total, "batches of users")
+    except distributed.KilledWorker as error:
+        raise RunError(
+            f"a batch of users lost its worker {RETRIES + 1} times (out of memory?); what is done "
+            "is kept, and the same command goes on"
+        ) from error
+    finally:
+        client.cancel(list(futures))
+
+
+def _portable(job: Job) -> bytes:
+    """The job as bytes for dask; classes that a recipe defines travel with it."""
+    cloudpickle = importlib.import_module("cloudpickle")
+    for name, module in list(sys.modules.items()):
+        if name.startswith("_bayesfs_recipe_"):
+            cloudpickle.register_pickle_by_value(module)
+    return bytes(cloudpickle.dumps(job))
+
+
+def _unpacked(portable: bytes) -> Job:
+    """What `_portable` packed; comes from this run's own driver only, never from a file."""
+    job: Job = importlib.import_module("cloudpickle").loads(portable)
+    return job
