@@ -152,19 +152,40 @@ def compare(
     runs: Annotated[tuple[Path, ...], Positional, arg(metavar="RUN")],
     *,
     out: Path = Path("comparison"),
+    data: Path | None = None,
+    seed: int = 0,
+    smoke: bool = False,
 ) -> None:
-    """Compare finished runs of the same data and episodes with the first of them.
+    """Compare finished runs of the same episodes with the first one, or engines on one model.
 
-    Paired differences of the scores overall and for every user, with intervals; expected log
-    predictive densities (leave-one-out, the video being the unit); reliability curves. For
+    Of runs: paired differences of the scores overall and for every user, with intervals; expected
+    log predictive densities (leave-one-out, the video being the unit); reliability curves. For
     example:
 
         bayesfs compare runs/first runs/second --out comparison
 
+    Of recipes, a model's and then engines', with --data: how far the engines' posteriors are from
+    one another, and what they cost. For example:
+
+        bayesfs compare models/linear_head.py inference/svi.py inference/nuts.py --data store.zarr
+
     Args:
-        runs: run directories, the first one being the reference.
-        out: folder for the tables (CSV, JSON) and the picture of the reliability curves.
+        runs: run directories, the first one being the reference; or recipes.
+        out: folder for the tables and the picture.
+        data: feature store, to compare engines on.
+        seed: of the comparison of engines.
+        smoke: make the comparison of engines tiny; the numbers mean nothing.
     """
+    if runs and all(path.suffix == ".py" for path in runs):
+        if data is None or len(runs) < 2:
+            raise BayesfsError(
+                "engines are compared on a model and data: bayesfs compare MODEL.py ENGINE.py "
+                "ENGINE.py --data STORE"
+            )
+        from bayesfs.commands.compare_engines import compare_engines
+
+        compare_engines(runs[0], runs[1:], data, out=out, seed=seed, smoke=smoke)
+        return
     from bayesfs.commands.compare_runs import compare_runs
 
     compare_runs(runs, out)
@@ -199,6 +220,75 @@ def predict(
     name_videos(teach, videos, run, table=table, device=device, trust=trust)
 
 
+def benchmark(
+    data: Annotated[Path, Positional, arg(metavar="DATA")],
+    *,
+    out: Path,
+    models: tuple[Path, ...] = (),
+    engines: tuple[Path, ...] = (),
+    evaluation: Path | None = None,
+    shots: tuple[int, ...] = (1, 5),
+    way: int = 0,
+    ways: tuple[int, ...] = (),
+    noise: tuple[float, ...] = (),
+    episodes: int = 600,
+    seeds: int = 5,
+    meta_train: int | None = None,
+    axes: int = 256,
+    no_baselines: bool = False,
+    seed: int = 0,
+    smoke: bool = False,
+) -> None:
+    r"""Score models x engines and baselines on the same tasks, in one table with intervals.
+
+    DATA is a feature store (held-out users are scored) or an .npz file of labelled features
+    (N-way K-shot episodes of held-out classes). A benchmark that was interrupted goes on from the
+    last finished cell; a model that is added costs its own cells only. For example:
+
+        bayesfs benchmark features.npz --out benchmarks/first \
+            --models models/gaussian.py models/deep_kernel_gp.py --shots 1 5 --ways 10 --noise 0.5
+
+    Args:
+        data: feature store, or labelled features.
+        out: folder for the cells and the tables (CSV, JSON).
+        models: recipes of models; shipped ones by default.
+        engines: recipes of engines, each used with each model; the exact one by default.
+        evaluation: recipe that says which users' tasks are scored, for a feature store.
+        shots: numbers of support videos or pictures per class.
+        way: classes per task; 0 takes all objects of a user, and 5 classes of stills.
+        ways: further numbers of classes, scored at the most shots.
+        noise: levels of noise on the query's features, scored at the most shots; 1 is as large as
+            what tells pictures apart.
+        episodes: episodes of stills per seed.
+        seeds: number of seeds of the episodes of stills.
+        meta_train: classes of stills to learn from; three fifths by default.
+        axes: principal axes that baselines get.
+        no_baselines: leave the baselines out.
+        seed: of everything random.
+        smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
+    """
+    from bayesfs.commands.benchmark import Plan, run_benchmark
+
+    plan = Plan(
+        data=data,
+        models=models,
+        engines=engines,
+        evaluation=evaluation,
+        baselines=not no_baselines,
+        axes=axes,
+        shots=tuple(sorted(set(shots))),
+        way=way,
+        ways=ways,
+        noises=noise,
+        episodes=episodes,
+        seeds=seeds,
+        meta_train=meta_train,
+        seed=seed,
+        smoke=smoke,
+    )
+    run_benchmark(plan, out)
+
+
 def init(folder: Folder) -> None:
     """Copy the shipped recipes into a folder, to edit and run.
 
@@ -224,6 +314,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "report": report,
     "compare": compare,
+    "benchmark": benchmark,
     "predict": predict,
     "init": init,
 }

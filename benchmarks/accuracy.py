@@ -7,16 +7,20 @@ The population, projections, temperatures and the choice of `best` come from the
 `train` users alone: every method is scored there by leaving one user out, and the one with the
 lowest mean of frame and video NLL is `best`. Then it is learnt on all train users, and the second
 tree's `test` users are scored once: support clean, query clutter, 1 and 5 support videos of 8
-frames. The last line is JSON; a figure that was not measured is null.
+frames. Intervals are over users, where there are enough. With --cache, a run goes on where it was
+stopped. The last line is JSON; a figure that was not measured is null.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +38,23 @@ from bayesfs.features.extract import extract
 from bayesfs.features.reduce import PrincipalAxes
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.svi import SVI
-from bayesfs.models.baselines import Logistic, NearestNeighbour, Prototypes, fit_temperature
+from bayesfs.models.baselines import (
+    HeadEnsemble,
+    Logistic,
+    Mahalanobis,
+    NearestNeighbour,
+    Prototypes,
+    fit_temperature,
+)
+from bayesfs.models.deep_kernel_gp import DeepKernelGP
 from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.models.gp_covariance import VideoCovariance
+from bayesfs.models.gp_features import Identity
+from bayesfs.models.gp_transfer import SigmoidOfMean
+from bayesfs.models.kernels import Linear
 from bayesfs.models.objectives import Evidence, PredictiveScore
+from bayesfs.rundir import write_atomically
+from bayesfs.runs import fingerprint
 from bayesfs.study import Study, frames_of
 from bayesfs.types import Embeddings, EpisodeBatch, Predictive
 
@@ -54,7 +72,13 @@ PEERS: Mapping[str, Any] = {
     "prototypes_euclidean": Prototypes(metric="euclidean"),
     "nearest_neighbour": NearestNeighbour(metric="cosine"),
     "logistic_regression": Logistic(),
+    "simple_cnaps_head": Mahalanobis(),
+    "head_ensemble": HeadEnsemble(),
 }
+DKT = DeepKernelGP(
+    VideoCovariance(features=Identity(), base=Linear(1.0), video=None, shift=None), SigmoidOfMean()
+)
+"""Deep kernel transfer as published: independent frames, the sigmoid of the mean."""
 Scored = Mapping[int, Predictive]
 Method = Callable[[Embeddings, HeldOutUsers], tuple[Mapping[int, EpisodeBatch], Scored]]
 
@@ -75,13 +99,13 @@ def peer(baseline: Any, dim: int) -> Method:
     return run
 
 
-def gaussian(objective: Any, dim: int, steps: int) -> Method:
-    """The Gaussian hierarchy, its population learnt by the given objective."""
+def ours(model: Any, objective: Any, dim: int, steps: int, draws: int = 128) -> Method:
+    """A model of bayesfs, its population learnt by the given objective, its tasks exactly."""
 
     def run(embeddings: Embeddings, evaluation: HeldOutUsers) -> Any:
         study = Study(
-            model=GaussianHierarchy(),
-            engine=Exact(draws=128, population_draws=8),
+            model=model,
+            engine=Exact(draws=draws, population_draws=8),
             evaluation=evaluation,
             population_engine=SVI(steps=steps, draws=200, khat_draws=0),
             objective=objective,
@@ -97,19 +121,22 @@ def gaussian(objective: Any, dim: int, steps: int) -> Method:
 
 
 def figures(episodes: Mapping[int, EpisodeBatch], answers: Scored) -> dict[str, float]:
-    """Every figure of one method, by name without the method."""
+    """Every figure of one method, by name without the method; `_low` and `_high` over users."""
     out = {}
     for shots in SHOTS:
         table = score_table(answers[shots], episodes[shots])
         for name, (unit, score) in FIGURES.items():
             if unit == "frame" or shots == SHOTS[-1]:
-                out[f"{name}_{shots}"] = value_of(table, unit, score)
+                ends = {"": "estimate", "_low": "low", "_high": "high"}
+                found = {e: value_of(table, unit, score, column) for e, column in ends.items()}
+                kept = {e: v for e, v in found.items() if np.isfinite(v)}
+                out |= {f"{name}_{shots}{end}": value for end, value in kept.items()}
     return out
 
 
-def value_of(table: xr.Dataset, unit: str, score: str) -> float:
-    """The point value of one score."""
-    return float(table["estimate"].sel(item=unit, score=score))
+def value_of(table: xr.Dataset, unit: str, score: str, column: str = "estimate") -> float:
+    """One number of the table of scores."""
+    return float(table[column].sel(item=unit, score=score))
 
 
 def as_split(embeddings: Embeddings, tested: list[str]) -> Embeddings:
@@ -118,14 +145,41 @@ def as_split(embeddings: Embeddings, tested: list[str]) -> Embeddings:
     return Embeddings(embeddings.dataset.assign_coords(split=("frame", split)))
 
 
-def leave_users_out(method: Method, train: Embeddings, evaluation: HeldOutUsers) -> float:
-    """Mean of frame and video NLL over train users, each predicted from the others."""
-    values = []
-    for user in sorted(set(train.coord("user").tolist())):
-        found = figures(*method(as_split(train, [user]), evaluation))
-        names = ("frame_nll_1", "frame_nll_5", "video_nll_5")
-        values.append(np.mean([found[name] for name in names]))
-    return float(np.mean(values))
+@dataclass(frozen=True)
+class Cells:
+    """Figures of a method on one split of the users, computed once and kept.
+
+    Attributes:
+        evaluation: which tasks.
+        folder: where they are kept.
+    """
+
+    evaluation: HeldOutUsers
+    folder: Path
+
+    def figures(self, name: str, method: Method, data: Embeddings) -> dict[str, float]:
+        """Figures of the test users of `data`, learnt from its train users."""
+        key = hashlib.sha256(f"{name} {fingerprint(data)} {self.evaluation!r}".encode())
+        path = self.folder / f"{name}-{key.hexdigest()[:16]}.json"
+        if not path.exists():
+            print(f"  {name}", file=sys.stderr, flush=True)
+            start = time.perf_counter()
+            episodes, answers = method(data, self.evaluation)
+            seconds = time.perf_counter() - start
+            found = figures(episodes, answers)
+            found["seconds_per_task"] = seconds / len(episodes[SHOTS[-1]])
+            write_atomically(path, lambda p: p.write_text(json.dumps(found)))
+        values: dict[str, float] = json.loads(path.read_text())
+        return values
+
+    def leave_users_out(self, name: str, method: Method, train: Embeddings) -> float:
+        """Mean of frame and video NLL over train users, each predicted from the others."""
+        values = []
+        for user in sorted(set(train.coord("user").tolist())):
+            found = self.figures(name, method, as_split(train, [user]))
+            names = ("frame_nll_1", "frame_nll_5", "video_nll_5")
+            values.append(np.mean([found[name] for name in names]))
+        return float(np.mean(values))
 
 
 def embeddings_of(path: Path, scratch: Path) -> Embeddings:
@@ -164,48 +218,60 @@ def main() -> None:
     parser.add_argument("--train", type=Path, help="tree or store with `train` users")
     parser.add_argument("--test", type=Path, help="tree or store with `test` users")
     parser.add_argument("--smoke", action="store_true", help="tiny, simulated features")
+    parser.add_argument("--cache", type=Path, help="folder for finished parts, to go on from")
+    parser.add_argument("--methods", nargs="*", help="only these rows")
     options = parser.parse_args()
     if not options.smoke and (options.train is None or options.test is None):
         parser.error("--train and --test are needed, or --smoke")
-    dim, steps = (8, 5) if options.smoke else (256, 300)
-    methods = {name: peer(baseline, dim) for name, baseline in PEERS.items()}
-    ours = {
-        "gaussian_score": gaussian(PredictiveScore, dim, steps),
-        "gaussian_evidence": gaussian(Evidence, dim, steps),
+    dim, wide, steps = (8, 8, 5) if options.smoke else (256, 1000, 300)
+    models = {
+        "gaussian_score": ours(GaussianHierarchy(), PredictiveScore, dim, steps),
+        "gaussian_evidence": ours(GaussianHierarchy(), Evidence, dim, steps),
+        "gp_regression": ours(DeepKernelGP(), PredictiveScore, wide, steps, draws=32),
     }
+    peers = {name: peer(baseline, dim) for name, baseline in PEERS.items()}
+    peers["deep_kernel_transfer"] = ours(DKT, Evidence, wide, steps, draws=32)
+    if options.methods:
+        models = {n: m for n, m in models.items() if n in options.methods}
+        peers = {n: m for n, m in peers.items() if n in options.methods}
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as folder:
         if options.smoke:
             data = simulated()
         else:
             scratch = Path(folder)
             data = join(embeddings_of(options.train, scratch), embeddings_of(options.test, scratch))
-    report(methods, ours, data)
+        cache = options.cache or Path(folder) / "cells"
+        cache.mkdir(parents=True, exist_ok=True)
+        report(peers, models, data, Cells(HeldOutUsers(), cache))
 
 
-def report(methods: dict[str, Method], ours: dict[str, Method], data: Embeddings) -> None:
+def report(
+    peers: dict[str, Method], models: dict[str, Method], data: Embeddings, cells: Cells
+) -> None:
     """Choose on train users, score test users once, print the table and the JSON line."""
     torch.manual_seed(0)
-    evaluation = HeldOutUsers()
     train = data.where(split="train")
-    chosen = {n: leave_users_out(m, train, evaluation) for n, m in {**methods, **ours}.items()}
+    methods = {**peers, **models}
+    chosen = {n: cells.leave_users_out(n, m, train) for n, m in methods.items()}
+    rows = {n: cells.figures(n, m, data) for n, m in methods.items()}
     result: dict[str, Any] = {}
-    rows: dict[str, dict[str, float]] = {}
-    for name, method in {**methods, **ours}.items():
-        start = time.perf_counter()
-        episodes, answers = method(data, evaluation)
-        seconds = time.perf_counter() - start
-        rows[name] = figures(episodes, answers)
-        rows[name]["seconds_per_task"] = seconds / len(episodes[SHOTS[-1]])
-        result |= {f"{name}.{k}": round(v, 4) for k, v in rows[name].items()}
-    best, best_peer = min(ours, key=chosen.__getitem__), min(methods, key=chosen.__getitem__)
     for name, row in rows.items():
-        cells = " ".join(f"{k} {v:.3f}" for k, v in row.items())
-        print(f"{name:22} left-out train users {chosen[name]:.3f} | {cells}")
-    result["best"] = best
-    result |= {f"best.{k}": round(v, 4) for k, v in rows[best].items()}
-    result["best_peer"] = best_peer
-    result |= {f"best_peer.{k}": round(v, 4) for k, v in rows[best_peer].items()}
+        result |= {f"{name}.{k}": round(v, 4) for k, v in row.items()}
+        print(f"{name:22} left-out train users {chosen[name]:.3f} | {' '.join(shown(row))}")
+    for role, names in (("best", models), ("best_peer", peers)):
+        if names:
+            best = min(names, key=chosen.__getitem__)
+            result[role] = best
+            result |= {f"{role}.{k}": round(v, 4) for k, v in rows[best].items()}
     print(json.dumps(result))
+
+
+def shown(row: Mapping[str, float]) -> Iterator[str]:
+    """Each figure, with its interval where it has one."""
+    for name, value in row.items():
+        if not name.endswith(("_low", "_high")):
+            low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+            yield f"{name} {value:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
 
 if __name__ == "__main__":

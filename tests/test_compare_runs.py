@@ -46,6 +46,9 @@ def test_tables_and_picture(
     assert gap.abs().max() < 1e-9
     assert set(pd.read_csv(out / "users.csv")["user"]) == {"u3", "u4"}
     assert set(pd.read_csv(out / "elpd.csv")["view"]) == {"query", "support"}
+    sheet = pd.read_csv(out / "sheet.csv")
+    assert set(sheet["run"]) == {"first", "second"}
+    assert set(sheet["group"]) == {"all", "user", "object", "video", "worst users"}
     assert (out / "reliability.png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads((out / "comparison.json").read_text())
     assert list(summary["runs"]) == ["first", "second"]
@@ -79,6 +82,11 @@ def test_fewer_than_two_runs_or_the_same_one_twice(
     assert "the same run twice" in capsys.readouterr().err
     assert main(["compare", str(runs[0]), str(tmp_path)]) == FAILED
     assert "holds no run.json" in capsys.readouterr().err
+
+
+def test_engines_are_compared_on_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", RECIPES[0], RECIPES[1]]) == FAILED
+    assert "--data STORE" in capsys.readouterr().err
 
 
 def test_names_are_the_shortest_that_tell_runs_apart(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from bayesfs.evaluation.comparison import (
     user_table,
 )
 from bayesfs.evaluation.comparison_plot import plot_reliability
+from bayesfs.evaluation.score_sheet import score_sheet
 from bayesfs.evaluation.tree_rows import ITEMS, tree_rows
 from bayesfs.progress import terminal_safe
 from bayesfs.rundir import RunDirectory, explained, write_atomically
@@ -55,12 +56,14 @@ class Comparison:
         users: from `user_table`.
         elpd: from `compare_elpd`.
         reliability: from `reliability_table`.
+        sheet: from `bayesfs.evaluation.score_sheet.score_sheet`, of every run.
     """
 
     scores: pd.DataFrame
     users: pd.DataFrame
     elpd: pd.DataFrame
     reliability: pd.DataFrame
+    sheet: pd.DataFrame
 
 
 def compare_runs(paths: Sequence[Path], out: Path) -> Comparison:
@@ -68,8 +71,8 @@ def compare_runs(paths: Sequence[Path], out: Path) -> Comparison:
 
     Args:
         paths: finished run directories of the same data, users and episodes; two or more.
-        out: folder for scores.csv, users.csv, elpd.csv, reliability.csv, reliability.png and
-            comparison.json.
+        out: folder for scores.csv, users.csv, elpd.csv, reliability.csv, sheet.csv (every score
+            of every run by user, object and video), reliability.png and comparison.json.
 
     Raises:
         RunError: a run is not finished, or the runs are of different data, users or episodes.
@@ -103,7 +106,9 @@ def _at_shots(trees: Mapping[str, xr.DataTree], shots: int) -> list[pd.DataFrame
     with warnings.catch_warnings():  # the column high_k says it
         warnings.filterwarnings("ignore", message=".*shape parameter of Pareto distribution.*")
         elpd = compare_elpd(trees)
+    sheets = [score_sheet(tree).assign(run=name) for name, tree in trees.items()]
     tables = [overall_table(pairs), user_table(pairs), elpd, reliability_table(trees)]
+    tables.append(pd.concat(sheets, ignore_index=True))
     for table in tables:
         table.insert(0, "shots", shots)
     return tables
@@ -233,7 +238,8 @@ def _elpd_grid(elpd: pd.DataFrame, shots: int) -> Table:
 def _write(found: Comparison, out: Path, paths: Mapping[str, Path]) -> None:
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
-    tables = {name: getattr(found, name) for name in ("scores", "users", "elpd", "reliability")}
+    names = ("scores", "users", "elpd", "reliability", "sheet")
+    tables = {name: getattr(found, name) for name in names}
     for name, table in tables.items():
         write_atomically(out / f"{name}.csv", partial(table.to_csv, index=False))
     curves = {int(str(k)): t for k, t in found.reliability.groupby("shots")}

@@ -5,6 +5,7 @@ Both methods see the same resampled users, so that what makes a user hard for bo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,3 +116,39 @@ def _aligned(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, p
             "the episodes drawn with different seeds?"
         )
     return a, b
+
+
+def sums_difference(
+    first: Sequence[float],
+    second: Sequence[float],
+    rows: Sequence[int],
+    *,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Paired difference of two means over rows, from their sums per unit.
+
+    Args:
+        first: (unit,) sum of a score over the unit's rows, of the first method.
+        second: (unit,) the same of the second method, on the same rows.
+        rows: (unit,) number of rows.
+        draws: number of bootstrap samples of units.
+        level: of the interval.
+        seed: of the bootstrap.
+
+    Raises:
+        ShapeError: the methods have different units.
+    """
+    if not len(first) == len(second) == len(rows):
+        raise ShapeError(
+            f"expected sums of the same units, got {len(first)}, {len(second)} and {len(rows)}"
+        )
+    gap, count = np.subtract(first, second), np.asarray(rows, np.float64)
+    return bootstrap_interval(
+        lambda weights: (weights @ gap) / (weights @ count),
+        len(rows),
+        draws=draws,
+        level=level,
+        seed=seed,
+    )

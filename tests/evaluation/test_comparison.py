@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from scipy.stats import t as student
+from sklearn.metrics import log_loss
 
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.evaluation.bootstrap import group_scores
@@ -17,6 +18,7 @@ from bayesfs.evaluation.comparison import (
 )
 from bayesfs.evaluation.comparison_plot import plot_reliability
 from bayesfs.evaluation.report import ReportData
+from bayesfs.evaluation.score_sheet import score_sheet
 from bayesfs.evaluation.scores import nll
 from bayesfs.evaluation.tree_rows import labelled_items, tree_rows
 
@@ -153,3 +155,37 @@ def test_reliability_numbers_and_picture(report_data: ReportData, tmp_path) -> N
     for name in ("curves.png", "curves.svg"):
         plot_reliability(tables, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 5000
+
+
+def test_the_sheet_holds_every_score_of_every_group(report_data: ReportData) -> None:
+    tree = report_data.trees[5]
+    sheet = score_sheet(tree).set_index(["item", "group", "name"])
+    for item in ("frame", "video"):
+        log_prob, rows = labelled_items(tree, item)
+        whole = sheet.loc[(item, "all", "")]
+        assert whole["nll"] == pytest.approx(rows["nll"].mean())
+        assert whole["accuracy"] == pytest.approx(rows["correct"].mean())
+        one_hot = np.eye(log_prob.shape[1])[rows["label"]]
+        wanted = log_loss(one_hot, np.exp(log_prob))
+        assert whole["nll"] == pytest.approx(wanted, rel=1e-4)
+        for group in ("user", "object", "video"):
+            part = sheet.loc[(item, group)]
+            wanted = rows.groupby(group, sort=True)[["nll", "brier"]].mean()
+            np.testing.assert_allclose(part[["nll", "brier"]], wanted)
+            assert part["rows"].sum() == len(rows)
+        users = sheet.loc[(item, "user")]
+        worst = sheet.loc[(item, "worst users")].iloc[0]
+        assert worst["nll"] == pytest.approx(users["nll"].max())
+        assert worst["accuracy"] == pytest.approx(users["accuracy"].min())
+        assert sheet.loc[(item, "worst users")].index[0] == users["nll"].idxmax()
+    by_task = []
+    log_prob, rows = labelled_items(tree, "frame")
+    for places in rows.groupby("task").indices.values():
+        p, y = np.exp(log_prob[places]), rows["label"].to_numpy()[places]
+        gaps = []
+        for k in range(p.shape[1]):
+            bins = np.ceil(p[:, k] * 15).clip(1)
+            at = [bins == b for b in np.unique(bins)]
+            gaps.append(sum(abs(p[m, k].sum() - (y[m] == k).sum()) for m in at) / len(y))
+        by_task.append(np.mean(gaps))
+    assert sheet.loc[("frame", "all", "")]["classwise_ece"] == pytest.approx(np.mean(by_task))
