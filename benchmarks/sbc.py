@@ -30,12 +30,17 @@ from bayesfs.errors import BayesfsError
 from bayesfs.evaluation.sbc import LEVELS, Calibration, calibrate
 from bayesfs.evaluation.sbc_figures import coverage_picture, rank_picture
 from bayesfs.inference.exact import Exact
+from bayesfs.inference.flow import Flow
+from bayesfs.inference.gibbs import Gibbs
 from bayesfs.inference.guides import FullRank, MeanField
 from bayesfs.inference.laplace import Laplace
 from bayesfs.inference.nuts import NUTS
+from bayesfs.inference.svgd import SVGD
 from bayesfs.inference.svi import SVI
 from bayesfs.models.gaussian import GaussianHierarchy
 from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.models.niw import NIWClasses
+from bayesfs.models.robust import RobustHierarchy
 from bayesfs.simulate import Program
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -91,21 +96,30 @@ def subjects(sizes: Sizes) -> dict[str, Subject]:
     svi = partial(SVI, steps=sizes.steps, draws=4 * LEVELS, khat_draws=0)
     nuts = NUTS(warmup=sizes.warmup, draws=sizes.draws, chains=4, batch_size=sizes.batch)
     wide = partial(Laplace, draws=4 * LEVELS)
+    svgd = SVGD(particles=LEVELS + 1, steps=sizes.steps, completions=1)
     gaussian = {
         "Exact": Exact(draws=LEVELS),
         "SVI": svi(guide=FullRank()),
         "Laplace": wide(),
+        "SVGD": svgd,
         "NUTS": nuts,
     }
     head = {
         "SVI": svi(guide=FullRank()),
+        "Flow": svi(guide=Flow()),
         "Laplace": wide(grid="task_scale_raw"),
+        "SVGD": svgd,
+        "Gibbs": Gibbs(burn_in=sizes.warmup, draws=sizes.draws),
         "NUTS": nuts,
     }
+    classes = {"Exact": Exact(draws=LEVELS), "NUTS": nuts}
+    robust = {"SVI": svi(guide=FullRank()), "NUTS": nuts}
     narrow = {"MeanField": svi(guide=MeanField())}
     return {
         "GaussianHierarchy": Subject(GaussianHierarchy(), videos, gaussian, narrow),
         "HierarchicalHead": Subject(HierarchicalHead(weight_scale=2.0), stills, head, narrow),
+        "NIWClasses": Subject(NIWClasses(), videos, classes, {}),
+        "RobustHierarchy": Subject(RobustHierarchy(), videos, robust, {}),
     }
 
 
@@ -114,7 +128,9 @@ def population_draw(model: Model, template: EpisodeBatch, seed: int) -> Posterio
     shared = {site: axes for site, axes in model.dims.items() if "task" not in axes}
     if not shared:
         return None
-    draws = Program(model, template).draw(seed=seed).draws
+    draws = dict(Program(model, template).draw(seed=seed).draws)
+    if isinstance(model, NIWClasses):  # its program sees features less their offset
+        draws["offset_raw"] = torch.zeros_like(draws["offset_raw"])
     return Posterior("exact", {site: draws[site][None] for site in shared}, shared)
 
 

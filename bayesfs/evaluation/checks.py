@@ -40,6 +40,9 @@ GRADIENT_MAX = 0.01
 KSD_LEFT_MAX = 0.1
 """Share of the first kernel Stein discrepancy that may be left in the end."""
 
+KSD_RATIO_MAX = 2.0
+"""Squared kernel Stein discrepancy, as a multiple of that of as many independent draws."""
+
 WEIGHTS_MAX = 0.05
 """Share of query videos whose weights may have a k-hat above `KHAT_MAX`."""
 

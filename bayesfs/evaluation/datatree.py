@@ -67,7 +67,7 @@ SCHEMA = 1
 _STEPWISE = ("elbo", "loss", "ksd")
 """Statistics whose first axis is the step of an optimiser, not the draw."""
 
-_PER_TASK = ("khat", "evidence_bound", "log_evidence", "gradient", "ridge", "ksd")
+_PER_TASK = ("khat", "evidence_bound", "log_evidence", "gradient", "ridge", "ksd", "ksd_ratio")
 """Statistics that are one number per task, not per draw, where there are as many of them."""
 
 

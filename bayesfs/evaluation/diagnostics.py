@@ -4,7 +4,8 @@ What is checked depends on how the draws were made:
 
     mcmc         R-hat, bulk and tail ESS, MCSE, divergences, BFMI
     variational  trend of the ELBO at its end, Pareto k-hat of p / q, the mode's gradient (Laplace)
-    particles    kernel Stein discrepancy
+    particles    kernel Stein discrepancy: its ratio to that of as many independent draws, where the
+                 engine tells it, or else what is left of its start
     exact        nothing: the draws are independent draws from the posterior
 
 and for all of them whether the draws suffice to weigh the query's own features. What does not
@@ -28,6 +29,7 @@ from bayesfs.evaluation.checks import (
     ESS_MIN,
     GRADIENT_MAX,
     KHAT_MAX,
+    KSD_RATIO_MAX,
     MCSE_MAX,
     RHAT_MAX,
     Check,
@@ -116,7 +118,8 @@ def diagnose(tree: xr.DataTree, *, group: str = "posterior", name: str = "tasks"
     tasks = tree["constant_data"]["task"].to_numpy()
     checks = _applicable(kind, sites, stats, tasks[:0] if prefix else tasks)
     have = {check.name for check in checks}
-    checks += [without(n, _WHY_NOT[kind]) for n in _ALL if n not in have]
+    superseded = {"KSD left"} if "KSD ratio" in have else set()
+    checks += [without(n, _WHY_NOT[kind]) for n in _ALL if n not in have | superseded]
     if not prefix:
         weights = tree["predictive_weights"].to_dataset()["video"]
         checks.append(weights_check(weight_pareto_k(weights).to_numpy()))
@@ -137,7 +140,9 @@ def _applicable(
             bfmi_check(stats),
         ]
     if kind == "particles":
-        return [ksd_check(stats)]
+        if "ksd_ratio" not in stats:
+            return [ksd_check(stats)]
+        return [task_check("KSD ratio", stats["ksd_ratio"], KSD_RATIO_MAX, tasks)]
     if kind == "exact":
         return []
     checks = [elbo_check(stats, max(len(tasks), 1))]

@@ -43,7 +43,7 @@ REPLICATES = 100
 EXTREME = 0.01
 """A quantity below this p, or above 1 minus it, is one that the model does not make."""
 
-NO_DATA = "the model says nothing about features, so that it has none to replicate"
+NO_DATA = "the model draws no frames, so that it has none to replicate"
 
 
 def prior_predictive(

@@ -120,13 +120,14 @@ class ModelView:
 
     @cached_property
     def predictive(self) -> tuple[PredictiveRow, ...]:
-        """Every quantity of every check that the run made."""
-        return tuple(
+        """Every quantity of every check that the run made, where any task has it."""
+        rows = (
             _predictive_row(name, self.tree[group].to_dataset(), quantity)
             for group, name in PREDICTIVE.items()
             if group in self.tree.children and "p" in self.tree[group].to_dataset()
             for quantity in self.tree[group]["quantity"].to_numpy().tolist()
         )
+        return tuple(row for row in rows if row.tasks)
 
     @cached_property
     def sensitivity(self) -> pd.DataFrame:
@@ -144,6 +145,8 @@ class ModelView:
                 ("support videos, each left out", support_elpd),
                 ("query videos", heldout_elpd),
             ):
+                if scorer is support_elpd and not _has_spare_videos(tree):
+                    continue
                 try:
                     rows.append(_loo_row(shots, what, scorer(tree)))
                 except DataError:  # none is labelled, or the run kept no likelihoods
@@ -172,15 +175,20 @@ class ModelView:
         """PSIS leave-one-video-out where a class keeps a video when one is left out."""
         if "support_log_likelihood" not in self.tree.children:
             return without("leave one video out", "the run kept no likelihoods of the support")
-        if float(self.tree["constant_data"]["shots"].max()) < 2:
+        if not _has_spare_videos(self.tree):
             return without("leave one video out", "needs objects with two support videos")
         return loo_check(np.asarray(support_elpd(self.tree).pareto_k.to_numpy()))
 
 
+def _has_spare_videos(tree: xr.DataTree) -> bool:
+    """Whether any object keeps a support video when one is left out."""
+    return float(tree["constant_data"]["shots"].max()) > 1
+
+
 def _words(curve: PitCurve | PavCurve | None) -> str:
     if isinstance(curve, PitCurve):
-        side = "too narrow: overconfident" if curve.bias < 0 else "too wide: underconfident"
-        return f"sets are {side}, by {abs(curve.bias):.3f} on average"
+        side = "less often (overconfident)" if curve.bias < 0 else "more often (underconfident)"
+        return f"sets hold the truth {abs(curve.bias):.1%} {side} than stated, on average"
     if isinstance(curve, PavCurve):
         excess = curve.miscalibration / max(curve.expected, 1e-12)
         return f"{excess:.1f} times the miscalibration that chance gives"

@@ -1,6 +1,7 @@
 """Tasks whose support a model has made itself, with the truth: `simulate_tasks`.
 
 A generative model draws the features of every support frame; nothing else of the template changes.
+Where it draws the mean frame of a video, all frames of the video take that value.
 A head draws the label of every support video given its features, so that videos move to the class
 that their label says, and their latents with them. How many videos a class gets is then random.
 Tasks in which a class would have no video are left out: that is a condition on the data, under
@@ -60,6 +61,9 @@ def simulate_tasks(
         raise DataError(f"expected one observed site, got {sorted(run.observed)}")
     data = next(iter(run.observed.values()))
     if data.shape == template.support.shape:
+        support = data * template.support_mask[..., None]
+        return Simulated(replace(template, support=support), truth)
+    if data.shape == (*template.support.shape[:3], 1, template.dim):
         support = data * template.support_mask[..., None]
         return Simulated(replace(template, support=support), truth)
     if data.shape == template.support_mask.shape and not data.is_floating_point():

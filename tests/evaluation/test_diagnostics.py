@@ -159,6 +159,19 @@ def test_ksd_must_have_fallen() -> None:
     assert diagnose(last_only).verdict.startswith("not judged")
 
 
+def test_particles_are_held_against_independent_draws() -> None:
+    """Where the engine tells the ratio, the discrepancy's own fall no longer decides."""
+    history = np.ones(20)
+    stats = {"ksd": ("ksd_step", history), "ksd_ratio": ("task", [0.8, 1.1])}
+    found = diagnose(make_tree(independent_chains(), "particles", **stats))
+    assert found.verdict == "fit for use"
+    assert not any(c.name == "KSD left" for c in found.checks)
+    stats["ksd_ratio"] = ("task", [0.8, 5.0])
+    found = diagnose(make_tree(independent_chains(), "particles", **stats))
+    assert found.verdict == "look at KSD ratio"
+    assert "P002" in found.failed[0].reason
+
+
 def test_weights_that_a_few_draws_carry_are_looked_at() -> None:
     tree = make_tree(independent_chains(), "exact")
     weight = np.random.default_rng(0).standard_cauchy((4, 500, 4))
