@@ -123,6 +123,31 @@ class Study:
         projected = learnt.projection(embeddings)
         return self.evaluation.test_episodes(projected, seed=seed).to(self.dtype)
 
+    def train_tasks(self, embeddings: Embeddings, learnt: Learnt, *, seed: int) -> EpisodeBatch:
+        """Tasks of the train users, drawn as those to score are, for rules that are learnt on them.
+
+        Each user's features are by axes fitted on the other users, as a new user's would be
+        (`PrincipalAxes.cross_fit`); the population has seen him.
+
+        Args:
+            embeddings: backbone features.
+            learnt: what was learnt from the train users; gives the number of features.
+            seed: of the episodes.
+
+        Raises:
+            DataError: the evaluation has no tasks of train users with labelled queries.
+        """
+        draw = getattr(self.evaluation, "calibration_episodes", None)
+        if draw is None:
+            raise DataError(
+                f"rules are learnt on labelled tasks of train users, but the evaluation "
+                f"{type(self.evaluation).__name__} has no method calibration_episodes to draw them"
+            )
+        used = frames_of(embeddings, draw(embeddings, seed=seed))
+        crossed = self.reduction.cross_fit(used, learnt.projection.dim)
+        episodes: EpisodeBatch = draw(crossed, seed=seed)
+        return episodes.to(self.dtype)
+
     def infer(
         self,
         episodes: EpisodeBatch,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bayesfs.data.episodes import population_episodes, sample_episodes, stack
 from bayesfs.data.withhold import withhold_classes
@@ -103,6 +103,11 @@ class HeldOutUsers:
             drop_flags=self.drop_flags,
             seed=seed,
         )
+
+    def calibration_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
+        """Tasks of the train users, drawn as those of the test users are."""
+        mirror = replace(self, test_split=self.train_split)
+        return mirror.test_episodes(embeddings, seed=seed)
 
     def _users(self, embeddings: Embeddings, split: str) -> list[str]:
         """Users of a split. Rows of the episodes stay those of all the embeddings."""
