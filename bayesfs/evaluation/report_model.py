@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,7 +30,7 @@ from bayesfs.evaluation.elpd import heldout_elpd, support_elpd
 from bayesfs.evaluation.pav import PavCurve, pav_curve
 from bayesfs.evaluation.pit import PitCurve, pit_curve
 from bayesfs.evaluation.predictive_checks import EXTREME
-from bayesfs.evaluation.sensitivity import prior_sensitivity
+from bayesfs.evaluation.sensitivity import COLUMNS, prior_sensitivity
 
 PREDICTIVE = {
     "prior_check": "prior predictive",
@@ -133,7 +134,7 @@ class ModelView:
     def sensitivity(self) -> pd.DataFrame:
         """Power scaling of the population; empty where its densities are not known."""
         if "population" not in self.tree.children:
-            return pd.DataFrame(columns=["site", "prior", "likelihood", "noise", "diagnosis"])
+            return pd.DataFrame(columns=list(COLUMNS))
         return prior_sensitivity(self.tree)
 
     @cached_property
@@ -148,7 +149,7 @@ class ModelView:
                 if scorer is support_elpd and not _has_spare_videos(tree):
                     continue
                 try:
-                    rows.append(_loo_row(shots, what, scorer(tree)))
+                    rows.append(_loo_row(shots, what, _quietly(scorer, tree)))
                 except DataError:  # none is labelled, or the run kept no likelihoods
                     continue
         return tuple(rows)
@@ -177,7 +178,15 @@ class ModelView:
             return without("leave one video out", "the run kept no likelihoods of the support")
         if not _has_spare_videos(self.tree):
             return without("leave one video out", "needs objects with two support videos")
-        return loo_check(np.asarray(support_elpd(self.tree).pareto_k.to_numpy()))
+        found = _quietly(support_elpd, self.tree)
+        return loo_check(np.asarray(found.pareto_k.to_numpy()))
+
+
+def _quietly(scorer: Callable[[xr.DataTree], Any], tree: xr.DataTree) -> Any:
+    """The score, without ArviZ's warning of a large k-hat, which stands in the table."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return scorer(tree)
 
 
 def _has_spare_videos(tree: xr.DataTree) -> bool:

@@ -46,6 +46,9 @@ DRAWS_MIN = 100
 
 PRIOR = "log_prior_"
 
+COLUMNS = ("site", "prior", "prior_chance", "likelihood", "likelihood_chance", "diagnosis")
+"""Of the table of `prior_sensitivity`; `chance` is what weights dealt at random give."""
+
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -90,8 +93,8 @@ def prior_sensitivity(
         seed: of the random deals.
 
     Returns:
-        One row per scalar, empty without densities or with fewer than `DRAWS_MIN` draws: `site`,
-        `prior`, `likelihood`, `noise` (what chance gives) and `diagnosis`.
+        One row per scalar with the columns `COLUMNS`; empty without densities, or with fewer than
+        `DRAWS_MIN` draws.
     """
     prefix = "population_" if group == "population" else ""
     posterior = tree[group].to_dataset()
@@ -102,8 +105,7 @@ def prior_sensitivity(
     for site in map(str, posterior.data_vars):
         if f"{PRIOR}{site}" in stats and "log_likelihood" in stats:
             rows += list(_of_site(posterior[site], stats, per_site, seed))
-    columns = ["scalar", "site", "prior", "likelihood", "noise", "diagnosis"]
-    return pd.DataFrame(rows, columns=columns).set_index("scalar")
+    return pd.DataFrame(rows, columns=["scalar", *COLUMNS]).set_index("scalar")
 
 
 def _of_site(
@@ -130,8 +132,8 @@ def _of_site(
 
 def power_scaling(
     values: Values, log_prior: Values, log_likelihood: Values, *, seed: int = 0
-) -> list[tuple[float, float, float, str]]:
-    """(prior, likelihood, noise, diagnosis) of every scalar.
+) -> list[tuple[float, float, float, float, str]]:
+    """(prior, its chance, likelihood, its chance, diagnosis) of every scalar.
 
     Args:
         values: (chain, draw, scalar).
@@ -140,22 +142,26 @@ def power_scaling(
         seed: of the random deals.
     """
     rng = np.random.default_rng(seed)
-    found = [_psense(values, weight) for weight in (log_prior, log_likelihood)]
-    chance = 0.0
-    for _ in range(DEALS):
-        order = rng.permutation(log_prior.size)
-        for weight in (log_prior, log_likelihood):
-            dealt = weight.ravel()[order].reshape(weight.shape)
-            chance = max(chance, float(_psense(values, dealt).max()))
-    pairs = zip(*found, strict=True)
-    return [(float(p), float(x), chance, diagnosis(p, x, chance)) for p, x in pairs]
+    prior, likelihood = _psense(values, log_prior), _psense(values, log_likelihood)
+    chance = [_chance(values, weight, rng) for weight in (log_prior, log_likelihood)]
+    pairs = zip(prior.tolist(), likelihood.tolist(), strict=True)
+    return [
+        (p, chance[0], x, chance[1], diagnosis(p > chance[0], p, x > chance[1], x))
+        for p, x in pairs
+    ]
 
 
-def diagnosis(prior: float, likelihood: float, noise: float) -> str:
-    """What the two sensitivities mean, in words."""
-    if prior < SENSITIVE or prior <= noise:
+def _chance(values: Values, log_weight: Values, rng: np.random.Generator) -> float:
+    """The largest sensitivity of any scalar to weights dealt at random."""
+    deals = (rng.permutation(log_weight.ravel()).reshape(log_weight.shape) for _ in range(DEALS))
+    return max(float(_psense(values, dealt).max()) for dealt in deals)
+
+
+def diagnosis(prior_real: bool, prior: float, likelihood_real: bool, likelihood: float) -> str:
+    """What the two sensitivities mean, in words; `real` is beyond chance."""
+    if prior < SENSITIVE or not prior_real:
         return "✓"
-    if likelihood < SENSITIVE or likelihood <= noise:
+    if likelihood < SENSITIVE or not likelihood_real:
         return "strong prior, weak data"
     return "prior and data disagree"
 

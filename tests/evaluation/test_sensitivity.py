@@ -37,19 +37,19 @@ def normal_posterior(mean: float, variance: float, draws: int = 1000) -> tuple[n
     ],
 )
 def test_a_conjugate_posterior_is_read_right(mean: float, variance: float, said: str) -> None:
-    prior, likelihood, noise, found = power_scaling(*normal_posterior(mean, variance))[0]
+    prior, chance, likelihood, other, found = power_scaling(*normal_posterior(mean, variance))[0]
     assert found == said
-    assert (prior > noise) == (said != "✓")
-    assert (likelihood > noise) == (said != "strong prior, weak data")
+    assert (prior > max(chance, 0.05)) == (said != "✓")
+    assert (likelihood > max(other, 0.05)) == (said != "strong prior, weak data")
 
 
 def test_a_density_that_has_nothing_to_do_with_a_scalar_is_noise() -> None:
     rng = np.random.default_rng(1)
     values, other = rng.normal(size=(1, 200, 8)), 16 * rng.normal(size=(1, 200))
     rows = power_scaling(values, other, other)
-    beyond = sum(prior > noise for prior, _, noise, _ in rows)
-    assert beyond <= 2
-    assert diagnosis(0.06, 0.2, noise=0.07) == "✓"
+    assert sum(prior > chance for prior, chance, *_ in rows) <= 2
+    assert max(prior for prior, *_ in rows) > 0.05, "without chance beside it, it would be told"
+    assert diagnosis(False, 0.06, True, 0.2) == "✓"
 
 
 def test_densities_of_a_posterior_go_through_the_tree(tmp_path) -> None:
@@ -79,7 +79,7 @@ def test_densities_of_a_posterior_go_through_the_tree(tmp_path) -> None:
     )
     table = prior_sensitivity(tree)
     assert list(table.index) == ["mean[0]", "mean[1]"]
-    assert (table[["prior", "likelihood", "noise"]] >= 0).all(axis=None)
+    assert (table[["prior", "prior_chance", "likelihood", "likelihood_chance"]] >= 0).all(axis=None)
     bare = tree.assign({"population_sample_stats": xr.DataTree(xr.Dataset())})
     assert prior_sensitivity(bare).empty
     short = xr.DataTree.from_dict({n: tree[n].to_dataset().isel(draw=slice(50)) for n in tree})
