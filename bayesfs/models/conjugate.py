@@ -264,20 +264,20 @@ def groups(kind: Tensor, count: Tensor) -> Iterator[tuple[int, float, Tensor, Te
 def log_normal(
     x: Tensor,  # (task, query, feature)
     mean: Tensor,  # (task, way, feature)
-    cov: Operator,  # (task, way) or broadcastable to it
+    cov: Operator,  # (task, way) or broadcastable to it; further axes in front are kept
 ) -> Tensor:
-    """(task, query, way) log density of every query under every class, in nats.
+    """(..., task, query, way) log density of every query under every class, in nats.
 
     Evaluated through the expanded square, one matrix product for all queries of a task.
     """
     precision = cov.inverse()
-    centre = mean.mean(1, keepdim=True)  # moving the origin near the data limits cancellation
+    centre = mean.mean(-2, keepdim=True)  # moving the origin near the data limits cancellation
     x, mean = x - centre, mean - centre
     pm = precision.apply(mean)
     cross = x @ pm.mT
     square = precision.squares(x)
     const = (mean * pm).sum(-1) + cov.logdet() + mean.shape[-1] * LOG_2PI
-    return cross - 0.5 * (square + const[:, None, :])
+    return cross - 0.5 * (square + const[..., None, :])
 
 
 def log_normal_each(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bayesfs.errors import NotPositiveDefiniteError
 
-Index = Tensor | int | slice | tuple[slice | int, ...]
+Index = Tensor | int | slice | tuple[Tensor | slice | int, ...]
 """What selects batch entries of an operator."""
 
 JITTERS = (0.0, 1e-8, 1e-6, 1e-4)

@@ -29,6 +29,7 @@ from bayesfs.models.gaussian_labels import (
     open_predictive,
     video_queries,
 )
+from bayesfs.models.gaussian_levels import level_entropies
 from bayesfs.models.gaussian_videos import sample_video_effects
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
 
@@ -247,6 +248,16 @@ class GaussianHierarchy:
             (task, video, frame) and (task, video).
         """
         return log_absent_odds(episodes, self.levels(population, episodes.dim))
+
+    def level_entropies(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Expected label entropies as one level after the other becomes known, with errors.
+
+        See `bayesfs.models.gaussian_levels`; `bayesfs.levels.by_level` makes parts of them.
+        """
+        values = self._levels_of_draws(population, episodes.dim)
+        return level_entropies(episodes, values, draws=draws, seed=seed)
 
     def _levels_of_draws(self, population: Mapping[str, Tensor], dim: int) -> list[Levels]:
         count = len(population["loading"])

@@ -16,11 +16,11 @@ from torch import Tensor
 from bayesfs.data.synthetic import Population, synthetic_episodes
 from bayesfs.errors import InferenceError, NotPositiveDefiniteError, ShapeError
 from bayesfs.inference.exact import Exact
-from bayesfs.models.conjugate import Levels, condition_classes
+from bayesfs.models.conjugate import Levels, condition_classes, log_normal_each, video_noise
 from bayesfs.models.covariance import Dense, Diagonal, cholesky
 from bayesfs.models.families import CovarianceFamily, Full, LowRank, PerFeature, PowerLaw
 from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.gaussian_labels import log_absent_odds
+from bayesfs.models.gaussian_labels import frame_queries, joint_log_density, log_absent_odds
 from bayesfs.predict import predict
 from bayesfs.types import EpisodeBatch, Posterior
 from bayesfs.uncertainty import decompose, kinds
@@ -334,3 +334,19 @@ def test_something_unlike_all_that_was_taught_is_an_untaught_class() -> None:
     assert float(new["video_epistemic"].mean()) == pytest.approx(np.log(4), abs=0.1)
     assert float(new["video_aleatoric"].mean()) < 0.1
     assert float(own["video_epistemic"].mean()) < 0.1
+
+
+def test_interpolated_densities_equal_those_of_every_query_by_itself() -> None:
+    """Noise from a hundredth to a hundredfold, against the formula written out."""
+    batch = episodes_for(WITH_QUALITY)
+    population = draw_population(WITH_QUALITY, 3)
+    population["quality_slope"] = torch.tensor([0.8, -0.6], dtype=torch.float64)
+    levels = WITH_QUALITY.levels(population, 3)
+    x, kind, count = queries = frame_queries(batch, levels)
+    assert float(count.max() / count.min()) > 100
+    means = condition_classes(batch, levels).mean
+    centre = (
+        levels.offset[kind][:, :, None] + levels.loading[kind][..., None, None] * means[:, None]
+    )
+    want = log_normal_each(x, centre, video_noise(levels, kind, count).expand_axis(2))
+    torch.testing.assert_close(joint_log_density(queries, means, levels), want, atol=1e-5, rtol=0)
