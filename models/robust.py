@@ -1,7 +1,7 @@
 """The Gaussian hierarchy with frames that may be poor or show nothing taught.
 
-Take it to be told, frame by frame, whether the object is in the picture. It has no closed form: use
-it with `inference/svi.py`.
+Take it to be told, frame by frame, whether the object is in the picture. It has no closed form, but
+a quick approximation of its own: use it with `inference/own.py`.
 """
 
 from bayesfs.features.reduce import PrincipalAxes

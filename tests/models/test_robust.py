@@ -14,8 +14,10 @@ from torch import Tensor
 
 from bayesfs.contracts import Model
 from bayesfs.data.synthetic import Population, synthetic_episodes
-from bayesfs.errors import ShapeError
+from bayesfs.errors import InferenceError, ShapeError
+from bayesfs.inference.exact import Exact
 from bayesfs.inference.guides import FullRank
+from bayesfs.inference.own import OwnApproximation
 from bayesfs.inference.svi import SVI
 from bayesfs.models.families import LowRank, PerFeature
 from bayesfs.models.gaussian import GaussianHierarchy
@@ -40,8 +42,7 @@ class TestRobustHierarchy(ModelContract):
         return RobustHierarchy(GaussianHierarchy(PerFeature()))
 
     def infer(self, model: Model, episodes: EpisodeBatch, given: Posterior | None) -> Posterior:
-        engine = SVI(FullRank(), steps=120, draws=50, khat_draws=0)
-        return engine.infer(model, episodes, seed=0, given=given)
+        return OwnApproximation(draws=100).infer(model, episodes, seed=0, given=given)
 
 
 def episodes(**options: object) -> EpisodeBatch:
@@ -56,6 +57,11 @@ def population(dim: int = 3, **values: float | list[float]) -> dict[str, Tensor]
         drawn = RobustHierarchy().sample_population(torch.zeros(dim, dtype=torch.float64))
     set_to = {name: torch.tensor(v, dtype=torch.float64) for name, v in values.items()}
     return {**drawn, **set_to}
+
+
+def as_posterior(model: RobustHierarchy, values: dict[str, Tensor]) -> Posterior:
+    draws = {site: value[None] for site, value in values.items()}
+    return Posterior("exact", draws, dict(model.population_dims))
 
 
 def task_draws(batch: EpisodeBatch, values: dict[str, Tensor], draws: int) -> dict[str, Tensor]:
@@ -152,6 +158,46 @@ def test_without_tails_and_absence_it_is_the_gaussian_hierarchy() -> None:
         )
 
 
+def test_without_tails_and_absence_its_own_approximation_is_the_exact_posterior() -> None:
+    batch, model = episodes(), RobustHierarchy()
+    given = as_posterior(model, population(dof=1e6, absent=[1e-100, 1e-100]))
+    own = OwnApproximation(draws=20000).infer(model, batch, seed=0, given=given)
+    exact = Exact(draws=20000).infer(model.base, batch, seed=1, given=given)
+    assert own.kind == "variational"
+    for site in ("task_raw", "class_raw", "video_raw"):
+        a, b = own.draws[site], exact.draws[site]
+        np.testing.assert_allclose(a.mean(0), b.mean(0), atol=0.05)
+        np.testing.assert_allclose(a.std(0), b.std(0), rtol=0.05)
+
+
+def test_its_own_approximation_is_near_a_full_rank_guide_where_a_frame_is_an_outlier() -> None:
+    batch, model = episodes(users=1, shots=3, frames=5), RobustHierarchy()
+    batch.support[:, 0, 0, 1] += 8.0
+    given = as_posterior(model, population(dof=5.0, absent=[0.1, 0.1], loading=1.0))
+    own = OwnApproximation(draws=100).infer(model, batch, seed=0, given=given)
+    guide = SVI(FullRank(), steps=200, draws=100, khat_draws=0)
+    fitted = guide.infer(model, batch, seed=0, given=given)
+    near, wrong = (
+        predict(m, p, batch, given=given).video.prob
+        for m, p in (
+            (model, own),
+            (model.base, Exact(100).infer(model.base, batch, seed=0, given=given)),
+        )
+    )
+    want = predict(model, fitted, batch, given=given).video.prob
+    assert (near - want).abs().max() < 0.1
+    assert (near - want).abs().mean() < 0.5 * (wrong - want).abs().mean()
+
+
+def test_other_models_bring_no_approximation() -> None:
+    batch, model = episodes(), RobustHierarchy()
+    given = as_posterior(model, population())
+    with pytest.raises(InferenceError, match="method `approximate`"):
+        OwnApproximation().infer(model.base, batch, seed=0, given=given)
+    with pytest.raises(InferenceError, match="given="):
+        OwnApproximation().infer(model, batch, seed=0)
+
+
 def test_the_law_of_a_frame_is_the_mixture_and_samples_follow_it() -> None:
     like = {"dtype": torch.float64}
     centre, scale = torch.tensor([1.0, -1.0], **like), torch.tensor([0.5, 2.0], **like)
@@ -207,7 +253,7 @@ def test_inferred_by_svi_it_reports_frames_without_the_object() -> None:
     batch, model = drawn.to(torch.float64), RobustHierarchy()
     values = population(8, absent=[0.01, 0.3], dof=50.0, loading=1.0)
     values["scale"] = torch.tensor([0.3, 1.5, 0.5, 0.5, 0.5, 0.5], dtype=torch.float64)
-    given = Posterior("exact", {s: v[None] for s, v in values.items()}, dict(model.population_dims))
+    given = as_posterior(model, values)
     posterior = SVI(steps=150, draws=20, khat_draws=0).infer(model, batch, seed=0, given=given)
     predictive = predict(model, posterior, batch, given=given)
     assert predictive.absent is not None

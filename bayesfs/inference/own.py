@@ -1,0 +1,78 @@
+"""The approximation that a model brings along: `OwnApproximation`.
+
+For models that are exact but for something small, such as which frames of a video are poor
+(`bayesfs.models.robust`). Nothing is iterated, so it takes milliseconds where `SVI` takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from bayesfs.contracts import Model
+from bayesfs.errors import InferenceError
+from bayesfs.inference.exact import thin_population
+from bayesfs.types import EpisodeBatch, Posterior
+
+
+@runtime_checkable
+class Approximable(Model, Protocol):
+    """A model with an approximation of its task-level posterior, given the population."""
+
+    def approximate(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
+    ) -> Posterior:
+        """Independent draws of every site, `draws` for each population draw; kind "variational"."""
+        ...
+
+
+@dataclass(frozen=True)
+class OwnApproximation:
+    """Draws from the approximation that the model brings along.
+
+    Attributes:
+        draws: posterior draws per task, shared evenly among the population draws.
+        population_draws: how many draws of the population to carry through.
+
+    Raises:
+        InferenceError: a number is below 1.
+
+    Example:
+        >>> OwnApproximation(draws=64).infer(model, episodes, seed=0, given=population)
+        ... # doctest: +SKIP
+    """
+
+    draws: int = 128
+    population_draws: int = 8
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or self.population_draws < 1:
+            raise InferenceError(
+                "expected draws and population_draws >= 1, got "
+                f"{self.draws} and {self.population_draws}"
+            )
+
+    def infer(
+        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+    ) -> Posterior:
+        """Posterior of kind "variational", given the population.
+
+        Raises:
+            InferenceError: the model brings no approximation, or `given` is missing.
+        """
+        if not isinstance(model, Approximable):
+            raise InferenceError(
+                f"OwnApproximation needs a model with a method `approximate`, got "
+                f"{type(model).__name__}; use SVI, NUTS or, for conjugate models, Exact"
+            )
+        if given is None:
+            raise InferenceError(
+                "OwnApproximation needs given=: the posterior of the population, learnt by SVI on "
+                "train users"
+            )
+        population = thin_population(model, given, min(self.population_draws, self.draws))
+        count = len(next(iter(population.values())))
+        return model.approximate(episodes, population, draws=-(-self.draws // count), seed=seed)
