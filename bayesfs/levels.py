@@ -27,6 +27,7 @@ import xarray as xr
 from torch import Tensor
 
 from bayesfs.errors import InferenceError
+from bayesfs.predict import thinned
 from bayesfs.types import EpisodeBatch, Posterior
 
 PARTS = ("population", "task", "class", "video", "frame")
@@ -81,9 +82,7 @@ def by_level(
             f"expected a model with level_entropies, got {type(model).__name__}; the hierarchy's "
             "levels are known in closed form for GaussianHierarchy"
         )
-    count = min(population_draws, population.num_draws)
-    index = torch.linspace(0, population.num_draws - 1, count).round().long()
-    values = {site: v[index] for site, v in population.population.items()}
+    values = thinned(population, population_draws)
     with torch.no_grad():
         found = model.level_entropies(episodes, values, draws=draws, seed=seed)
     data: dict[str, tuple[tuple[str, ...], object]] = {}

@@ -109,6 +109,13 @@ def _closed_form(
     return model.predictive(episodes, values, draws=per_value, seed=posterior.seed)
 
 
+def thinned(population: Posterior, count: int) -> dict[str, Tensor]:
+    """Evenly spaced draws of the population sites."""
+    total = population.num_draws
+    index = torch.linspace(0, total - 1, min(count, total)).round().long()
+    return {site: v[index] for site, v in population.population.items()}
+
+
 def distinct_rows(population: dict[str, Tensor]) -> list[int]:
     """First index of each run of equal population draws."""
     count = len(next(iter(population.values())))

@@ -16,7 +16,13 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesfs.models.conjugate import Levels, condition_classes, frame_weights, log_evidence
+from bayesfs.models.conjugate import (
+    Levels,
+    condition_classes,
+    frame_weights,
+    log_evidence,
+    normal,
+)
 from bayesfs.models.covariance import Diagonal, Operator
 from bayesfs.models.families import CovarianceFamily, PowerLaw, spectrum_log
 from bayesfs.models.gaussian_labels import (
@@ -248,6 +254,29 @@ class GaussianHierarchy:
             (task, video, frame) and (task, video).
         """
         return log_absent_odds(episodes, self.levels(population, episodes.dim))
+
+    def simulate_videos(
+        self,
+        episodes: EpisodeBatch,
+        population: Mapping[str, Tensor],
+        *,
+        kind: int,
+        frames: int,
+        draws: int,
+        seed: int,
+    ) -> Tensor:
+        """(draw, task, way, frame, feature) one more video of each class, from p(x | support).
+
+        All frames of a video are its mean frame: those of `frames` frames of typical quality
+        scatter about it, but the class depends on their mean alone.
+        """
+        levels = self.levels(population, episodes.dim)
+        noise = torch.Generator().manual_seed(seed)
+        mean = condition_classes(episodes, levels).sample(draws, noise)[1]
+        law = levels.video[kind] + levels.frame[kind].scaled(1.0 / frames)
+        eps = law.colour(normal(tuple(mean.shape), mean, noise))
+        video = levels.offset[kind] + levels.loading[kind] * mean + eps
+        return video[:, :, :, None].expand(-1, -1, -1, frames, -1)
 
     def level_entropies(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int

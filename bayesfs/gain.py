@@ -1,0 +1,165 @@
+"""What one more video of an object is worth: start with `expected_gain`.
+
+The expected predictive information gain towards the user's own queries x*,
+
+    EPIG(k) = E_{x*} E_{v ~ p(v | k, D)} KL[ p(y* | x*, D, v) || E_{v'} p(y* | x*, D, v') ],
+
+in nats per query: how much what one more support video v of object k may look like would move the
+labels of the queries x*, which is how far their entropy falls on average. It is the mutual
+information of the query's label and the new video, so it counts what can still be learnt and not
+what no video would tell; and it is about the videos that this person asks about, not about the
+objects' parameters.
+
+Videos v are simulated from the posterior predictive: draw the class's mean from its posterior,
+then the video's mean frame. The queries' features are used without their labels; they do not
+weight the simulated videos. The average over S of them stands for E_{v'}, which makes the estimate
+too small by a factor 1 - 1 / S, by which it is divided.
+
+Source: Bickford Smith et al. (2023), AISTATS, equation 6.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from bayesfs.errors import InferenceError
+from bayesfs.predict import thinned
+from bayesfs.types import KINDS, EpisodeBatch, Posterior
+
+
+@runtime_checkable
+class Foresighted(Protocol):
+    """A model that labels in closed form and simulates further support videos."""
+
+    def log_labels(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Log p(y | x, D) of frames (task, video, frame, way) and videos (task, video, way)."""
+        ...
+
+    def simulate_videos(
+        self,
+        episodes: EpisodeBatch,
+        population: Mapping[str, Tensor],
+        *,
+        kind: int,
+        frames: int,
+        draws: int,
+        seed: int,
+    ) -> Tensor:
+        """(draw, task, way, frame, feature) one more support video of each class."""
+        ...
+
+
+def expected_gain(
+    model: Foresighted,
+    population: Posterior,
+    episodes: EpisodeBatch,
+    *,
+    fantasies: int = 8,
+    population_draws: int = 2,
+    kind: str = "clean",
+    frames: int | None = None,
+    seed: int,
+) -> Tensor:
+    """Expected fall of the queries' label entropy through one more support video of each class.
+
+    Args:
+        model: such as `bayesfs.models.gaussian.GaussianHierarchy`.
+        population: posterior of the population sites.
+        episodes: T tasks; their query videos stand for what the person will ask.
+        fantasies: simulated videos of each class for each population draw.
+        population_draws: draws of the population, evenly spaced over those of `population`.
+        kind: recording condition of the new video.
+        frames: its number of frames; that of the support by default.
+        seed: of the simulation.
+
+    Returns:
+        (task, way) gain in nats per query, averaged over whole videos and single frames; NaN for
+        padded classes.
+
+    Raises:
+        InferenceError: the model cannot simulate videos, the kind is unknown, or there are fewer
+            than two fantasies.
+    """
+    if not isinstance(model, Foresighted):
+        raise InferenceError(
+            f"expected a model with log_labels and simulate_videos, got {type(model).__name__}"
+        )
+    if kind not in KINDS:
+        raise InferenceError(f"expected kind to be one of {KINDS}, got {kind!r}")
+    if fantasies < 2:
+        raise InferenceError(f"expected at least 2 fantasies to compare, got {fantasies}")
+    condition, length = KINDS.index(kind), frames or episodes.support.shape[3]
+    values = thinned(population, population_draws)
+    falls = []
+    with torch.no_grad():
+        for p in range(len(next(iter(values.values())))):
+            value = {site: v[p] for site, v in values.items()}
+            videos = model.simulate_videos(
+                episodes, value, kind=condition, frames=length, draws=fantasies, seed=seed + p
+            )
+            by_way = []
+            for way in range(episodes.way):
+                grown = [with_video(episodes, way, video[:, way], kind) for video in videos]
+                by_way.append(_moved(episodes, [model.log_labels(g, value) for g in grown]))
+            falls.append(torch.stack(by_way, 1))
+    gain = torch.stack(falls).mean(0)
+    return gain.masked_fill(~episodes.way_mask, torch.nan)
+
+
+def _moved(episodes: EpisodeBatch, labels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """(task,) information of the simulated videos about the queries' labels, per query video."""
+    frame, video = (information(torch.stack(part)) for part in zip(*labels, strict=True))
+    mask = episodes.query_mask
+    by_frame = frame.masked_fill(~mask, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
+    both = 0.5 * (by_frame + video).masked_fill(~episodes.video_mask, 0.0)
+    return both.sum(-1) / episodes.video_mask.sum(-1).clamp(min=1)
+
+
+def information(log_prob: Tensor) -> Tensor:
+    """(sample, ..., way) label laws -> (...) mutual information of sample and label, in nats."""
+    size = len(log_prob)
+    average = log_prob.logsumexp(0) - math.log(size)
+    gap = log_prob.clamp(min=-1e4) - average.clamp(min=-1e4)
+    return (log_prob.exp() * gap).sum(-1).mean(0) * size / (size - 1)
+
+
+def with_video(episodes: EpisodeBatch, way: int, video: Tensor, kind: str) -> EpisodeBatch:
+    """The same tasks with one more support video of one class, of typical quality.
+
+    Args:
+        episodes: T tasks.
+        way: class that the video shows, in every task that has it.
+        video: (task, frame, feature), with at most as many frames as the support has.
+        kind: its recording condition.
+    """
+    support = episodes.support
+    tasks, ways, _, frames, _ = support.shape
+    length = video.shape[1]
+    new = support.new_zeros(tasks, ways, 1, max(frames, length), support.shape[-1])
+    new[:, way, 0, :length] = video
+    mask = torch.zeros(new.shape[:-1], dtype=torch.bool, device=support.device)
+    mask[:, way, 0, :length] = episodes.way_mask[:, way, None]
+    grown = max(frames, length) - frames
+    kinds_of = torch.full((tasks, ways, 1), KINDS.index(kind), device=support.device)
+    quality = episodes.support_quality
+    if quality is not None:
+        wide = torch.nn.functional.pad(quality, (0, 0, 0, grown))
+        typical = quality.new_zeros(*new.shape[:-1], quality.shape[-1])
+        quality = torch.cat([wide, typical], 2)
+    pad = torch.nn.functional.pad
+    return replace(
+        episodes,
+        support=torch.cat([pad(support, (0, 0, 0, grown)), new * mask[..., None]], 2),
+        support_mask=torch.cat([pad(episodes.support_mask, (0, grown)), mask], 2),
+        support_kind=torch.cat([episodes.support_kind, kinds_of], 2),
+        support_quality=quality,
+        support_frame=None,
+    )
