@@ -4,7 +4,7 @@
     python benchmarks/fewshot.py --smoke          # tiny, simulated features, for CI
 
 Classes are parted at random into meta-train and test classes. On the meta-train classes alone,
-three times a part of them being held out, every method chooses its number of principal axes, and
+twice a part of them being held out, every method chooses its number of principal axes, and
 `best` (among ours) and `best_peer` are chosen, by NLL. Then projection, temperatures and
 populations are fitted on all meta-train classes, and 600 episodes x 5 seeds of the test classes
 are scored: support from split 0, query from split 2. Peers get a temperature of their own for
@@ -65,7 +65,7 @@ class Sizes:
     episodes: int = 600
     seeds: int = 5
     validation_episodes: int = 100
-    partings: tuple[int, ...] = (1, 2, 3)
+    partings: tuple[int, ...] = (1, 2)
     groups: int = 20
     repeats: int = 4
     folds: int = 5

@@ -125,7 +125,8 @@ class StillTasks:
         shots: numbers of support pictures to learn at.
         groups: groups of episodes to learn from; a group counts as one user.
         repeats: episodes of a group.
-        folds: parts of the learnt classes; each is projected by axes of the others.
+        folds: parts of the learnt classes at most, fewer where a part would have fewer classes
+            than an episode; each is projected by axes of the others.
         batch: episodes predicted at a time.
     """
 
@@ -148,19 +149,21 @@ class StillTasks:
         projection = fit_projection(self.pictures.where(object=self.learn), reduction.dim)
         seeds = 1000 + np.arange(self.groups)
         parts: list[EpisodeBatch] = []
-        for fold, chosen in enumerate(np.array_split(seeds, self.folds)):
-            inside = self.learn[fold :: self.folds]
+        folds = max(2, min(self.folds, len(self.learn) // self.protocol.way))
+        for fold, chosen in enumerate(np.array_split(seeds, folds)):
+            inside = self.learn[fold::folds]
             outside = [name for name in self.learn if name not in inside]
             axes = fit_projection(self.pictures.where(object=outside), projection.dim)
-            protocol = self._learning(tuple(int(s) for s in chosen))
+            protocol = self._learning(tuple(int(s) for s in chosen), len(inside))
             if len(chosen):
                 parts += protocol.episodes(axes(self.pictures), inside)
         episodes = stack(parts)
         return Lesson(projection, episodes, episodes, self.shots)
 
-    def _learning(self, seeds: tuple[int, ...]) -> FewShotProtocol:
+    def _learning(self, seeds: tuple[int, ...], classes: int) -> FewShotProtocol:
         return replace(
             self.protocol,
+            way=min(self.protocol.way, classes),
             shots=max(self.shots),
             queries=5,
             outside=0,

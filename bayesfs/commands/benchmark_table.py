@@ -83,14 +83,13 @@ def print_table(cells: Sequence[Cell], console: Console | None = None) -> None:
     """One grid per condition and item: scores with intervals, seconds, and what failed."""
     console = console or Console()
     table = tidy(cells)
-    for keys, rows in table.groupby(list(KEYS), sort=False):
-        shots, way, noise = (float(k) for k in keys)  # type: ignore[attr-defined]
+    for _, rows in table.groupby(list(KEYS), sort=False):
+        shots, way, noise = (float(rows[key].iloc[0]) for key in KEYS)
         title = f"{shots:.0f} shot{'s' if shots > 1 else ''}"
         title += f", {way:.0f} classes" if way else ""
         title += f", query noise {noise:g}" if noise else ""
-        for item in dict.fromkeys(rows["item"]):
-            if item:
-                console.print(_grid(rows, str(item), f"{item}s, {title}"))
+        for item in filter(None, dict.fromkeys(map(str, rows["item"]))):
+            console.print(_grid(rows, item, f"{item}s, {title}"))
         for failure in rows[rows["failed"] != ""].to_dict("records"):
             console.print(
                 f"  {terminal_safe(failure['method'])}: {terminal_safe(failure['failed'])}"
@@ -119,7 +118,7 @@ def _cells(rows: pd.DataFrame, scores: Sequence[str], *, worst: bool) -> list[st
     return [
         *(_interval(lines[score]) for score in scores),
         _interval(gap, sign="+"),
-        *([_number(nll["worst"])] * worst),
+        *([_number(nll.get("worst"))] * worst),
         f"{nll['seconds_per_task']:.2g}",
     ]
 
