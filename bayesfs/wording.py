@@ -1,13 +1,22 @@
-"""What is said to a person about one video: `verdict`, a sentence without jargon or percentages.
+"""What is said to a person about one video, in words without jargon, symbols or percentages.
 
-People who cannot see the picture find only half of a recogniser's mistakes (Hong and Kacorri 2024)
-and grow rightly careful when it says that it may be wrong (MacLeod et al. 2017), so the sentence
-names the alternatives and what would help, not a number.
+Start with `verdict`, or with `bayesfs.explain` for a sentence with its reason and one piece of
+advice. People who cannot see the picture find only half of a recogniser's mistakes (Hong and
+Kacorri 2024) and grow rightly careful when it says that it may be wrong (MacLeod et al. 2017), so
+a sentence names the alternatives and what would help, not a number.
+
+Every text is in one catalogue (gettext, `bayesfs/locale`) and is looked up when it is said, in the
+language asked for or that of the environment (LANGUAGE, LC_ALL, LC_MESSAGES, LANG); English where
+there is no translation. To translate: copy `bayesfs.pot` to `LANGUAGE/LC_MESSAGES/bayesfs.po`, fill
+it in, and compile it (`pybabel compile -d bayesfs/locale -D bayesfs`). After changing a text here:
+`pybabel extract -o bayesfs/locale/bayesfs.pot bayesfs/wording.py`, then `pybabel update` likewise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gettext
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,8 +27,23 @@ SURE = 0.9
 MOST_NAMES = 3
 """More alternatives than these say nothing."""
 
+LOCALE = Path(__file__).parent / "locale"
 
-def verdict(classes: Sequence[str], prob: ArrayLike, *, aleatoric: float, epistemic: float) -> str:
+
+def translation(language: str | None = None) -> gettext.NullTranslations:
+    """The catalogue of a language, such as "de"; None takes the environment's."""
+    languages = None if language is None else [language]
+    return gettext.translation("bayesfs", LOCALE, languages=languages, fallback=True)
+
+
+def verdict(
+    classes: Sequence[str],
+    prob: ArrayLike,
+    *,
+    aleatoric: float,
+    epistemic: float,
+    language: str | None = None,
+) -> str:
     """One sentence, or two where the answer is not sure.
 
     Args:
@@ -27,27 +51,116 @@ def verdict(classes: Sequence[str], prob: ArrayLike, *, aleatoric: float, episte
         prob: (way,) probability of each.
         aleatoric: expected entropy given the parameters, in nats: the video's own part.
         epistemic: the part that more examples could remove, in nats.
+        language: of the sentence; that of the environment by default.
 
     Returns:
         Such as "Keys." or "Not sure: keys or wallet. One more video of each would help."
 
     Example:
-        >>> verdict(["keys", "wallet"], [0.97, 0.03], aleatoric=0.1, epistemic=0.03)
+        >>> verdict(["keys", "wallet"], [0.97, 0.03], aleatoric=0.1, epistemic=0.03, language="en")
         'keys.'
-        >>> verdict(["keys", "wallet"], [0.6, 0.4], aleatoric=0.2, epistemic=0.4)
+        >>> verdict(["keys", "wallet"], [0.6, 0.4], aleatoric=0.2, epistemic=0.4, language="en")
         'Not sure: keys or wallet. One more video of each would help.'
     """
-    p = np.asarray(prob, dtype=float)
-    order = np.argsort(-p, kind="stable")
-    needed = 1 + int(np.searchsorted(np.cumsum(p[order]), SURE * p.sum() - 1e-12))
-    names = [classes[i] for i in order[:needed]]
+    _ = translation(language).gettext
+    names = [classes[i] for i in likeliest(prob)]
     if len(names) == 1:
         return f"{names[0]}."
     help_ = (
-        "One more video of each would help."
+        _("One more video of each would help.")
         if epistemic >= aleatoric
-        else "The video does not show it clearly; try another view or hold steadier."
+        else _("The video does not show it clearly; try another view or hold steadier.")
     )
     if len(names) > MOST_NAMES:
-        return f"Not recognised; perhaps {names[0]}. {help_}"
-    return f"Not sure: {', '.join(names[:-1])} or {names[-1]}. {help_}"
+        said = _("Not recognised; perhaps {name}.").format(name=names[0])
+    else:
+        said = _("Not sure: {names}.").format(names=alternatives(names, language))
+    return f"{said} {help_}"
+
+
+def likeliest(prob: ArrayLike, level: float = SURE) -> list[int]:
+    """The likeliest classes, in order, until they have so much of the probability together."""
+    p = np.asarray(prob, dtype=float)
+    order = np.argsort(-p, kind="stable")
+    needed = 1 + int(np.searchsorted(np.cumsum(p[order]), level * p.sum() - 1e-12))
+    return [int(i) for i in order[:needed]]
+
+
+def alternatives(names: Sequence[str], language: str | None = None) -> str:
+    """Such as "keys, mug or wallet"."""
+    _ = translation(language).gettext
+    if len(names) == 1:
+        return names[0]
+    return _("{first} or {last}").format(first=", ".join(names[:-1]), last=names[-1])
+
+
+def answer_text(names: Sequence[str], *, none: bool = False, language: str | None = None) -> str:
+    """What the video may show.
+
+    Args:
+        names: the objects of the answer, likeliest first.
+        none: whether none of the person's objects is the answer.
+        language: see `verdict`.
+
+    Example:
+        >>> answer_text(["keys", "wallet"], language="en")
+        'May be wrong: keys or wallet.'
+    """
+    _ = translation(language).gettext
+    if none:
+        return _("This may be none of your objects.")
+    if len(names) == 1:
+        return _("Probably {name}.").format(name=names[0])
+    if len(names) > MOST_NAMES:
+        return _("Not recognised; perhaps {name}.").format(name=names[0])
+    return _("May be wrong: {names}.").format(names=alternatives(names, language))
+
+
+def advice_text(
+    action: str, *, reason: str = "", names: Mapping[str, str], language: str | None = None
+) -> str:
+    """What to do about it, with the reason; nothing for an action that needs no words.
+
+    Args:
+        action: see `bayesfs.explain.Advice`.
+        reason: cause or condition that makes a difference to the words.
+        names: what {name}, {first} and {second} stand for.
+        language: see `verdict`.
+    """
+    _ = translation(language).gettext
+    texts = {
+        "steadier": _("The video is blurred; hold steadier."),
+        "more light dark": _("It is dark; use more light."),
+        "more light flat": _("There is little contrast; use more light."),
+        "less light": _("It is too bright; use less light."),
+        "closer": _("There is much else in the picture; move closer."),
+        "show": _("It may be out of view; move closer or show the object."),
+        "other side": _("{first} and {second} look alike here; show another side."),
+        "other side alone": _("It is not seen clearly; show another side."),
+        "record": _("One more video of {name} would help."),
+        "record clean": _("One more video of {name} by itself would help."),
+        "record clutter": _("One more video of {name} among other things would help."),
+        "enough": _("More videos would hardly help."),
+    }
+    return texts.get(f"{action} {reason}".strip(), texts.get(action, "")).format(**names)
+
+
+def part_text(part: str, language: str | None = None) -> str:
+    """What a kind, level or cause of uncertainty means to a person; the name itself if unknown."""
+    _ = translation(language).gettext
+    texts = {
+        "aleatoric": _("the video itself"),
+        "epistemic": _("what was taught"),
+        "population": _("too few people were learnt from"),
+        "task": _("little is known about your objects in general"),
+        "class": _("too few videos of single objects"),
+        "video": _("how this video was taken"),
+        "frame": _("the single pictures of the video"),
+        "blurred": _("blur"),
+        "dark": _("too little light"),
+        "bright": _("too much light"),
+        "flat": _("little contrast"),
+        "busy": _("much else in the picture"),
+        "absent": _("the object may be out of view"),
+    }
+    return texts.get(part, part)

@@ -27,10 +27,10 @@ MAY_IMPORT = {
     "deciding": FOUNDATION,
     "influence": FOUNDATION | {"predict"},
     "wording": set(),
-    "explain": FOUNDATION
-    | {"predict", "uncertainty", "levels", "causes", "gain", "deciding", "influence", "wording"},
+    "evidence": FOUNDATION | {"uncertainty", "levels", "causes", "gain"},
+    "explain": FOUNDATION | {"wording", "deciding", "levels", "evidence"},
     "evaluation": FOUNDATION
-    | {"data", "evaluation", "predict", "simulate", "uncertainty", "explain", "deciding"},
+    | {"data", "evaluation", "predict", "simulate", "uncertainty", "levels", "explain", "deciding"},
     "testing": FOUNDATION | {"testing", "data", "models", "inference", "predict", "uncertainty"},
 }
 """Room -> rooms it may import. A room that is not here (the commands) may import everything."""

@@ -1,0 +1,323 @@
+"""What a video shows, how sure that is, why, and what to do about it: start with `explain`.
+
+The reasons are numbers: uncertainty by kind and level (`bayesfs.levels`), by measured cause
+(`bayesfs.causes`), and what one more video of each object is worth (`bayesfs.gain`). From them
+comes at most one piece of advice:
+
+- sure, or nothing taught in sight: none, or to show the object;
+- the video leaves the doubt (aleatoric above epistemic): what would mend the costliest measured
+  cause; where none costs anything, to show the object where most frames lack it, or another side;
+- teaching leaves it (epistemic): one more video of that of the likely objects, in the condition,
+  where it is worth most; or "enough", where none is worth `enough` nats per query.
+
+An explanation is data; `Explanation.sentence` puts it into words (`bayesfs.wording`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from bayesfs.deciding import Rules
+from bayesfs.errors import DataError
+from bayesfs.evidence import Evidence, gather
+from bayesfs.levels import EPISTEMIC, PARTS
+from bayesfs.types import KINDS, EpisodeBatch, Posterior, Predictive
+from bayesfs.wording import advice_text, answer_text, likeliest
+
+ENOUGH = 0.01
+"""One more video that is expected to take less than so many nats off a query is not worth it."""
+
+COSTLY = 0.01
+"""A measured cause that costs fewer nats than this is none."""
+
+CAUSES: Mapping[tuple[str, bool], str] = {
+    ("sharpness", False): "blurred",
+    ("sharpness", True): "busy",
+    ("brightness", False): "dark",
+    ("brightness", True): "bright",
+    ("contrast", False): "flat",
+    ("contrast", True): "busy",
+    ("dark_clipped", True): "dark",
+    ("bright_clipped", True): "bright",
+}
+"""Measured quality, and whether it is above the typical -> cause."""
+
+Action = Literal[
+    "nothing", "enough", "record", "steadier", "more light", "less light", "closer", "show",
+    "other side",
+]  # fmt: skip
+
+REMEDY: Mapping[str, Action] = {
+    "blurred": "steadier",
+    "dark": "more light",
+    "flat": "more light",
+    "bright": "less light",
+    "busy": "closer",
+    "absent": "show",
+}
+"""Cause -> what mends it."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The one thing to do.
+
+    Attributes:
+        action: "nothing" needs no words, "enough" says that more teaching would hardly help.
+        reason: the cause that it mends, or the condition to record in; "" where there is none.
+        thing: object to record, or "".
+        nats: what it is expected to take off: per query for "record" and "enough", per frame for a
+            measured cause; NaN where that is not known.
+    """
+
+    action: Action
+    reason: str = ""
+    thing: str = ""
+    nats: float = math.nan
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One query video, explained.
+
+    Attributes:
+        video: its name.
+        answer: objects that it may show, likeliest first; empty where that is none of them.
+        prob: object -> probability.
+        absent: probability that nothing taught is shown; NaN where the model does not know.
+        kind: "aleatoric" or "epistemic", whichever part is larger.
+        level: the level of the hierarchy that adds most; "" where levels are not known.
+        parts: "total", "aleatoric", "epistemic" and each level -> nats, of the whole video.
+        causes: measured cause -> nats per frame that it costs, costliest first.
+        confusable: the likeliest wrong object, or "".
+        gain: (object, condition) -> expected fall in nats per query after one more such video.
+        advice: what to do.
+    """
+
+    video: str
+    answer: tuple[str, ...]
+    prob: Mapping[str, float]
+    absent: float
+    kind: Literal["aleatoric", "epistemic"]
+    level: str
+    parts: Mapping[str, float]
+    causes: Mapping[str, float]
+    confusable: str
+    gain: Mapping[tuple[str, str], float]
+    advice: Advice
+
+    def sentence(self, language: str | None = None) -> str:
+        """What is said, such as "May be wrong: keys or wallet. It is dark; use more light".
+
+        Args:
+            language: such as "de"; that of the environment by default.
+        """
+        said = answer_text(self.answer, none=not self.answer, language=language)
+        sure = len(self.answer) == 1
+        advice = self.advice
+        if sure and advice.action == "enough":
+            return said
+        first = self.answer[0] if self.answer else ""
+        names = {"name": advice.thing, "first": first, "second": self.confusable}
+        done = advice_text(advice.action, reason=advice.reason, names=names, language=language)
+        return f"{said} {done}".strip()
+
+
+def explain(
+    model: object,
+    population: Posterior,
+    episodes: EpisodeBatch,
+    predictive: Predictive,
+    *,
+    rules: Rules | None = None,
+    enough: float = ENOUGH,
+    seed: int,
+) -> tuple[tuple[Explanation, ...], ...]:
+    """Explain every query video.
+
+    Args:
+        model: what it can say decides how much is explained; `GaussianHierarchy` with covariates
+            says everything, any other model the kind.
+        population: posterior of the population sites.
+        episodes: T tasks.
+        predictive: of their queries.
+        rules: thresholds learnt on train users; without them a set holds nine tenths of the
+            probability.
+        enough: nats per query below which one more video is not advised.
+        seed: of the draws behind levels, causes and gain.
+
+    Returns:
+        For each task, one explanation a query video.
+
+    Example:
+        >>> explain(model, population, episodes, predictive, seed=0)[0][0].sentence("en")
+        ... # doctest: +SKIP
+        'May be wrong: keys or wallet. The video is blurred; hold steadier.'
+    """
+    evidence = gather(model, population, episodes, predictive, seed=seed)
+    return tuple(
+        tuple(
+            explain_video(evidence, task, int(video), rules=rules, enough=enough)
+            for video in episodes.video_mask[task].nonzero()[:, 0]
+        )
+        for task in range(len(episodes))
+    )
+
+
+def explain_video(
+    evidence: Evidence,
+    task: int,
+    video: int,
+    *,
+    rules: Rules | None = None,
+    enough: float = ENOUGH,
+) -> Explanation:
+    """Explain one query video from the numbers.
+
+    Raises:
+        DataError: it is padding.
+    """
+    episodes = evidence.episodes
+    if not episodes.video_mask[task, video]:
+        raise DataError(f"task {episodes.task_name(task)!r} has no query video {video}")
+    things = _classes(episodes, task)
+    p = evidence.predictive.video.prob[task, video, : len(things)].detach().cpu().numpy()
+    absent = _absent(evidence, task, video)
+    none = absent > (rules.video.most_absent if rules else 0.5)
+    named = () if none else tuple(things[i] for i in _answer(p, rules))
+    order = np.argsort(-p, kind="stable")
+    parts = _parts(evidence, task, video)
+    levels = [part for part in PARTS if part in parts]
+    kind: Literal["aleatoric", "epistemic"] = (
+        "epistemic" if parts["epistemic"] >= parts["aleatoric"] else "aleatoric"
+    )
+    own = [part for part in levels if (part in EPISTEMIC) == (kind == "epistemic")]
+    found = Explanation(
+        video=episodes.videos[task][video] if episodes.videos else str(video),
+        answer=named,
+        prob={things[i]: float(p[i]) for i in order},
+        absent=absent,
+        kind=kind,
+        level=max(own, key=lambda part: parts[part]) if own else "",
+        parts=parts,
+        causes=_causes(evidence, task, video),
+        confusable=things[order[1]] if len(things) > 1 else "",
+        gain=_gain(evidence, task, things),
+        advice=Advice("nothing"),
+    )
+    threshold = rules.frame.most_absent if rules else 0.5
+    return replace(found, advice=advise(found, _missing(evidence, task, video, threshold), enough))
+
+
+def advise(found: Explanation, missing: float, enough: float = ENOUGH) -> Advice:
+    """The one piece of advice; see the module.
+
+    Args:
+        found: the explanation without it.
+        missing: share of the video's frames that show nothing taught.
+        enough: nats per query below which one more video is not advised.
+    """
+    best = max(found.gain.values(), default=math.nan)
+    if not found.answer:
+        return Advice("show", "absent")
+    if len(found.answer) == 1:
+        return Advice("enough", nats=best) if best < enough else Advice("nothing")
+    if found.kind == "aleatoric":
+        return _mend(found, missing)
+    worth = {key: nats for key, nats in found.gain.items() if key[0] in found.answer}
+    if not worth:
+        return Advice("record", thing=found.answer[0])
+    (thing, condition), nats = max(worth.items(), key=lambda item: item[1])
+    if nats < enough:
+        return Advice("enough", nats=nats)
+    return Advice("record", condition, thing, nats)
+
+
+def _mend(found: Explanation, missing: float) -> Advice:
+    """What would make a better video."""
+    if missing > 0.5:
+        return Advice("show", "absent")
+    for cause, nats in found.causes.items():
+        if nats >= COSTLY and cause in REMEDY:
+            return Advice(REMEDY[cause], cause, nats=nats)
+    return Advice("other side", "" if found.confusable in found.answer else "alone")
+
+
+def _answer(prob: np.ndarray[Any, Any], rules: Rules | None) -> list[int]:
+    """Classes to name, likeliest first."""
+    if rules is None:
+        return likeliest(prob)
+    if rules.video.alone(prob):
+        return [int(prob.argmax())]
+    chosen = rules.video.in_set(prob)
+    order = [int(i) for i in np.argsort(-prob, kind="stable")]
+    named = [i for i in order if chosen[i]]
+    return named if len(named) > 1 else order[:2]  # not sure enough to be named alone
+
+
+def _parts(evidence: Evidence, task: int, video: int) -> dict[str, float]:
+    """Nats by kind and level; kinds are sums of levels where those are known."""
+    if evidence.levels is None:
+        names = ("total", "aleatoric", "epistemic")
+        return {n: float(evidence.kinds[f"video_{n}"][task, video]) for n in names}
+    levels = {part: float(evidence.levels[f"video_{part}"][task, video]) for part in PARTS}
+    epistemic = sum(levels[part] for part in EPISTEMIC)
+    total = sum(levels.values())
+    return {"total": total, "aleatoric": total - epistemic, "epistemic": epistemic, **levels}
+
+
+def _causes(evidence: Evidence, task: int, video: int) -> dict[str, float]:
+    """Measured cause -> mean nats per frame.
+
+    A cause that two qualities show costs what the costlier one does, since drops do not add up.
+    """
+    if evidence.causes is None or evidence.episodes.query_quality is None:
+        return {}
+    mask = evidence.episodes.query_mask[task, video].cpu().numpy()
+    drop = evidence.causes["frame_drop"].values[task, video][mask]
+    quality = evidence.episodes.query_quality[task, video].cpu().numpy()[mask]
+    names = [str(name) for name in evidence.causes["covariate"].values]
+    found: dict[str, float] = {}
+    for j, name in enumerate(names):
+        above = bool((np.abs(drop[:, j]) * quality[:, j]).sum() > 0)
+        cause, nats = CAUSES.get((name, above), ""), float(drop[:, j].mean())
+        if cause and nats > found.get(cause, 0.0):
+            found[cause] = nats
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _absent(evidence: Evidence, task: int, video: int) -> float:
+    if evidence.causes is None:
+        return math.nan
+    return float(evidence.causes["video_absent"][task, video])
+
+
+def _missing(evidence: Evidence, task: int, video: int, threshold: float) -> float:
+    """Share of the video's frames that more likely than not show nothing taught."""
+    if evidence.causes is None:
+        return 0.0
+    mask = evidence.episodes.query_mask[task, video].cpu().numpy()
+    return float((evidence.causes["frame_absent"].values[task, video][mask] > threshold).mean())
+
+
+def _gain(evidence: Evidence, task: int, things: tuple[str, ...]) -> dict[tuple[str, str], float]:
+    if evidence.gain is None:
+        return {}
+    gain = evidence.gain[task].detach().cpu().numpy()
+    return {
+        (thing, kind): float(gain[way, k])
+        for way, thing in enumerate(things)
+        for k, kind in enumerate(KINDS)
+        if np.isfinite(gain[way, k])
+    }
+
+
+def _classes(episodes: EpisodeBatch, task: int) -> tuple[str, ...]:
+    if episodes.classes:
+        return episodes.classes[task]
+    return tuple(str(way) for way in range(int(episodes.way_mask[task].sum())))
