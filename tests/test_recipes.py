@@ -1,5 +1,6 @@
 """Recipes: loading, mistakes that are told by line, overriding one number, the shipped ones."""
 
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ STUDIES = [
     ("gaussian", "svi", "clutter"),
     ("linear_head", "svi", "clutter"),
     ("linear_head", "laplace", "clean"),
+    ("linear_head", "svgd", "clean"),
+    ("linear_head", "nuts", "clean"),
+    ("linear_head", "gibbs", "clutter"),
     ("deep_kernel_gp", "exact", "clutter"),
     ("deep_kernel_transfer", "exact", "clutter"),
     ("deep_kernel_dirichlet", "exact", "clutter"),
@@ -93,6 +97,50 @@ def test_a_mistake_is_told_with_file_line_and_fix(tmp_path: Path, text: str, mes
     path = write(tmp_path, text)
     with pytest.raises(RecipeError, match=f"{path}.*{message}"):
         load_recipe(path, "engine")
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "right", "wrong", "message"),
+    [
+        ("models", "gaussian", "loading=0.5", "loadin=0.5", "line 10: .*did you mean 'loading'"),
+        ("models", "gaussian", "dim=256", "dim='big'", "line 19: .*'<' not supported"),
+        (
+            "evaluation",
+            "clutter",
+            "frames_per_video=8",
+            "frames_per_video=8.5",
+            r"line 18: HeldOutUsers.frames_per_video should be of type int \| None, got 8.5",
+        ),
+        (
+            "models",
+            "gaussian",
+            "loading_sd=0.5",
+            "loading_sd='wide'",
+            "line 11: GaussianHierarchy.loading_sd should be of type float, got 'wide'",
+        ),
+    ],
+)
+def test_a_wrong_field_of_a_shipped_recipe_is_told_by_its_line(
+    tmp_path: Path, room: str, name: str, right: str, wrong: str, message: str
+) -> None:
+    text = (recipe_folder() / room / f"{name}.py").read_text(encoding="utf-8")
+    assert right in text
+    path = write(tmp_path, text.replace(right, wrong))
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path, room.removesuffix("s"), optional=("reduction",))
+
+
+@pytest.mark.slow
+def test_mypy_catches_a_wrong_field_in_a_study_folder(tmp_path: Path) -> None:
+    pytest.importorskip("mypy", reason="mypy is of the extra dev")
+    copy_recipes(tmp_path)
+    path = tmp_path / "models" / "gaussian.py"
+    text = path.read_text(encoding="utf-8").replace("loading=0.5", "loadin=0.5")
+    path.write_text(text.replace("dim=256", "dim='big'"), encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", str(path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert 'Unexpected keyword argument "loadin"' in done.stdout, done.stdout + done.stderr
+    assert 'expected "int"' in done.stdout
 
 
 def test_a_missing_recipe_names_its_neighbours(tmp_path: Path) -> None:

@@ -1,0 +1,16 @@
+"""The no-U-turn sampler: the reference that other engines are judged by, in minutes."""
+
+from bayesfs.inference.nuts import NUTS
+from bayesfs.inference.svi import SVI
+
+engine = NUTS(
+    # Stan's schedule needs some hundred transitions to find step sizes and scales.
+    warmup=500,
+    # 4 x 250 draws give means to a twentieth of a standard deviation.
+    draws=250,
+    # Four chains from independent starts, so that R-hat can tell when they disagree.
+    chains=4,
+)
+
+# The population is learnt once, from all train users together.
+population_engine = SVI(steps=300, draws=200)
