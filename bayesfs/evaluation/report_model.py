@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesfs.errors import DataError
 from bayesfs.evaluation.checks import (
     KHAT_MAX,
     Check,
@@ -138,20 +137,23 @@ class ModelView:
         return prior_sensitivity(self.tree)
 
     @cached_property
+    def left_out(self) -> dict[int, Any]:
+        """Number of support videos -> ArviZ's leave-one-video-out of the support, where it is."""
+        return {
+            shots: _quietly(support_elpd, tree)
+            for shots, tree in sorted(self.trees.items())
+            if "support_log_likelihood" in tree.children and _has_spare_videos(tree)
+        }
+
+    @cached_property
     def loo(self) -> tuple[LooRow, ...]:
         """Leave-one-video-out of the support and the score of the query, at every number."""
         rows = []
         for shots, tree in sorted(self.trees.items()):
-            for what, scorer in (
-                ("support videos, each left out", support_elpd),
-                ("query videos", heldout_elpd),
-            ):
-                if scorer is support_elpd and not _has_spare_videos(tree):
-                    continue
-                try:
-                    rows.append(_loo_row(shots, what, _quietly(scorer, tree)))
-                except DataError:  # none is labelled, or the run kept no likelihoods
-                    continue
+            if shots in self.left_out:
+                rows.append(_loo_row(shots, "support videos, each left out", self.left_out[shots]))
+            if tree["observed_data"].sizes["query"]:
+                rows.append(_loo_row(shots, "query videos", _quietly(heldout_elpd, tree)))
         return tuple(rows)
 
     @cached_property
@@ -178,7 +180,7 @@ class ModelView:
             return without("leave one video out", "the run kept no likelihoods of the support")
         if not _has_spare_videos(self.tree):
             return without("leave one video out", "needs objects with two support videos")
-        found = _quietly(support_elpd, self.tree)
+        found = self.left_out[max(self.trees)]
         return loo_check(np.asarray(found.pareto_k.to_numpy()))
 
 
