@@ -28,15 +28,19 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 
-from bayesfs.contracts import Progress
+from bayesfs.contracts import ConjugateModel, Progress
 from bayesfs.data.atomic import write_whole
 from bayesfs.data.rows import Ranges, batches_of, read_rows, user_rows
 from bayesfs.data.zarrfile import check_zarr
 from bayesfs.errors import BayesfsError, DataError, RunError
 from bayesfs.evaluation.tables import batch_path, join_tables, task_table, write_table
+from bayesfs.inference.exact import Exact, thin_population
 from bayesfs.rundir import explained
-from bayesfs.study import Answer, Learnt, Study
+from bayesfs.study import Learnt, Study
+from bayesfs.types import EpisodeBatch, Predictive
+from bayesfs.uncertainty import decompose
 
 USERS_AT_ONCE = 16
 """Tasks in one vectorised inference."""
@@ -152,18 +156,16 @@ def score_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) ->
     torch.set_num_threads(1)
     with explained(job.results):
         names: list[str] = []
-        for shots, parts in _answers(job, ranges, number * per_batch // USERS_AT_ONCE).items():
-            table = join_tables(
-                [task_table(a.predictive, a.uncertainty, a.episodes) for a in parts]
-            )
+        for shots, parts in _tables(job, ranges, number * per_batch // USERS_AT_ONCE).items():
+            table = join_tables(parts)
             names = table["task"].values.tolist()
             write_whole(job.group(shots, number), partial(write_table, table))
     return len(names)
 
 
-def _answers(job: Job, ranges: Ranges, first: int) -> dict[int, list[Answer]]:
-    """Shots -> answers of consecutive small batches, the first of which has the number `first`."""
-    found: dict[int, list[Answer]] = {shots: [] for shots in _shots(job)}
+def _tables(job: Job, ranges: Ranges, first: int) -> dict[int, list[xr.Dataset]]:
+    """Shots -> tables of consecutive small batches, the first of which has the number `first`."""
+    found: dict[int, list[xr.Dataset]] = {shots: [] for shots in _shots(job)}
     embeddings = read_rows(job.store, ranges)
     names = np.unique(embeddings.coord("user")).tolist()
     for step, start in enumerate(range(0, len(names), USERS_AT_ONCE)):
@@ -171,9 +173,27 @@ def _answers(job: Job, ranges: Ranges, first: int) -> dict[int, list[Answer]]:
         tasks = job.study.tasks(some, job.learnt, seed=job.seed)
         seed = batch_seed(job.seed, first + step)
         for shots in found:
-            answer = job.study.infer(tasks.limit_shots(shots), job.learnt, seed=seed)
-            found[shots].append(answer)
+            limited = tasks.limit_shots(shots)
+            predictive = predictive_of(job.study, job.learnt, limited, seed)
+            found[shots].append(task_table(predictive, decompose(predictive, limited), limited))
     return found
+
+
+def predictive_of(study: Study, learnt: Learnt, tasks: EpisodeBatch, seed: int) -> Predictive:
+    """The predictive of `Study.infer`, without posterior draws where it does not need them.
+
+    With the exact engine the class means, or the functions, are integrated out in closed form;
+    drawing them as well would cost several times the predictive.
+    """
+    model, engine = study.model_for(learnt.projection), study.engine
+    if type(engine) is not Exact or not isinstance(model, ConjugateModel):
+        return study.infer(tasks, learnt, seed=seed).predictive
+    population = thin_population(
+        model, learnt.population, min(engine.population_draws, engine.draws)
+    )
+    count = len(next(iter(population.values())))
+    with torch.no_grad():
+        return model.predictive(tasks, population, draws=-(-engine.draws // count), seed=seed)
 
 
 def batch_seed(seed: int, number: int) -> int:

@@ -1,0 +1,173 @@
+"""Ten thousand synthetic users through the cluster mode: throughput, memory, cost a user."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesfs.cluster import Job, connect, score_users
+from bayesfs.data.atomic import write_whole
+from bayesfs.data.rows import user_rows
+from bayesfs.data.store import open_store, write_store
+from bayesfs.data.synthetic import synthetic_embeddings
+from bayesfs.evaluation.users import HeldOutUsers
+from bayesfs.features.reduce import PrincipalAxes
+from bayesfs.inference.exact import Exact
+from bayesfs.inference.svi import SVI
+from bayesfs.models.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.study import Study
+from bayesfs.types import Embeddings
+
+BLOCK = 100
+"""Users drawn at a time."""
+
+SHOTS, FRAMES, QUERIES = 3, 4, 1
+"""Support videos and frames of each object, and query videos."""
+
+
+def make_store(path: Path, users: int, dim: int, seed: int = 0) -> Path:
+    """A store of `users` test users of six to ten objects, and 8 train users, made in blocks."""
+    blocks = [_block(8, "train", dim, seed)]
+    sizes = [min(BLOCK, users - start) for start in range(0, users, BLOCK)]
+    frames = [_block(n, f"test-{i:04d}", dim, seed + 1 + i) for i, n in enumerate(sizes)]
+    blocks += frames
+    count = sum(b.sizes["frame"] for b in blocks)
+    write_whole(path, lambda place: write_store(place, blocks, count, {"backbone": "synthetic"}))
+    return path
+
+
+def _block(users: int, name: str, dim: int, seed: int) -> xr.Dataset:
+    """Users with between six and ten objects each; names tell blocks apart."""
+    size = {"way": 10, "shots": SHOTS, "frames": FRAMES, "query_videos": QUERIES, "dim": dim}
+    made = synthetic_embeddings(users=users, seed=seed, **size)[0].dataset
+    objects = np.random.default_rng(seed).integers(6, 11, users)
+    user = np.unique(made["user"].values, return_inverse=True)[1]
+    place = np.array([int(text[-2:]) for text in made["object"].values])
+    made = made.isel(frame=np.flatnonzero(place <= objects[user]))
+    text = {n: np.char.add(f"{name}-", made[n].values.astype(str)) for n in ("user", "video")}
+    split = np.full(made.sizes["frame"], name.partition("-")[0])
+    keep = made[["features"]].reset_coords(drop=True)
+    columns = {n: ("frame", v) for n, v in {**text, "split": split}.items()}
+    columns |= {n: ("frame", made[n].values) for n in ("object", "kind")}
+    return keep.assign_coords(columns)
+
+
+def studies(dim: int, smoke: bool) -> dict[str, Study]:
+    """The exact Gaussian hierarchy, and the deep-kernel GP."""
+    evaluation = HeldOutUsers(shots=(SHOTS,), train_shots=(1, SHOTS), frames_per_video=FRAMES)
+    engine = Exact(draws=16 if smoke else 64, population_draws=2 if smoke else 4)
+    svi, axes = SVI(steps=5 if smoke else 50, draws=8), PrincipalAxes(dim=dim)
+    return {
+        "exact": Study(GaussianHierarchy(), engine, evaluation, svi, reduction=axes),
+        "gp": Study(DeepKernelGP(), engine, evaluation, svi, reduction=axes),
+    }
+
+
+def load_test(
+    folder: Path,
+    counts: tuple[int, ...],
+    *,
+    engines: tuple[str, ...] = ("exact", "gp"),
+    dim: int = 32,
+    workers: int = 2,
+    smoke: bool = False,
+) -> dict[str, float]:
+    """Cost per user at each number of users, with both engines.
+
+    Args:
+        folder: scratch folder.
+        counts: numbers of users, ascending; a store of the largest is made, others use its first.
+        engines: "exact", "gp".
+        dim: features.
+        workers: processes.
+        smoke: fewer draws and steps.
+
+    Returns:
+        ENGINE.users_per_second and ENGINE.cost_ratio (cost a user at the most over that at the
+        fewest), ENGINE.worker_peak_gb, ENGINE.bytes_per_user, store_bytes_per_user.
+    """
+    store = make_store(folder / "store.zarr", counts[-1], dim)
+    found: dict[str, float] = {"store_bytes_per_user": _bytes(store) / counts[-1]}
+    train = Embeddings(open_store(store, users=_names(store, "train")).dataset)
+    smaller = {n: make_store(folder / f"store-{n}.zarr", n, dim) for n in counts[:-1]}
+    stores = {**smaller, counts[-1]: store}
+    for name, study in studies(dim, smoke).items():
+        if name not in engines:
+            continue
+        learnt = study.learn(train, seed=0)
+        costs = {}
+        for count in counts:
+            results = folder / f"{name}-{count}.zarr"
+            job = Job(study, learnt, stores[count], results, seed=0)
+            warm = replace(job, store=stores[counts[0]])
+            costs[count], peak = timed(job, warm, workers, repeats=max(1, 300 // count))
+            print(f"{name}: {count} users, {1e3 * costs[count]:.2f} ms a user, {peak:.2f} GB")
+        found[f"{name}.users_per_second"] = 1.0 / costs[counts[-1]]
+        found[f"{name}.cost_ratio"] = costs[counts[-1]] / costs[counts[0]]
+        found[f"{name}.worker_peak_gb"] = peak
+        found[f"{name}.bytes_per_user"] = _bytes(results) / counts[-1]
+    return found
+
+
+def timed(job: Job, warm: Job, workers: int, repeats: int = 1) -> tuple[float, float]:
+    """Seconds a user after the job `warm`, and the peak memory of a worker in GB."""
+    users = len(user_rows(job.store, "test"))
+    per_batch = max(16, min(256, users // (2 * workers) // 16 * 16))
+    with connect(f"local:{workers}") as client:
+        score_users(client, replace(warm, results=job.results / "warm-up"), per_batch=16)
+        shutil.rmtree(job.results / "warm-up")
+        with peak_of(client) as peak:
+            began = time.perf_counter()
+            for number in range(repeats):
+                place = job.results if not number else job.results / f"again-{number}"
+                score_users(client, replace(job, results=place), per_batch=per_batch)
+            seconds = (time.perf_counter() - began) / repeats
+    for again in job.results.glob("again-*"):
+        shutil.rmtree(again)
+    return seconds / users, max(peak)
+
+
+@contextmanager
+def peak_of(client: Any) -> Iterator[list[float]]:
+    """Largest resident memory of any worker, in GB, looked at twice a second."""
+    import psutil
+
+    peak, stop = [0.0], threading.Event()
+    pids = list(client.run(_pid).values())
+
+    def look() -> None:
+        while not stop.wait(0.5):
+            for pid in pids:
+                peak.append(psutil.Process(pid).memory_info().rss / 1e9)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _pid() -> int:
+    import os
+
+    return os.getpid()
+
+
+def _names(store: Path, split: str) -> list[str]:
+    return list(user_rows(store, split))
+
+
+def _bytes(path: Path) -> int:
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
