@@ -220,6 +220,33 @@ def predict(
     name_videos(teach, videos, run, table=table, device=device, trust=trust)
 
 
+def explain(
+    directory: Annotated[Path, Positional, arg(metavar="RUN")],
+    *,
+    video: str | None = None,
+    shots: int | None = None,
+    out: Path | None = None,
+    trust: bool = False,
+) -> None:
+    """Say what a video of a finished run shows, how sure that is, why, and what to do about it.
+
+    Prints one sentence and the numbers behind it, and draws the doubt over the video's time, by
+    kind, level and cause. Without --video, lists the videos. For example:
+
+        bayesfs explain bayesfs-demo/run --video VIDEO
+
+    Args:
+        directory: finished run.
+        video: a query video of a test user.
+        shots: support videos per object; as many as the run has by default.
+        out: picture to write (png, svg, pdf); RUN/explained/VIDEO.png by default.
+        trust: run recipes kept in the run directory though bayesfs does not ship them.
+    """
+    from bayesfs.commands.explain import explain_run
+
+    explain_run(directory, video, shots=shots, out=out, trust=trust)
+
+
 def benchmark(
     data: Annotated[Path, Positional, arg(metavar="DATA")],
     *,
@@ -316,6 +343,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "benchmark": benchmark,
     "predict": predict,
+    "explain": explain,
     "init": init,
 }
 

@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "evidence": FOUNDATION | {"uncertainty", "levels", "causes", "gain"},
     "explain": FOUNDATION | {"wording", "deciding", "levels", "evidence"},
     "evaluation": FOUNDATION
-    | {"data", "evaluation", "predict", "simulate", "uncertainty", "levels", "explain", "deciding"},
+    | {"data", "evaluation", "predict", "simulate", "uncertainty", "levels", "evidence", "explain"}
+    | {"deciding", "wording"},
     "testing": FOUNDATION | {"testing", "data", "models", "inference", "predict", "uncertainty"},
 }
 """Room -> rooms it may import. A room that is not here (the commands) may import everything."""

@@ -1,0 +1,222 @@
+"""Explain one query video of a finished run: `explain_run`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from bayesfs.causes import Attributable
+from bayesfs.commands.personal import kept_recipes
+from bayesfs.commands.studies import compose
+from bayesfs.data.store import open_store
+from bayesfs.deciding import Rules, learn_rules
+from bayesfs.errors import DataError, RunError
+from bayesfs.evaluation.explanation_plot import plot_explanation
+from bayesfs.evidence import gain_by_kind, gather, of_video
+from bayesfs.explain import Explanation, explain_video
+from bayesfs.influence import ClosedLabels, leave_one_out_influence
+from bayesfs.levels import PARTS
+from bayesfs.predict import thinned
+from bayesfs.progress import terminal_safe
+from bayesfs.rundir import RunDirectory, explained, write_atomically
+from bayesfs.runs import fingerprint, load_learnt
+from bayesfs.study import Answer, Learnt, Study
+from bayesfs.types import Embeddings, EpisodeBatch
+from bayesfs.wording import part_text
+
+SHOWN = 3
+"""Most influential support videos and most worthwhile recordings that are printed."""
+
+
+def explain_run(
+    run: Path, video: str | None, *, shots: int | None, out: Path | None, trust: bool
+) -> None:
+    """Print why a video was named as it was, and draw its doubt over time; or list the videos.
+
+    Args:
+        run: finished run.
+        video: a query video of its; None lists them.
+        shots: support videos per object; as many as the run has by default.
+        out: picture to write; one in the run's folder `explained` by default.
+        trust: run recipes kept in the run directory even if they are not the shipped ones.
+
+    Raises:
+        RunError: the run is not finished, or its data have changed.
+        DataError: there is no such video.
+    """
+    directory = RunDirectory(run)
+    study, learnt, embeddings = reopened(directory, trust=trust)
+    seed = directory.state()["inputs"]["seed"]
+    most = max(study.evaluation.shots)
+    if shots is not None and not 1 <= shots <= most:
+        raise RunError(f"{run}: expected --shots between 1 and {most}, got {shots}")
+    tasks = study.tasks(embeddings, learnt, seed=seed).limit_shots(shots or most)
+    if video is None:
+        print(*listing(tasks), sep="\n")
+        return
+    t, v = find_video(tasks, video)
+    rules = kept_rules(directory, study, learnt, embeddings, shots or most)
+    model, population = study.model_for(learnt.projection), learnt.population
+    one = of_video(tasks, t, v)
+    answer = study.infer(one, learnt, seed=seed)
+    with torch.no_grad():
+        gain = gain_by_kind(model, population, tasks.select([t]), seed=seed)
+    evidence = gather(model, population, one, answer.predictive, seed=seed, gain=gain)
+    found = explain_video(evidence, 0, 0, rules=rules)
+    print(terminal_safe(found.sentence()), "", sep="\n")
+    for line in numbers(found, rules):
+        print(terminal_safe(line, longest=400))
+    if isinstance(model, ClosedLabels):
+        moved = leave_one_out_influence(model, population, one)
+        print(terminal_safe(resting_on(moved, one, embeddings), longest=400))
+    path = out or run / "explained" / (re.sub(r"[^\w.-]+", "_", video) + ".png")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    said: list[str] = []
+    write_atomically(path, lambda place: said.append(plot_explanation(evidence, 0, 0, place)))
+    print(f"picture: {path}", f"  {said[0]}", sep="\n")
+
+
+def reopened(run: RunDirectory, *, trust: bool) -> tuple[Study, Learnt, Embeddings]:
+    """The study of a finished run, what it learnt, and the data it was of.
+
+    Raises:
+        RunError: the run is not finished, or the store holds other data than the run saw.
+    """
+    if not run.is_done:
+        raise RunError(f"{run.path}: the run is not finished; run the same `bayesfs run` again")
+    state = run.state()
+    inputs, store = state["inputs"], Path(str(state.get("store", "")))
+    learnt = load_learnt(run)
+    study = compose(kept_recipes(run, trust=trust), inputs["settings"], smoke=inputs["smoke"])
+    embeddings = open_store(store)
+    if fingerprint(embeddings) != inputs["data"]:
+        raise RunError(f"{store}: holds other data than when {run.path} was made; run it again")
+    return study, learnt, embeddings
+
+
+def find_video(tasks: EpisodeBatch, name: str) -> tuple[int, int]:
+    """Task and place of a query video; the first, where a user has several tasks.
+
+    Raises:
+        DataError: there is none of that name; the message has the nearest names.
+    """
+    known: dict[str, tuple[int, int]] = {}
+    for t, names in enumerate(tasks.videos):
+        for v, own in enumerate(names):
+            known.setdefault(own, (t, v))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or list(known)[:4]
+        raise DataError(
+            f"no query video {name!r}; nearest: {', '.join(near)}; without --video all are listed"
+        )
+    return known[name]
+
+
+def listing(tasks: EpisodeBatch) -> Iterator[str]:
+    """The query videos, by user."""
+    seen: set[str] = set()
+    for user, names in zip(tasks.users, tasks.videos, strict=True):
+        yield from (f"{user}:" for _ in [0] if not seen.issuperset(names))
+        yield from (f"  {terminal_safe(name)}" for name in names if name not in seen)
+        seen.update(names)
+
+
+def kept_rules(
+    run: RunDirectory, study: Study, learnt: Learnt, embeddings: Embeddings, shots: int
+) -> Rules | None:
+    """Thresholds learnt on the run's train users, and kept in the run; None where it has none."""
+    name = f"rules-{shots:02d}.json"
+    if (kept := run.kept(name)) is not None:
+        return Rules.from_dict(json.loads(kept.read_text(encoding="utf-8")))
+    if not hasattr(study.evaluation, "calibration_episodes"):
+        return None
+    seed = run.state()["inputs"]["seed"]
+    tasks = study.train_tasks(embeddings, learnt, seed=seed).limit_shots(shots)
+    rules = rules_of(study.infer(tasks, learnt, seed=seed), learnt)
+    text = json.dumps(rules.to_dict(), indent=2, allow_nan=False) + "\n"
+    run.keep(name, lambda path: path.write_text(text, encoding="utf-8"))
+    return rules
+
+
+def rules_of(answer: Answer, learnt: Learnt) -> Rules:
+    """Thresholds from what was said of train users' tasks."""
+    absent: Tensor | None = None
+    if isinstance(answer.model, Attributable):
+        absent = absent_videos(answer.model, learnt, answer.episodes)
+    return learn_rules(answer.predictive, answer.episodes, absent=absent)
+
+
+def absent_videos(model: Attributable, learnt: Learnt, episodes: EpisodeBatch) -> Tensor:
+    """(task, video) probability that nothing taught is shown, as `bayesfs.causes` has it."""
+    values = thinned(learnt.population, 4)
+    count = len(next(iter(values.values())))
+    with torch.no_grad():
+        odds = [
+            model.log_absent_odds(episodes, {s: x[p] for s, x in values.items()})[1]
+            for p in range(count)
+        ]
+    return torch.stack(odds).sigmoid().mean(0)
+
+
+def numbers(found: Explanation, rules: Rules | None) -> Iterator[str]:
+    """The numbers behind a sentence, a line each."""
+    likely = [(thing, found.prob[thing]) for thing in found.answer or list(found.prob)[:SHOWN]]
+    yield f"answer: {'; '.join(f'{thing} {p:.2f}' for thing, p in likely)}"
+    if rules is not None:
+        yield (
+            f"  sets are to hold the object in {rules.level:.0%} of a person's videos; that is "
+            f"promised for {rules.promised:.0%} of people, from {rules.users} train users"
+        )
+    if found.confusable:
+        yield f"most like it otherwise: {found.confusable} {found.prob[found.confusable]:.2f}"
+    kinds = ", ".join(f"{part_text(k)} {found.parts[k]:.2f}" for k in ("aleatoric", "epistemic"))
+    yield f"doubt in nats: {found.parts['total']:.2f}; {kinds}"
+    levels = [f"{part_text(p)} {found.parts[p]:.2f}" for p in PARTS if p in found.parts]
+    if levels:
+        yield f"  by level: {', '.join(levels)}"
+        yield f"  most from: {part_text(found.level)}"
+    causes = [f"{part_text(c)} {nats:.3f}" for c, nats in found.causes.items()]
+    yield f"  measured causes, nats a frame: {', '.join(causes) or 'none'}"
+    if not math.isnan(found.absent):
+        yield f"probability that nothing taught is shown: {found.absent:.2f}"
+    if found.gain:
+        ranked = sorted(found.gain.items(), key=lambda item: -item[1])[:SHOWN]
+        worth = "; ".join(f"{thing}, {kind} {nats:.3f}" for (thing, kind), nats in ranked)
+        yield f"one more video would take off, nats a question: {worth}"
+
+
+def resting_on(moved: xr.Dataset, one: EpisodeBatch, embeddings: Embeddings) -> str:
+    """The support videos that moved the answer most, and whether they speak for it."""
+    influence, toward = (moved[name].values[0, :, :, 0] for name in ("influence", "toward"))
+    names = {k: n for k, n in support_names(one, embeddings).items() if np.isfinite(influence[k])}
+    ranked = sorted(names, key=lambda place: -influence[place])[:SHOWN]
+    said = [
+        f"{names[k]} {influence[k]:.3f} {'for it' if toward[k] >= 0 else 'against it'}"
+        for k in ranked
+    ]
+    only = "not known, since each object has one video only"
+    return f"rests most on, nats: {'; '.join(said) or only}"
+
+
+def support_names(one: EpisodeBatch, embeddings: Embeddings) -> dict[tuple[int, int], str]:
+    """(way, shot) -> name of the support video of a batch of one task."""
+    videos = embeddings.coord("video")
+    frames: Sequence[Sequence[Sequence[int]]] = (
+        [] if one.support_frame is None else one.support_frame[0].tolist()
+    )
+    return {
+        (w, s): str(videos[rows[0]])
+        for w, shots in enumerate(frames)
+        for s, rows in enumerate(shots)
+        if rows[0] >= 0
+    }
