@@ -23,6 +23,7 @@ from functools import partial, reduce
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bayesfs.contracts import Engine, Model
 from bayesfs.data.synthetic import synthetic_episodes
@@ -37,7 +38,11 @@ from bayesfs.inference.laplace import Laplace
 from bayesfs.inference.nuts import NUTS
 from bayesfs.inference.svgd import SVGD
 from bayesfs.inference.svi import SVI
+from bayesfs.models.deep_kernel_gp import DeepKernelGP
 from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.models.gp_covariance import VideoCovariance
+from bayesfs.models.gp_features import Identity
+from bayesfs.models.gp_gaussian import TaskPrior, condition, root
 from bayesfs.models.linear_head import HierarchicalHead
 from bayesfs.models.niw import NIWClasses
 from bayesfs.models.robust import RobustHierarchy
@@ -144,6 +149,48 @@ def examine(subject: Subject, engine: Engine, sizes: Sizes) -> Calibration:
     return reduce(Calibration.joined, parts)
 
 
+def examine_regression(sizes: Sizes) -> Calibration:
+    """The Gaussian process regression behind the deep kernels, on real-valued targets.
+
+    Coded labels are no draw from the model, so that functions and targets are drawn here, from the
+    same prior covariances that `Exact` conditions on; the functions at the support are ranked.
+    """
+    parts = [regression_ranks(sizes.tasks, seed) for seed in range(sizes.populations)]
+    return reduce(Calibration.joined, parts)
+
+
+def regression_ranks(tasks: int, seed: int) -> Calibration:
+    """Ranks of the functions of one population's tasks."""
+    episodes, _ = synthetic_episodes(
+        users=tasks, way=2, shots=2, frames=2, query_videos=1, dim=3, seed=seed
+    )
+    model = DeepKernelGP(VideoCovariance(features=Identity()))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        episodes = episodes.to(torch.float64)
+        values = dict(model.sample_population(episodes.support))
+        prior = TaskPrior.of(model.covariance, values, episodes)
+        x = prior.support.x
+        signal = model.covariance.signal(values, x, x) * prior.support.pairs
+        roots = root(signal)[:, None], root(prior.matrix - signal)[:, None]
+        shape = (tasks, 2, prior.matrix.shape[-1])
+        noise = torch.randn(3, *shape, 1, dtype=torch.float64)
+        truth, other = ((roots[0] @ e)[..., 0] for e in noise[:2])
+        targets = truth + (roots[1] @ noise[2])[..., 0]
+        start, error = torch.randn(2, LEVELS, *shape, dtype=torch.float64)
+    draws = condition(prior, targets).function(start, error)
+    frames = torch.distributions.MultivariateNormal(torch.zeros_like(truth), scale_tril=roots[1])
+    quantities: dict[str, Callable[[Tensor], Tensor]] = {
+        "function[0, 0]": lambda f: f[..., 0, 0],
+        "function[1, 3]": lambda f: f[..., 1, 3],
+        "rms of function": lambda f: f.square().mean((-1, -2)).sqrt(),
+        "log-likelihood": lambda f: frames.log_prob(targets - f).sum(-1),
+        "TARP": lambda f: (f - other).square().sum((-1, -2)),
+    }
+    ranks = {n: (q(draws) < q(truth)).sum(0).numpy() for n, q in quantities.items()}
+    return Calibration(ranks, LEVELS)
+
+
 def report(name: str, found: Calibration, seconds: float, out: Path | None) -> None:
     """Print a pair's row with its worst quantity, and draw its pictures."""
     table = found.table
@@ -172,6 +219,12 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, float | int | None] = {}
     passed = total = 0
+    if args.only in "DeepKernelGP.Exact":
+        start = time.perf_counter()
+        found = examine_regression(sizes)
+        report("DeepKernelGP.Exact", found, time.perf_counter() - start, args.out)
+        figures["DeepKernelGP.Exact.p"] = found.p
+        total, passed = 1, int(found.p > PASSED)
     for model, subject in subjects(sizes).items():
         named = [(f"{model}.{n}", e, True) for n, e in subject.engines.items()]
         named += [(f"control.{model}.{n}", e, False) for n, e in subject.controls.items()]
