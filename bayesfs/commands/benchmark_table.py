@@ -105,8 +105,8 @@ def _grid(rows: pd.DataFrame, item: str, title: str) -> Table:
     grid.add_column("method", no_wrap=True)
     for name in (*scores, "nll - first", *(["worst tenth's nll"] * worst), "s/task"):
         grid.add_column(name)
-    for name, of in chosen.groupby("method", sort=False):
-        grid.add_row(terminal_safe(str(name)), *_cells(of, scores, worst=worst))
+    for method, of in chosen.groupby("method", sort=False):
+        grid.add_row(terminal_safe(str(method)), *_cells(of, scores, worst=worst))
     return grid
 
 
