@@ -21,7 +21,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from typeguard import TypeCheckError, check_type
 
 from bayesfs.errors import RecipeError
 
@@ -87,6 +89,7 @@ def load_recipe(path: Path, needs: str, *, optional: Sequence[str] = ()) -> Reci
         raise RecipeError(_missing(path, needs, vars(module)))
     for name, value in values.items():
         _check_verbs(path, source, name, value)
+        _check_fields(path, source, name, value)
     return Recipe(path, source, values)
 
 
@@ -127,9 +130,25 @@ def _failure(path: Path, source: str, error: BaseException, names: Mapping[str, 
     """Where in the recipe an exception came from, what it was, and the likely fix."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     line = lines[-1] if lines and lines[-1] else 1
+    line = _keyword_line(source, line, error)
     text = source.splitlines()[line - 1].strip() if source else ""
     kind = type(error).__name__
     return f"{path}, line {line}: {kind}: {error}{_hint(error, names)}, in {text!r}"
+
+
+def _keyword_line(source: str, line: int, error: BaseException) -> int:
+    """Line of the argument that a call does not take, within the call at `line`."""
+    wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if not wrong:
+        return line
+    found = [
+        argument.value.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and node.lineno <= line <= (node.end_lineno or line)
+        for argument in node.keywords
+        if argument.arg == wrong[1]
+    ]
+    return found[0] if found else line
 
 
 def _hint(error: BaseException, names: Mapping[str, Any]) -> str:
@@ -168,6 +187,50 @@ def _check_verbs(path: Path, source: str, name: str, value: Any) -> None:
     else:
         return
     raise RecipeError(f"{path}, line {_line_of(source, name)}: {name!r} {reason}")
+
+
+def _check_fields(path: Path, source: str, name: str, value: Any) -> None:
+    """Fields that hold numbers or text hold those of their type, also in nested dataclasses."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return
+    for field, wanted in plain_fields(type(value)).items():
+        held = getattr(value, field)
+        try:
+            check_type(float(held) if wanted is float and type(held) is int else held, wanted)
+        except TypeCheckError:
+            line = _argument_line(source, field) or _line_of(source, name)
+            kind = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+            raise RecipeError(
+                f"{path}, line {line}: {type(value).__name__}.{field} should be of type {kind}, "
+                f"got {held!r}"
+            ) from None
+    for inner in fields(value):
+        _check_fields(path, source, name, getattr(value, inner.name))
+
+
+def plain_fields(owner: type) -> dict[str, Any]:
+    """Field -> its type, for the fields of a dataclass whose types are numbers, text and tuples."""
+    try:
+        hints = get_type_hints(owner)
+    except NameError:  # a type that is imported for type checkers only
+        return {}
+    return {f.name: hints[f.name] for f in fields(owner) if f.init and _is_plain(hints[f.name])}
+
+
+def _is_plain(wanted: Any) -> bool:
+    if get_origin(wanted) is Literal:
+        return True
+    parts = get_args(wanted)
+    if parts:
+        return all(_is_plain(part) for part in parts)
+    return wanted in (int, float, bool, str, type(None), Ellipsis)
+
+
+def _argument_line(source: str, field: str) -> int | None:
+    """Line of the first keyword argument of that name in a recipe."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    lines = [k.value.lineno for call in calls for k in call.keywords if k.arg == field]
+    return min(lines) if lines else None
 
 
 def _line_of(source: str, name: str) -> int:

@@ -109,7 +109,7 @@ def test_a_mistake_is_told_with_file_line_and_fix(tmp_path: Path, text: str, mes
             "clutter",
             "frames_per_video=8",
             "frames_per_video=8.5",
-            r"line 18: HeldOutUsers.frames_per_video should be of type int \| None, got 8.5",
+            r"line 17: HeldOutUsers.frames_per_video should be of type int \| None, got 8.5",
         ),
         (
             "models",
