@@ -42,7 +42,7 @@ class TestRobustHierarchy(ModelContract):
         return RobustHierarchy(GaussianHierarchy(PerFeature()))
 
     def infer(self, model: Model, episodes: EpisodeBatch, given: Posterior | None) -> Posterior:
-        return OwnApproximation(draws=100).infer(model, episodes, seed=0, given=given)
+        return OwnApproximation(draws=40).infer(model, episodes, seed=0, given=given)
 
 
 def episodes(**options: object) -> EpisodeBatch:
