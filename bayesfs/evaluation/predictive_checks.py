@@ -40,6 +40,9 @@ Array = NDArray[Any]
 REPLICATES = 100
 """Data sets that are simulated for a check."""
 
+LARGEST = 500_000_000
+"""Simulated values of a check beyond which there are fewer replicates."""
+
 EXTREME = 0.01
 """A quantity below this p, or above 1 minus it, is one that the model does not make."""
 
@@ -83,17 +86,20 @@ def prior_check(
     episodes: EpisodeBatch,
     *,
     given: Posterior | None = None,
-    draws: int = REPLICATES,
+    draws: int | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
     """The support against tasks drawn anew; arguments as in `prior_predictive`.
+
+    With draws None there are `REPLICATES` of them, fewer where the support is very large.
 
     Returns:
         Over (quantity, task): `observed`, `mean`, `low` and `high` (central 95 % of the
         replicates), `p`. Without variables, and with the attribute `reason`, where the model draws
         no features.
     """
-    return _check(model, episodes, _population_in_turn(model, given, draws), seed)
+    count = draws or affordable(episodes)
+    return _check(model, episodes, _population_in_turn(model, given, count), seed)
 
 
 def posterior_check(
@@ -102,7 +108,7 @@ def posterior_check(
     episodes: EpisodeBatch,
     *,
     given: Posterior | None = None,
-    draws: int = REPLICATES,
+    draws: int | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
     """The support against new videos of the same objects.
@@ -112,7 +118,8 @@ def posterior_check(
         posterior: of the tasks.
         episodes: the tasks.
         given: population, where the posterior does not hold its sites.
-        draws: number of replicates, evenly spread over the posterior's draws.
+        draws: number of replicates, evenly spread over the posterior's draws; None as in
+            `prior_check`.
         seed: of the replicates.
 
     Returns:
@@ -122,7 +129,8 @@ def posterior_check(
     lacking = [site for site in upper if site not in posterior.draws]
     if lacking and (given is None or not set(lacking) <= set(given.draws)):
         raise DataError(f"expected draws of {upper}, missing {lacking}; give the population")
-    index = np.linspace(0, posterior.num_draws - 1, draws).round().astype(int)
+    count = draws or affordable(episodes)
+    index = np.linspace(0, posterior.num_draws - 1, count).round().astype(int)
 
     def held() -> Iterator[dict[str, Tensor]]:
         for s in index.tolist():
@@ -132,6 +140,11 @@ def posterior_check(
             yield at
 
     return _check(model, episodes, held(), seed)
+
+
+def affordable(episodes: EpisodeBatch) -> int:
+    """Replicates that take a minute or so: `REPLICATES`, or at least 40 of a very large support."""
+    return min(REPLICATES, max(40, LARGEST // max(1, episodes.support.numel())))
 
 
 def label_check(tree: xr.DataTree, *, seed: int = 0, draws: int = 1000) -> xr.Dataset:

@@ -178,6 +178,13 @@ def test_the_model_has_a_line_with_its_thresholds(
     assert "Model" in text
 
 
+def test_convergence_is_told_site_by_site(outline: Outline, report_data: ReportData) -> None:
+    fit = View(report_data).fits[-1]
+    text = " ".join(outline.text)
+    assert f"By site: {fit.name}" in text
+    assert f"{fit.sites.loc['class_mean', 'rhat']:.3f}" in text
+
+
 def test_elpd_per_video_is_the_mean_log_probability(report_data: ReportData) -> None:
     row = next(r for r in View(report_data).model.loo if r.shots == 5 and r.what == "query videos")
     assert row.elpd == pytest.approx(-truth_table(report_data)["nll"].mean())
