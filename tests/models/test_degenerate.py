@@ -1,0 +1,193 @@
+"""Tasks that no textbook has: every model still gives finite, normalised, sensible predictives."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import pyro
+import pytest
+import torch
+from _pytest.mark.structures import ParameterSet
+
+from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.inference.laplace import Laplace
+from bayesfs.inference.svi import SVI
+from bayesfs.models.baselines import HeadEnsemble, standard_baselines
+from bayesfs.models.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.models.gp_dirichlet import Dirichlet
+from bayesfs.models.gp_laplace import LaplaceSoftmax
+from bayesfs.models.gp_logistic_softmax import LogisticSoftmax
+from bayesfs.models.gp_one_vs_each import OneVsEach
+from bayesfs.models.gp_regression import LabelRegression
+from bayesfs.models.gp_softmax import Softmax
+from bayesfs.models.gp_transfer import SigmoidOfMean
+from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.models.niw import NIWClasses
+from bayesfs.predict import predict
+from bayesfs.types import EpisodeBatch, Predictive
+from bayesfs.uncertainty import decompose
+
+DIM = 4
+Ask = Callable[[EpisodeBatch], Predictive]
+
+
+def conjugate(model: GaussianHierarchy | DeepKernelGP | NIWClasses, draws: int = 8) -> Ask:
+    """Two draws of the population from its prior."""
+
+    def ask(episodes: EpisodeBatch) -> Predictive:
+        like = torch.zeros(1, DIM, dtype=torch.float64)
+        with torch.random.fork_rng():
+            pyro.set_rng_seed(0)
+            sites = [model.sample_population(like) for _ in range(2)]
+        values = {
+            name: torch.stack([s[name].detach() for s in sites]).to(episodes.support)
+            for name in sites[0]
+        }
+        return model.predictive(episodes, values, draws=draws, seed=0)
+
+    return ask
+
+
+def head(engine: SVI | Laplace) -> Ask:
+    model = HierarchicalHead(video_scale=0.0)
+
+    def ask(episodes: EpisodeBatch) -> Predictive:
+        given = model.default_population(DIM)
+        given = replace(given, draws={s: v.to(episodes.support) for s, v in given.draws.items()})
+        posterior = engine.infer(model, episodes, seed=0, given=given)
+        return predict(model, posterior, episodes, given=given)
+
+    return ask
+
+
+GP = {
+    "regression": LabelRegression(),
+    "dirichlet": Dirichlet(learnt=True),
+    "one_vs_each": OneVsEach(steps=4),
+    "logistic_softmax": LogisticSoftmax(steps=4),
+    "softmax": Softmax(steps=4),
+    "laplace": LaplaceSoftmax(steps=8),
+    "sigmoid": SigmoidOfMean(),
+}
+CLOSED = ("regression", "sigmoid")
+"""Likelihoods whose predictive is not an average over draws."""
+
+BASELINES = {
+    name: replace(b, steps=20) if isinstance(b, HeadEnsemble) else b
+    for name, b in standard_baselines().items()
+}
+MODELS: Mapping[str, Ask] = {
+    "gaussian": conjugate(GaussianHierarchy()),
+    "niw": conjugate(NIWClasses()),
+    **{
+        f"gp_{name}": conjugate(DeepKernelGP(likelihood=law), 8 if name in CLOSED else 100)
+        for name, law in GP.items()
+    },
+    "head_svi": head(SVI(steps=30, draws=8)),
+    "head_laplace": head(Laplace(draws=8, steps=30)),
+    **{f"baseline_{name}": b.predictive for name, b in BASELINES.items()},
+}
+ENSEMBLE = next(n for n in MODELS if "ensemble" in n)
+SAMPLED = (*(f"gp_{n}" for n in GP if n not in CLOSED), "head_svi", "head_laplace")
+"""Models whose predictive is an average over draws, and the ensemble, which starts at random."""
+
+named = pytest.mark.parametrize("name", MODELS)
+exact = pytest.mark.parametrize("name", [n for n in MODELS if n not in (*SAMPLED, ENSEMBLE)])
+
+
+def tolerance(name: str) -> float:
+    if name in SAMPLED:
+        return 0.4 if "head" in name else 0.12
+    return 0.4 if name == ENSEMBLE else 1e-6
+
+
+def task(seed: int = 0, **sizes: int) -> EpisodeBatch:
+    plain = {"users": 1, "way": 3, "shots": 2, "frames": 2, "query_videos": 1, "dim": DIM}
+    return synthetic_episodes(seed=seed, **{**plain, **sizes})[0].to(torch.float64)
+
+
+def copies(episodes: EpisodeBatch) -> EpisodeBatch:
+    """Every support frame of a class is its first one."""
+    return replace(episodes, support=episodes.support[:, :, :1, :1].expand_as(episodes.support))
+
+
+def all_alike(episodes: EpisodeBatch) -> EpisodeBatch:
+    """Every support frame of all classes is the same."""
+    first = episodes.support[:, :1, :1, :1]
+    return replace(episodes, support=first.expand_as(episodes.support).contiguous())
+
+
+def twins(episodes: EpisodeBatch) -> EpisodeBatch:
+    """Class 1 has the very support of class 0."""
+    support = episodes.support.clone()
+    support[:, 1] = support[:, 0]
+    return replace(episodes, support=support)
+
+
+def scaled(episodes: EpisodeBatch, factor: float) -> EpisodeBatch:
+    return replace(episodes, support=factor * episodes.support, query=factor * episodes.query)
+
+
+CASES: Mapping[str, Callable[[], EpisodeBatch]] = {
+    "identical support frames": lambda: copies(task()),
+    "nothing to tell apart": lambda: all_alike(task()),
+    "one frame": lambda: task(shots=1, frames=1, query_frames=1),
+    "one class": lambda: task(way=1),
+    "100 classes": lambda: task(way=100, shots=1, frames=1, query_frames=1),
+    "1,000 support frames": lambda: task(way=2, shots=10, frames=50, query_frames=1),
+    "features times a million": lambda: scaled(task(), 1e6),
+    "features over a million": lambda: scaled(task(), 1e-6),
+    "features zero": lambda: scaled(task(), 0.0),
+    "a class twice": lambda: twins(task()),
+    "single precision": lambda: task().to(torch.float32),
+}
+
+
+def cells() -> Iterator[ParameterSet]:
+    """Every model on every case; the large cases are slow for GPs that are sampled."""
+    for name, ask in MODELS.items():
+        for case, make in CASES.items():
+            large = case.startswith("1") and name in SAMPLED
+            yield pytest.param(ask, make, id=f"{name}-{case}", marks=[pytest.mark.slow] * large)
+
+
+@pytest.mark.parametrize(("ask", "case"), cells())
+def test_finite_normalised_and_sensible(ask: Ask, case: Callable[[], EpisodeBatch]) -> None:
+    """0 <= epistemic <= total <= log way, at every frame and video."""
+    episodes = case()
+    found = ask(episodes)
+    way, precise = episodes.way, 1e-4 if episodes.support.dtype == torch.float32 else 1e-6
+    for unit, mask in (("frame", episodes.query_mask), ("video", episodes.video_mask)):
+        labels = getattr(found, unit)
+        prob = labels.prob[mask]
+        assert torch.isfinite(prob).all()
+        assert not torch.isnan(labels.log_prob[mask]).any()
+        torch.testing.assert_close(prob.sum(-1), torch.ones_like(prob[..., 0]), atol=1e-4, rtol=0.0)
+    said = decompose(found, episodes)
+    for unit, there in (("frame", episodes.query_mask), ("video", episodes.video_mask)):
+        total, epistemic = (
+            torch.from_numpy(said[f"{unit}_{part}"].values)[there]
+            for part in ("total", "epistemic")
+        )
+        assert (total <= torch.tensor(float(way)).log() + precise).all()
+        assert (epistemic >= -precise).all()
+        assert (epistemic <= total + precise).all()
+
+
+@named
+def test_a_class_taught_twice_is_as_likely_under_both_names(name: str) -> None:
+    prob = MODELS[name](twins(task())).video.prob[0]
+    torch.testing.assert_close(prob[:, 0], prob[:, 1], atol=tolerance(name), rtol=0.0)
+
+
+@named
+def test_where_nothing_differs_nothing_is_known(name: str) -> None:
+    """All classes taught by the same frame: as likely as one another."""
+    prob = MODELS[name](all_alike(task())).video.prob[0]
+    torch.testing.assert_close(prob, torch.full_like(prob, 1 / 3), atol=tolerance(name), rtol=0.0)
+
+
+@exact
+def test_single_precision_says_the_same(name: str) -> None:
+    one, two = (MODELS[name](task().to(kind)).video.prob for kind in (torch.float64, torch.float32))
+    torch.testing.assert_close(two.double(), one, atol=1e-4, rtol=0.0)
