@@ -14,7 +14,7 @@ up to what is the same for all classes, so that a query costs a few products wit
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -59,6 +59,23 @@ class Recognition:
     aleatoric: float
     epistemic: float
     labels: LabelDraws
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is said of many frames, each by itself.
+
+    Attributes:
+        prob: (frame, way) p(y | x, D).
+        total: (frame,) entropy of `prob`, in nats.
+        aleatoric: (frame,) the part that more teaching would not remove.
+        epistemic: (frame,) the part that it would.
+    """
+
+    prob: Tensor
+    total: Tensor
+    aleatoric: Tensor
+    epistemic: Tensor
 
 
 @dataclass(frozen=True)
@@ -146,6 +163,30 @@ class Recogniser:
         made = self.prepare(kind, len(z))
         x = torch.from_numpy(z.mean(0, dtype=np.float64)).to(made.offset) - made.offset
         return _recognition(_labels(x, made))
+
+    def stream(
+        self, pieces: Iterable[Array], kind: str = "clutter", *, at_once: int = 256
+    ) -> Iterator[Scored]:
+        """Recognise the frames of a long recording, each by itself, as they come.
+
+        Memory goes with `at_once`, not with the recording: a million frames need what a thousand
+        do.
+
+        Args:
+            pieces: (frame, input feature) features of the backbone, piece by piece.
+            kind: condition that they were recorded in.
+            at_once: frames in one matrix product.
+
+        Yields:
+            What is said of each piece, or part of it.
+        """
+        made = self.prepare(kind)
+        for piece in pieces:
+            for start in range(0, len(piece), at_once):
+                z = project(self.projection, piece[start : start + at_once], kind)
+                x = torch.from_numpy(z).to(made.offset)[None] - made.offset[:, None]
+                labels = _labels_of_many(x, made)
+                yield Scored(labels.prob, *kinds(labels))
 
     def _prepare(self, kind: int, frames: int) -> Prepared:
         noise = torch.Generator().manual_seed(self.seed + 1)
@@ -332,7 +373,8 @@ def _labels(x: Tensor, made: Prepared) -> LabelDraws:
     linear = (made.linear @ x[..., None])[..., 0]
     density = linear - 0.5 * (made.square.squares(at)[:, 0] + made.constant)
     log_prob = density.log_softmax(-1)
-    chosen = _evenly_chosen(log_prob.exp(), count)
+    start = (torch.arange(populations).to(x)[:, None] + 0.5) / populations
+    chosen = _evenly_chosen(log_prob.exp(), count, start)
     p, d = torch.arange(populations)[:, None], torch.arange(count)
     single = at.float()
     cross = (draws.pulls[p, d, chosen] @ single[..., None])[..., 0]
@@ -343,11 +385,32 @@ def _labels(x: Tensor, made: Prepared) -> LabelDraws:
     return LabelDraws(log_prob.logsumexp(0) - math.log(populations), given, weight)
 
 
-def _evenly_chosen(prob: Tensor, draws: int) -> Tensor:
-    """(population, draw) classes in their shares: points (d + (p + 1/2) / P) / S of (0, 1)."""
-    populations = len(prob)
-    start = (torch.arange(populations, dtype=prob.dtype)[:, None] + 0.5) / populations
-    points = (torch.arange(draws, dtype=prob.dtype) + start) / draws
+def _labels_of_many(x: Tensor, made: Prepared) -> LabelDraws:
+    """`_labels` of many queries, x (population, query, feature), by matrix products."""
+    draws = made.draws
+    populations, count, ways = draws.own.shape[:3]
+    density = x @ made.linear.mT
+    density = density - 0.5 * (made.square.squares(x) + made.constant[:, None])
+    log_prob = density.log_softmax(-1)
+    given = []
+    for p in range(populations):
+        single = x[p].float()
+        chosen = _evenly_chosen(log_prob[p].exp(), count, (p + 0.5) / populations).mT
+        at = chosen[:, None, None].expand(-1, 1, ways, -1)  # (draw, 1, way j, query)
+        cross = (draws.pulls[p] @ single.mT).gather(1, at)[:, 0]
+        square = draws.spread[p].squares(single).mT.reshape(1, ways, ways, -1)
+        square = square.expand(count, -1, -1, -1).gather(1, at)[:, 0]
+        own = draws.own[p].gather(1, chosen[..., None].expand(-1, -1, ways)).mT
+        given.append((cross - 0.5 * (square + own)).mT.to(x).log_softmax(-1))
+    joined = torch.cat(given)
+    weight = joined.new_full(joined.shape[:-1], -math.log(len(joined)))
+    return LabelDraws(log_prob.logsumexp(0) - math.log(populations), joined, weight)
+
+
+def _evenly_chosen(prob: Tensor, draws: int, start: Tensor | float) -> Tensor:
+    """(query, draw) classes in their shares (query, way): points (d + start) / draws of (0, 1)."""
+    points = (torch.arange(draws).to(prob) + start) / draws
+    points = points.expand(len(prob), draws)
     edges = prob.cumsum(-1)[:, :-1]
     return (points[..., None] > edges[:, None]).sum(-1)
 

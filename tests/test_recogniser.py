@@ -127,3 +127,14 @@ def test_another_engine_is_refused() -> None:
     measured = replace(study, model=GaussianHierarchy(covariates=("blur",)))
     with pytest.raises(InferenceError, match="covariates"):
         teach(measured, learnt, VIDEOS)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_a_stream_says_what_single_frames_say(at_once: int) -> None:
+    taught = teach(*setting(PowerLaw()), VIDEOS)
+    frames = np.concatenate([QUERY, VIDEOS["o1"][0]])
+    pieces = list(taught.stream(iter([frames[:4], frames[4:]]), at_once=at_once))
+    for name in ("prob", "total", "aleatoric", "epistemic"):
+        joined = torch.cat([getattr(piece, name) for piece in pieces])
+        single = torch.stack([torch.as_tensor(getattr(taught.frame(x), name)) for x in frames])
+        torch.testing.assert_close(joined, single.to(joined), rtol=1e-4, atol=1e-5)
