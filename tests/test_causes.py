@@ -35,7 +35,7 @@ def known_population() -> Posterior:
         "offset_raw": torch.zeros(1, 2, DIM, dtype=torch.float64),
         "loading": torch.ones(1, dtype=torch.float64),
         "absent_odds": torch.full((1,), -3.0, dtype=torch.float64),
-        "quality_slope": torch.tensor([SLOPES], dtype=torch.float64),
+        "quality_slope": torch.tensor([[SLOPES, SLOPES]], dtype=torch.float64),
         "scale": scale[None],
         "relative": torch.ones(1, 6, DIM, dtype=torch.float64),
     }

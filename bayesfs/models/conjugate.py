@@ -48,7 +48,8 @@ class Levels:
         way: covariance B of class effects, no batch axes.
         video: (kind,) covariances V of video effects.
         frame: (kind,) covariances F of frames within a video.
-        slope: (covariate,) effect of measured quality on the log sd of a frame's noise, or None.
+        slope: (kind, covariate) effect of measured quality on the log sd of a frame's noise in each
+            condition, or None.
         absent: () log prior odds that a query shows none of the taught classes.
     """
 
@@ -118,12 +119,13 @@ def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> 
     return torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)
 
 
-def frame_weights(mask: Tensor, quality: Tensor | None, levels: Levels) -> Tensor:
-    """(...) precision of each frame relative to the level's, exp(-2 slope . quality); 0 if masked.
+def frame_weights(mask: Tensor, quality: Tensor | None, kind: Tensor, levels: Levels) -> Tensor:
+    """(..., frame) precision of each frame relative to the level's, exp(-2 slope . quality).
 
     Args:
-        mask: (...) frames that exist.
-        quality: (..., covariate) standardised quality, or None.
+        mask: (..., frame) frames that exist; others get 0.
+        quality: (..., frame, covariate) standardised quality, or None.
+        kind: (...) recording condition of the frames' video.
         levels: population parameters.
 
     Raises:
@@ -132,13 +134,14 @@ def frame_weights(mask: Tensor, quality: Tensor | None, levels: Levels) -> Tenso
     dtype = levels.offset.dtype
     if levels.slope is None:
         return mask.to(dtype)
-    found = 0 if quality is None else quality.shape[-1]
-    if quality is None or found != len(levels.slope):
+    wanted, found = levels.slope.shape[-1], 0 if quality is None else quality.shape[-1]
+    if quality is None or found != wanted:
         raise ShapeError(
-            f"expected {len(levels.slope)} covariates of quality per frame, as the model has "
+            f"expected {wanted} covariates of quality per frame, as the model has "
             f"slopes, got {found}; was the feature store made without quality?"
         )
-    return mask * torch.exp(-2.0 * (quality.to(dtype) @ levels.slope))
+    widening = (quality.to(dtype) * levels.slope[kind][..., None, :]).sum(-1)
+    return mask * torch.exp(-2.0 * widening)
 
 
 def video_means(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,10 +157,15 @@ def video_means(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return total / torch.where(count > 0, count, 1.0)[..., None], count
 
 
+def support_weights(episodes: EpisodeBatch, levels: Levels) -> Tensor:
+    """(task, way, shot, frame) weights of the support frames."""
+    quality, kind = episodes.support_quality, episodes.support_kind
+    return frame_weights(episodes.support_mask, quality, kind, levels)
+
+
 def support_means(episodes: EpisodeBatch, levels: Levels) -> tuple[Tensor, Tensor]:
     """Mean frame (task, way, shot, feature) and effective number of frames of support videos."""
-    weight = frame_weights(episodes.support_mask, episodes.support_quality, levels)
-    return video_means(episodes.support, weight)
+    return video_means(episodes.support, support_weights(episodes, levels))
 
 
 def video_noise(levels: Levels, kind: Tensor, count: Tensor) -> Operator:
@@ -199,7 +207,7 @@ def condition_on_videos(
 
 def log_evidence(episodes: EpisodeBatch, levels: Levels) -> Tensor:
     """(task,) log p(support | population), task, class, video effects integrated out, in nats."""
-    weight = frame_weights(episodes.support_mask, episodes.support_quality, levels)
+    weight = support_weights(episodes, levels)
     mean, count = video_means(episodes.support, weight)
     kind = episodes.support_kind
     exists = (count > 0).to(mean)

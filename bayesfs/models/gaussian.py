@@ -19,9 +19,9 @@ from torch import Tensor
 from bayesfs.models.conjugate import (
     Levels,
     condition_classes,
-    frame_weights,
     log_evidence,
     normal,
+    support_weights,
 )
 from bayesfs.models.covariance import Diagonal, Operator
 from bayesfs.models.families import CovarianceFamily, PowerLaw, spectrum_log
@@ -37,7 +37,7 @@ from bayesfs.models.gaussian_labels import (
 )
 from bayesfs.models.gaussian_levels import level_entropies
 from bayesfs.models.gaussian_videos import sample_video_effects
-from bayesfs.types import EpisodeBatch, Posterior, Predictive
+from bayesfs.types import KINDS, EpisodeBatch, Posterior, Predictive
 
 ABSENT_SD = 3.0
 """Prior sd of the log odds that a query shows nothing taught: next to nothing is known."""
@@ -58,10 +58,13 @@ class GaussianHierarchy:
     video share b, so that a video of many frames never counts as many videos. With `covariates`,
     measured quality q (standardised, as a `Projection` gives it) widens the frame noise,
 
-        e_tkvf ~ N(0, exp(2 slope . q_tkvf) F_q),      slope ~ N(0, slope_sd^2),
+        e_tkvf ~ N(0, exp(2 slope_q . q_tkvf) F_q),      slope ~ N(0, slope_sd^2),
 
-    the same for every user. A query shows none of the taught classes, but a new one of the same
-    user, with log prior odds absent_odds ~ N(0, 3^2): see `log_absent_odds`.
+    the same for every user. The slopes depend on the condition: sharpness means focus before a
+    bare table and texture before a full shelf.
+
+    A query shows none of the taught classes, but a new one of the same user, with log prior odds
+    absent_odds ~ N(0, 3^2): see `log_absent_odds`.
 
     Population sites: `offset_raw` ~ N(0, I) with o = offset_scale s_d offset_raw, `loading` ~
     LogNormal(log loading, loading_sd), and the sites of the covariance family.
@@ -102,7 +105,7 @@ class GaussianHierarchy:
     @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
         """Population site -> axes."""
-        slope = {"quality_slope": ("covariate",)} if self.covariates else {}
+        slope = {"quality_slope": ("kind", "covariate")} if self.covariates else {}
         own = {"offset_raw": ("kind", "feature"), "loading": (), "absent_odds": ()}
         return {**own, **slope, **self.family.dims}
 
@@ -124,8 +127,8 @@ class GaussianHierarchy:
             "absent_odds": pyro.sample("absent_odds", dist.Normal(0.0 * one, ABSENT_SD * one)),
         }
         if self.covariates:
-            each = like.new_ones(len(self.covariates))
-            law = dist.Normal(0.0 * each, self.slope_sd * each).to_event(1)
+            each = like.new_ones(len(KINDS), len(self.covariates))
+            law = dist.Normal(0.0 * each, self.slope_sd * each).to_event(2)
             sites["quality_slope"] = pyro.sample("quality_slope", law)
         return {**sites, **self.family.sample(like)}
 
@@ -157,7 +160,7 @@ class GaussianHierarchy:
         x, kind = episodes.support, episodes.support_kind
         tasks, ways, shots, frames, dim = x.shape
         levels = self.levels(self.sample_population(x), dim)
-        precision = frame_weights(episodes.support_mask, episodes.support_quality, levels)
+        precision = support_weights(episodes, levels)
         width = 1.0 / torch.where(episodes.support_mask, precision, 1.0)
         loading, offset = levels.loading[kind][..., None], levels.offset[kind]
         unit = dist.Normal(x.new_zeros(dim), x.new_ones(dim)).to_event(1)

@@ -45,7 +45,7 @@ GRADE = 0.05
 frame's noise its own: frames of like quality share one covariance, at most 2.5 % off."""
 
 
-NODES = 20
+NODES = 14
 """Values of the noise between which densities are interpolated where every frame has its own."""
 
 
@@ -65,16 +65,21 @@ class Queries(NamedTuple):
 
 def frame_queries(episodes: EpisodeBatch, levels: Levels) -> Queries:
     """Every query frame as a query of its own."""
-    weight = frame_weights(episodes.query_mask, episodes.query_quality, levels)
+    weight = query_weights(episodes, levels)
     kind = episodes.query_kind.repeat_interleave(episodes.query.shape[2], 1)
     return Queries(episodes.query.flatten(1, 2), kind, weight.flatten(1, 2).to(episodes.query))
 
 
 def video_queries(episodes: EpisodeBatch, levels: Levels) -> Queries:
     """Every query video as its weighted mean frame, which is sufficient for the class."""
-    weight = frame_weights(episodes.query_mask, episodes.query_quality, levels)
-    x, count = video_means(episodes.query, weight)
+    x, count = video_means(episodes.query, query_weights(episodes, levels))
     return Queries(x, episodes.query_kind, count)
+
+
+def query_weights(episodes: EpisodeBatch, levels: Levels) -> Tensor:
+    """(task, video, frame) weights of the query frames."""
+    quality, kind = episodes.query_quality, episodes.query_kind
+    return frame_weights(episodes.query_mask, quality, kind, levels)
 
 
 def joint_log_density(queries: Queries, means: Tensor, levels: Levels) -> Tensor:
@@ -244,7 +249,7 @@ def _log_density_of_kind(
 
     As a function of u = -log count the log density is analytic in the strip |Im u| < pi, so that
     Chebyshev interpolation between `NODES` values of u, each one matrix product, converges
-    geometrically: to some 1e-6 over the range of e^6 that standardised quality spans.
+    geometrically: to some 1e-5 nats over the hundredfold range that standardised quality spans.
     """
     x, _, count = queries
     u = -torch.where(count > 0, count, 1.0).log()
