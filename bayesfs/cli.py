@@ -226,6 +226,7 @@ def explain(
     video: str | None = None,
     shots: int | None = None,
     out: Path | None = None,
+    rules: bool = False,
     trust: bool = False,
 ) -> None:
     """Say what a video of a finished run shows, how sure that is, why, and what to do about it.
@@ -240,11 +241,13 @@ def explain(
         video: a query video of a test user.
         shots: support videos per object; as many as the run has by default.
         out: picture to write (png, svg, pdf); RUN/explained/VIDEO.png by default.
+        rules: show instead, for each user, how often answers and sets of answers are right by the
+            rules that were learnt on train users.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
     """
     from bayesfs.commands.explain import explain_run
 
-    explain_run(directory, video, shots=shots, out=out, trust=trust)
+    explain_run(directory, video, shots=shots, out=out, rules=rules, trust=trust)
 
 
 def benchmark(

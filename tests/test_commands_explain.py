@@ -25,7 +25,7 @@ SHIPPED = {
     "engine": recipe_folder() / "inference/exact.py",
     "evaluation": recipe_folder() / "evaluation/clutter.py",
 }
-SMALL = ("population_engine.steps=15", "reduction.dim=6", "engine.draws=24")
+SMALL = ("population_engine.steps=3", "reduction.dim=6", "engine.draws=24")
 
 
 def learnt_run(store: Path, out: Path, recipes: Mapping[str, Path] = SHIPPED) -> Path:
@@ -116,6 +116,17 @@ def test_rules_are_learnt_once_on_train_users_and_kept(
     assert main(argv) == 0
     assert capsys.readouterr().out == said
     assert path.stat().st_mtime_ns == before
+
+
+def test_the_rules_are_checked_user_by_user(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["explain", str(finished), "--rules"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("plain_size") == 4
+    assert len(re.findall(r"^ *u[0-2] ", said, re.MULTILINE)) == 2 * 3
+    assert len(re.findall(r"^ *u[34] ", said, re.MULTILINE)) == 2 * 2
 
 
 def test_a_wrong_name_or_number_is_told(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -12,24 +11,22 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
-from bayesfs.causes import Attributable
 from bayesfs.commands.personal import kept_recipes
+from bayesfs.commands.rules import check_users, kept_rules
 from bayesfs.commands.studies import compose
 from bayesfs.data.store import open_store
-from bayesfs.deciding import Rules, learn_rules
+from bayesfs.deciding import Rules
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.explanation_plot import plot_explanation
 from bayesfs.evidence import gain_by_kind, gather, of_video
 from bayesfs.explain import Explanation, explain_video
 from bayesfs.influence import ClosedLabels, leave_one_out_influence
 from bayesfs.levels import PARTS
-from bayesfs.predict import thinned
 from bayesfs.progress import terminal_safe
 from bayesfs.rundir import RunDirectory, explained, write_atomically
 from bayesfs.runs import fingerprint, load_learnt
-from bayesfs.study import Answer, Learnt, Study
+from bayesfs.study import Learnt, Study
 from bayesfs.types import Embeddings, EpisodeBatch
 from bayesfs.wording import part_text
 
@@ -38,7 +35,13 @@ SHOWN = 3
 
 
 def explain_run(
-    run: Path, video: str | None, *, shots: int | None, out: Path | None, trust: bool
+    run: Path,
+    video: str | None,
+    *,
+    shots: int | None,
+    out: Path | None,
+    rules: bool,
+    trust: bool,
 ) -> None:
     """Print why a video was named as it was, and draw its doubt over time; or list the videos.
 
@@ -47,6 +50,7 @@ def explain_run(
         video: a query video of its; None lists them.
         shots: support videos per object; as many as the run has by default.
         out: picture to write; one in the run's folder `explained` by default.
+        rules: show instead how the rules of decision do for each user.
         trust: run recipes kept in the run directory even if they are not the shipped ones.
 
     Raises:
@@ -60,20 +64,23 @@ def explain_run(
     if shots is not None and not 1 <= shots <= most:
         raise RunError(f"{run}: expected --shots between 1 and {most}, got {shots}")
     tasks = study.tasks(embeddings, learnt, seed=seed).limit_shots(shots or most)
+    if rules:
+        print(*check_users(directory, study, learnt, embeddings, shots or most), sep="\n")
+        return
     if video is None:
         print(*listing(tasks), sep="\n")
         return
     t, v = find_video(tasks, video)
-    rules = kept_rules(directory, study, learnt, embeddings, shots or most)
+    decide = kept_rules(directory, study, learnt, embeddings, shots or most)
     model, population = study.model_for(learnt.projection), learnt.population
     one = of_video(tasks, t, v)
     answer = study.infer(one, learnt, seed=seed)
     with torch.no_grad():
         gain = gain_by_kind(model, population, tasks.select([t]), seed=seed)
     evidence = gather(model, population, one, answer.predictive, seed=seed, gain=gain)
-    found = explain_video(evidence, 0, 0, rules=rules)
+    found = explain_video(evidence, 0, 0, rules=decide)
     print(terminal_safe(found.sentence()), "", sep="\n")
-    for line in numbers(found, rules):
+    for line in numbers(found, decide):
         print(terminal_safe(line, longest=400))
     if isinstance(model, ClosedLabels):
         moved = leave_one_out_influence(model, population, one)
@@ -129,43 +136,6 @@ def listing(tasks: EpisodeBatch) -> Iterator[str]:
         yield from (f"{user}:" for _ in [0] if not seen.issuperset(names))
         yield from (f"  {terminal_safe(name)}" for name in names if name not in seen)
         seen.update(names)
-
-
-def kept_rules(
-    run: RunDirectory, study: Study, learnt: Learnt, embeddings: Embeddings, shots: int
-) -> Rules | None:
-    """Thresholds learnt on the run's train users, and kept in the run; None where it has none."""
-    name = f"rules-{shots:02d}.json"
-    if (kept := run.kept(name)) is not None:
-        return Rules.from_dict(json.loads(kept.read_text(encoding="utf-8")))
-    if not hasattr(study.evaluation, "calibration_episodes"):
-        return None
-    seed = run.state()["inputs"]["seed"]
-    tasks = study.train_tasks(embeddings, learnt, seed=seed).limit_shots(shots)
-    rules = rules_of(study.infer(tasks, learnt, seed=seed), learnt)
-    text = json.dumps(rules.to_dict(), indent=2, allow_nan=False) + "\n"
-    run.keep(name, lambda path: path.write_text(text, encoding="utf-8"))
-    return rules
-
-
-def rules_of(answer: Answer, learnt: Learnt) -> Rules:
-    """Thresholds from what was said of train users' tasks."""
-    absent: Tensor | None = None
-    if isinstance(answer.model, Attributable):
-        absent = absent_videos(answer.model, learnt, answer.episodes)
-    return learn_rules(answer.predictive, answer.episodes, absent=absent)
-
-
-def absent_videos(model: Attributable, learnt: Learnt, episodes: EpisodeBatch) -> Tensor:
-    """(task, video) probability that nothing taught is shown, as `bayesfs.causes` has it."""
-    values = thinned(learnt.population, 4)
-    count = len(next(iter(values.values())))
-    with torch.no_grad():
-        odds = [
-            model.log_absent_odds(episodes, {s: x[p] for s, x in values.items()})[1]
-            for p in range(count)
-        ]
-    return torch.stack(odds).sigmoid().mean(0)
 
 
 def numbers(found: Explanation, rules: Rules | None) -> Iterator[str]:
