@@ -51,7 +51,8 @@ def slow_quantities(x: np.ndarray, mask: np.ndarray) -> list[float]:
     ]
     videos = [v for v in videos if v]
     every = [v for of_class in videos for v in of_class]
-    within = sum(((v - v.mean(0)) ** 2).sum() for v in every) / sum(len(v) - 1 for v in every)
+    spare = sum(len(v) - 1 for v in every)
+    within = sum(((v - v.mean(0)) ** 2).sum() for v in every) / spare if spare else np.nan
     means = [np.stack([v.mean(0) for v in of_class]) for of_class in videos]
     spare = sum(len(m) - 1 for m in means)
     between = sum(((m - m.mean(0)) ** 2).sum() for m in means) / spare if spare else np.nan
