@@ -97,6 +97,17 @@ class Program:
         named = {name: named_value(nodes[name]["value"], nodes[name]) for name in self.model.dims}
         return Simulation(named, {name: nodes[name]["value"] for name in self.observed})
 
+    def prior(self, *, seed: int, held: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Latent sites alone, for models of any observation; arguments as in `draw`.
+
+        Returns:
+            Site -> value with the axes of `model.dims`.
+        """
+        values = {name: self._in_plates(name, value) for name, value in (held or {}).items()}
+        with torch.no_grad(), seeded(seed):
+            nodes = dict(sample_sites(trace_program(self.model, self.episodes, values)))
+        return {name: named_value(nodes[name]["value"], nodes[name]) for name in self.model.dims}
+
     def log_densities(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Log density of every site at every draw, in nats, padding left out.
 

@@ -1,6 +1,6 @@
 """Simulation-based calibration of every pair of model and engine.
 
-    python benchmarks/sbc.py                   # all pairs, several minutes
+    python benchmarks/sbc.py                   # all pairs, about 20 minutes
     python benchmarks/sbc.py --out DIR         # ... and rank and TARP pictures
     python benchmarks/sbc.py --only Gaussian   # pairs whose name holds that text
     python benchmarks/sbc.py --smoke           # tiny, for CI
@@ -114,7 +114,7 @@ def subjects(sizes: Sizes) -> dict[str, Subject]:
         "Flow": svi(guide=Flow()),
         "Laplace": wide(grid="task_scale_raw"),
         "SVGD": svgd,
-        "Gibbs": Gibbs(burn_in=sizes.warmup, draws=sizes.draws),
+        "Gibbs": Gibbs(burn_in=sizes.warmup // 4, draws=LEVELS + 1, thin=3, chains=2),
         "NUTS": nuts,
     }
     classes = {"Exact": Exact(draws=LEVELS), "NUTS": nuts}

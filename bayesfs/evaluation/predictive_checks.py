@@ -1,5 +1,7 @@
 """Do data made by the model look like the data? `prior_check`, `posterior_check`, `label_check`.
 
+`prior_predictive` and `prior_label_prob` give the prior's own support sets and labels.
+
 A replicate is what the model would record again, reduced to the numbers of
 `bayesfs.evaluation.quantities`, and held against the same numbers of the support:
 
@@ -30,7 +32,7 @@ from torch import Tensor
 
 from bayesfs.contracts import Model
 from bayesfs.errors import DataError
-from bayesfs.evaluation.axes import numpy_of, task_labels
+from bayesfs.evaluation.axes import numpy_of, task_labels, without_padding
 from bayesfs.evaluation.quantities import support_quantities
 from bayesfs.simulate import Program
 from bayesfs.types import EpisodeBatch, Posterior
@@ -79,6 +81,35 @@ def prior_predictive(
     dims = ("draw", "task", "way", "shot", "frame", "feature")
     coords = {"task": task_labels(episodes), "draw": np.arange(draws)}
     return xr.Dataset({"support": (dims, numpy_of(whole))}, coords=coords)
+
+
+def prior_label_prob(
+    model: Model,
+    episodes: EpisodeBatch,
+    *,
+    draws: int = REPLICATES,
+    seed: int = 0,
+    given: Posterior | None = None,
+) -> xr.Dataset:
+    """How sure the model is of the query's labels before it has seen the support; for any model.
+
+    A prior under which nearly every draw is sure of some class, whichever, is too wide: weights in
+    logits that no data will be able to shrink. Arguments as in `prior_predictive`.
+
+    Returns:
+        Dataset with `video_prob` (draw, task, video, way), p(y | x, theta_s) of prior draws, and
+        `confidence` (draw, task, video), the largest of each; padding nan.
+    """
+    program = Program(model, episodes)
+    held = _population_in_turn(model, given, draws)
+    runs = [program.prior(seed=seed + s, held=values) for s, values in enumerate(held)]
+    sites = {site: torch.stack([run[site] for run in runs]) for site in model.dims}
+    with torch.no_grad():
+        prob = numpy_of(model.log_joint_video(sites, episodes).softmax(-1))
+    dims = ("draw", "task", "video", "way")
+    coords = {"task": task_labels(episodes), "draw": np.arange(draws)}
+    whole = without_padding(xr.DataArray(prob, dims=dims, coords=coords), episodes)
+    return xr.Dataset({"video_prob": whole, "confidence": whole.max("way")})
 
 
 def prior_check(

@@ -14,10 +14,12 @@ from bayesfs.evaluation.predictive_checks import (
     label_check,
     posterior_check,
     prior_check,
+    prior_label_prob,
     prior_predictive,
 )
 from bayesfs.evaluation.quantities import NAMES, support_quantities
 from bayesfs.inference.exact import Exact
+from bayesfs.models.deep_kernel_gp import DeepKernelGP
 from bayesfs.models.gaussian import GaussianHierarchy
 from bayesfs.models.linear_head import HierarchicalHead
 from bayesfs.simulate import Program
@@ -145,6 +147,28 @@ def test_a_head_says_that_it_has_no_features(template: EpisodeBatch) -> None:
     assert "draws no frames" in prior_check(head, template, given=given).attrs["reason"]
     with pytest.raises(DataError, match="draws no frames"):
         prior_predictive(head, template, given=given)
+
+
+def test_the_prior_of_a_head_is_surer_the_wider_its_weights(template: EpisodeBatch) -> None:
+    sure = {}
+    for scale in (0.1, 30.0):
+        head = HierarchicalHead(weight_scale=scale, video_scale=0.0)
+        given = head.default_population(template.dim)
+        found = prior_label_prob(head, template, given=given, draws=60)
+        total = found["video_prob"].sum("way", skipna=True, min_count=1).to_numpy()
+        np.testing.assert_allclose(total[np.isfinite(total)], 1.0)
+        sure[scale] = float(found["confidence"].mean())
+        balance = float(found["video_prob"].isel(task=0).mean(("draw", "video")).std("way"))
+        assert balance < 0.1, "no class is preferred beforehand"
+    assert sure[0.1] < 0.5
+    assert sure[30.0] > 0.9
+
+
+def test_a_process_of_labels_has_a_prior_too(template: EpisodeBatch) -> None:
+    few = template.select(range(3))
+    found = prior_label_prob(DeepKernelGP(), few, draws=4)
+    assert found["video_prob"].sizes["draw"] == 4
+    assert float(found["confidence"].min()) > 0.2
 
 
 def test_labels_are_right_as_often_as_expected(report_data) -> None:
