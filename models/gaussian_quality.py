@@ -14,8 +14,8 @@ model = GaussianHierarchy(
     loading_sd=0.5,
     # Sharpness, exposure and contrast, as `bayesfs features` measures them.
     covariates=COVARIATES,
-    # One sd of a covariate changes the noise by a factor of e^.25 up or down, as a rule: what a person
-    # would call a poor picture is two or three sds away.
+    # One sd of a covariate changes the noise by a factor of e^.25 up or down, as a rule: what a
+    # person would call a poor picture is two or three sds away.
     slope_sd=0.25,
 )
 

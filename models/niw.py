@@ -1,7 +1,7 @@
 """Every object has a covariance of its own, about one that is learnt across users.
 
-Take it where objects differ in how much they vary from video to video. Exact, like `gaussian.py`, and
-level with it on left-out train users of the development tree (docs/models/niw.md).
+Take it where objects differ in how much they vary from video to video. Exact, like `gaussian.py`,
+and level with it on left-out train users of the development tree (docs/models/niw.md).
 """
 
 from bayesfs.features.reduce import PrincipalAxes
