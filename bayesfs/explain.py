@@ -30,7 +30,10 @@ from bayesfs.types import KINDS, EpisodeBatch, Posterior, Predictive
 from bayesfs.wording import advice_text, answer_text, likeliest
 
 ENOUGH = 0.01
-"""One more video that is expected to take less than so many nats off a query is not worth it."""
+"""One more video that is expected to take less than so many nats off a query is not worth it.
+
+On train users of real objects the best video takes off .023 to .054 after one video an object,
+.006 to .030 after three, and .003 to .012 after five, where accuracy levels off too."""
 
 COSTLY = 0.01
 """A measured cause that costs fewer nats than this is none."""
@@ -249,15 +252,13 @@ def _mend(found: Explanation, missing: float) -> Advice:
 
 
 def _answer(prob: np.ndarray[Any, Any], rules: Rules | None) -> list[int]:
-    """Classes to name, likeliest first."""
+    """Classes to name, likeliest first; one alone only where the set and the risk allow it."""
     if rules is None:
         return likeliest(prob)
-    if rules.video.alone(prob):
-        return [int(prob.argmax())]
     chosen = rules.video.in_set(prob)
     order = [int(i) for i in np.argsort(-prob, kind="stable")]
     named = [i for i in order if chosen[i]]
-    return named if len(named) > 1 else order[:2]  # not sure enough to be named alone
+    return named if len(named) > 1 or rules.video.alone(prob) else order[:2]
 
 
 def _parts(evidence: Evidence, task: int, video: int) -> dict[str, float]:

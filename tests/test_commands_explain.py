@@ -134,6 +134,9 @@ def test_a_wrong_name_or_number_is_told(finished: Path, capsys: pytest.CaptureFi
     assert "nearest: u3-0-clutter-0" in capsys.readouterr().err
     assert main(["explain", str(finished), "--video", "u3-0-clutter-0", "--shots", "9"]) == FAILED
     assert "--shots between 1 and 5" in capsys.readouterr().err
+    named = ["explain", str(finished), "--video", "u3-0-clutter-0"]
+    assert main([*named, "--out", "why.doc"]) == FAILED
+    assert "ends in .png" in capsys.readouterr().err
 
 
 def test_recipes_that_bayesfs_does_not_ship_need_trust(

@@ -188,6 +188,8 @@ def test_learnt_rules_decide_what_is_named_and_when_nothing_is() -> None:
     rules = replace(rules, video=replace(video, most_absent=0.2))
     assert explained(rules).answer == THINGS
     assert explained(rules, prob=(0.97, 0.02, 0.01)).answer == ("keys",)
+    bold = replace(rules, video=replace(rules.video, least_alone=0.5))
+    assert explained(bold).answer == THINGS, "the set holds more than one"
     unsure = replace(rules, video=replace(rules.video, least_alone=0.99))
     assert explained(unsure, prob=(0.97, 0.02, 0.01)).answer == ("keys", "wallet")
 

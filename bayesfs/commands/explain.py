@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
 
 from bayesfs.commands.personal import kept_recipes
@@ -19,7 +18,7 @@ from bayesfs.data.store import open_store
 from bayesfs.deciding import Rules
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.explanation_plot import plot_explanation
-from bayesfs.evidence import gain_by_kind, gather, of_video
+from bayesfs.evidence import Evidence, gain_by_kind, gather, of_video
 from bayesfs.explain import Explanation, explain_video
 from bayesfs.influence import ClosedLabels, leave_one_out_influence
 from bayesfs.levels import PARTS
@@ -29,6 +28,9 @@ from bayesfs.runs import fingerprint, load_learnt
 from bayesfs.study import Learnt, Study
 from bayesfs.types import Embeddings, EpisodeBatch
 from bayesfs.wording import part_text
+
+FORMATS = (".png", ".svg", ".pdf")
+"""Of the picture."""
 
 SHOWN = 3
 """Most influential support videos and most worthwhile recordings that are printed."""
@@ -60,37 +62,54 @@ def explain_run(
     directory = RunDirectory(run)
     study, learnt, embeddings = reopened(directory, trust=trust)
     seed = directory.state()["inputs"]["seed"]
-    most = max(study.evaluation.shots)
-    if shots is not None and not 1 <= shots <= most:
-        raise RunError(f"{run}: expected --shots between 1 and {most}, got {shots}")
-    tasks = study.tasks(embeddings, learnt, seed=seed).limit_shots(shots or most)
+    shots = usable_shots(study, shots)
+    tasks = study.tasks(embeddings, learnt, seed=seed).limit_shots(shots)
     if rules:
-        print(*check_users(directory, study, learnt, embeddings, shots or most), sep="\n")
+        print(*check_users(directory, study, learnt, embeddings, shots), sep="\n")
         return
     if video is None:
         print(*listing(tasks), sep="\n")
         return
     t, v = find_video(tasks, video)
-    decide = kept_rules(directory, study, learnt, embeddings, shots or most)
-    model, population = study.model_for(learnt.projection), learnt.population
+    path = out or run / "explained" / (re.sub(r"[^\w.-]+", "_", video) + ".png")
+    if path.suffix not in FORMATS:
+        raise DataError(f"{path}: expected a picture's name that ends in {', '.join(FORMATS)}")
+    decide = kept_rules(directory, study, learnt, embeddings, shots)
     one = of_video(tasks, t, v)
-    answer = study.infer(one, learnt, seed=seed)
-    with torch.no_grad():
-        gain = gain_by_kind(model, population, tasks.select([t]), seed=seed)
-    evidence = gather(model, population, one, answer.predictive, seed=seed, gain=gain)
+    evidence = _evidence(study, learnt, tasks.select([t]), one, seed)
     found = explain_video(evidence, 0, 0, rules=decide)
     print(terminal_safe(found.sentence()), "", sep="\n")
     for line in numbers(found, decide):
         print(terminal_safe(line, longest=400))
+    model = study.model_for(learnt.projection)
     if isinstance(model, ClosedLabels):
-        moved = leave_one_out_influence(model, population, one)
+        moved = leave_one_out_influence(model, learnt.population, one)
         print(terminal_safe(resting_on(moved, one, embeddings), longest=400))
-    path = out or run / "explained" / (re.sub(r"[^\w.-]+", "_", video) + ".png")
+    print(f"picture: {path}", f"  {draw(evidence, path, decide)}", sep="\n")
+
+
+def draw(evidence: Evidence, path: Path, rules: Rules | None) -> str:
+    """Write the picture of the first video; its text alternative."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     said: list[str] = []
-    write_atomically(path, lambda place: said.append(plot_explanation(evidence, 0, 0, place)))
-    print(f"picture: {path}", f"  {said[0]}", sep="\n")
+    most = rules.frame.most_absent if rules else 0.5
+
+    def write(place: Path) -> None:
+        said.append(plot_explanation(evidence, 0, 0, place, most_absent=most))
+
+    write_atomically(path, write)
+    return said[0]
+
+
+def _evidence(
+    study: Study, learnt: Learnt, task: EpisodeBatch, one: EpisodeBatch, seed: int
+) -> Evidence:
+    """The numbers of one video; its task, with all that is asked, says what teaching is worth."""
+    model = study.model_for(learnt.projection)
+    answer = study.infer(one, learnt, seed=seed)
+    gain = gain_by_kind(model, learnt.population, task, seed=seed)
+    return gather(model, learnt.population, one, answer.predictive, seed=seed, gain=gain)
 
 
 def reopened(run: RunDirectory, *, trust: bool) -> tuple[Study, Learnt, Embeddings]:
@@ -109,6 +128,18 @@ def reopened(run: RunDirectory, *, trust: bool) -> tuple[Study, Learnt, Embeddin
     if fingerprint(embeddings) != inputs["data"]:
         raise RunError(f"{store}: holds other data than when {run.path} was made; run it again")
     return study, learnt, embeddings
+
+
+def usable_shots(study: Study, wanted: int | None) -> int:
+    """How many support videos per object to use: as many as the study has, or those wanted.
+
+    Raises:
+        DataError: it has not so many.
+    """
+    most = max(study.evaluation.shots)
+    if wanted is not None and not 1 <= wanted <= most:
+        raise DataError(f"expected --shots between 1 and {most}, got {wanted}")
+    return wanted or most
 
 
 def find_video(tasks: EpisodeBatch, name: str) -> tuple[int, int]:

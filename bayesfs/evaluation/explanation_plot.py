@@ -31,9 +31,9 @@ COLOURS: Mapping[str, str] = {
     "aleatoric": "#56b4e9",
     "epistemic": "#e69f00",
     "blurred": "#cc79a7",
-    "dark": "#444444",
+    "dark": "#888888",
     "bright": "#f0e442",
-    "flat": "#999999",
+    "flat": "#dddddd",
     "busy": "#009e73",
 }
 """From Okabe and Ito, told apart by colour-blind readers."""
@@ -51,7 +51,9 @@ HATCH: Mapping[str, str] = {
 """Hatches of the aleatoric parts; epistemic parts are plain."""
 
 
-def plot_explanation(evidence: Evidence, task: int, video: int, path: Path) -> str:
+def plot_explanation(
+    evidence: Evidence, task: int, video: int, path: Path, *, most_absent: float = 0.5
+) -> str:
     """Draw the entropy of every frame's label, stacked by kind and level, and by cause.
 
     Args:
@@ -59,6 +61,7 @@ def plot_explanation(evidence: Evidence, task: int, video: int, path: Path) -> s
         task: whose video it is.
         video: which query video.
         path: picture to write; its suffix decides the format (png, svg, pdf).
+        most_absent: probability above which nothing taught is said to be shown.
 
     Returns:
         The text alternative, in words.
@@ -75,7 +78,7 @@ def plot_explanation(evidence: Evidence, task: int, video: int, path: Path) -> s
     if causes is not None:
         _stack(grid[1], causes, top, "the video's own part by cause")
     if absent is not None:
-        _line(grid[-1], absent)
+        _line(grid[-1], absent, most_absent)
     grid[-1].set_xlabel("frame")
     figure.savefig(path, dpi=150, metadata={"Creator": "bayesfs"} if path.suffix == ".svg" else {})
     return describe(parts, causes, absent)
@@ -167,12 +170,12 @@ def _is_aleatoric(part: str) -> bool:
 
 
 def _stack(axes: Axes, parts: Mapping[str, Floats], top: float, title: str) -> None:
-    """One stacked area; a video of one frame is a stack of width one."""
+    """Stacked bands, a step a frame; a heavy line parts the video's own doubt from the rest."""
     base = np.zeros(len(next(iter(parts.values()))))
     edges = np.arange(len(base) + 1) + 0.5
-    plain = title != "doubt by level"
+    by_cause = not set(parts) & {"frame", "epistemic"}
     for part, nats in parts.items():
-        rest = plain and part == "aleatoric"
+        rest = by_cause and part == "aleatoric"
         axes.stairs(
             base + nats,
             edges,
@@ -181,19 +184,29 @@ def _stack(axes: Axes, parts: Mapping[str, Floats], top: float, title: str) -> N
             facecolor="white" if rest else COLOURS.get(part, "0.7"),
             edgecolor="0.25",
             linewidth=0.4,
-            hatch="////" if rest else HATCH.get(part),
+            hatch=HATCH.get(part),
             label="no measured cause" if rest else part_text(part, "en"),
         )
         base = base + nats
+        if part in ("video", "aleatoric"):
+            axes.stairs(base, edges, color="black", linewidth=1.6)
     axes.set(ylim=(0, top), xlim=(edges[0], edges[-1]), ylabel="nats", title=title)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(
-        handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small"
+        handles[::-1],
+        labels[::-1],
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        fontsize="small",
+        title=None if by_cause else "plain: what was taught\nhatched: the video itself",
+        title_fontsize="small",
     )
 
 
-def _line(axes: Axes, absent: Floats) -> None:
+def _line(axes: Axes, absent: Floats, most: float) -> None:
     axes.stairs(absent, np.arange(len(absent) + 1) + 0.5, color="black", linewidth=1.2)
-    axes.axhline(0.5, color="0.6", linestyle="--", linewidth=1)
+    if most <= 1:
+        axes.axhline(most, color="0.6", linestyle="--", linewidth=1, label="said above")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
     label = "nothing taught is shown"
     axes.set(ylim=(0, 1), ylabel="probability", title=label, yticks=(0, 0.5, 1))
