@@ -26,7 +26,12 @@ from bayesfs.features import shards
 from bayesfs.recipes import recipe_folder
 
 RECIPES = ("models/gaussian.py", "inference/exact.py", "evaluation/clutter.py")
-SETTINGS = ("population_engine.steps=20", "reduction.dim=6", "engine.draws=16")
+SETTINGS = (
+    "population_engine.steps=20",
+    "population_engine.draws=20",
+    "reduction.dim=6",
+    "engine.draws=16",
+)
 PRELOAD = ["bayesfs.commands.studies", __name__]
 
 

@@ -1,0 +1,101 @@
+"""A million frames in bounded memory, and how much of an extraction is the backbone itself."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from bayesfs.data.trees import read_tree
+from bayesfs.features.batches import batches
+from bayesfs.features.embed import EfficientNetLite0
+from bayesfs.features.extract import make_store
+from bayesfs.features.job import Job
+from bayesfs.features.video import Sampling
+from bayesfs.recogniser import teach
+
+from .latency import setting
+
+PIECE = 4096
+
+
+def long_recording(frames: int, width: int = 1280, dim: int = 256) -> dict[str, float]:
+    """Score so many frames of backbone features as a stream, with their decomposition.
+
+    Returns:
+        million_frames_peak_gb (largest resident memory above that with the model taught),
+        stream_frames_per_second.
+    """
+    study, learnt = setting(width, dim)
+    rng = np.random.default_rng(0)
+    videos = {f"object {k}": [rng.random((8, width)) for _ in range(5)] for k in range(6)}
+    taught = teach(study, learnt, videos)
+    base, began = psutil.Process().memory_info().rss, time.perf_counter()
+    seen, doubt = 0, 0.0
+    for scored in taught.stream(_pieces(frames, width)):
+        seen += len(scored.prob)
+        doubt += float(scored.epistemic.sum())
+    seconds = time.perf_counter() - began
+    if seen != frames or not np.isfinite(doubt):
+        raise SystemExit(f"expected {frames} frames scored, got {seen} (sum {doubt})")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kilobytes on Linux
+    return {
+        "million_frames_peak_gb": max(0.0, peak - base) / 1e9,
+        "stream_frames_per_second": frames / seconds,
+    }
+
+
+def _pieces(frames: int, width: int) -> Iterator[NDArray[Any]]:
+    rng = np.random.default_rng(1)
+    for start in range(0, frames, PIECE):
+        yield rng.random((min(PIECE, frames - start), width), np.float32)
+
+
+def backbone_share(
+    folder: Path, videos: int = 8, frames: int = 64, px: int = 160, repeats: int = 2
+) -> dict[str, float]:
+    """Time of the bare backbone on decoded frames over the time of the whole extraction.
+
+    Both are repeated in turn and the medians compared, as the machine's speed drifts.
+    """
+    tree, embedder = read_tree(make_videos(folder / "tree", videos, frames)), EfficientNetLite0(px)
+    plan = {"px": px, "size": embedder.batch, "sampling": Sampling(), "thumbnails": False}
+    stacked = [b.images for b in batches(tree.videos, 0, **plan) if len(b.images)]
+    embedder(stacked[0])
+    bare, whole = [], []
+    for number in range(repeats):
+        began = time.perf_counter()
+        for images in stacked:
+            embedder(images)
+        bare.append(time.perf_counter() - began)
+        job = Job(tree.videos, embedder, folder / f"s{number}.zarr", Sampling(), True)
+        began = time.perf_counter()
+        make_store(job)
+        whole.append(time.perf_counter() - began)
+    return {
+        "backbone_share": statistics.median(b / w for b, w in zip(bare, whole, strict=True)),
+        "extract_frames_per_second": videos * frames / statistics.median(whole),
+        "torch_threads": float(torch.get_num_threads()),
+    }
+
+
+def make_videos(root: Path, videos: int, frames: int, size: int = 360) -> Path:
+    """A folder of objects with videos as JPEG frames of `size` pixels that move a little."""
+    rng = np.random.default_rng(0)
+    for v in range(videos):
+        folder = root / f"thing {v % 3}" / f"video {v}"
+        folder.mkdir(parents=True)
+        small = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+        image = np.asarray(small.resize((size + frames, size), Image.Resampling.BICUBIC))
+        for k in range(frames):
+            Image.fromarray(image[:, k : k + size]).save(folder / f"{k:05d}.jpg", quality=90)
+    return root
