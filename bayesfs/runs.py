@@ -25,6 +25,7 @@ from bayesfs.checkpoint import (
     save_posterior,
     save_projection,
 )
+from bayesfs.commands.rules import kept_rules
 from bayesfs.data.store import Thumbnail, open_store, read_skipped, store_attrs, thumbnails
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.report import ReportData, write_report
@@ -32,10 +33,14 @@ from bayesfs.evaluation.tree_store import load_datatree, save_datatree
 from bayesfs.progress import bar
 from bayesfs.rundir import RunDirectory, write_atomically
 from bayesfs.study import Learnt, Study
+from bayesfs.told import MOST_TASKS, Told, tell
 from bayesfs.types import Embeddings
 
 PACKAGES = ("bayesfs", "torch", "pyro-ppl", "numpy", "xarray", "zarr", "arviz-base", "arviz-stats")
 """Whose versions a run records."""
+
+TOLD = "explanations.json"
+"""File of a run directory: see `bayesfs.told`."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,9 @@ def run_study(order: Order, out: Path) -> Path:
     with run.begin(identity(order, embeddings), recipes=order.sources):
         if not run.is_done:
             with _noted(run, "warnings"):
-                _score(run, order, embeddings, learn(run, order, lambda: embeddings))
+                learnt = learn(run, order, lambda: embeddings)
+                _score(run, order, embeddings, learnt)
+                _tell(run, order, embeddings, learnt)
             run.finish(**_facts(order, embeddings))
         report = run.path / "report.html"
         return report if report.exists() else report_run(out)
@@ -176,6 +183,18 @@ def _score(run: RunDirectory, order: Order, embeddings: Embeddings, learnt: Lear
         run.keep(_name(shots), partial(save_datatree, tree))
 
 
+def _tell(run: RunDirectory, order: Order, embeddings: Embeddings, learnt: Learnt) -> None:
+    """Explain the videos of the tasks at the largest number of support videos, if not too many."""
+    study, shots = order.study, max(order.study.evaluation.shots)
+    tasks = study.tasks(embeddings, learnt, seed=order.seed).limit_shots(shots)
+    if run.kept(TOLD) is not None or len(tasks) > MOST_TASKS:
+        return
+    with bar("explanations"):
+        rules = kept_rules(run, study, learnt, embeddings, shots)
+        answer = study.infer(tasks, learnt, seed=order.seed)
+        run.keep(TOLD, tell(answer, learnt, rules, seed=order.seed).save)
+
+
 def _name(shots: int) -> str:
     return f"results-{shots:02d}.nc"
 
@@ -205,6 +224,8 @@ def report_data(run: RunDirectory) -> ReportData:
     trees = load_trees(run)
     scores = {shots: tree["scores"].to_dataset() for shots, tree in trees.items()}
     facts = {str(k): str(v) for k, v in state.get("facts", {}).items()}
+    kept = run.kept(TOLD)
+    told = Told({}, {}, []) if kept is None else Told.load(kept)
     return ReportData(
         title=f"bayesfs: {'/'.join(run.path.resolve().parts[-2:])}",
         trees=trees,
@@ -212,6 +233,9 @@ def report_data(run: RunDirectory) -> ReportData:
         facts=facts,
         warnings=[str(w) for w in (*state.get("warnings", ()), *state.get("skipped", ()))],
         pictures=_pictures(state, trees) if state["inputs"].get("thumbnails") else {},
+        advice=told.report_advice(),
+        causes=told.causes,
+        levels=told.levels,
     )
 
 

@@ -85,6 +85,7 @@ def test_every_room_is_ordered_or_a_command() -> None:
         "single",
         "learnt_axes",
         "recogniser",
+        "told",
         "cluster",
         "cluster_runs",
     }
