@@ -10,9 +10,9 @@ import unicodedata
 from collections.abc import Iterator
 
 NAME = r"[A-ZÀ-Þ][\w\-’']+"
-SURNAME = rf"(?:(?:de|van|von|van der) )?{NAME}(?: {NAME})?"
+SURNAME = rf"(?:Bickford\s+)?{NAME}"
 CITATION = re.compile(
-    rf"\b({NAME})(?:,\s+{NAME})*(?:,?\s+and\s+{NAME})?(?:\s+et\s+al\.)?,?\s+\(?((?:19|20)\d\d)\b\)?"
+    rf"\b({SURNAME})(?:,\s+{NAME})*(?:,?\s+and\s+{NAME})?(?:\s+et\s+al\.)?,?\s+\(?((?:19|20)\d\d)\b\)?"
 )
 MONTHS = "January February March April May June July August September October November December"
 
