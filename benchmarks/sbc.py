@@ -18,7 +18,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def subjects(sizes: Sizes) -> dict[str, Subject]:
     svi = partial(SVI, steps=sizes.steps, draws=4 * LEVELS, khat_draws=0)
     nuts = NUTS(warmup=sizes.warmup, draws=sizes.draws, chains=4, batch_size=sizes.batch)
     wide = partial(Laplace, draws=4 * LEVELS)
-    svgd = SVGD(particles=LEVELS + 1, steps=sizes.steps, completions=1)
+    svgd = SVGD(particles=LEVELS + 1, steps=min(sizes.steps, 300), completions=1)
     gaussian = {
         "Exact": Exact(draws=LEVELS),
         "SVI": svi(guide=FullRank()),
@@ -113,7 +113,7 @@ def subjects(sizes: Sizes) -> dict[str, Subject]:
         "SVI": svi(guide=FullRank()),
         "Flow": svi(guide=Flow()),
         "Laplace": wide(grid="task_scale_raw"),
-        "SVGD": svgd,
+        "SVGD": replace(svgd, precondition=False),
         "Gibbs": Gibbs(burn_in=sizes.warmup // 4, draws=LEVELS + 1, thin=3, chains=2),
         "NUTS": nuts,
     }
@@ -212,9 +212,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="tiny sizes")
     parser.add_argument("--only", default="", help="pairs whose name holds this text")
+    parser.add_argument("--tasks", type=int, help="tasks of each population")
     parser.add_argument("--out", type=Path, help="folder for the pictures")
     args = parser.parse_args()
     sizes = SMOKE if args.smoke else Sizes()
+    if args.tasks:
+        sizes = replace(sizes, tasks=args.tasks)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, float | int | None] = {}
