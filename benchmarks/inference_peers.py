@@ -6,6 +6,8 @@ The head is written out for each of them as its users would write it, without ba
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -31,6 +33,45 @@ from bayesfs.models.linear_head import HierarchicalHead
 from bayesfs.types import EpisodeBatch, Posterior
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a call took.
+
+    Attributes:
+        wall: seconds on the clock.
+        cpu: seconds of all threads, which other load on the machine hardly changes.
+    """
+
+    wall: float
+    cpu: float
+
+    def __mul__(self, factor: float) -> Cost:
+        return Cost(self.wall * factor, self.cpu * factor)
+
+
+def cost_of(run: Callable[[], object]) -> Cost:
+    """Run and measure."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def least(costs: Sequence[Cost]) -> Cost:
+    """The shortest of each: whatever else runs on the machine only ever adds to it."""
+    return Cost(min(c.wall for c in costs), min(c.cpu for c in costs))
+
+
+def blocks(step: Callable[[], object], timed: int, count: int = 3) -> Cost:
+    """Cost of one step, the least of some blocks of `timed` steps, after five to warm up."""
+
+    def many(steps: int) -> None:
+        for _ in range(steps):
+            step()
+
+    many(5)
+    return least([cost_of(lambda: many(timed)) for _ in range(count)]) * (1 / timed)
+
+
 def pyro_svgd(
     model: HierarchicalHead,
     episodes: EpisodeBatch,
@@ -38,8 +79,8 @@ def pyro_svgd(
     particles: int,
     timed: int,
     steps: int,
-) -> float:
-    """Seconds for `steps` steps on the first task; `timed` steps are run, after five to warm up."""
+) -> Cost:
+    """Cost of `steps` steps on the first task, from blocks of `timed` steps."""
     density = potential(model, episodes.select([0]), given)
     program = flat_head(model, density)
     pyro.clear_param_store()
@@ -47,14 +88,9 @@ def pyro_svgd(
         pyro.set_rng_seed(0)
         adam = pyro.optim.Adam({"lr": 0.05})
         svgd = PyroSVGD(program, RBFSteinKernel(), adam, particles, 0, mode="univariate")
-        for _ in range(5):
-            svgd.step()
-        start = time.perf_counter()
-        for _ in range(timed):
-            svgd.step()
-        seconds = time.perf_counter() - start
+        cost = blocks(svgd.step, timed)
     pyro.clear_param_store()
-    return seconds / timed * steps
+    return cost * steps
 
 
 def flat_head(model: HierarchicalHead, density: Potential) -> Any:
@@ -82,22 +118,17 @@ def flat_head(model: HierarchicalHead, density: Potential) -> Any:
 
 def pyro_svi(
     model: HierarchicalHead, episodes: EpisodeBatch, given: Posterior, timed: int, steps: int
-) -> float:
-    """Seconds for `steps` steps of AutoNormal on the first task."""
+) -> Cost:
+    """Cost of `steps` steps of AutoNormal on the first task, from blocks of `timed` steps."""
     program = poutine.condition(model, data={k: v[0] for k, v in given.draws.items()})
     task = episodes.select([0])
     pyro.clear_param_store()
     with torch.random.fork_rng():
         pyro.set_rng_seed(0)
         svi = PyroSVI(program, AutoNormal(program), pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
-        for _ in range(5):
-            svi.step(task)
-        start = time.perf_counter()
-        for _ in range(timed):
-            svi.step(task)
-        seconds = time.perf_counter() - start
+        cost = blocks(lambda: svi.step(task), timed)
     pyro.clear_param_store()
-    return seconds / timed * steps
+    return cost * steps
 
 
 def numpyro_head(x: jax.Array, label: jax.Array, population: dict[str, Any], spread: float) -> None:
@@ -121,8 +152,8 @@ def numpyro_nuts(
     tasks: int,
     warmup: int,
     draws: int,
-) -> tuple[float, float]:
-    """Mean seconds per task of one chain, compilation left out, and leapfrog steps per transition.
+) -> tuple[Cost, float]:
+    """Mean cost per task of one chain, compilation left out, and leapfrog steps per transition.
 
     The function is compiled on one task and timed on the following `tasks`.
     """
@@ -149,11 +180,14 @@ def numpyro_nuts(
         return {name: value[warmup:] for name, value in z.items()}, leaves
 
     jax.block_until_ready(chain(random.PRNGKey(0), jnp.asarray(x[0])))
-    start, leaves = time.perf_counter(), []
-    for t in range(tasks):
-        result = jax.block_until_ready(chain(random.PRNGKey(t), jnp.asarray(x[(t + 1) % len(x)])))
-        leaves.append(float(np.mean(result[1])))
-    return (time.perf_counter() - start) / tasks, float(np.mean(leaves))
+    leaves: list[float] = []
+
+    def all_tasks() -> None:
+        for t in range(tasks):
+            one = jnp.asarray(x[(t + 1) % len(x)])
+            leaves.append(float(np.mean(jax.block_until_ready(chain(random.PRNGKey(t), one))[1])))
+
+    return cost_of(all_tasks) * (1 / tasks), float(np.mean(leaves))
 
 
 def _check_twin(
@@ -182,8 +216,8 @@ def pyro_nuts(
     given: Posterior,
     transitions: int,
     evaluations: float,
-) -> float:
-    """Seconds of Pyro's NUTS on the first task, extrapolated to so many density evaluations.
+) -> Cost:
+    """Cost of Pyro's NUTS on the first task, extrapolated to so many density evaluations.
 
     A few transitions are run, and the time per evaluation of the density is taken from them: the
     full run takes minutes per task.
@@ -209,7 +243,5 @@ def pyro_nuts(
             initial_params=start_values,
             disable_progbar=True,
         )
-        start = time.perf_counter()
-        run.run()
-        seconds = time.perf_counter() - start
-    return seconds / count * evaluations
+        cost = cost_of(run.run)
+    return cost * (evaluations / count)
