@@ -190,6 +190,8 @@ class RunDirectory:
         recorded = self.state()["files"].get(name)
         if recorded is None:
             return None
+        if Path(name).name != name:
+            raise RunError(f"{self.path}: {STATE} names {name!r}, which is no file of a run")
         path = self.path / name
         with explained(path, "read"):
             found = checksum(path) if path.is_file() else None

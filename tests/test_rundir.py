@@ -123,6 +123,15 @@ def test_a_broken_state_is_told(tmp_path: Path, text: str) -> None:
         RunDirectory(tmp_path).state()
 
 
+@pytest.mark.parametrize("name", ["../note.txt", "/etc/hostname", "a/b"])
+def test_files_outside_the_directory_are_never_read(tmp_path: Path, name: str) -> None:
+    run = fresh(tmp_path)
+    state = json.loads((run.path / STATE).read_text()) | {"files": {name: "0"}}
+    (run.path / STATE).write_text(json.dumps(state))
+    with pytest.raises(RunError, match="which is no file of a run"):
+        run.kept(name)
+
+
 def test_no_run_here_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="expected the --out folder of `bayesfs run`"):
         RunDirectory(tmp_path).state()

@@ -1,8 +1,12 @@
 """A run from store to report: what it keeps, that it goes on after a kill, and what it refuses."""
 
+import base64
 import errno
+import io
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +17,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from PIL import Image
 
 from bayesfs.cli import FAILED, main
 from bayesfs.data.atomic import PARTIAL
-from bayesfs.data.store import save_store
+from bayesfs.data.store import Thumbnail, open_store, save_store, write_store
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.tree_store import load_datatree
 from bayesfs.recipes import recipe_folder
 from bayesfs.rundir import RunDirectory
-from bayesfs.runs import load_learnt, load_trees
+from bayesfs.runs import load_learnt, load_trees, report_run
 from bayesfs.types import Embeddings
 
 RECIPES = [
@@ -176,7 +181,7 @@ def test_a_refusing_disk_is_told_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Refused at the third, sixth, ... file that is forced to the disk, until nothing is refused."""
+    """Refused at the third, sixth, ... file forced to the disk, until nothing is refused."""
     real, out, refusals = os.fsync, tmp_path / "run", 0
     for after in range(3, 40, 3):
         left = [after]
@@ -220,6 +225,32 @@ def test_report_again_runs_no_recipe(finished: Path) -> None:
     finally:
         (finished / "recipes" / "model.py").write_text(mine, encoding="utf-8")
     assert "accuracy" in (finished / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_report_without_thumbnails_holds_no_pixel(
+    finished: Path, small_store: Path, tmp_path: Path, wanted: bool
+) -> None:
+    """With them it holds the store's pictures; without, no picture of any kind."""
+    rng = np.random.default_rng(0)
+    base = open_store(small_store)
+    stream = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(stream, "JPEG")
+    names = sorted(set(base.coord("video").tolist()))
+    pictures = [Thumbnail(name, 1, stream.getvalue()) for name in names]
+    write_store(tmp_path / "s.zarr", [base.dataset], len(base), {}, pictures)
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    state = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    state["store"] = str(tmp_path / "s.zarr")
+    state["inputs"]["thumbnails"] = wanted
+    (run / "run.json").write_text(json.dumps(state), encoding="utf-8")
+    report_run(run)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert (base64.b64encode(stream.getvalue()).decode()[:100] in page) == wanted
+    assert ("data:image" in page) == wanted
+    assert ("<img" in page) == wanted
+    rest = [p for p in run.rglob("*") if p.is_file() and p.name != "report.html"]
+    assert not any(b"\xff\xd8\xff" in p.read_bytes() for p in rest if p.suffix != ".npz")
 
 
 def test_names_are_escaped_in_the_report(finished: Path) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import psutil
 import xarray as xr
 
 from bayesfs.cluster import Job, connect, score_users
@@ -110,45 +111,55 @@ def load_test(
             results = folder / f"{name}-{count}.zarr"
             job = Job(study, learnt, stores[count], results, seed=0)
             warm = replace(job, store=stores[counts[0]])
-            costs[count], peak = timed(job, warm, workers, repeats=max(1, 300 // count))
-            print(f"{name}: {count} users, {1e3 * costs[count]:.2f} ms a user, {peak:.2f} GB")
-        found[f"{name}.users_per_second"] = 1.0 / costs[counts[-1]]
+            costs[count], wall, peak = timed(job, warm, workers, repeats=max(1, 300 // count))
+            told = f"{1e3 * costs[count]:.2f} ms of a core a user, {1 / wall:.1f} users a second"
+            print(f"  {name}: {count} users, {told}, {peak:.2f} GB a worker", flush=True)
+        found[f"{name}.ms_per_user"] = 1e3 * costs[counts[-1]]
+        found[f"{name}.users_per_second"] = 1.0 / wall
         found[f"{name}.cost_ratio"] = costs[counts[-1]] / costs[counts[0]]
         found[f"{name}.worker_peak_gb"] = peak
         found[f"{name}.bytes_per_user"] = _bytes(results) / counts[-1]
     return found
 
 
-def timed(job: Job, warm: Job, workers: int, repeats: int = 1) -> tuple[float, float]:
-    """Seconds a user after the job `warm`, and the peak memory of a worker in GB."""
+def timed(job: Job, warm: Job, workers: int, repeats: int = 1) -> tuple[float, float, float]:
+    """Processor and wall seconds a user after the job `warm`, and a worker's peak memory in GB.
+
+    Processor time of the workers and of this process; unlike wall time, it does not depend on what
+    else the machine does.
+    """
     users = len(user_rows(job.store, "test"))
     per_batch = max(16, min(256, users // (2 * workers) // 16 * 16))
     with connect(f"local:{workers}") as client:
         score_users(client, replace(warm, results=job.results / "warm-up"), per_batch=16)
         shutil.rmtree(job.results / "warm-up")
-        with peak_of(client) as peak:
-            began = time.perf_counter()
+        pids = [os.getpid(), *client.run(os.getpid).values()]
+        with peak_of(pids[1:]) as peak:
+            began, spent = time.perf_counter(), _processor(pids)
             for number in range(repeats):
                 place = job.results if not number else job.results / f"again-{number}"
                 score_users(client, replace(job, results=place), per_batch=per_batch)
-            seconds = (time.perf_counter() - began) / repeats
+            total = repeats * users
+            wall, spent = (time.perf_counter() - began) / total, _processor(pids) - spent
     for again in job.results.glob("again-*"):
         shutil.rmtree(again)
-    return seconds / users, max(peak)
+    return spent / total, wall, max(peak)
+
+
+def _processor(pids: Sequence[int]) -> float:
+    """Seconds of processor time that these processes have taken."""
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return float(sum(t.user + t.system for t in times))
 
 
 @contextmanager
-def peak_of(client: Any) -> Iterator[list[float]]:
-    """Largest resident memory of any worker, in GB, looked at twice a second."""
-    import psutil
-
+def peak_of(pids: Sequence[int]) -> Iterator[list[float]]:
+    """Largest resident memory of any of these processes, in GB, looked at twice a second."""
     peak, stop = [0.0], threading.Event()
-    pids = list(client.run(_pid).values())
 
     def look() -> None:
         while not stop.wait(0.5):
-            for pid in pids:
-                peak.append(psutil.Process(pid).memory_info().rss / 1e9)
+            peak.append(max(psutil.Process(pid).memory_info().rss for pid in pids) / 1e9)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -157,12 +168,6 @@ def peak_of(client: Any) -> Iterator[list[float]]:
     finally:
         stop.set()
         thread.join()
-
-
-def _pid() -> int:
-    import os
-
-    return os.getpid()
 
 
 def _names(store: Path, split: str) -> list[str]:
