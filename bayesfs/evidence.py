@@ -9,10 +9,12 @@ import xarray as xr
 from torch import Tensor
 
 from bayesfs.causes import Attributable, by_cause
-from bayesfs.gain import Foresighted, expected_gain
+from bayesfs.gain import Foresighted, gain_by_video
 from bayesfs.levels import Levelled, by_level
 from bayesfs.types import KINDS, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty import decompose
+
+QUERY = ("query", "query_mask", "query_kind", "query_labels", "query_quality", "query_frame")
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class Evidence:
         kinds: from `bayesfs.uncertainty.decompose`.
         levels: from `bayesfs.levels.by_level`.
         causes: from `bayesfs.causes.by_cause`.
-        gain: (task, way, kind) from `bayesfs.gain.expected_gain`, one column per recording
-            condition in `KINDS`.
+        gain: (task, way, kind) from `bayesfs.gain`, towards all that is asked; one column per
+            recording condition in `KINDS`.
+        own_gain: (task, video, way, kind) the same towards each query video by itself.
     """
 
     episodes: EpisodeBatch
@@ -35,6 +38,7 @@ class Evidence:
     levels: xr.Dataset | None = None
     causes: xr.Dataset | None = None
     gain: Tensor | None = None
+    own_gain: Tensor | None = None
 
 
 def gather(
@@ -44,19 +48,30 @@ def gather(
     predictive: Predictive,
     *,
     seed: int,
-    gain: Tensor | None = None,
 ) -> Evidence:
     """Everything that the model can say about these tasks.
 
     Args:
         model: see `bayesfs.explain.explain`.
         population: posterior of the population sites.
-        episodes: T tasks.
+        episodes: T tasks, whose queries are all that the person asks.
         predictive: of their queries.
         seed: of the draws.
-        gain: (task, way, kind) where it is known already: gain is about all that a person asks,
-            so it is not computed from a part of the queries.
     """
+    known = without_gain(model, population, episodes, predictive, seed=seed)
+    own = gain_by_kind(model, population, episodes, seed=seed)
+    return known if own is None else replace(known, gain=own.nanmean(1), own_gain=own)
+
+
+def without_gain(
+    model: object,
+    population: Posterior,
+    episodes: EpisodeBatch,
+    predictive: Predictive,
+    *,
+    seed: int,
+) -> Evidence:
+    """The same without what teaching is worth: every video is described by itself."""
     return Evidence(
         episodes,
         predictive,
@@ -65,23 +80,21 @@ def gather(
         by_cause(model, population, episodes, seed=seed)
         if isinstance(model, Attributable)
         else None,
-        gain_by_kind(model, population, episodes, seed=seed) if gain is None else gain,
     )
 
 
 def gain_by_kind(
     model: object, population: Posterior, episodes: EpisodeBatch, *, seed: int
 ) -> Tensor | None:
-    """(task, way, kind) expected gain of one more video of each object in each condition."""
+    """(task, video, way, kind) `bayesfs.gain.gain_by_video` for each recording condition."""
     if not isinstance(model, Foresighted):
         return None
-    each = [expected_gain(model, population, episodes, kind=kind, seed=seed) for kind in KINDS]
+    each = [gain_by_video(model, population, episodes, kind=kind, seed=seed) for kind in KINDS]
     return torch.stack(each, -1)
 
 
 def of_video(episodes: EpisodeBatch, task: int, video: int) -> EpisodeBatch:
     """One task with one of its query videos."""
     one = episodes.select([task])
-    names = ("query", "query_mask", "query_kind", "query_labels", "query_quality", "query_frame")
-    cut = {n: getattr(one, n)[:, [video]] for n in names if getattr(one, n) is not None}
+    cut = {n: getattr(one, n)[:, [video]] for n in QUERY if getattr(one, n) is not None}
     return replace(one, **cut, videos=tuple((own[video],) for own in one.videos))

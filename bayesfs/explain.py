@@ -4,11 +4,12 @@ The reasons are numbers: uncertainty by kind and level (`bayesfs.levels`), by me
 (`bayesfs.causes`), and what one more video of each object is worth (`bayesfs.gain`). From them
 comes at most one piece of advice:
 
-- sure, or nothing taught in sight: none, or to show the object;
-- the video leaves the doubt (aleatoric above epistemic): what would mend the costliest measured
-  cause; where none costs anything, to show the object where most frames lack it, or another side;
-- teaching leaves it (epistemic): one more video of that of the likely objects, in the condition,
-  where it is worth most; or "enough", where none is worth `enough` nats per query.
+- sure: none; nothing taught in sight, or in most frames: to show the object;
+- else whichever takes more nats off this video: to mend its costliest measured cause (hold
+  steadier, more light, ...), or to record one more video of one of the likely objects, in the
+  condition in which it is worth most;
+- where neither takes off enough: to show another side where the video leaves the doubt, and
+  "enough" where teaching leaves it, since more of it would hardly help.
 
 An explanation is data; `Explanation.sentence` puts it into words (`bayesfs.wording`).
 """
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from bayesfs.deciding import Rules
 from bayesfs.errors import DataError
@@ -99,6 +101,7 @@ class Explanation:
         causes: measured cause -> nats per frame that it costs, costliest first.
         confusable: the likeliest wrong object, or "".
         gain: (object, condition) -> expected fall in nats per query after one more such video.
+        own_gain: the same for this video.
         advice: what to do.
     """
 
@@ -112,6 +115,7 @@ class Explanation:
     causes: Mapping[str, float]
     confusable: str
     gain: Mapping[tuple[str, str], float]
+    own_gain: Mapping[tuple[str, str], float]
     advice: Advice
 
     def sentence(self, language: str | None = None) -> str:
@@ -210,7 +214,10 @@ def explain_video(
         parts=parts,
         causes=_causes(evidence, task, video),
         confusable=things[order[1]] if len(things) > 1 else "",
-        gain=_gain(evidence, task, things),
+        gain=_gain(None if evidence.gain is None else evidence.gain[task], things),
+        own_gain=_gain(
+            None if evidence.own_gain is None else evidence.own_gain[task, video], things
+        ),
         advice=Advice("nothing"),
     )
     threshold = rules.frame.most_absent if rules else 0.5
@@ -223,32 +230,41 @@ def advise(found: Explanation, missing: float, enough: float = ENOUGH) -> Advice
     Args:
         found: the explanation without it.
         missing: share of the video's frames that show nothing taught.
-        enough: nats per query below which one more video is not advised.
+        enough: nats below which one more video is not advised.
     """
-    best = max(found.gain.values(), default=math.nan)
-    if not found.answer:
+    if not found.answer or (missing > 0.5 and len(found.answer) > 1):
         return Advice("show", "absent")
     if len(found.answer) == 1:
+        best = max(found.gain.values(), default=math.nan)
         return Advice("enough", nats=best) if best < enough else Advice("nothing")
-    if found.kind == "aleatoric":
-        return _mend(found, missing)
-    worth = {key: nats for key, nats in found.gain.items() if key[0] in found.answer}
+    record, mend = _record(found, enough), _mend(found)
+    if record is None and mend is None:
+        if found.kind == "epistemic":
+            return Advice("enough")
+        return Advice("other side", "" if found.confusable in found.answer else "alone")
+    if record is None or mend is None:
+        return record or mend or Advice("nothing")
+    if math.isnan(record.nats):
+        return record if found.kind == "epistemic" else mend
+    return record if record.nats >= mend.nats else mend
+
+
+def _record(found: Explanation, enough: float) -> Advice | None:
+    """The recording of a likely object that takes most off this video, if that is enough."""
+    worth = {key: nats for key, nats in found.own_gain.items() if key[0] in found.answer}
     if not worth:
-        return Advice("record", thing=found.answer[0])
+        unknown = not found.own_gain and found.kind == "epistemic"
+        return Advice("record", thing=found.answer[0]) if unknown else None
     (thing, condition), nats = max(worth.items(), key=lambda item: item[1])
-    if nats < enough:
-        return Advice("enough", nats=nats)
-    return Advice("record", condition, thing, nats)
+    return Advice("record", condition, thing, nats) if nats >= enough else None
 
 
-def _mend(found: Explanation, missing: float) -> Advice:
-    """What would make a better video."""
-    if missing > 0.5:
-        return Advice("show", "absent")
+def _mend(found: Explanation) -> Advice | None:
+    """What would mend the costliest measured cause, if it costs anything."""
     for cause, nats in found.causes.items():
         if nats >= COSTLY and cause in REMEDY:
             return Advice(REMEDY[cause], cause, nats=nats)
-    return Advice("other side", "" if found.confusable in found.answer else "alone")
+    return None
 
 
 def _answer(prob: np.ndarray[Any, Any], rules: Rules | None) -> list[int]:
@@ -306,15 +322,16 @@ def _missing(evidence: Evidence, task: int, video: int, threshold: float) -> flo
     return float((evidence.causes["frame_absent"].values[task, video][mask] > threshold).mean())
 
 
-def _gain(evidence: Evidence, task: int, things: tuple[str, ...]) -> dict[tuple[str, str], float]:
-    if evidence.gain is None:
+def _gain(gain: Tensor | None, things: tuple[str, ...]) -> dict[tuple[str, str], float]:
+    """(object, condition) -> nats, from (way, kind)."""
+    if gain is None:
         return {}
-    gain = evidence.gain[task].detach().cpu().numpy()
+    values = gain.detach().cpu().numpy()
     return {
-        (thing, kind): float(gain[way, k])
+        (thing, kind): float(values[way, k])
         for way, thing in enumerate(things)
         for k, kind in enumerate(KINDS)
-        if np.isfinite(gain[way, k])
+        if np.isfinite(values[way, k])
     }
 
 

@@ -70,10 +70,45 @@ def expected_gain(
 ) -> Tensor:
     """Expected fall of the queries' label entropy through one more support video of each class.
 
+    Arguments and errors are those of `gain_by_video`, of which this is the mean over query videos:
+    they stand for what the person will ask.
+
+    Returns:
+        (task, way) gain in nats per query, averaged over whole videos and single frames; NaN for
+        padded classes.
+    """
+    each = gain_by_video(
+        model,
+        population,
+        episodes,
+        fantasies=fantasies,
+        population_draws=population_draws,
+        kind=kind,
+        frames=frames,
+        seed=seed,
+    )
+    mask = episodes.video_mask
+    mean = each.masked_fill(~mask[..., None], 0.0).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+    return mean.masked_fill(~episodes.way_mask, torch.nan)
+
+
+def gain_by_video(
+    model: Foresighted,
+    population: Posterior,
+    episodes: EpisodeBatch,
+    *,
+    fantasies: int = 8,
+    population_draws: int = 2,
+    kind: str = "clean",
+    frames: int | None = None,
+    seed: int,
+) -> Tensor:
+    """The same for each query video by itself.
+
     Args:
         model: such as `bayesfs.models.gaussian.GaussianHierarchy`.
         population: posterior of the population sites.
-        episodes: T tasks; their query videos stand for what the person will ask.
+        episodes: T tasks.
         fantasies: simulated videos of each class for each population draw.
         population_draws: draws of the population, evenly spaced over those of `population`.
         kind: recording condition of the new video.
@@ -81,8 +116,8 @@ def expected_gain(
         seed: of the simulation.
 
     Returns:
-        (task, way) gain in nats per query, averaged over whole videos and single frames; NaN for
-        padded classes.
+        (task, video, way) gain in nats, averaged over the whole video and its single frames; NaN
+        for padding.
 
     Raises:
         InferenceError: the model cannot simulate videos, the kind is unknown, or there are fewer
@@ -109,18 +144,17 @@ def expected_gain(
             for way in range(episodes.way):
                 grown = [with_video(episodes, way, video[:, way], kind) for video in videos]
                 by_way.append(_moved(episodes, [model.log_labels(g, value) for g in grown]))
-            falls.append(torch.stack(by_way, 1))
-    gain = torch.stack(falls).mean(0)
-    return gain.masked_fill(~episodes.way_mask, torch.nan)
+            falls.append(torch.stack(by_way, -1))
+    exists = episodes.video_mask[..., None] & episodes.way_mask[:, None]
+    return torch.stack(falls).mean(0).masked_fill(~exists, torch.nan)
 
 
 def _moved(episodes: EpisodeBatch, labels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """(task,) information of the simulated videos about the queries' labels, per query video."""
+    """(task, video) information of the simulated videos about the query's label."""
     frame, video = (information(torch.stack(part)) for part in zip(*labels, strict=True))
     mask = episodes.query_mask
     by_frame = frame.masked_fill(~mask, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
-    both = 0.5 * (by_frame + video).masked_fill(~episodes.video_mask, 0.0)
-    return both.sum(-1) / episodes.video_mask.sum(-1).clamp(min=1)
+    return 0.5 * (by_frame + video)
 
 
 def information(log_prob: Tensor) -> Tensor:

@@ -20,9 +20,10 @@ from bayesfs import wording
 from bayesfs.data.synthetic import Population, synthetic_episodes
 from bayesfs.deciding import Rules, UnitRules
 from bayesfs.errors import DataError
-from bayesfs.evidence import Evidence, gain_by_kind, gather, of_video
+from bayesfs.evidence import Evidence, gather, of_video, without_gain
 from bayesfs.explain import CAUSES, REMEDY, Explanation, explain, explain_video
 from bayesfs.features.quality import COVARIATES
+from bayesfs.gain import expected_gain
 from bayesfs.levels import PARTS
 from bayesfs.models.families import PowerLaw
 from bayesfs.models.gaussian import GaussianHierarchy
@@ -31,6 +32,7 @@ from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
 
 THINGS = ("keys", "wallet", "mug")
 EPISTEMIC = {"population": 0.02, "task": 0.05, "class": 0.3, "video": 0.05, "frame": 0.1}
+NOTHING = ((0.001, 0.002),) * 3
 ALEATORIC = {"population": 0.02, "task": 0.03, "class": 0.05, "video": 0.1, "frame": 0.3}
 
 
@@ -60,6 +62,7 @@ def evidence(
     absent: float = 0.1,
     frames_absent: tuple[float, ...] = (0.1, 0.1, 0.1, 0.1),
     gain: tuple[tuple[float, float], ...] = ((0.02, 0.05), (0.03, 0.04), (0.5, 0.5)),
+    general: tuple[tuple[float, float], ...] | None = None,
 ) -> Evidence:
     """Numbers by hand for the video of `episode`."""
     tasks = episode()
@@ -92,7 +95,8 @@ def evidence(
         xr.Dataset(),
         by_level,
         causes,
-        torch.tensor(gain)[None],
+        torch.tensor(gain if general is None else general)[None],
+        torch.tensor(gain)[None, None].expand(1, 2, 3, 2),
     )
 
 
@@ -120,7 +124,7 @@ def test_advice_is_about_an_object_that_the_video_may_show() -> None:
 
 
 def test_when_no_video_is_worth_it_that_is_said() -> None:
-    found = explained(gain=((0.001, 0.002),) * 3)
+    found = explained(gain=NOTHING)
     assert found.advice.action == "enough"
     assert found.sentence("en") == "May be wrong: keys or wallet. More videos would hardly help."
 
@@ -151,8 +155,17 @@ def test_doubt_from_the_video_names_the_costliest_cause(
     assert found.sentence("en") == f"May be wrong: keys or wallet. {said}"
 
 
+def test_the_remedy_that_takes_more_off_this_video_is_the_advice() -> None:
+    """Whichever kind is larger: teaching may help a video with much doubt of its own."""
+    blur = {"quality": {"sharpness": -2.0}, "levels": ALEATORIC}
+    assert explained(drop={"sharpness": 0.06}, **blur).advice.action == "steadier"
+    assert explained(drop={"sharpness": 0.04}, **blur).advice.action == "record"
+    assert explained(drop={"sharpness": 0.004}, **blur).advice.action == "record"
+    assert explained(drop={"sharpness": 0.004}, gain=NOTHING, **blur).advice.action == "other side"
+
+
 def test_without_a_measured_cause_another_side_may_tell_them_apart() -> None:
-    found = explained(levels=ALEATORIC)
+    found = explained(levels=ALEATORIC, gain=NOTHING)
     assert found.causes == {}
     assert found.sentence("en").endswith("keys and wallet look alike here; show another side.")
 
@@ -176,7 +189,7 @@ def test_a_sure_answer_needs_no_advice() -> None:
     found = explained(prob=(0.97, 0.02, 0.01))
     assert found.sentence("en") == "Probably keys."
     assert found.advice.action == "nothing"
-    enough = explained(prob=(0.97, 0.02, 0.01), gain=((0.0, 0.0),) * 3)
+    enough = explained(prob=(0.97, 0.02, 0.01), general=NOTHING)
     assert enough.advice.action == "enough"
     assert enough.sentence("en") == "Probably keys."
 
@@ -250,19 +263,27 @@ def test_every_query_video_of_the_hierarchy_is_explained(
 def test_one_video_alone_is_explained_as_among_all(
     study: tuple[GaussianHierarchy, Posterior, EpisodeBatch, Predictive],
 ) -> None:
-    """But for Monte Carlo error; the gain is about all queries and is carried over."""
     model, given, tasks, predictive = study
     whole = explain(model, given, tasks, predictive, seed=0)[1][1]
     one = of_video(tasks, 1, 1)
     posterior = model.condition(one, thinned(given, 1), draws=32, seed=0)
-    gain = gain_by_kind(model, given, tasks, seed=0)
-    assert gain is not None
     answer = predict(model, posterior, one, given=given)
-    alone = explain_video(gather(model, given, one, answer, seed=0, gain=gain[[1]]), 0, 0)
+    alone = explain_video(without_gain(model, given, one, answer, seed=0), 0, 0)
     assert alone.prob == pytest.approx(dict(whole.prob))
     assert alone.parts["total"] == pytest.approx(whole.parts["total"])
-    assert alone.gain == pytest.approx(dict(whole.gain))
     assert alone.absent == pytest.approx(whole.absent)
+    assert alone.gain == alone.own_gain == {}
+
+
+def test_what_teaching_is_worth_is_the_mean_over_all_that_is_asked(
+    study: tuple[GaussianHierarchy, Posterior, EpisodeBatch, Predictive],
+) -> None:
+    model, given, tasks, predictive = study
+    known = gather(model, given, tasks, predictive, seed=0)
+    assert known.gain is not None
+    for k, kind in enumerate(("clean", "clutter")):
+        same = expected_gain(model, given, tasks, kind=kind, seed=0)
+        torch.testing.assert_close(known.gain[..., k], same)
 
 
 # Words

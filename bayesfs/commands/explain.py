@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from bayesfs.data.store import open_store
 from bayesfs.deciding import Rules
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.explanation_plot import plot_explanation
-from bayesfs.evidence import Evidence, gain_by_kind, gather, of_video
+from bayesfs.evidence import Evidence, gain_by_kind, of_video, without_gain
 from bayesfs.explain import Explanation, explain_video
 from bayesfs.influence import ClosedLabels, leave_one_out_influence
 from bayesfs.levels import PARTS
@@ -75,8 +76,8 @@ def explain_run(
     if path.suffix not in FORMATS:
         raise DataError(f"{path}: expected a picture's name that ends in {', '.join(FORMATS)}")
     decide = kept_rules(directory, study, learnt, embeddings, shots)
-    one = of_video(tasks, t, v)
-    evidence = _evidence(study, learnt, tasks.select([t]), one, seed)
+    evidence = evidence_of(study, learnt, tasks.select([t]), v, seed=seed)
+    one = evidence.episodes
     found = explain_video(evidence, 0, 0, rules=decide)
     print(terminal_safe(found.sentence()), "", sep="\n")
     for line in numbers(found, decide):
@@ -102,14 +103,18 @@ def draw(evidence: Evidence, path: Path, rules: Rules | None) -> str:
     return said[0]
 
 
-def _evidence(
-    study: Study, learnt: Learnt, task: EpisodeBatch, one: EpisodeBatch, seed: int
+def evidence_of(
+    study: Study, learnt: Learnt, task: EpisodeBatch, video: int, *, seed: int
 ) -> Evidence:
-    """The numbers of one video; its task, with all that is asked, says what teaching is worth."""
-    model = study.model_for(learnt.projection)
+    """The numbers of one video of one task; all that the task asks says what teaching is worth."""
+    model, population = study.model_for(learnt.projection), learnt.population
+    one = of_video(task, 0, video)
     answer = study.infer(one, learnt, seed=seed)
-    gain = gain_by_kind(model, learnt.population, task, seed=seed)
-    return gather(model, learnt.population, one, answer.predictive, seed=seed, gain=gain)
+    known = without_gain(model, population, one, answer.predictive, seed=seed)
+    gain = gain_by_kind(model, population, task, seed=seed)
+    if gain is None:
+        return known
+    return replace(known, gain=gain.nanmean(1), own_gain=gain[:, [video]])
 
 
 def reopened(run: RunDirectory, *, trust: bool) -> tuple[Study, Learnt, Embeddings]:
@@ -190,10 +195,11 @@ def numbers(found: Explanation, rules: Rules | None) -> Iterator[str]:
     yield f"  measured causes, nats a frame: {', '.join(causes) or 'none'}"
     if not math.isnan(found.absent):
         yield f"probability that nothing taught is shown: {found.absent:.2f}"
-    if found.gain:
-        ranked = sorted(found.gain.items(), key=lambda item: -item[1])[:SHOWN]
+    for what, gain in (("this question", found.own_gain), ("any question", found.gain)):
+        ranked = sorted(gain.items(), key=lambda item: -item[1])[:SHOWN]
         worth = "; ".join(f"{thing}, {kind} {nats:.3f}" for (thing, kind), nats in ranked)
-        yield f"one more video would take off, nats a question: {worth}"
+        if worth:
+            yield f"one more video would take off {what}, in nats: {worth}"
 
 
 def resting_on(moved: xr.Dataset, one: EpisodeBatch, embeddings: Embeddings) -> str:
