@@ -1,0 +1,53 @@
+"""Every benchmark runs at its smallest and ends with its figures as one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+FIGURES = {
+    "accuracy": ("best", "best.frame_nll_1", "best.video_acc_5", "best_peer.frame_nll_5"),
+    "fewshot": ("best", "best.nll_5", "best_minus_peer.nll_1", "best_minus_peer.nll_5"),
+    "gp": ("gp_predict_vs_list", "gp_train_vs_list", "gp_max_abs_diff", "gpu_vs_cpu_4096"),
+    "uncertainty": (
+        "t1_spearman",
+        "t2_drift",
+        "t3_aleatoric_r",
+        "t3_epistemic_r",
+        "t4_disentanglement_error",
+        "t5_spearman",
+        "t6_epistemic_minus_best_other_auroc",
+        "t7_auroc",
+        "t8_cause_accuracy",
+        "t9_gain_vs_random",
+        "t9_spearman",
+        "t10_users_covered",
+        "t11_z_max",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIGURES)
+def test_smoke_prints_its_figures(name: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / f"{name}.py"), "--smoke"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert set(FIGURES[name]) <= set(figures)
+    numbers = [v for v in figures.values() if not isinstance(v, str)]
+    assert all(v is None or math.isfinite(v) for v in numbers)
