@@ -5,9 +5,12 @@ import math
 from dataclasses import asdict
 
 import numpy as np
+import pyro
 import pytest
 import torch
+from pyro import poutine
 
+from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.deciding import (
     NEVER,
     Judged,
@@ -22,6 +25,8 @@ from bayesfs.deciding import (
 )
 from bayesfs.errors import DataError
 from bayesfs.evaluation.rule_checks import check_left_out, check_rules, plain_sets
+from bayesfs.models.families import PowerLaw
+from bayesfs.models.gaussian import GaussianHierarchy
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 
 WANTED = {"level": 0.9, "share": 0.9, "risk": 0.1, "rejected": 0.05}
@@ -32,7 +37,7 @@ def people(count: int, rng: np.random.Generator, queries: int = 20, ways: int = 
     parts = []
     for u in range(count):
         truth = rng.dirichlet(np.full(ways, 0.3), size=queries)
-        label = np.array([rng.choice(ways, p=row) for row in truth])
+        label = (truth.cumsum(-1)[:, :-1] < rng.random((queries, 1))).sum(-1)
         said = truth ** (1.0 + 2.0 * rng.random())
         said /= said.sum(-1, keepdims=True)
         absent = rng.beta(1, 9, size=queries)
@@ -163,6 +168,33 @@ def test_only_labelled_queries_that_exist_are_judged() -> None:
     assert frames.label.tolist() == [0, 0, 1, 1, 0]
     np.testing.assert_allclose(frames.prob[-1], predictive.frame.prob[1, 1, 0])
     np.testing.assert_allclose(frames.absent[-1], predictive.absent[1, 1, 0])
+
+
+def test_sets_of_a_wrong_model_cover_other_simulated_people_as_promised() -> None:
+    """The Gaussian hierarchy with a population from its prior, not the one behind the data."""
+    batch, _ = synthetic_episodes(users=120, way=4, shots=2, frames=3, query_videos=3, seed=5)
+    batch = batch.to(torch.float64)
+    model = GaussianHierarchy(PowerLaw(spectrum=tuple(0.9**d for d in range(8))))
+    with torch.random.fork_rng(), poutine.block():
+        pyro.set_rng_seed(1)
+        sites = model.sample_population(torch.zeros(8, dtype=torch.float64))
+    frame, video = model.log_labels(batch, sites)
+
+    def alone(log: torch.Tensor) -> LabelDraws:
+        return LabelDraws(log, log[None], log.new_zeros(1, *log.shape[:-1]))
+
+    predictive = Predictive(alone(frame), alone(video))
+    taught = list(range(40))
+    rules = learn_rules(
+        Predictive(alone(frame[:40]), alone(video[:40])), batch.select(taught), level=0.75
+    )
+    assert rules.promised == pytest.approx(37 / 41)
+    others = judged(predictive, batch, "video").of(np.repeat(np.arange(120) >= 40, 12))
+    table = check_rules(others, rules.video, 0.75)
+    assert len(table) == 80
+    error = math.sqrt(rules.promised * (1 - rules.promised) * (1 / 80 + 1 / 41))
+    assert (table["coverage"] >= 0.75).mean() >= rules.promised - 3 * error
+    assert table["set_size"].mean() < 4
 
 
 def test_rules_are_plain_numbers_and_come_back_from_json() -> None:
