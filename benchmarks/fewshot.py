@@ -130,10 +130,36 @@ def ours(model: Any, dims: tuple[int, ...], objective: Any = PredictiveScore) ->
         if hasattr(model, "with_spectrum"):
             told = model.with_spectrum(tuple(lesson.projection.spectrum.tolist()))
         engine = SVI(steps=sizes.steps, learning_rate=0.3, particles=1, draws=4, khat_draws=0)
-        population = engine.infer(objective(told), lesson.mixed.to(torch.float64), seed=0)
+        learner, tasks = told, lesson.mixed.to(torch.float64)
+        if isinstance(told, DeepKernelGP):
+            learner, tasks = inner_products(told, tasks)
+        population = engine.infer(objective(learner), tasks, seed=0)
         return dict.fromkeys(SHOTS, closed_form(told, population.draws))
 
     return Method(learn, dims, f"{model!r} {objective!r}")
+
+
+def inner_products(model: DeepKernelGP, tasks: EpisodeBatch) -> tuple[DeepKernelGP, EpisodeBatch]:
+    """The same model of as few features as a task has frames: Gram matrices stay the same.
+
+    A linear kernel behind a feature map without parameters sees inner products alone. In an
+    orthonormal basis of its own frames a task of 50 frames has 50 features, not 1280.
+    """
+    t, w, s, f, d = tasks.support.shape
+    v, n = tasks.query.shape[1], w * s * f
+    if model.covariance.features.sites or n + v >= d:
+        return model, tasks
+    kind = torch.zeros(t, n + v, dtype=torch.long)
+    frames = torch.cat([tasks.support.reshape(t, n, d), tasks.query.reshape(t, v, d)], 1)
+    mapped = model.covariance.features({}, frames, kind)
+    own = torch.linalg.qr(mapped.mT).R.mT  # (task, frame, frame)
+    covariance = replace(model.covariance, features=Identity(normalise=False))
+    smaller = replace(
+        tasks,
+        support=own[:, :n].reshape(t, w, s, f, n + v),
+        query=own[:, n:].reshape(t, v, 1, n + v),
+    )
+    return replace(model, covariance=covariance), smaller
 
 
 DKT = DeepKernelGP(
