@@ -95,7 +95,8 @@ def kills(folder: Path, count: int = 20, seed: int = 0) -> int:
         again.join()
         same = again.exitcode == 0 and content(place).equals(wanted) and not leftovers(place)
         survived += same
-        print(f"kill {number + 1}: {'the undisturbed result' if same else 'ANOTHER RESULT'}")
+        told = "the undisturbed result" if same else "ANOTHER RESULT"
+        print(f"  kill {number + 1}: {told}", flush=True)
         shutil.rmtree(place, ignore_errors=True)
     return survived
 
