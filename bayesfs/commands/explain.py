@@ -33,6 +33,9 @@ from bayesfs.wording import part_text
 FORMATS = (".png", ".svg", ".pdf")
 """Of the picture."""
 
+ENGLISH = "en"
+"""Language of the numbers, as of all commands; only the sentence is in the person's."""
+
 SHOWN = 3
 """Most influential support videos and most worthwhile recordings that are printed."""
 
@@ -185,13 +188,15 @@ def numbers(found: Explanation, rules: Rules | None) -> Iterator[str]:
         )
     if found.confusable:
         yield f"most like it otherwise: {found.confusable} {found.prob[found.confusable]:.2f}"
-    kinds = ", ".join(f"{part_text(k)} {found.parts[k]:.2f}" for k in ("aleatoric", "epistemic"))
+    kinds = ", ".join(
+        f"{part_text(k, ENGLISH)} {found.parts[k]:.2f}" for k in ("aleatoric", "epistemic")
+    )
     yield f"doubt in nats: {found.parts['total']:.2f}; {kinds}"
-    levels = [f"{part_text(p)} {found.parts[p]:.2f}" for p in PARTS if p in found.parts]
+    levels = [f"{part_text(p, ENGLISH)} {found.parts[p]:.2f}" for p in PARTS if p in found.parts]
     if levels:
         yield f"  by level: {', '.join(levels)}"
-        yield f"  most from: {part_text(found.level)}"
-    causes = [f"{part_text(c)} {nats:.3f}" for c, nats in found.causes.items()]
+        yield f"  most from: {part_text(found.level, ENGLISH)}"
+    causes = [f"{part_text(c, ENGLISH)} {nats:.3f}" for c, nats in found.causes.items()]
     yield f"  measured causes, nats a frame: {', '.join(causes) or 'none'}"
     if not math.isnan(found.absent):
         yield f"probability that nothing taught is shown: {found.absent:.2f}"

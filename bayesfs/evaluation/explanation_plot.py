@@ -206,7 +206,7 @@ def _stack(axes: Axes, parts: Mapping[str, Floats], top: float, title: str) -> N
 def _line(axes: Axes, absent: Floats, most: float) -> None:
     axes.stairs(absent, np.arange(len(absent) + 1) + 0.5, color="black", linewidth=1.2)
     if most <= 1:
-        axes.axhline(most, color="0.6", linestyle="--", linewidth=1, label="said above")
+        axes.axhline(most, color="0.6", linestyle="--", linewidth=1, label="said above this")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
     label = "nothing taught is shown"
     axes.set(ylim=(0, 1), ylabel="probability", title=label, yticks=(0, 0.5, 1))
