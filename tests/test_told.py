@@ -28,5 +28,5 @@ def test_it_comes_back_as_it_was_kept(tmp_path) -> None:
 def test_a_damaged_file_is_named(tmp_path, text: str) -> None:
     path = tmp_path / "told.json"
     path.write_text(text)
-    with pytest.raises(DataError, match="told.json: not what bayesfs wrote there"):
+    with pytest.raises(DataError, match=r"told\.json: not what bayesfs wrote there"):
         Told.load(path)
