@@ -309,7 +309,8 @@ def _videos(groups: Any, length: int, label: Array) -> list[Any]:
     twice = np.flatnonzero(np.bincount(pairs[0]) > 1)
     if len(twice):
         raise DataError(
-            f"video {names.tolist()[twice[0]]!r} has frames of {np.bincount(pairs[0])[twice[0]]} classes; "
+            f"video {names.tolist()[twice[0]]!r} has frames of "
+            f"{np.bincount(pairs[0])[twice[0]]} classes; "
             "a video shows one object: do groups name videos, and uniquely across classes?"
         )
     return list(video.tolist())

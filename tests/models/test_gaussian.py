@@ -338,7 +338,7 @@ def test_something_unlike_all_that_was_taught_is_an_untaught_class() -> None:
 
 
 def test_interpolated_densities_equal_those_of_every_query_by_itself() -> None:
-    """Frames that count more than twenty times as much as others, against the formula written out."""
+    """Frames of which some count twenty times as much as others; the formula written out."""
     batch = episodes_for(WITH_QUALITY)
     population = draw_population(WITH_QUALITY, 3)
     population["quality_slope"] = torch.tensor([[0.45, -0.3]] * 2, dtype=torch.float64)
