@@ -16,6 +16,10 @@ from bayesfs.rundir import RunDirectory
 
 STUDIES = [
     ("gaussian", "exact", "clutter"),
+    ("gaussian_quality", "exact", "clutter"),
+    ("niw", "exact", "clutter"),
+    ("robust", "own", "clutter"),
+    ("learnt_axes", "exact", "clutter"),
     ("gaussian", "exact", "clean"),
     ("gaussian", "svi", "clutter"),
     ("linear_head", "svi", "clutter"),

@@ -246,7 +246,7 @@ def test_a_report_without_thumbnails_holds_no_pixel(
     (run / "run.json").write_text(json.dumps(state), encoding="utf-8")
     report_run(run)
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert (base64.b64encode(stream.getvalue()).decode()[:100] in page) == wanted
+    assert wanted or base64.b64encode(stream.getvalue()).decode()[:100] not in page
     assert ("data:image" in page) == wanted
     assert ("<img" in page) == wanted
     rest = [p for p in run.rglob("*") if p.is_file() and p.name != "report.html"]

@@ -126,12 +126,25 @@ class PredictiveScore(_Objective):
     def __call__(self, episodes: EpisodeBatch) -> None:
         """The Pyro program: population sites, and the score as a factor."""
         population = self.model.sample_population(episodes.support)
+        if not isinstance(self.model, OpenWorld):
+            episodes = fully_labelled(episodes)
         frame, video = self.model.log_labels(episodes, population)
         score = label_score(frame, video, episodes)
         if isinstance(self.model, OpenWorld):
             odds = self.model.log_absent_odds(episodes, population)
             score = score + presence_score(*odds, episodes)
         pyro.factor("score", (task_weight(episodes).to(score) * score).sum())
+
+
+def fully_labelled(episodes: EpisodeBatch) -> EpisodeBatch:
+    """The tasks whose query videos all have a label, if there are any; else all tasks.
+
+    A model that does not know the odds that nothing taught is shown learns nothing from tasks in
+    which objects were left out.
+    """
+    whole = ((episodes.query_labels >= 0) | ~episodes.video_mask).all(-1)
+    keep = whole.nonzero()[:, 0].tolist()
+    return episodes.select(keep) if keep else episodes
 
 
 def label_score(frame: Tensor, video: Tensor, episodes: EpisodeBatch) -> Tensor:
