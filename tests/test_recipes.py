@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
+import numpy as np
 import pytest
 
 from bayesfs.cli import main
+from bayesfs.data.store import open_store, save_store
 from bayesfs.errors import RecipeError
+from bayesfs.features.quality import COVARIATES
 from bayesfs.overrides import override
 from bayesfs.recipes import copy_recipes, load_recipe, recipe_folder
 from bayesfs.rundir import RunDirectory
+from bayesfs.types import Embeddings
 
 STUDIES = [
     ("gaussian", "exact", "clutter"),
@@ -236,18 +240,31 @@ def test_copied_recipes_are_the_shipped_ones_and_overwrite_nothing(tmp_path: Pat
         copy_recipes(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def measured_store(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small store with measured quality, as `bayesfs features` writes it."""
+    frames = open_store(small_store).dataset.load()
+    table = np.random.default_rng(0).normal(size=(frames.sizes["frame"], len(COVARIATES)))
+    measured = frames.assign(quality=(("frame", "covariate"), table.astype(np.float32)))
+    path = tmp_path_factory.mktemp("measured") / "store.zarr"
+    save_store(path, Embeddings(measured.assign_coords(covariate=list(COVARIATES))))
+    return path
+
+
 @pytest.mark.parametrize(
     "names",
     [pytest.param(n, marks=[pytest.mark.slow] if n[0].endswith(UNROLLED) else []) for n in STUDIES],
     ids="-".join,
 )
-def test_every_study_runs(names: tuple[str, str, str], small_store: Path, tmp_path: Path) -> None:
+def test_every_study_runs(
+    names: tuple[str, str, str], measured_store: Path, tmp_path: Path
+) -> None:
     rooms = ("models", "inference", "evaluation")
     paths = [
         str(recipe_folder() / room / f"{name}.py") for room, name in zip(rooms, names, strict=True)
     ]
     out = tmp_path / "run"
-    argv = ["run", *paths, "--data", str(small_store), "--out", str(out), "--smoke", "--debug"]
+    argv = ["run", *paths, "--data", str(measured_store), "--out", str(out), "--smoke", "--debug"]
     assert main(argv) == 0
     assert RunDirectory(out).is_done
     assert (out / "report.html").stat().st_size > 10_000
