@@ -215,7 +215,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             self._answer(self._episode(x[part], rows[part]))
             for part in _chunks(order, rows[order], len(names))
         ]
-        return getattr(X, "index", None), rows, answers
+        return X.index if isinstance(X, pd.DataFrame) else None, rows, answers
 
     def _answer(self, episode: EpisodeBatch) -> Answer:
         given = self.population_

@@ -85,7 +85,7 @@ class RunDirectory:
 
     Example:
         >>> run = RunDirectory(Path("runs/demo"))
-        >>> with run.begin({"seed": 0}, recipes={}):
+        >>> with run.begin({"seed": 0}, recipes={}):  # doctest: +SKIP
         ...     run.keep("note.txt", lambda path: path.write_text("done"))
     """
 

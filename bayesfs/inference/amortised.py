@@ -72,8 +72,8 @@ class AmortisedSVI:
     Iterative amortized inference, eq. 8, with an affine map per site; refs.bib: marino2018.
 
     Example:
-        >>> engine = AmortisedSVI().learn(model, train, seed=0, given=population)
-        >>> posterior = engine.infer(model, new_user, seed=0, given=population)
+        >>> engine = AmortisedSVI().learn(model, train, seed=0, given=population)  # doctest: +SKIP
+        >>> posterior = engine.infer(model, new_user, seed=0, given=population)  # doctest: +SKIP
     """
 
     maps: Mapping[str, SiteMap] | None = None

@@ -43,7 +43,7 @@ class Gibbs:
         progress: called with (sweeps of the batch, of how many, message).
 
     Example:
-        >>> posterior = Gibbs().infer(model, episodes, seed=0, given=population)
+        >>> posterior = Gibbs().infer(model, episodes, seed=0, given=population)  # doctest: +SKIP
     """
 
     burn_in: int = 100

@@ -60,8 +60,8 @@ class Laplace:
 
     Example:
         >>> engine = Laplace(grid="task_scale_raw")
-        >>> posterior = engine.infer(model, episodes, seed=0, given=population)
-        >>> posterior.sample_stats["log_evidence"]
+        >>> posterior = engine.infer(model, episodes, seed=0, given=population)  # doctest: +SKIP
+        >>> posterior.sample_stats["log_evidence"]  # doctest: +SKIP
     """
 
     structure: Structure = "full"

@@ -64,7 +64,8 @@ class NUTS:
 
     Example:
         >>> posterior = NUTS(warmup=500, draws=500).infer(model, episodes, seed=0, given=population)
-        >>> posterior.sample_stats["diverging"].any()
+        ... # doctest: +SKIP
+        >>> posterior.sample_stats["diverging"].any()  # doctest: +SKIP
     """
 
     warmup: int = 500

@@ -262,9 +262,9 @@ def potential(
         ShapeError: `given` was inferred with other sizes.
 
     Example:
-        >>> density = potential(model, episodes, given=population)
-        >>> z = density.prior(20, seed=0)
-        >>> value, gradient = density.value_and_gradient(z)
+        >>> density = potential(model, episodes, given=population)  # doctest: +SKIP
+        >>> z = density.prior(20, seed=0)  # doctest: +SKIP
+        >>> value, gradient = density.value_and_gradient(z)  # doctest: +SKIP
     """
     with seeded(0):
         trace = trace_program(model, episodes, {})

@@ -40,6 +40,7 @@ class PyroNUTS:
 
     Example:
         >>> PyroNUTS(warmup=100, draws=100).infer(model, episodes, seed=0, given=population)
+        ... # doctest: +SKIP
     """
 
     warmup: int = 500

@@ -58,7 +58,8 @@ class SVGD:
 
     Example:
         >>> posterior = SVGD(particles=100).infer(model, episodes, seed=0, given=population)
-        >>> posterior.sample_stats["ksd_ratio"]
+        ... # doctest: +SKIP
+        >>> posterior.sample_stats["ksd_ratio"]  # doctest: +SKIP
     """
 
     particles: int = 100

@@ -59,7 +59,8 @@ class SVI:
 
     Example:
         >>> posterior = SVI(steps=500).infer(model, episodes, seed=0, given=population)
-        >>> posterior.sample_stats["khat"]
+        ... # doctest: +SKIP
+        >>> posterior.sample_stats["khat"]  # doctest: +SKIP
     """
 
     guide: Guide = field(default_factory=MeanField)

@@ -85,7 +85,8 @@ def translate(density: Density, like: Tensor) -> tuple[Program, tuple[Array, ...
 
     Example:
         >>> program, data = translate(potential(model, episodes, population), torch.ones(()))
-        >>> program(jnp.zeros((tasks, size)), data)  # (task,)
+        ... # doctest: +SKIP
+        >>> program(jnp.zeros((tasks, size)), data)  # (task,)  # doctest: +SKIP
     """
     example = like.new_zeros(density.tasks, density.size)
     try:

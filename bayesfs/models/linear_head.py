@@ -68,6 +68,7 @@ class HierarchicalHead:
     Example:
         >>> model = HierarchicalHead(video_scale=0.0)
         >>> posterior = engine.infer(model, episodes, seed=0, given=model.default_population(64))
+        ... # doctest: +SKIP
     """
 
     weight_scale: float = 5.0
