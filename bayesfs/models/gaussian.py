@@ -21,6 +21,7 @@ from bayesfs.models.conjugate import (
     condition_classes,
     log_evidence,
     normal,
+    support_means,
     support_weights,
 )
 from bayesfs.models.covariance import Diagonal, Operator
@@ -36,7 +37,8 @@ from bayesfs.models.gaussian_labels import (
     video_queries,
 )
 from bayesfs.models.gaussian_levels import level_entropies
-from bayesfs.models.gaussian_videos import sample_video_effects
+from bayesfs.models.gaussian_videos import sample_sites
+from bayesfs.models.population_draws import drawn_posterior, each_value
 from bayesfs.types import KINDS, EpisodeBatch, Posterior, Predictive
 
 ABSENT_SD = 3.0
@@ -219,14 +221,15 @@ class GaussianHierarchy:
             draws: number of draws for each population draw.
             seed: of the draws.
         """
-        noise = torch.Generator().manual_seed(seed)
-        parts = []
-        for p in range(len(population["loading"])):
-            value = {site: v[p] for site, v in population.items()}
-            parts.append(self._condition_one(episodes, value, draws, noise))
-        joined = {site: torch.cat([part[site] for part in parts]) for site in self.dims}
-        coords = {"task": episodes.tasks} if episodes.tasks else {}
-        return Posterior("exact", joined, dict(self.dims), coords=coords, seed=seed)
+
+        def sample(value: dict[str, Tensor], noise: torch.Generator) -> dict[str, Tensor]:
+            levels = self.levels(value, episodes.dim)
+            means = support_means(episodes, levels)
+            return sample_sites(*means, episodes.support_kind, levels, draws, noise)
+
+        return drawn_posterior(
+            "exact", self.dims, episodes, population, sample, draws=draws, seed=seed
+        )
 
     def predictive(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
@@ -292,26 +295,7 @@ class GaussianHierarchy:
         return level_entropies(episodes, values, draws=draws, seed=seed)
 
     def _levels_of_draws(self, population: Mapping[str, Tensor], dim: int) -> list[Levels]:
-        count = len(population["loading"])
-        return [self.levels({s: v[p] for s, v in population.items()}, dim) for p in range(count)]
-
-    def _condition_one(
-        self,
-        episodes: EpisodeBatch,
-        population: Mapping[str, Tensor],
-        draws: int,
-        noise: torch.Generator,
-    ) -> dict[str, Tensor]:
-        levels = self.levels(population, episodes.dim)
-        task, mean = condition_classes(episodes, levels).sample(draws, noise)
-        video = sample_video_effects(episodes, levels, mean, noise)
-        sites = {site: v.expand(draws, *v.shape) for site, v in population.items()}
-        return {
-            **sites,
-            "task_raw": levels.task.whiten(task),
-            "class_raw": levels.way.whiten(mean - task[:, :, None]),
-            "video_raw": levels.video[episodes.support_kind].whiten(video),
-        }
+        return [self.levels(value, dim) for value in each_value(population)]
 
     def _draw_by_draw(self, draws: Mapping[str, Tensor]) -> Iterator[tuple[Levels, Tensor]]:
         """Population parameters and class means (task, way, feature) of each draw."""

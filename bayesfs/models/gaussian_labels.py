@@ -191,17 +191,21 @@ def _mixture(
         videos.append(
             _label_draws(post, base, levels, video_queries(episodes, levels), prior, noise)
         )
+    return by_video(mixed(frames), episodes), mixed(videos)
+
+
+def by_video(frames: LabelDraws, episodes: EpisodeBatch) -> LabelDraws:
+    """Labels of the frames of all videos in a row, (task, query), as (task, video, frame)."""
     shape = episodes.query.shape[:3]
-    frame, video = _mix(frames), _mix(videos)
-    by_video = LabelDraws(
-        frame.log_prob.reshape(*shape, -1),
-        frame.log_prob_given.reshape(-1, *shape, episodes.way),
-        frame.log_weight.reshape(-1, *shape),
+    return LabelDraws(
+        frames.log_prob.reshape(*shape, -1),
+        frames.log_prob_given.reshape(-1, *shape, episodes.way),
+        frames.log_weight.reshape(-1, *shape),
     )
-    return by_video, video
 
 
-def _mix(parts: Sequence[LabelDraws]) -> LabelDraws:
+def mixed(parts: Sequence[LabelDraws]) -> LabelDraws:
+    """Mixture of predictives of equal weight."""
     log_prob = torch.stack([p.log_prob for p in parts]).logsumexp(0) - math.log(len(parts))
     return LabelDraws(
         log_prob,

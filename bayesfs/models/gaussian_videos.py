@@ -1,21 +1,40 @@
-"""Exact draws of the support videos' effects, given the class means."""
+"""Exact draws of the hierarchy's task-level sites, given the mean frame of every support video."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from bayesfs.models.conjugate import Levels, normal, support_means
-from bayesfs.types import EpisodeBatch
+from bayesfs.models.conjugate import Levels, condition_on_videos, normal
+
+
+def sample_sites(
+    mean: Tensor,  # (task, way, shot, feature) mean frames
+    count: Tensor,  # (task, way, shot) effective numbers of frames
+    kind: Tensor,  # (task, way, shot) recording conditions
+    levels: Levels,
+    draws: int,
+    noise: torch.Generator,
+) -> dict[str, Tensor]:
+    """Draws of task_raw, class_raw and video_raw, (draw, task, ...)."""
+    task, classes = condition_on_videos(mean, count, kind, levels).sample(draws, noise)
+    video = sample_video_effects(mean, count, kind, levels, classes, noise)
+    return {
+        "task_raw": levels.task.whiten(task),
+        "class_raw": levels.way.whiten(classes - task[:, :, None]),
+        "video_raw": levels.video[kind].whiten(video),
+    }
 
 
 def sample_video_effects(
-    episodes: EpisodeBatch,
+    mean: Tensor,
+    count: Tensor,
+    kind: Tensor,
     levels: Levels,
     class_means: Tensor,  # (draw, task, way, feature)
     noise: torch.Generator,
 ) -> Tensor:
-    """Draws b | mu, D of every support video.
+    """Draws b | mu, D of every support video; other arguments as for `sample_sites`.
 
         b | mu, D ~ N(C n F^-1 (xbar - o - r mu), C),     C = (V^-1 + n F^-1)^-1.
 
@@ -24,8 +43,6 @@ def sample_video_effects(
     Returns:
         (draw, task, way, shot, feature).
     """
-    mean, count = support_means(episodes, levels)
-    kind = episodes.support_kind
     loading = levels.loading[kind][..., None]
     frames = levels.frame[kind].inverse().scaled(count)
     cov = (levels.video[kind].inverse() + frames).inverse()

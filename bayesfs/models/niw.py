@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bayesfs.models.families import FLOOR, spectrum_log
+from bayesfs.models.gaussian_labels import by_video, mixed
 from bayesfs.models.niw_posterior import (
     ClassPosterior,
     ClassPrior,
@@ -32,6 +33,7 @@ from bayesfs.models.niw_posterior import (
     student_density,
     support_frames,
 )
+from bayesfs.models.population_draws import drawn_posterior, each_value
 from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
 
 
@@ -212,17 +214,16 @@ class NIWClasses:
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
     ) -> Posterior:
         """Exact posterior: independent draws of every site, for each population draw in turn."""
-        noise = torch.Generator().manual_seed(seed)
-        parts = []
-        for p in range(len(population["kappa"])):
-            value = {site: v[p] for site, v in population.items()}
+
+        def sample(value: dict[str, Tensor], noise: torch.Generator) -> Mapping[str, Tensor]:
             prior = self.prior(value, episodes.dim)
-            mean, root = self.sample_classes(condition_niw(episodes, prior), draws, noise)
-            sites = {s: v.expand(draws, *v.shape) for s, v in value.items()}
-            parts.append({**sites, **raw_sites(mean, root, prior)})
-        joined = {site: torch.cat([part[site] for part in parts]) for site in self.dims}
-        coords = {"task": episodes.tasks} if episodes.tasks else {}
-        return Posterior("exact", joined, dict(self.dims), coords=coords, seed=seed)
+            return raw_sites(
+                *self.sample_classes(condition_niw(episodes, prior), draws, noise), prior
+            )
+
+        return drawn_posterior(
+            "exact", self.dims, episodes, population, sample, draws=draws, seed=seed
+        )
 
     def sample_classes(
         self, post: ClassPosterior, draws: int, noise: torch.Generator
@@ -237,22 +238,15 @@ class NIWClasses:
         noise = torch.Generator().manual_seed(seed)
         frames: list[LabelDraws] = []
         videos: list[LabelDraws] = []
-        for p in range(len(population["kappa"])):
-            prior = self.prior({site: v[p] for site, v in population.items()}, episodes.dim)
+        for value in each_value(population):
+            prior = self.prior(value, episodes.dim)
             post = condition_niw(episodes, prior)
             for parts, query in (
                 (frames, query_frames(episodes, prior)),
                 (videos, query_videos(episodes, prior)),
             ):
                 parts.append(self.label_draws(post, query, episodes.way_mask, draws, noise))
-        shape = episodes.query.shape[:3]
-        frame = mixed(frames)
-        wide = LabelDraws(
-            frame.log_prob.reshape(*shape, -1),
-            frame.log_prob_given.reshape(-1, *shape, episodes.way),
-            frame.log_weight.reshape(-1, *shape),
-        )
-        return Predictive(frame=wide, video=mixed(videos))
+        return Predictive(frame=by_video(mixed(frames), episodes), video=mixed(videos))
 
     def label_draws(
         self,
@@ -355,16 +349,6 @@ def raw_sites(mean: Tensor, root: Tensor, prior: ClassPrior) -> dict[str, Tensor
         "lower_raw": bartlett[..., row, column],
         "mean_raw": prior.kappa.sqrt() * (own.mT @ mean[..., None])[..., 0],
     }
-
-
-def mixed(parts: list[LabelDraws]) -> LabelDraws:
-    """Mixture of predictives of equal weight."""
-    share = math.log(len(parts))
-    return LabelDraws(
-        torch.stack([part.log_prob for part in parts]).logsumexp(0) - share,
-        torch.cat([part.log_prob_given for part in parts]),
-        torch.cat([part.log_weight for part in parts]) - share,
-    )
 
 
 def _density(query: MeanFrames, mean: Tensor, root: Tensor) -> Tensor:

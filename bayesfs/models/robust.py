@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from bayesfs.errors import ShapeError
-from bayesfs.models.conjugate import Levels, condition_on_videos, normal
+from bayesfs.models.conjugate import Levels, condition_on_videos
 from bayesfs.models.covariance import Diagonal
 from bayesfs.models.families import PerFeature, PowerLaw
 from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.models.gaussian_videos import sample_sites
+from bayesfs.models.population_draws import drawn_posterior
 from bayesfs.models.robust_frames import (
     RobustFrame,
     even_mixture,
@@ -192,39 +194,15 @@ class RobustHierarchy:
             draws: number of draws for each population draw.
             seed: of the draws.
         """
-        noise = torch.Generator().manual_seed(seed)
-        parts = []
-        for p in range(len(population["dof"])):
-            value = {site: v[p] for site, v in population.items()}
-            parts.append(self._approximate_one(episodes, value, draws, noise))
-        joined = {site: torch.cat([part[site] for part in parts]) for site in self.dims}
-        coords = {"task": episodes.tasks} if episodes.tasks else {}
-        return Posterior("variational", joined, dict(self.dims), coords=coords, seed=seed)
 
-    def _approximate_one(
-        self,
-        episodes: EpisodeBatch,
-        population: Mapping[str, Tensor],
-        draws: int,
-        noise: torch.Generator,
-    ) -> dict[str, Tensor]:
-        levels, kind = self.base.levels(population, episodes.dim), episodes.support_kind
-        given = _Draw(levels, population["dof"], population["absent"])
-        centre, count = weighted_videos(episodes, given)
-        post = condition_on_videos(centre, count, kind, levels)
-        task, mean = post.sample(draws, noise)
-        frames = levels.frame[kind].inverse().scaled(count)
-        cov = (levels.video[kind].inverse() + frames).inverse()
-        loading = levels.loading[kind][..., None]
-        rest = centre - levels.offset[kind] - loading * mean[:, :, :, None]
-        eps = normal(tuple(rest.shape), rest, noise)
-        video = cov.apply(frames.apply(rest)) + cov.colour(eps)
-        return {
-            **{site: v.expand(draws, *v.shape) for site, v in population.items()},
-            "task_raw": levels.task.whiten(task),
-            "class_raw": levels.way.whiten(mean - task[:, :, None]),
-            "video_raw": levels.video[kind].whiten(video),
-        }
+        def sample(value: dict[str, Tensor], noise: torch.Generator) -> dict[str, Tensor]:
+            levels = self.base.levels(value, episodes.dim)
+            means = weighted_videos(episodes, _Draw(levels, value["dof"], value["absent"]))
+            return sample_sites(*means, episodes.support_kind, levels, draws, noise)
+
+        return drawn_posterior(
+            "variational", self.dims, episodes, population, sample, draws=draws, seed=seed
+        )
 
     def _draw_by_draw(self, draws: Mapping[str, Tensor]) -> Iterator[_Draw]:
         for s, raw in enumerate(draws["task_raw"]):

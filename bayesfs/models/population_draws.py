@@ -1,0 +1,47 @@
+"""What every conjugate model does alike for each draw of its population: `drawn_posterior`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from bayesfs.types import EpisodeBatch, Posterior, PosteriorKind
+
+
+def each_value(population: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Population sites without their draw axis, one draw after the other."""
+    for p in range(len(next(iter(population.values())))):
+        yield {site: v[p] for site, v in population.items()}
+
+
+def drawn_posterior(
+    kind: PosteriorKind,
+    dims: Mapping[str, tuple[str, ...]],
+    episodes: EpisodeBatch,
+    population: Mapping[str, Tensor],
+    sample: Callable[[dict[str, Tensor], torch.Generator], Mapping[str, Tensor]],
+    *,
+    draws: int,
+    seed: int,
+) -> Posterior:
+    """Posterior of independent draws for each population draw in turn.
+
+    Args:
+        kind: of the posterior.
+        dims: site -> axes.
+        episodes: T tasks.
+        population: site -> (population draw, ...).
+        sample: (population value, generator) -> task-level sites (draw, ...).
+        draws: number of draws that `sample` makes.
+        seed: of the draws.
+    """
+    noise = torch.Generator().manual_seed(seed)
+    parts = [
+        {**{s: v.expand(draws, *v.shape) for s, v in value.items()}, **sample(value, noise)}
+        for value in each_value(population)
+    ]
+    joined = {site: torch.cat([part[site] for part in parts]) for site in dims}
+    coords = {"task": episodes.tasks} if episodes.tasks else {}
+    return Posterior(kind, joined, dict(dims), coords=coords, seed=seed)
