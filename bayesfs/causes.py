@@ -26,7 +26,7 @@ import xarray as xr
 from torch import Tensor
 
 from bayesfs.errors import InferenceError
-from bayesfs.predict import thinned
+from bayesfs.predict import thinned, thinned_values
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty import kinds
 
@@ -95,7 +95,7 @@ def by_cause(
             aleatoric(episodes) - aleatoric(typical(episodes, j))
             for j in range(len(model.covariates))
         ]
-        absent = _absent(model, values, episodes)
+    absent = absent_probability(model, population, episodes, population_draws=population_draws)
     shape = episodes.query_mask.shape
     drop = torch.stack(drops, -1) if drops else torch.zeros(*shape, 0)
     mask = ~episodes.query_mask
@@ -134,13 +134,18 @@ def typical(episodes: EpisodeBatch, covariate: int) -> EpisodeBatch:
     return replace(episodes, query_quality=quality)
 
 
-def _absent(
-    model: Attributable, values: Mapping[str, Tensor], episodes: EpisodeBatch
+def absent_probability(
+    model: Attributable, population: Posterior, episodes: EpisodeBatch, *, population_draws: int = 4
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities that nothing taught is shown, averaged over population draws."""
-    count = len(next(iter(values.values())))
-    found = [
-        model.log_absent_odds(episodes, {s: v[p] for s, v in values.items()}) for p in range(count)
-    ]
+    """Probabilities that nothing taught is shown, averaged over population draws.
+
+    Returns:
+        (task, video, frame) of frames and (task, video) of whole videos.
+    """
+    with torch.no_grad():
+        found = [
+            model.log_absent_odds(episodes, value)
+            for value in thinned_values(population, population_draws)
+        ]
     frame = torch.stack([f.sigmoid() for f, _ in found]).mean(0)
     return frame, torch.stack([v.sigmoid() for _, v in found]).mean(0)

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from bayesfs.errors import InferenceError
-from bayesfs.predict import thinned
+from bayesfs.predict import thinned_values
 from bayesfs.types import KINDS, EpisodeBatch, Posterior
 
 
@@ -132,11 +132,9 @@ def gain_by_video(
     if fantasies < 2:
         raise InferenceError(f"expected at least 2 fantasies to compare, got {fantasies}")
     condition, length = KINDS.index(kind), frames or episodes.support.shape[3]
-    values = thinned(population, population_draws)
     falls = []
     with torch.no_grad():
-        for p in range(len(next(iter(values.values())))):
-            value = {site: v[p] for site, v in values.items()}
+        for p, value in enumerate(thinned_values(population, population_draws)):
             videos = model.simulate_videos(
                 episodes, value, kind=condition, frames=length, draws=fantasies, seed=seed + p
             )

@@ -15,7 +15,7 @@ each other's features; Kullback-Leibler as in McCulloch (1989), JASA.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -24,7 +24,7 @@ import xarray as xr
 from torch import Tensor
 
 from bayesfs.errors import InferenceError
-from bayesfs.predict import thinned
+from bayesfs.predict import thinned_values
 from bayesfs.types import EpisodeBatch, Posterior
 
 
@@ -70,7 +70,7 @@ def leave_one_out_influence(
             f"expected a model with log_labels, got {type(model).__name__}; influence is in "
             "closed form, for GaussianHierarchy"
         )
-    values = thinned(population, population_draws)
+    values = thinned_values(population, population_draws)
     shape = (*episodes.shot_mask.shape, episodes.query.shape[1])
     influence = episodes.query.new_full(shape, math.nan)
     toward = influence.clone()
@@ -111,13 +111,9 @@ def _removable(episodes: EpisodeBatch) -> Tensor:
 
 
 def _video_labels(
-    model: ClosedLabels, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    model: ClosedLabels, episodes: EpisodeBatch, values: Sequence[Mapping[str, Tensor]]
 ) -> Tensor:
     """(task, video, way) log p(y | x, support), averaged over population draws."""
-    count = len(next(iter(population.values())))
     with torch.no_grad():
-        each = [
-            model.log_labels(episodes, {site: v[p] for site, v in population.items()})[1]
-            for p in range(count)
-        ]
-    return torch.stack(each).logsumexp(0) - math.log(count)
+        each = [model.log_labels(episodes, value)[1] for value in values]
+    return torch.stack(each).logsumexp(0) - math.log(len(values))

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from bayesfs.contracts import ConjugateModel, Model
 from bayesfs.errors import InferenceError
+from bayesfs.inference.batches import evenly_spaced
+from bayesfs.models.population_draws import each_value
 from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
 
 
@@ -111,9 +113,13 @@ def _closed_form(
 
 def thinned(population: Posterior, count: int) -> dict[str, Tensor]:
     """Evenly spaced draws of the population sites."""
-    total = population.num_draws
-    index = torch.linspace(0, total - 1, min(count, total)).round().long()
+    index = evenly_spaced(population.num_draws, count)
     return {site: v[index] for site, v in population.population.items()}
+
+
+def thinned_values(population: Posterior, count: int) -> list[dict[str, Tensor]]:
+    """The same, one value of every population site after the other."""
+    return [*each_value(thinned(population, count))]
 
 
 def distinct_rows(population: dict[str, Tensor]) -> list[int]:

@@ -6,14 +6,12 @@ import json
 from collections.abc import Iterator
 
 import pandas as pd
-import torch
 from torch import Tensor
 
-from bayesfs.causes import Attributable
+from bayesfs.causes import Attributable, absent_probability
 from bayesfs.deciding import Rules, Unit, judged, learn_rules
 from bayesfs.errors import RunError
 from bayesfs.evaluation.rule_checks import check_left_out, check_rules
-from bayesfs.predict import thinned
 from bayesfs.rundir import RunDirectory
 from bayesfs.study import Answer, Learnt, Study
 from bayesfs.types import Embeddings
@@ -44,17 +42,9 @@ def rules_of(answer: Answer, learnt: Learnt) -> Rules:
 
 def absent_of(answer: Answer, learnt: Learnt) -> Tensor | None:
     """(task, video) probability that nothing taught is shown, as `bayesfs.causes` has it."""
-    model, episodes = answer.model, answer.episodes
-    if not isinstance(model, Attributable):
+    if not isinstance(answer.model, Attributable):
         return None
-    values = thinned(learnt.population, 4)
-    count = len(next(iter(values.values())))
-    with torch.no_grad():
-        odds = [
-            model.log_absent_odds(episodes, {s: x[p] for s, x in values.items()})[1]
-            for p in range(count)
-        ]
-    return torch.stack(odds).sigmoid().mean(0)
+    return absent_probability(answer.model, learnt.population, answer.episodes)[1]
 
 
 def check_users(

@@ -31,11 +31,7 @@ class Exact:
     population_draws: int = 8
 
     def __post_init__(self) -> None:
-        if self.draws < 1 or self.population_draws < 1:
-            raise InferenceError(
-                "expected draws and population_draws >= 1, got "
-                f"{self.draws} and {self.population_draws}"
-            )
+        check_counts(self.draws, self.population_draws)
 
     def infer(
         self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
@@ -54,9 +50,29 @@ class Exact:
             raise InferenceError(
                 "Exact needs given=: the posterior of the population, learnt by SVI on train users"
             )
-        population = thin_population(model, given, min(self.population_draws, self.draws))
-        count = len(next(iter(population.values())))
-        return model.condition(episodes, population, draws=-(-self.draws // count), seed=seed)
+        population, draws = shared_out(model, given, self.draws, self.population_draws)
+        return model.condition(episodes, population, draws=draws, seed=seed)
+
+
+def check_counts(draws: int, population_draws: int) -> None:
+    """Refuse numbers of draws below 1.
+
+    Raises:
+        InferenceError: one is.
+    """
+    if draws < 1 or population_draws < 1:
+        raise InferenceError(
+            f"expected draws and population_draws >= 1, got {draws} and {population_draws}"
+        )
+
+
+def shared_out(
+    model: Model, given: Posterior, draws: int, population_draws: int
+) -> tuple[Mapping[str, Tensor], int]:
+    """Population draws to carry through, and how many of the `draws` each of them gets."""
+    population = thin_population(model, given, min(population_draws, draws))
+    count = len(next(iter(population.values())))
+    return population, -(-draws // count)
 
 
 def thin_population(model: Model, given: Posterior, draws: int) -> Mapping[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bayesfs.contracts import Model
 from bayesfs.errors import InferenceError
-from bayesfs.inference.exact import thin_population
+from bayesfs.inference.exact import check_counts, shared_out
 from bayesfs.types import EpisodeBatch, Posterior
 
 
@@ -49,11 +49,7 @@ class OwnApproximation:
     population_draws: int = 8
 
     def __post_init__(self) -> None:
-        if self.draws < 1 or self.population_draws < 1:
-            raise InferenceError(
-                "expected draws and population_draws >= 1, got "
-                f"{self.draws} and {self.population_draws}"
-            )
+        check_counts(self.draws, self.population_draws)
 
     def infer(
         self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
@@ -73,6 +69,5 @@ class OwnApproximation:
                 "OwnApproximation needs given=: the posterior of the population, learnt by SVI on "
                 "train users"
             )
-        population = thin_population(model, given, min(self.population_draws, self.draws))
-        count = len(next(iter(population.values())))
-        return model.approximate(episodes, population, draws=-(-self.draws // count), seed=seed)
+        population, draws = shared_out(model, given, self.draws, self.population_draws)
+        return model.approximate(episodes, population, draws=draws, seed=seed)
