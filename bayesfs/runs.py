@@ -88,8 +88,7 @@ def run_study(order: Order, out: Path) -> Path:
         if not run.is_done:
             with _noted(run, "warnings"):
                 learnt = learn(run, order, lambda: embeddings)
-                _score(run, order, embeddings, learnt)
-                _tell(run, order, embeddings, learnt)
+                _answer(run, order, embeddings, learnt)
             run.finish(**_facts(order, embeddings))
         report = run.path / "report.html"
         return report if report.exists() else report_run(out)
@@ -169,30 +168,30 @@ def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> 
     return load_learnt(run)
 
 
-def _score(run: RunDirectory, order: Order, embeddings: Embeddings, learnt: Learnt) -> None:
-    study, todo = order.study, [s for s in order.study.evaluation.shots if not run.kept(_name(s))]
-    if not todo:
+def _answer(run: RunDirectory, order: Order, embeddings: Embeddings, learnt: Learnt) -> None:
+    """Score the tasks at every number of support videos, and explain them at the largest.
+
+    What the run keeps already is not made again; more than `MOST_TASKS` tasks are not explained.
+    """
+    study, seed = order.study, order.seed
+    scored = [shots for shots in study.evaluation.shots if run.kept(_name(shots))]
+    if len(scored) == len(study.evaluation.shots) and run.kept(TOLD) is not None:
         return
-    tasks = study.tasks(embeddings, learnt, seed=order.seed)
-    for shots in todo:
+    tasks = study.tasks(embeddings, learnt, seed=seed)
+    for shots in study.evaluation.shots:
+        last = shots == max(study.evaluation.shots)
+        explained = not last or len(tasks) > MOST_TASKS or run.kept(TOLD) is not None
+        if shots in scored and explained:
+            continue
         with bar(f"tasks at {shots} video{'s' if shots > 1 else ''} per object") as progress:
-            answer = study.infer(
-                tasks.limit_shots(shots), learnt, seed=order.seed, progress=progress
-            )
-            tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
-        run.keep(_name(shots), partial(save_datatree, tree))
-
-
-def _tell(run: RunDirectory, order: Order, embeddings: Embeddings, learnt: Learnt) -> None:
-    """Explain the videos of the tasks at the largest number of support videos, if not too many."""
-    study, shots = order.study, max(order.study.evaluation.shots)
-    tasks = study.tasks(embeddings, learnt, seed=order.seed).limit_shots(shots)
-    if run.kept(TOLD) is not None or len(tasks) > MOST_TASKS:
-        return
-    with bar("explanations"):
-        rules = kept_rules(run, study, learnt, embeddings, shots)
-        answer = study.infer(tasks, learnt, seed=order.seed)
-        run.keep(TOLD, tell(answer, learnt, rules, seed=order.seed).save)
+            answer = study.infer(tasks.limit_shots(shots), learnt, seed=seed, progress=progress)
+            if shots not in scored:
+                tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
+                run.keep(_name(shots), partial(save_datatree, tree))
+        if not explained:
+            with bar("explanations"):
+                rules = kept_rules(run, study, learnt, embeddings, shots)
+                run.keep(TOLD, tell(answer, learnt, rules, seed=seed).save)
 
 
 def _name(shots: int) -> str:
