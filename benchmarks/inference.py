@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from gp import episodes_of
 from inference_peers import Cost, cost_of, least, numpyro_nuts, pyro_nuts, pyro_svgd, pyro_svi
 from torch import Tensor
 
@@ -38,8 +39,6 @@ from bayesfs.inference.svi import SVI
 from bayesfs.models.linear_head import HierarchicalHead
 from bayesfs.predict import predict
 from bayesfs.types import EpisodeBatch
-
-QUERIES_PER_CLASS = 15
 
 FIGURES = (
     "svgd_vs_pyro",
@@ -97,25 +96,9 @@ SMOKE = Sizes(
 )
 
 
-def episodes_of(tasks: int, size: Sizes, seed: int) -> EpisodeBatch:
+def tasks_of(tasks: int, size: Sizes, seed: int) -> EpisodeBatch:
     """Gaussian classes on the unit sphere; every support and query video is one frame."""
-    g = torch.Generator().manual_seed(seed)
-    way, dim = size.way, size.dim
-    centre = torch.randn(tasks, way, dim, generator=g)
-    support = centre[:, :, None, None] + torch.randn(tasks, way, size.shot, 1, dim, generator=g)
-    label = torch.arange(way).repeat_interleave(QUERIES_PER_CLASS).expand(tasks, -1)
-    query = centre.gather(1, label[..., None].expand(-1, -1, dim))[:, :, None]
-    query = query + torch.randn(query.shape, generator=g)
-    support, query = (x / x.norm(dim=-1, keepdim=True) for x in (support, query))
-    return EpisodeBatch(
-        support=support,
-        support_mask=torch.ones(support.shape[:-1], dtype=torch.bool),
-        support_kind=torch.zeros(support.shape[:3], dtype=torch.long),
-        query=query,
-        query_mask=torch.ones(query.shape[:-1], dtype=torch.bool),
-        query_kind=torch.zeros(label.shape, dtype=torch.long),
-        query_labels=label.contiguous(),
-    )
+    return episodes_of(tasks, size.way, size.shot, size.dim, seed)
 
 
 def svgd(size: Sizes, *, completions: int, batch_size: int = 64) -> SVGD:
@@ -141,7 +124,7 @@ def per_task(engine: Engine, episodes: EpisodeBatch, repeats: int) -> Cost:
 
 def speed(size: Sizes) -> dict[str, float]:
     """Ratios of seconds per task, and a table of them."""
-    model, episodes = HierarchicalHead(), episodes_of(size.tasks, size, seed=0)
+    model, episodes = HierarchicalHead(), tasks_of(size.tasks, size, seed=0)
     given = model.default_population(size.dim)
     plain_svi = SVI(
         steps=size.svi_steps, particles=1, early_stopping=False, draws=100, khat_draws=0
@@ -190,7 +173,7 @@ def speed(size: Sizes) -> dict[str, float]:
 
 def accuracy(size: Sizes) -> dict[str, float]:
     """Mean KL(NUTS || engine) of the label predictive over query frames, in nats."""
-    model, episodes = HierarchicalHead(), episodes_of(size.accuracy_tasks, size, seed=1)
+    model, episodes = HierarchicalHead(), tasks_of(size.accuracy_tasks, size, seed=1)
     given = model.default_population(size.dim)
     long = NUTS(warmup=size.warmup, draws=size.draws, chains=size.reference_chains)
 
@@ -294,8 +277,8 @@ def memory(size: Sizes, smoke: bool) -> dict[str, float]:
 def run_for_memory(tasks: int, batch_size: int, size: Sizes) -> None:
     """What `peak_memory` measures: one task first, so that what is made once is there already."""
     model, given = HierarchicalHead(), HierarchicalHead().default_population(size.dim)
-    svgd(size, completions=1).infer(model, episodes_of(1, size, seed=1), seed=0, given=given)
-    episodes = episodes_of(tasks, size, seed=0)
+    svgd(size, completions=1).infer(model, tasks_of(1, size, seed=1), seed=0, given=given)
+    episodes = tasks_of(tasks, size, seed=0)
     engine = svgd(size, completions=1, batch_size=batch_size)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _resident("VmRSS")

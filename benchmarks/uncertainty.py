@@ -23,13 +23,13 @@ import torch
 from accuracy import as_split, embeddings_of
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from bayesfs.causes import by_cause
 from bayesfs.data.synthetic import Population, synthetic_embeddings, synthetic_episodes
 from bayesfs.deciding import Judged, judged, rank_of, unit_rules
 from bayesfs.evaluation.disentangle import Relabelled, correlation, disentanglement_error
+from bayesfs.evaluation.selective import auroc
 from bayesfs.evaluation.users import HeldOutUsers
 from bayesfs.features.reduce import PrincipalAxes
 from bayesfs.gain import expected_gain
@@ -105,10 +105,10 @@ def accuracy_of(answer: Answer) -> float:
     return float(right[mask].double().mean())
 
 
-def auroc(positive: Floats, negative: Floats) -> float:
-    """Area under the ROC curve of a score."""
-    truth = np.r_[np.ones(len(positive)), np.zeros(len(negative))]
-    return float(roc_auc_score(truth, np.r_[positive, negative]))
+def area(positive: Floats, negative: Floats) -> float:
+    """Area under the ROC curve of a score, from its values on either side."""
+    truth = np.r_[np.ones(len(positive), bool), np.zeros(len(negative), bool)]
+    return auroc(np.r_[positive, negative], truth)
 
 
 def rows_1_2_5(bench: Bench, study: Study, learnt: Learnt) -> tuple[dict[str, float], Any]:
@@ -188,10 +188,10 @@ def row_6(bench: Bench, study: Study, learnt: Learnt) -> dict[str, float]:
         }
         for name, value in columns.items():
             scores.setdefault(name, []).append(value[mask])
-    areas = {name: auroc(new, own) for name, (own, new) in scores.items()}
+    areas = {name: area(new, own) for name, (own, new) in scores.items()}
     print("objects of other users, AUROC over frames:")
-    for name, area in areas.items():
-        print(f"  {name:26}{area:6.3f}")
+    for name, found in areas.items():
+        print(f"  {name:26}{found:6.3f}")
     rest = [a for name, a in areas.items() if not name.startswith("epistemic")]
     return {"t6_epistemic_minus_best_other_auroc": areas["epistemic, open world"] - max(rest)}
 
@@ -216,13 +216,13 @@ def row_7(bench: Bench) -> dict[str, float]:
     value = answer.uncertainty["frame_aleatoric"].values[mask]
     flags = np.stack([bench.data.coord(n)[rows] == 1 for n in names])
     count = flags.sum(0)
-    areas = {d: auroc(value[f], value[count == 0]) for d, f in zip(DEFECTS, flags, strict=True)}
+    areas = {d: area(value[f], value[count == 0]) for d, f in zip(DEFECTS, flags, strict=True)}
     severity = [float(value[count == c].mean()) for c in range(int(count.max()) + 1)]
     print("aleatoric of flagged frames, AUROC against frames without a flag (clean queries):")
-    for name, area in areas.items():
-        print(f"  {name:26}{area:6.3f}")
+    for name, found in areas.items():
+        print(f"  {name:26}{found:6.3f}")
     print("  mean by number of flags:", " ".join(f"{s:.3f}" for s in severity))
-    return {"t7_auroc": auroc(value[count > 0], value[count == 0])}
+    return {"t7_auroc": area(value[count > 0], value[count == 0])}
 
 
 def simulated_population(dim: int, slopes: Sequence[float]) -> tuple[Population, Posterior]:
