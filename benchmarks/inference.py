@@ -218,7 +218,11 @@ class Gaussian:
 
     def value_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """In closed form."""
-        return self.log_density(z), -(z - self.mean) @ self.precision
+        return self.log_density(z), self.gradient(z)
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """In closed form."""
+        return -(z - self.mean) @ self.precision
 
 
 def gaussians(size: Sizes) -> dict[str, float]:

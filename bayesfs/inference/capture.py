@@ -66,7 +66,8 @@ _QUICK: Mapping[Any, Any] = {
     _ATEN.unsqueeze.default: torch.unsqueeze,
     _ATEN.permute.default: torch.permute,
     _ATEN.transpose.int: torch.transpose,
-    _ATEN.view.default: torch.Tensor.view,
+    _ATEN.view.default: torch.Tensor.reshape,
+    _ATEN._unsafe_view.default: torch.Tensor.reshape,
     _ATEN.expand.default: torch.Tensor.expand,
 }
 _BY_SHAPE = frozenset(
@@ -215,16 +216,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._alive.append((args, kwargs, output))
 
     def _unchanged(self, func: Any, args: Any, output: Any) -> Tensor | None:
-        """The input-dependent argument that the operation leaves as it is, if there is one."""
+        """The input-dependent argument that the operation leaves as it is, if there is one.
+
+        By a constant, its values are left as they are, and its strides may differ: the replay
+        reshapes where the recorded function took a view.
+        """
         if func in _IDLE_IF_UNCHANGED:
             kept = args[0]
-        elif func in _IDLE_BY_CONSTANT:
+            return kept if id(kept) in self._slots and _same_layout(kept, output) else None
+        if func in _IDLE_BY_CONSTANT:
             kept = next(
                 (args[i] for i, at, x in _IDLE_BY_CONSTANT[func] if self._holds(args[at], x)), None
             )
-        else:
-            return None
-        return kept if id(kept) in self._slots and _same_layout(kept, output) else None
+            same = kept is not None and (kept.shape, kept.dtype) == (output.shape, output.dtype)
+            return kept if same and id(kept) in self._slots else None
+        return None
 
     def _holds(self, constant: Any, value: float) -> bool:
         """Whether an argument is a constant, `value` throughout."""

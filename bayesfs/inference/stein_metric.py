@@ -11,6 +11,7 @@ particles; here over a few of them, and its eigenvalues are made positive.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,6 +28,14 @@ PARTICLES = 4
 
 SMALLEST = 1e-6
 """Smallest eigenvalue that is kept, as a share of the largest one of the task."""
+
+
+class Scored(Density, Protocol):
+    """A density whose score is to be had without its value."""
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """(task, particle, size) -> gradient of the log density, of the same shape, detached."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -86,9 +95,9 @@ class Metric:
         """The inverse of `to_u`."""
         return self.centre + u @ self.inverse
 
-    def score(self, density: Density, u: Tensor) -> Tensor:
+    def score(self, density: Scored, u: Tensor) -> Tensor:
         """Gradient of the log density of u."""
-        return density.value_and_gradient(self.to_z(u))[1] @ self.inverse
+        return density.gradient(self.to_z(u)) @ self.inverse
 
 
 class Identity:
@@ -102,6 +111,6 @@ class Identity:
         """U itself."""
         return u
 
-    def score(self, density: Density, u: Tensor) -> Tensor:
+    def score(self, density: Scored, u: Tensor) -> Tensor:
         """Gradient of the log density."""
-        return density.value_and_gradient(u)[1]
+        return density.gradient(u)

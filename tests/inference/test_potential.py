@@ -14,7 +14,7 @@ from torch.func import vmap
 
 from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.errors import InferenceError, ShapeError
-from bayesfs.inference.capture import capture
+from bayesfs.inference.capture import capture, record
 from bayesfs.inference.potential import potential
 from bayesfs.testing import GaussianToy
 from bayesfs.types import Posterior
@@ -105,7 +105,21 @@ def test_recorded_gradient_is_autograds():
         (expected,) = torch.autograd.grad(eager.sum(), z)
         torch.testing.assert_close(value, eager.detach())
         torch.testing.assert_close(gradient, expected)
+        torch.testing.assert_close(density.gradient(z), expected)
         assert not gradient.requires_grad
+
+
+def test_recording_drops_what_constants_leave_idle_whatever_its_strides():
+    keep = torch.zeros(4, 3, dtype=torch.bool)
+
+    def function(x):  # x.mT has other strides than the contiguous result of masked_fill
+        return (x.mT.masked_fill(keep, -1.0) + 0.0).reshape(-1) * 2
+
+    x = torch.arange(12.0).reshape(3, 4)
+    recording = record(function, x)
+    names = [str(call.operation) for call in recording.calls]
+    assert not any("masked_fill" in name or "add" in name for name in names)
+    torch.testing.assert_close(capture(function, x)(x + 1), function(x + 1))
 
 
 def test_constrain_and_unconstrain_are_inverse():
