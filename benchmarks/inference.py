@@ -129,7 +129,7 @@ def speed(size: Sizes) -> dict[str, float]:
     plain_svi = SVI(
         steps=size.svi_steps, particles=1, early_stopping=False, draws=100, khat_draws=0
     )
-    chain = NUTS(warmup=size.warmup, draws=size.draws, chains=1, batch_size=32)
+    chain = NUTS(warmup=size.warmup, draws=size.draws, chains=1, batch_size=16)
     transitions = size.warmup + size.draws
     ours = {
         "SVGD": per_task(svgd(size, completions=1), episodes, size.repeats),
