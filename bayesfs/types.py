@@ -185,7 +185,9 @@ class EpisodeBatch:
     """T few-shot tasks, padded to common sizes, with masks; one task is a batch of one.
 
     A query label belongs to the whole video. Padded entries are zero in the data and False in
-    the masks; a class with no support frame is padding.
+    the masks; a class with no support frame is padding. So is an exact copy of an earlier frame of
+    its support video: features are continuous, so it is that frame read twice (a paused camera, a
+    raised frame rate) and tells nothing new.
 
     Attributes:
         support: (task, way, shot, frame, feature) embeddings of the support videos.
@@ -251,6 +253,9 @@ class EpisodeBatch:
                     f"expected {name} of shape {lead} + (covariate,), got {tuple(value.shape)}"
                 )
         self._check_values()
+        copies = _copies(self.support, self.support_mask)
+        if copies is not None:
+            object.__setattr__(self, "support_mask", self.support_mask & ~copies)
 
     def _check_values(self) -> None:
         if not (torch.isfinite(self.support).all() and torch.isfinite(self.query).all()):
@@ -377,6 +382,23 @@ class EpisodeBatch:
         columns = ("task", "classes", "support videos", "frames", "query videos", "labelled")
         facts = [("tasks", len(self)), ("features", self.dim), ("dtype", self.support.dtype)]
         return card("EpisodeBatch", facts, columns=columns, rows=rows)
+
+
+def _copies(frames: Tensor, mask: Tensor) -> Tensor | None:
+    """(..., frame) bool: frames that equal an earlier one of their video; None if there are none.
+
+    Args:
+        frames: (..., frame, feature).
+        mask: (..., frame).
+    """
+    total = frames.sum(-1)  # copies share it, and hardly any other frames do
+    alike = (total.unsqueeze(-1) == total.unsqueeze(-2)) & mask.unsqueeze(-1) & mask.unsqueeze(-2)
+    alike = alike.tril(-1)
+    if not alike.any():
+        return None
+    earliest = alike.to(torch.uint8).argmax(-1)
+    index = earliest.unsqueeze(-1).expand(frames.shape)
+    return alike.any(-1) & (frames == frames.gather(-2, index)).all(-1)
 
 
 @dataclass(frozen=True)

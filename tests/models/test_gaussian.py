@@ -226,7 +226,8 @@ def test_repeating_frames_without_frame_noise_changes_nothing() -> None:
     model, batch = GaussianHierarchy(PowerLaw()), episodes()
     values = draw_population(model, 3)
     values["scale"] = values["scale"] * torch.tensor([1, 1, 1, 1, 0, 0]).double()
-    still = replace(batch, support=batch.support[:, :, :, :1].expand_as(batch.support).contiguous())
+    frames = torch.arange(batch.support.shape[3]).double()[:, None]
+    still = replace(batch, support=batch.support[:, :, :, :1] * (1 + 1e-12 * frames))
     once = replace(
         still,
         support=still.support[:, :, :, :1],
