@@ -36,6 +36,7 @@ from bayesfs.inference.gibbs import Gibbs
 from bayesfs.inference.guides import FullRank, MeanField
 from bayesfs.inference.laplace import Laplace
 from bayesfs.inference.nuts import NUTS
+from bayesfs.inference.own import OwnApproximation
 from bayesfs.inference.svgd import SVGD
 from bayesfs.inference.svi import SVI
 from bayesfs.models.deep_kernel_gp import DeepKernelGP
@@ -78,6 +79,15 @@ def videos(tasks: int, seed: int) -> EpisodeBatch:
     return episodes.to(torch.float64)
 
 
+def measured_videos(tasks: int, seed: int) -> EpisodeBatch:
+    """The same with one measured quality per frame, standard normal."""
+    episodes = videos(tasks, seed)
+    generator = torch.Generator().manual_seed(seed)
+    quality = torch.randn(*episodes.support_mask.shape, 1, generator=generator, dtype=torch.float64)
+    absent = torch.zeros(*episodes.query_mask.shape, 1, dtype=torch.float64)
+    return replace(episodes, support_quality=quality, query_quality=absent)
+
+
 def stills(tasks: int, seed: int) -> EpisodeBatch:
     """Features of 12 videos of one frame for a head that labels them; some tasks fall out."""
     episodes, _ = synthetic_episodes(
@@ -118,10 +128,13 @@ def subjects(sizes: Sizes) -> dict[str, Subject]:
         "NUTS": nuts,
     }
     classes = {"Exact": Exact(draws=LEVELS), "NUTS": nuts}
-    robust = {"SVI": svi(guide=FullRank()), "NUTS": nuts}
+    robust = {"Own": OwnApproximation(LEVELS), "SVI": svi(guide=FullRank()), "NUTS": nuts}
+    measured = {"Exact": Exact(draws=LEVELS), "NUTS": nuts}
+    with_quality = GaussianHierarchy(covariates=("sharpness",))
     narrow = {"MeanField": svi(guide=MeanField())}
     return {
         "GaussianHierarchy": Subject(GaussianHierarchy(), videos, gaussian, narrow),
+        "QualityHierarchy": Subject(with_quality, measured_videos, measured, {}),
         "HierarchicalHead": Subject(HierarchicalHead(weight_scale=2.0), stills, head, narrow),
         "NIWClasses": Subject(NIWClasses(), videos, classes, {}),
         "RobustHierarchy": Subject(RobustHierarchy(), videos, robust, {}),
