@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bayesfs.errors import DataError, ShapeError
-from bayesfs.features.embed import EfficientNetLite0, TimmEmbedder, default_device
+from bayesfs.features.embed import EfficientNetLite0, TimmEmbedder, centre_weights, default_device
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_equals_the_plain_network(embedder: EfficientNetLite0, images: NDArray[n
 def test_silent_and_without_torchvision() -> None:
     code = (
         "import sys, bayesfs.features.extract, bayesfs.data.trees\n"
-        "from bayesfs.features.embed import EfficientNetLite0\n"
+        "from bayesfs.features.embed import EfficientNetLite0, centre_weights\n"
         "EfficientNetLite0(64)\n"
         "assert 'torchvision' not in sys.modules and 'timm' not in sys.modules\n"
         "assert 'av' not in sys.modules"
@@ -56,7 +56,7 @@ def test_silent_and_without_torchvision() -> None:
 
 
 def test_name_tells_weights_and_size(embedder: EfficientNetLite0) -> None:
-    assert embedder.name == "efficientnet-lite0-57934424:gem3@64px"
+    assert embedder.name == "efficientnet-lite0-57934424:gem3:centre0.125@64px"
     assert (embedder.px, embedder.batch) == (64, 2)
 
 
@@ -66,6 +66,32 @@ def test_power_one_is_the_mean_and_powers_grow(images: NDArray[np.uint8]) -> Non
     assert three.mean() > mean.mean()
     with pytest.raises(DataError, match="power >= 1"):
         EfficientNetLite0(64, power=0.5)
+
+
+def test_weights_of_positions_fall_from_the_centre_and_sum_to_one() -> None:
+    weights = centre_weights(5, 5, 0.125).double()
+    one = np.exp(-((np.arange(5) - 2) ** 2) / 5**2 / (2 * 0.125**2))
+    np.testing.assert_allclose(weights, np.outer(one, one) / one.sum() ** 2, rtol=1e-5)
+    assert torch.equal(centre_weights(2, 2, 0.125), torch.full((2, 2), 0.25))
+    np.testing.assert_allclose(centre_weights(4, 7, 1e3), np.full((4, 7), 1 / 28), rtol=1e-4)
+
+
+def test_it_is_the_weighted_mean_of_powers() -> None:
+    """On a map of 3 by 3 positions, by hand."""
+    images = np.random.default_rng(1).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    embedder = EfficientNetLite0(96, device="cpu", power=2.0, centre=0.3)
+    maps: list[NDArray[np.float32]] = []
+    net = embedder._net
+    whole = net.extract_features
+    net.extract_features = lambda x: maps.append(whole(x).numpy()) or whole(x)
+    got = embedder(images)
+    side = np.array([-1 / 3, 0.0, 1 / 3])
+    weight = np.exp(-(side[:, None] ** 2 + side**2) / (2 * 0.3**2))
+    (found,) = maps
+    want = (weight * np.maximum(found, 0.0) ** 2).sum((2, 3)) / weight.sum()
+    np.testing.assert_allclose(got, want**0.5, rtol=1e-4, atol=1e-5)
+    with pytest.raises(DataError, match="centre > 0"):
+        EfficientNetLite0(64, centre=0.0)
 
 
 def test_no_frames(embedder: EfficientNetLite0, images: NDArray[np.uint8]) -> None:
