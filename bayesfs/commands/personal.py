@@ -11,7 +11,7 @@ from typing import Any
 from bayesfs.commands.studies import ROLES, compose, embed_tree, usable_device
 from bayesfs.data.episodes import sample_episodes
 from bayesfs.data.folder import read_folder
-from bayesfs.errors import DataError, RecipeError, RunError
+from bayesfs.errors import RecipeError, RunError
 from bayesfs.features.embed import EfficientNetLite0
 from bayesfs.features.video import Sampling
 from bayesfs.progress import terminal_safe
@@ -77,19 +77,12 @@ def same_backbone(run: RunDirectory, device: str | None) -> EfficientNetLite0:
 
     Raises:
         RunError: the run does not say.
-        DataError: they come from another one.
+        DataError: they come from one that cannot be made here.
     """
-    facts = run.state().get("facts", {})
-    px = str(facts.get("Pixels"))
-    if not px.isdecimal():
-        raise RunError(f"{run.path}: does not say of how many pixels its frames were")
-    embedder = EfficientNetLite0(px=int(px), device=usable_device(device))
-    if embedder.name != facts.get("Backbone"):
-        raise DataError(
-            f"{run.path}: its population is of features of {facts.get('Backbone')!r}, but only "
-            f"{embedder.name!r} can be computed here"
-        )
-    return embedder
+    name = run.state().get("facts", {}).get("Backbone")
+    if name is None:
+        raise RunError(f"{run.path}: does not say which backbone its features come from")
+    return EfficientNetLite0.named(str(name), usable_device(device))
 
 
 def prediction_rows(answer: Answer, places: Mapping[str, str]) -> Iterator[dict[str, Any]]:

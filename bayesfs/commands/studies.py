@@ -10,14 +10,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from bayesfs.cluster_runs import lines, load_summary, run_on_cluster
+from bayesfs.cluster_runs import run_on_cluster
 from bayesfs.data.render import render_tree
 from bayesfs.data.store import read_skipped, store_attrs
 from bayesfs.data.trees import read_tree
 from bayesfs.data.videos import VideoTree
 from bayesfs.errors import DataError, RecipeError
 from bayesfs.evaluation.report_view import score_cells
-from bayesfs.features.embed import EfficientNetLite0
+from bayesfs.features.embed import EfficientNetLite0, SizedEmbedder
 from bayesfs.features.extract import extract
 from bayesfs.features.video import Sampling
 from bayesfs.overrides import override, shrink
@@ -40,10 +40,9 @@ PRINTED = ("accuracy", "nll", "brier", "ece")
 
 
 def make_features(
-    tree: Path, store: Path, *, px: int, device: str | None, sampling: Sampling, thumbnails: bool
+    tree: Path, store: Path, embedder: SizedEmbedder, sampling: Sampling, *, thumbnails: bool
 ) -> None:
     """Read a tree, embed its frames into a store, and say what came of it."""
-    embedder = EfficientNetLite0(px=px, device=usable_device(device))
     embeddings = embed_tree(read_tree(tree), embedder, store, sampling, thumbnails=thumbnails)
     counts = {name: len(np.unique(embeddings.coord(name))) for name in ("user", "video")}
     things = len({*zip(embeddings.coord("user"), embeddings.coord("object"), strict=True)})
@@ -75,10 +74,7 @@ def make_run(
     study = compose(recipes, settings, smoke=smoke)
     sources = {f"{role}.py": recipe.source for role, recipe in recipes.items()}
     order = Order(study, store, sources, tuple(settings), smoke, seed, pictures, cluster)
-    if cluster is not None:
-        print(f"scores: {run_on_cluster(order, out)}", *lines(load_summary(out)), sep="\n")
-        return
-    report = run_study(order, out)
+    report = run_study(order, out) if cluster is None else run_on_cluster(order, out)
     print_scores(RunDirectory(out))
     print(f"report: {report}")
 
@@ -103,9 +99,8 @@ def make_demo(out: Path, seed: int) -> None:
     with bar("videos") as progress:
         tree = render_tree(out / "videos", test_users=6, seed=seed, progress=progress)
     store = out / "features.zarr"
-    make_features(
-        tree, store, px=128, device=None, sampling=Sampling(max_frames=8), thumbnails=True
-    )
+    embedder = EfficientNetLite0(px=128)
+    make_features(tree, store, embedder, Sampling(max_frames=8), thumbnails=True)
     shipped = recipe_folder()
     paths = {
         "model": shipped / "models" / "gaussian.py",
@@ -117,7 +112,7 @@ def make_demo(out: Path, seed: int) -> None:
 
 def embed_tree(
     tree: VideoTree,
-    embedder: EfficientNetLite0,
+    embedder: SizedEmbedder,
     store: Path,
     sampling: Sampling,
     *,

@@ -6,6 +6,7 @@ Each fulfils `bayesfs.contracts.Embedder`, and says by `px` how large a frame it
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -132,6 +133,25 @@ class EfficientNetLite0(_Backbone):
         super().__init__(f"{weights}:gem{power:g}{where}", px, 1280, device, batch)
         self.power, self.centre = power, centre
         self._net = self._net.to(memory_format=torch.channels_last).to(self.device)
+
+    @classmethod
+    def named(cls, name: str, device: torch.device | str | None = None) -> EfficientNetLite0:
+        """The embedder of that `name`, as a store of features tells it.
+
+        Raises:
+            DataError: it is the name of another backbone, or of other weights.
+        """
+        read = re.fullmatch(r".+:gem([\d.]+)(?::centre([\d.]+))?@(\d+)px", name)
+        if read is not None:
+            power, centre, px = read.groups()
+            sd = None if centre is None else float(centre)
+            found = cls(int(px), device, power=float(power), centre=sd)
+            if found.name == name:
+                return found
+        raise DataError(
+            f"the features are of the backbone {name!r}, which cannot be made here; expected a "
+            f"name such as {cls().name!r}"
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(frame, 3, px, px) normalised -> (frame, 1280)."""

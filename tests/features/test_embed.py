@@ -60,6 +60,16 @@ def test_name_tells_weights_and_size(embedder: EfficientNetLite0) -> None:
     assert (embedder.px, embedder.batch) == (64, 2)
 
 
+@pytest.mark.parametrize("centre", [0.2, None])
+def test_a_name_makes_the_same_embedder_again(centre: float | None) -> None:
+    embedder = EfficientNetLite0(96, power=2.5, centre=centre)
+    again = EfficientNetLite0.named(embedder.name)
+    assert (again.px, again.power, again.centre) == (96, 2.5, centre)
+    for wrong in ("timm/mobilenet@160px", embedder.name.replace("lite0-", "lite0-0")):
+        with pytest.raises(DataError, match="cannot be made here"):
+            EfficientNetLite0.named(wrong)
+
+
 def test_power_one_is_the_mean_and_powers_grow(images: NDArray[np.uint8]) -> None:
     mean, three = (EfficientNetLite0(64, batch=2, power=p)(images) for p in (1.0, 3.0))
     assert (three >= mean - 1e-4).all()  # power means grow with the power
