@@ -52,6 +52,7 @@ def features(
     store: Store,
     *,
     px: int = 160,
+    centre: float | None = 0.125,
     device: str | None = None,
     every: int = 1,
     fps: float | None = None,
@@ -68,19 +69,21 @@ def features(
         tree: ORBIT-shaped tree, or a folder "object name/" of video files or folders of frames.
         store: folder to write, such as my-videos.zarr.
         px: side of the frames in pixels.
+        centre: what is so far from a frame's centre, in sides of the frame, counts for less by a
+            factor of .6; "None" counts all positions alike, for pictures that nobody aimed.
         device: where the backbone runs; a GPU where there is one by default.
         every: use every n-th frame.
         fps: use about so many frames a second instead.
         max_frames: use at most so many frames of a video, spread evenly.
         no_thumbnails: keep no small pictures: neither the store nor a report holds a pixel.
     """
-    from bayesfs.commands.studies import make_features
+    from bayesfs.commands.studies import make_features, usable_device
+    from bayesfs.features.embed import EfficientNetLite0
     from bayesfs.features.video import Sampling
 
     sampling = Sampling(every=every, fps=fps, max_frames=max_frames)
-    make_features(
-        tree, store, px=px, device=device, sampling=sampling, thumbnails=not no_thumbnails
-    )
+    embedder = EfficientNetLite0(px=px, device=usable_device(device), centre=centre)
+    make_features(tree, store, embedder, sampling, thumbnails=not no_thumbnails)
 
 
 def run(
@@ -115,7 +118,7 @@ def run(
         smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
         no_thumbnails: the report shows no picture of the videos.
         cluster: score very many users on dask: local, local:WORKERS, or a scheduler's address;
-            keeps probabilities and scores in DIR/results.zarr, and makes no report.
+            everybody's predictions go to DIR/results.zarr, and the report shows a few people.
     """
     from bayesfs.commands.studies import make_run
 
@@ -261,6 +264,10 @@ def benchmark(
     way: int = 0,
     ways: tuple[int, ...] = (),
     noise: tuple[float, ...] = (),
+    corruptions: tuple[str, ...] = (),
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5),
+    tree: Path | None = None,
+    device: str | None = None,
     episodes: int = 600,
     seeds: int = 5,
     meta_train: int | None = None,
@@ -278,6 +285,9 @@ def benchmark(
         bayesfs benchmark features.npz --out benchmarks/first \
             --models models/gaussian.py models/deep_kernel_gp.py --shots 1 5 --ways 10 --noise 0.5
 
+        bayesfs benchmark store.zarr --out benchmarks/corrupted --tree my-videos \
+            --corruptions noise blur darkness overexposure low_contrast occlusion cut_off
+
     Args:
         data: feature store, or labelled features.
         out: folder for the cells and the tables (CSV, JSON).
@@ -289,6 +299,12 @@ def benchmark(
         ways: further numbers of classes, scored at the most shots.
         noise: levels of noise on the query's features, scored at the most shots; 1 is as large as
             what tells pictures apart.
+        corruptions: what to do to the pictures of the query before the backbone sees them, scored
+            at the most shots with the mean uncertainty of each kind: noise, blur, darkness,
+            overexposure, low_contrast, occlusion, cut_off.
+        severities: how badly, 1 to 5.
+        tree: the recordings that the feature store was made from, to corrupt.
+        device: where the backbone runs on corrupted pictures; a GPU where there is one by default.
         episodes: episodes of stills per seed.
         seeds: number of seeds of the episodes of stills.
         meta_train: classes of stills to learn from; three fifths by default.
@@ -310,6 +326,10 @@ def benchmark(
         way=way,
         ways=ways,
         noises=noise,
+        tree=tree,
+        corruptions=tuple(dict.fromkeys(corruptions)),
+        severities=severities,
+        device=device,
         episodes=episodes,
         seeds=seeds,
         meta_train=meta_train,

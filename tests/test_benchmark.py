@@ -63,6 +63,10 @@ def test_users_are_scored_and_the_second_time_nothing_is_computed(
     table = pd.read_csv(out / "table.csv")
     assert set(table["item"]) == {"frame", "video"}
     assert table["worst"].notna().any()
+    outside = table[table["score"] == "out_auroc"]
+    assert (outside["item"] == "frame").all()
+    assert outside["estimate"].between(0, 1).all()
+    assert outside.set_index("method")["estimate"]["gaussian / exact"] > 0.7
     first = table[(table["method"] == "gaussian / exact") & (table["score"] == "nll")]
     assert first["nll_minus_first"].isna().all()
     other = table[(table["method"] == "prototypes") & (table["score"] == "nll")]

@@ -19,19 +19,21 @@ import numpy as np
 import pandas as pd
 import torch
 
+from bayesfs.commands.benchmark_corruptions import corrupted_queries
 from bayesfs.commands.benchmark_data import Rows, StillTasks, Tasks, UserTasks, unit_sums
 from bayesfs.commands.benchmark_methods import (
     BaselineMethod,
     Method,
-    Predict,
+    Ready,
     RecipeMethod,
     digest,
 )
 from bayesfs.commands.benchmark_table import print_table, write_tables
-from bayesfs.commands.studies import ROLES
+from bayesfs.commands.studies import ROLES, usable_device
 from bayesfs.data.store import open_store
-from bayesfs.errors import InferenceError, RecipeError, RunError
+from bayesfs.errors import DataError, InferenceError, RecipeError, RunError
 from bayesfs.evaluation.conditions import Condition, sweeps
+from bayesfs.evaluation.corruptions import SEVERITIES
 from bayesfs.evaluation.fewshot import FewShotProtocol
 from bayesfs.evaluation.fewshot_scores import out_of_episode_auroc
 from bayesfs.evaluation.stills import read_stills, split_classes
@@ -69,12 +71,19 @@ class Plan:
         way: classes per task; 0 takes all of a user's, and 5 of the stills.
         ways: further numbers of classes, at the most shots.
         noises: levels of noise on the query's features, at the most shots.
+        tree: recordings that the feature store was made from, to corrupt its query frames.
+        corruptions: what to do to them, at the most shots.
+        severities: how badly, 1 to 5.
+        device: where frames are embedded again.
         episodes: episodes of stills per seed.
         seeds: seeds of the episodes of stills.
         meta_train: classes of stills to learn from; None takes three fifths.
         draws: bootstrap samples.
         seed: of everything random.
         smoke: make everything tiny.
+
+    Raises:
+        DataError: a condition cannot be, or corruptions lack recordings.
     """
 
     data: Path
@@ -87,6 +96,10 @@ class Plan:
     way: int = 0
     ways: tuple[int, ...] = ()
     noises: tuple[float, ...] = ()
+    tree: Path | None = None
+    corruptions: tuple[str, ...] = ()
+    severities: tuple[int, ...] = SEVERITIES
+    device: str | None = None
     episodes: int = 600
     seeds: int = 5
     meta_train: int | None = None
@@ -94,11 +107,24 @@ class Plan:
     seed: int = 0
     smoke: bool = False
 
+    def __post_init__(self) -> None:
+        if bool(self.corruptions) != bool(self.tree):
+            raise DataError(
+                "pictures are corrupted in recordings: expected --corruptions together with "
+                "--tree, the tree that the feature store was made from"
+            )
+        if not self.shots or not self.severities:
+            raise DataError("expected at least one number of shots, and one severity")
+        _ = self.conditions  # refuses those that cannot be
+
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """The conditions of every method's cells."""
         shots = tuple(sorted(set(self.shots)))
-        found = sweeps(shots, self.way, self.ways, self.noises)
+        corruptions, severities = self.corruptions, tuple(sorted(set(self.severities)))
+        if self.smoke:
+            corruptions, severities = corruptions[:1], severities[-1:]
+        found = sweeps(shots, self.way, self.ways, self.noises, corruptions, severities)
         return found[:1] + found[len(shots) :] if self.smoke else found
 
 
@@ -117,10 +143,14 @@ def run_benchmark(plan: Plan, out: Path) -> pd.DataFrame:
         RecipeError: a recipe cannot be used.
         DataError: the data are no feature store or labelled stills.
     """
-    tasks = read_tasks(plan)
-    methods = methods_of(plan)
     run = RunDirectory(out)
+    tasks = read_tasks(plan, run)
+    methods = methods_of(plan)
     with run.begin(_identity(plan, tasks), recipes={}):
+        if isinstance(tasks, UserTasks) and tasks.corrupted is not None:
+            for condition in plan.conditions:
+                if condition.severity:
+                    tasks.corrupted.measured(condition.corruption, condition.severity)
         cells = [cell for method in methods for cell in _cells(run, plan, tasks, method)]
         table = write_tables(cells, out)
     print_table(cells)
@@ -128,13 +158,31 @@ def run_benchmark(plan: Plan, out: Path) -> pd.DataFrame:
     return table
 
 
-def read_tasks(plan: Plan) -> Tasks:
-    """Users' tasks of a feature store, or episodes of labelled stills."""
+def read_tasks(plan: Plan, run: RunDirectory) -> Tasks:
+    """Users' tasks of a feature store, or episodes of labelled stills.
+
+    Args:
+        plan: what to do.
+        run: the benchmark's folder.
+    """
     if plan.data.is_dir() and all((plan.data / n).is_dir() for n in Embeddings.REQUIRED):
         path = plan.evaluation or recipe_folder() / DEFAULTS["evaluation"][0]
         values = dict(load_recipe(path, "evaluation").values)
         evaluation = (shrink(values) if plan.smoke else values)["evaluation"]
-        return UserTasks(open_store(plan.data), replace(evaluation, shots=plan.shots), plan.seed)
+        embeddings, evaluation = open_store(plan.data), replace(evaluation, shots=plan.shots)
+        tasks = UserTasks(embeddings, evaluation, plan.seed)
+        if plan.tree is None:
+            return tasks
+        device = usable_device(plan.device)
+        worse = corrupted_queries(
+            embeddings, evaluation, plan.data, plan.tree, run, device=device, seed=plan.seed
+        )
+        return replace(tasks, corrupted=worse)
+    if plan.tree is not None:
+        raise DataError(
+            f"{plan.data}: labelled features without recordings; pictures are corrupted for a "
+            "feature store of `bayesfs features` only, features by --noise"
+        )
     pictures = read_stills(plan.data)
     classes = len(np.unique(pictures.coord("object")))
     learn, score = split_classes(pictures, plan.meta_train or 3 * classes // 5, seed=plan.seed)
@@ -220,38 +268,38 @@ def _kept(run: RunDirectory, name: str) -> Path:
 
 
 @dataclass(frozen=True)
-class _Ready:
-    """A method that has learnt, or why it could not."""
+class _Learnt:
+    """A method that has learnt, for each number of shots, or why it could not."""
 
-    predict: dict[int, Predict]
+    ready: dict[int, Ready]
     tasks_of: Callable[[Condition], Any]
     seconds: float
     failed: str = ""
 
 
-def _learn(plan: Plan, tasks: Tasks, method: Method) -> _Ready:
+def _learn(plan: Plan, tasks: Tasks, method: Method) -> _Learnt:
     torch.manual_seed(plan.seed)
     lesson = tasks.lesson(method.reduction)
     start = time.perf_counter()
-    predict: dict[int, Predict] = {}
+    ready: dict[int, Ready] = {}
     failed = ""
     try:
-        predict = method.learn(lesson, plan.shots, seed=plan.seed)
+        ready = method.learn(lesson, plan.shots, seed=plan.seed)
     except InferenceError as reason:
         failed = str(reason)
     seconds = time.perf_counter() - start
-    return _Ready(predict, lambda c: tasks.batches(lesson.projection, c), seconds, failed)
+    return _Learnt(ready, lambda c: tasks.batches(lesson.projection, c), seconds, failed)
 
 
 def _cell(
-    plan: Plan, tasks: Tasks, method: Method, condition: Condition, ready: _Ready
+    plan: Plan, tasks: Tasks, method: Method, condition: Condition, learnt: _Learnt
 ) -> dict[str, Any]:
     """Everything that is kept of one method under one condition, as JSON values."""
-    cell = {"method": method.name, **asdict(condition), "seconds_to_learn": ready.seconds}
-    if ready.failed:
-        return cell | {"failed": ready.failed}
+    cell = {"method": method.name, **asdict(condition), "seconds_to_learn": learnt.seconds}
+    if learnt.failed:
+        return cell | {"failed": learnt.failed}
     try:
-        rows, outside, seconds = _predict(tasks, condition, ready)
+        rows, outside, seconds = _predict(tasks, condition, learnt)
     except InferenceError as reason:
         return cell | {"failed": str(reason)}
     unit = tasks.unit(rows)
@@ -267,16 +315,23 @@ def _cell(
     return cell | found
 
 
-def _predict(tasks: Tasks, condition: Condition, ready: _Ready) -> tuple[Rows, pd.DataFrame, float]:
+def _predict(
+    tasks: Tasks, condition: Condition, learnt: _Learnt
+) -> tuple[Rows, pd.DataFrame, float]:
     """Rows of all tasks of a condition, AUROC of each task, and the seconds that it took."""
     parts: list[Rows] = []
     outside, seconds = [], 0.0
-    for batch in ready.tasks_of(condition):
+    ready = learnt.ready[condition.shots]
+    predict = ready.draw if condition.corruption else ready.predict
+    for batch in learnt.tasks_of(condition):
         episodes = batch.to(torch.float64)
         start = time.perf_counter()
-        predictive = ready.predict[condition.shots](episodes)
+        predictive = predict(episodes)
         seconds += time.perf_counter() - start
-        parts.append(tasks.rows(predictive, episodes))
+        rows = tasks.rows(predictive, episodes)
+        if condition.corruption and isinstance(tasks, UserTasks):
+            rows = tasks.unsure(rows, predictive, episodes)
+        parts.append(rows)
         auroc = out_of_episode_auroc(predictive, episodes)
         outside.append(pd.DataFrame({"task": episodes.tasks, "auroc": auroc}))
     rows = {item: pd.concat([p[item] for p in parts], ignore_index=True) for item in parts[0]}

@@ -1,7 +1,7 @@
 """What a benchmark scores: users of a feature store, or classes of labelled stills.
 
 `UserTasks` and `StillTasks` give the same two things: a `Lesson` to learn from, and the tasks of a
-condition, batch by batch. Where a condition has noise, only the query's features have it.
+condition, batch by batch. Where a condition has noise or a corruption, only the query has it.
 """
 
 from __future__ import annotations
@@ -13,25 +13,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bayesfs.commands.benchmark_corruptions import CorruptedQueries
 from bayesfs.commands.benchmark_methods import Lesson
 from bayesfs.data.episodes import stack
 from bayesfs.errors import DataError
 from bayesfs.evaluation.bootstrap import table_of_rows
-from bayesfs.evaluation.conditions import Condition, noisy, with_query_of
+from bayesfs.evaluation.conditions import (
+    Condition,
+    noisy,
+    with_queries_of_others,
+    with_query_of,
+)
 from bayesfs.evaluation.fewshot import FewShotProtocol
 from bayesfs.evaluation.fewshot_scores import few_shot_summary
 from bayesfs.evaluation.items import frame_rows, video_rows
-from bayesfs.evaluation.resampling import too_few
+from bayesfs.evaluation.resampling import bootstrap_interval, mean_statistic, too_few
 from bayesfs.evaluation.users import HeldOutUsers
 from bayesfs.features.project import Projection, fit_projection
 from bayesfs.features.reduce import PrincipalAxes
 from bayesfs.study import frames_of
-from bayesfs.types import Embeddings, EpisodeBatch, Predictive
+from bayesfs.types import UNLABELLED, Embeddings, EpisodeBatch, Predictive, user_of
+from bayesfs.uncertainty import decompose
 
 Rows = dict[str, pd.DataFrame]
 """Item ("frame", "video" or "picture") -> its scored rows."""
 
 LEVEL = 0.95
+
+UNSURE = ("aleatoric", "epistemic")
+"""Kinds of uncertainty whose means are told under corruptions."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +52,14 @@ class UserTasks:
         embeddings: features of all users.
         evaluation: who is learnt from, who is scored, and how.
         seed: of everything random.
+        corrupted: the embeddings with corrupted frames of the queries; None where no condition has
+            a corruption.
     """
 
     embeddings: Embeddings
     evaluation: HeldOutUsers
     seed: int = 0
+    corrupted: CorruptedQueries | None = None
 
     def lesson(self, reduction: PrincipalAxes) -> Lesson:
         """Train users' frames, each user projected by axes of the others."""
@@ -63,16 +76,22 @@ class UserTasks:
         )
 
     def batches(self, projection: Projection, condition: Condition) -> Iterator[EpisodeBatch]:
-        """One batch: every test user."""
+        """One batch: every test user, asked about other users' objects, too."""
         split, seed = self.evaluation.test_split, self.seed
-        chosen = limit_objects(self.embeddings, condition.way, split, seed)
         most = max(condition.shots, *self.evaluation.shots)
         evaluation = replace(self.evaluation, shots=(most,))
-        clean = evaluation.test_episodes(projection(chosen), seed=seed)
+
+        def drawn(embeddings: Embeddings) -> EpisodeBatch:
+            chosen = projection(limit_objects(embeddings, condition.way, split, seed))
+            return evaluation.test_episodes(chosen, seed=seed)
+
+        tasks = drawn(self.embeddings)
         if condition.noise:
-            worse = projection(noisy(chosen, condition.noise, seed=seed))
-            clean = with_query_of(clean, evaluation.test_episodes(worse, seed=seed))
-        yield clean.limit_shots(condition.shots)
+            tasks = with_query_of(tasks, drawn(noisy(self.embeddings, condition.noise, seed=seed)))
+        if condition.severity and self.corrupted is not None:
+            worse = self.corrupted(condition.corruption, condition.severity)
+            tasks = with_query_of(tasks, drawn(worse))
+        yield with_queries_of_others(tasks).limit_shots(condition.shots)
 
     def rows(self, predictive: Predictive, episodes: EpisodeBatch) -> Rows:
         """Scored frames and videos."""
@@ -81,16 +100,47 @@ class UserTasks:
             "video": video_rows(predictive, episodes),
         }
 
+    def unsure(self, rows: Rows, predictive: Predictive, episodes: EpisodeBatch) -> Rows:
+        """The rows with aleatoric and epistemic uncertainty, nats, where there are draws."""
+        if len(predictive.frame.log_weight) < 2:
+            return rows
+        said = decompose(predictive, episodes)
+        label = episodes.query_labels.cpu().numpy() != UNLABELLED
+        masks = {
+            "frame": episodes.query_mask.cpu().numpy() & label[..., None],
+            "video": episodes.video_mask.cpu().numpy() & label,
+        }
+        return {
+            item: table.assign(**{k: said[f"{item}_{k}"].values[masks[item]] for k in UNSURE})
+            for item, table in rows.items()
+        }
+
     def unit(self, rows: Rows) -> str:
         """What is resampled: users, or videos where users are too few."""
         return "video" if too_few(rows["video"]["user"].nunique(), LEVEL) else "user"
 
     def summary(self, rows: Rows, outside: pd.DataFrame, draws: int) -> pd.DataFrame:
-        """Scores with intervals, and the mean over the worst tenth of users."""
-        table = table_of_rows(rows, unit=self.unit(rows), draws=draws, level=LEVEL, seed=self.seed)
+        """Scores with intervals, and the mean over the worst tenth of users.
+
+        Besides `bayesfs.evaluation.bootstrap.SCORES`: `out_auroc` of frames (its unit is always
+        the user), and the mean `aleatoric` and `epistemic` where rows have them.
+        """
+        unit = self.unit(rows)
+        table = table_of_rows(rows, unit=unit, draws=draws, level=LEVEL, seed=self.seed)
         columns = ["estimate", "low", "high", "worst"]
-        frame = table[columns].to_dataframe()[columns]
-        return frame.reset_index()
+        parts = [table[columns].to_dataframe()[columns].reset_index()]
+        means = [("frame", "out_auroc", outside["auroc"], outside["task"].map(user_of))]
+        for item, found in rows.items():
+            means += [(item, k, found[k], found[unit]) for k in UNSURE if k in found]
+        for item, score, values, units in means:
+            index, names = pd.factorize(units)
+            mean = mean_statistic(values.to_numpy(float), index, len(names))
+            interval = bootstrap_interval(
+                mean, len(names), draws=draws, level=LEVEL, seed=self.seed
+            )
+            ends = {end: getattr(interval, end) for end in ("estimate", "low", "high")}
+            parts.append(pd.DataFrame([{"item": item, "score": score, **ends, "worst": np.nan}]))
+        return pd.concat(parts, ignore_index=True)
 
 
 def limit_objects(embeddings: Embeddings, way: int, split: str, seed: int) -> Embeddings:

@@ -24,6 +24,20 @@ Predict = Callable[[EpisodeBatch], Predictive]
 
 
 @dataclass(frozen=True)
+class Ready:
+    """A method that has learnt, ready for tasks of so many support videos.
+
+    Attributes:
+        predict: probabilities, the quickest way.
+        draw: the same probabilities, with draws by which uncertainty has kinds; where the method
+            has none, as `predict`.
+    """
+
+    predict: Predict
+    draw: Predict
+
+
+@dataclass(frozen=True)
 class Lesson:
     """What a method may learn from: nothing of what is scored.
 
@@ -64,7 +78,7 @@ class Method(Protocol):
         """How many features it asks for."""
         ...
 
-    def learn(self, lesson: Lesson, shots: tuple[int, ...], *, seed: int) -> dict[int, Predict]:
+    def learn(self, lesson: Lesson, shots: tuple[int, ...], *, seed: int) -> dict[int, Ready]:
         """Number of support videos -> the method, ready for tasks of so many."""
         ...
 
@@ -93,7 +107,7 @@ class RecipeMethod:
         """That of the recipe."""
         return self.study.reduction
 
-    def learn(self, lesson: Lesson, shots: tuple[int, ...], *, seed: int) -> dict[int, Predict]:
+    def learn(self, lesson: Lesson, shots: tuple[int, ...], *, seed: int) -> dict[int, Ready]:
         """One population, by the recipe's objective."""
         study = self.study
         labels = getattr(study.objective, "needs_query", False)
@@ -102,7 +116,9 @@ class RecipeMethod:
         engine = study.population_engine or study.engine
         episodes = (lesson.mixed if labels else lesson.support).to(study.dtype)
         population = population_of(engine.infer(program, episodes, seed=seed))
-        return dict.fromkeys(shots, predictor(study, Learnt(lesson.projection, population), seed))
+        learnt = Learnt(lesson.projection, population)
+        drawn = with_draws(study, learnt, seed)
+        return dict.fromkeys(shots, Ready(without_draws(study, learnt) or drawn, drawn))
 
 
 @dataclass(frozen=True)
@@ -124,20 +140,27 @@ class BaselineMethod:
         """Its settings."""
         return f"{self.baseline!r}\0{self.reduction!r}"
 
-    def learn(self, lesson: Lesson, shots: tuple[int, ...], *, seed: int) -> dict[int, Predict]:
+    def learn(self, lesson: Lesson, shots: tuple[int, ...], *, seed: int) -> dict[int, Ready]:
         """Temperatures from the tasks at so many shots."""
-        return {
-            k: fit_temperature(self.baseline, lesson.tasks.limit_shots(k)).predictive for k in shots
-        }
+        found = {}
+        for k in shots:
+            predict = fit_temperature(self.baseline, lesson.tasks.limit_shots(k)).predictive
+            found[k] = Ready(predict, predict)
+        return found
 
 
-def predictor(study: Study, learnt: Learnt, seed: int) -> Predict:
-    """The study's predictive of tasks; without draws where the engine is exact."""
-    model: Any = study.model_for(learnt.projection)
-    if isinstance(study.engine, Exact) and hasattr(model, "log_labels"):
-        values = thin_population(model, learnt.population, study.engine.population_draws)
-        return closed_form(model, values)
+def with_draws(study: Study, learnt: Learnt, seed: int) -> Predict:
+    """The study's predictive of tasks."""
     return lambda episodes: study.infer(episodes, learnt, seed=seed).predictive
+
+
+def without_draws(study: Study, learnt: Learnt) -> Predict | None:
+    """The study's predictive in closed form; None where the engine is not exact."""
+    model: Any = study.model_for(learnt.projection)
+    if not isinstance(study.engine, Exact) or not hasattr(model, "log_labels"):
+        return None
+    values = thin_population(model, learnt.population, study.engine.population_draws)
+    return closed_form(model, values)
 
 
 def closed_form(model: Any, population: Mapping[str, Tensor]) -> Predict:

@@ -15,6 +15,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from bayesfs.evaluation.conditions import UNCORRUPTED
 from bayesfs.evaluation.paired import sums_difference
 from bayesfs.evaluation.resampling import Interval
 from bayesfs.progress import terminal_safe
@@ -25,16 +26,22 @@ Cell = Mapping[str, Any]
 PRINTED = ("accuracy", "nll", "ece")
 """Scores that are printed; the files have all."""
 
-KEYS = ("shots", "way", "noise")
+PLAIN = ("shots", "way", "noise")
+
+KEYS = (*PLAIN, "corruption", "severity")
+
+OF_SEVERITY = (*PRINTED, "aleatoric", "epistemic", "out_auroc")
+"""Scores that are printed by severity."""
 
 
 def tidy(cells: Sequence[Cell]) -> pd.DataFrame:
     """One row per method, condition, item and score.
 
-    Columns `method`, `shots`, `way` (0: all of a user's), `noise`, `item`, `score`, `estimate`,
-    `low`, `high` and further intervals where there are any, `unit` (what was resampled),
-    `nll_minus_first` with `nll_minus_first_low` and `_high` (paired difference of the NLL from the
-    first method, in rows of score "nll"), `seconds_to_learn`, `seconds_per_task`, `failed`.
+    Columns `method`, `shots`, `way` (0: all of a user's), `noise`, `corruption` ("" outside such a
+    sweep), `severity`, `item`, `score`, `estimate`, `low`, `high` and further intervals where
+    there are any, `unit` (what was resampled), `nll_minus_first` with `nll_minus_first_low` and
+    `_high` (paired difference of the NLL from the first method, in rows of score "nll"),
+    `seconds_to_learn`, `seconds_per_task`, `failed`.
     """
     parts = []
     for _, group in groupby(sorted(cells, key=_condition), key=_condition):
@@ -50,7 +57,7 @@ def tidy(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def _condition(cell: Cell) -> tuple[Any, ...]:
-    return (cell["noise"], cell["way"], cell["shots"])
+    return tuple(cell[key] for key in reversed(KEYS))
 
 
 def _with_differences(rows: pd.DataFrame, cell: Cell, first: Cell) -> pd.DataFrame:
@@ -80,11 +87,15 @@ def write_tables(cells: Sequence[Cell], out: Path) -> pd.DataFrame:
 
 
 def print_table(cells: Sequence[Cell], console: Console | None = None) -> None:
-    """One grid per condition and item: scores with intervals, seconds, and what failed."""
+    """One grid per condition and item: scores with intervals, seconds, and what failed.
+
+    Of corruptions, one grid per item: means over them by severity.
+    """
     console = console or Console()
-    table = tidy(cells)
-    for _, rows in table.groupby(list(KEYS), sort=False):
-        shots, way, noise = (float(rows[key].iloc[0]) for key in KEYS)
+    whole = tidy(cells)
+    table = whole[whole["corruption"] == ""]
+    for _, rows in table.groupby(list(PLAIN), sort=False):
+        shots, way, noise = (float(rows[key].iloc[0]) for key in PLAIN)
         title = f"{shots:.0f} shot{'s' if shots > 1 else ''}"
         title += f", {way:.0f} classes" if way else ""
         title += f", query noise {noise:g}" if noise else ""
@@ -94,6 +105,9 @@ def print_table(cells: Sequence[Cell], console: Console | None = None) -> None:
             console.print(
                 f"  {terminal_safe(failure['method'])}: {terminal_safe(failure['failed'])}"
             )
+    swept = whole[(whole["corruption"] != "") & (whole["failed"] == "")]
+    for item in dict.fromkeys(swept["item"]):
+        console.print(_severity_grid(swept[swept["item"] == item], f"{item}s"))
 
 
 def _grid(rows: pd.DataFrame, item: str, title: str) -> Table:
@@ -107,6 +121,21 @@ def _grid(rows: pd.DataFrame, item: str, title: str) -> Table:
         grid.add_column(name)
     for method, of in chosen.groupby("method", sort=False):
         grid.add_row(terminal_safe(str(method)), *_cells(of, scores, worst=worst))
+    return grid
+
+
+def _severity_grid(rows: pd.DataFrame, title: str) -> Table:
+    """Each method's scores at each severity, averaged over the corruptions."""
+    names = ", ".join(c for c in dict.fromkeys(rows["corruption"]) if c != UNCORRUPTED)
+    scores = [s for s in OF_SEVERITY if s in set(rows["score"])]
+    grid = Table(title=f"{title}, corrupted: mean of {names}", pad_edge=False)
+    for name in ("method", "severity", *scores):
+        grid.add_column(name, no_wrap=name == "method")
+    means = rows.pivot_table("estimate", ["method", "severity"], "score", sort=False)
+    for method, of in means.groupby("method", sort=False):
+        for i, (severity, line) in enumerate(of.droplevel("method").sort_index().iterrows()):
+            values = [_number(line.get(score)) for score in scores]
+            grid.add_row(terminal_safe(str(method)) if not i else "", str(severity), *values)
     return grid
 
 
