@@ -44,17 +44,19 @@ SCORES = ("accuracy", "nll", "brier", "ece", "mce", "aurc")
 Method = Callable[[EpisodeBatch], Predictive]
 
 
-def methods_of(study: Study, learnt: Learnt, projected: Embeddings) -> dict[str, Method]:
-    """The recipe's model, and two peers with temperatures from the train users' tasks."""
+def methods_of(study: Study, learnt: Learnt, embeddings: Embeddings) -> dict[str, Method]:
+    """The recipe's model, and two peers with temperatures from the train users' tasks.
+
+    A train user's features are by axes of the others, as a new user's are: axes that a user had a
+    part in would make the peers too sure.
+    """
     model = study.model_for(learnt.projection)
 
     def recipe(episodes: EpisodeBatch) -> Predictive:
         posterior = study.engine.infer(model, episodes, seed=0, given=learnt.population)
         return predict(model, posterior, episodes, given=learnt.population)
 
-    evaluation = study.evaluation
-    assert isinstance(evaluation, HeldOutUsers)
-    train = evaluation.train_tasks(projected, seed=0).to(study.dtype)
+    train = study.train_tasks(embeddings, learnt, seed=0)
     peers = {"cosine_prototypes": Prototypes(metric="cosine"), "logistic_regression": Logistic()}
     fitted = {name: fit_temperature(peer, train).predictive for name, peer in peers.items()}
     return {"recipe": recipe, **fitted}
@@ -143,7 +145,7 @@ def main() -> None:
         print(f"{reason}: scores are given for these users only, with intervals over their videos")
     figures: dict[str, float | None] = {}
     runs: dict[str, OrbitRun] = {}
-    for name, method in methods_of(study, learnt, projected).items():
+    for name, method in methods_of(study, learnt, embeddings).items():
         start = time.perf_counter()
 
         def in_dtype(episodes: EpisodeBatch, method: Method = method) -> Predictive:

@@ -24,7 +24,8 @@ from bayesfs.deciding import (
     unit_rules,
 )
 from bayesfs.errors import DataError
-from bayesfs.evaluation.rule_checks import check_left_out, check_rules, plain_sets
+from bayesfs.evaluation.rule_checks import check_left_out, check_rules
+from bayesfs.evaluation.selective import plain_sets
 from bayesfs.models.families import PowerLaw
 from bayesfs.models.gaussian import GaussianHierarchy
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive

@@ -8,7 +8,7 @@ are dependent. `table_of_rows` does the same for rows collected over many batche
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -190,18 +190,25 @@ def group_scores(rows: pd.DataFrame, by: str = "user", *, unit: str = "video") -
     return table
 
 
-def worst_users(users: pd.DataFrame, share: float = 0.1) -> tuple[list[float], NDArray[Any]]:
+def worst_users(
+    users: pd.DataFrame,
+    share: float = 0.1,
+    scores: Sequence[str] = SCORES,
+    higher_is_better: Sequence[str] = ("accuracy",),
+) -> tuple[list[float], NDArray[Any]]:
     """Mean over the worst ceil(share n) users by each score, and who they are.
 
     The worst are chosen by the score that is shown, so part of it is bad luck: users with few
     videos are found here more often than they deserve.
 
     Args:
-        users: `group_scores(rows, "user")`.
+        users: scores of each user, such as `group_scores(rows, "user")`.
         share: of the users, in (0, 1].
+        scores: columns to look at.
+        higher_is_better: of these, the worst users have the lowest values.
 
     Returns:
-        Mean of each of `SCORES`, and (score, rank) names, the worst first.
+        Mean of each score over its worst users, and (score, rank) their names, the worst first.
 
     Raises:
         ShapeError: share is not in (0, 1].
@@ -210,8 +217,9 @@ def worst_users(users: pd.DataFrame, share: float = 0.1) -> tuple[list[float], N
         raise ShapeError(f"expected a share of users in (0, 1], got {share}")
     count = int(np.ceil(round(share * len(users), 6)))
     means, names = [], []
-    for score in SCORES:
-        chosen = users[score].sort_values(ascending=score == "accuracy", kind="stable")[:count]
+    for score in scores:
+        up = score in higher_is_better
+        chosen = users[score].sort_values(ascending=up, kind="stable")[:count]
         means.append(float(chosen.mean()))
         names.append([str(name) for name in chosen.index])
     return means, np.asarray(names, dtype=str)

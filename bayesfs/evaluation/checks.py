@@ -218,12 +218,17 @@ def unlike_check(name: str, checked: xr.Dataset, extreme: float) -> Check:
     known = np.isfinite(p)
     if not known.any():
         return without(name, "too few videos or classes for any quantity")
-    beyond = ((p < extreme) | (p > 1 - extreme)) & known
+    beyond = is_extreme(p, extreme)
     share = float(beyond.sum() / known.sum())
     often = beyond.sum(1) / np.maximum(known.sum(1), 1)
     worst = checked["quantity"].to_numpy()[int(often.argmax())]
     line = f"≤ {UNLIKE_MAX:.0%} of tasks and quantities beyond {extreme:.0%}"
     return Check(name, share, line, share <= UNLIKE_MAX, f"most often {worst}" if share else "")
+
+
+def is_extreme(p: NDArray[Any], extreme: float) -> NDArray[np.bool_]:
+    """Which p values are below it or above 1 minus it; nan is not."""
+    return np.asarray((p < extreme) | (p > 1 - extreme))
 
 
 def loo_check(pareto_k: NDArray[Any]) -> Check:

@@ -22,15 +22,13 @@ from arviz_stats import compare
 
 from bayesfs.errors import DataError
 from bayesfs.evaluation.calibration import reliability
+from bayesfs.evaluation.checks import KHAT_MAX
 from bayesfs.evaluation.elpd import heldout_elpd, support_elpd
 from bayesfs.evaluation.paired import PairedDifference, paired_difference
 from bayesfs.evaluation.tree_rows import ITEMS, Item, labelled_items
 
 MAIN = ("accuracy", "nll", "brier", "ece", "aurc")
 """Scores that are compared by default."""
-
-HIGH_K = 0.7
-"""Pareto k above which a leave-one-out estimate rests on a few draws."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def compare_elpd(trees: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     Returns:
         One row per view and method, the best first: `view` ("query" or "support"), `method`,
         `elpd` and `se` (nats, summed over videos), `elpd_diff` (from the best, 0 or below) and
-        `dse`, `weight` (stacking), `high_k` (videos whose Pareto k exceeds `HIGH_K`) and `videos`.
+        `dse`, `weight` (stacking), `high_k` (videos with a Pareto k above `KHAT_MAX`), `videos`.
         The view "support" is left out where an object has one support video only: without it
         there is nothing to learn the object from. `se` and `dse` take videos as independent;
         `overall_table` does not.
@@ -159,7 +157,7 @@ def _compared(
 ) -> pd.DataFrame:
     found = {name: elpd(tree) for name, tree in trees.items()}
     table = compare(found)
-    high = {name: int((np.asarray(e.pareto_k) > HIGH_K).sum()) for name, e in found.items()}
+    high = {name: int((np.asarray(e.pareto_k) > KHAT_MAX).sum()) for name, e in found.items()}
     return pd.DataFrame(
         {
             "view": view,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bayesfs.errors import ShapeError
+from bayesfs.evaluation.axes import numpy_of
 from bayesfs.evaluation.scores import brier_items, nll_items, top_label
 from bayesfs.types import UNLABELLED, EpisodeBatch, Predictive
 
@@ -37,14 +37,14 @@ def frame_rows(predictive: Predictive, episodes: EpisodeBatch) -> pd.DataFrame:
         ShapeError: predictive and episodes have different axes, no query is labelled, or a
             prediction is not normalised.
     """
-    log_prob = _as_numpy(predictive.frame.log_prob)
-    mask = _as_numpy(episodes.query_mask)
+    log_prob = numpy_of(predictive.frame.log_prob)
+    mask = numpy_of(episodes.query_mask)
     if log_prob.shape != (*mask.shape, episodes.way):
         raise ShapeError(
             f"expected predictions (task, video, frame, way) {(*mask.shape, episodes.way)}, got "
             f"{log_prob.shape}; is this the predictive of these episodes?"
         )
-    known = _as_numpy(episodes.query_labels) != UNLABELLED
+    known = numpy_of(episodes.query_labels) != UNLABELLED
     task, video, frame = np.nonzero(mask & known[:, :, None])
     return _rows(log_prob[task, video, frame], episodes, task, video, frame)
 
@@ -54,19 +54,15 @@ def video_rows(predictive: Predictive, episodes: EpisodeBatch) -> pd.DataFrame:
 
     Columns and errors as in `frame_rows`; `frame` is 0.
     """
-    log_prob = _as_numpy(predictive.video.log_prob)
-    mask = _as_numpy(episodes.video_mask)
+    log_prob = numpy_of(predictive.video.log_prob)
+    mask = numpy_of(episodes.video_mask)
     if log_prob.shape != (*mask.shape, episodes.way):
         raise ShapeError(
             f"expected predictions (task, video, way) {(*mask.shape, episodes.way)}, got "
             f"{log_prob.shape}; is this the predictive of these episodes?"
         )
-    task, video = np.nonzero(mask & (_as_numpy(episodes.query_labels) != UNLABELLED))
+    task, video = np.nonzero(mask & (numpy_of(episodes.query_labels) != UNLABELLED))
     return _rows(log_prob[task, video], episodes, task, video, np.zeros_like(task))
-
-
-def _as_numpy(value: Tensor) -> NDArray[Any]:
-    return np.asarray(value.detach().cpu().numpy())
 
 
 def _rows(
@@ -76,7 +72,7 @@ def _rows(
     video: NDArray[np.int64],
     frame: NDArray[np.int64],
 ) -> pd.DataFrame:
-    labels = _as_numpy(episodes.query_labels)[task, video]
+    labels = numpy_of(episodes.query_labels)[task, video]
     tasks = [episodes.task_name(t) for t in range(len(episodes))]
     users = list(episodes.users)
     names = pd.DataFrame(
@@ -88,7 +84,7 @@ def _rows(
             "frame": frame,
         }
     )
-    return scored_rows(names, log_prob, labels, _as_numpy(episodes.way_mask.sum(-1))[task])
+    return scored_rows(names, log_prob, labels, numpy_of(episodes.way_mask.sum(-1))[task])
 
 
 def scored_rows(

@@ -27,6 +27,7 @@ from bayesfs.evaluation.predictive_checks import EXTREME
 from bayesfs.evaluation.report_tables import VideoRow
 from bayesfs.evaluation.report_text import fixed, markdown, number, share, visible
 from bayesfs.evaluation.report_view import COVERAGES, LARGE, Advice, ReportData, View
+from bayesfs.evaluation.score_sheet import WORDS
 from bayesfs.evaluation.sensitivity import SENSITIVE
 
 __all__ = ["Advice", "ReportData", "render_html", "render_markdown", "write_report"]
@@ -39,6 +40,7 @@ SECTIONS = (
     ("scores", "How good, for whom not?"),
     ("why", "Why unsure?"),
     ("next", "What to record next?"),
+    ("sheet", "Appendix: scores"),
     ("draws", "Appendix: draws"),
 )
 
@@ -47,8 +49,15 @@ SCORE_NAMES = {
     "brier": "Brier",
     "ece": "ECE",
     "mce": "MCE",
-    "squared_ce": "squared calibration error",
     "aurc": "AURC",
+    "debiased_ece": "debiased ECE",
+    "classwise_ece": "classwise ECE",
+    "squared_ce": "squared CE",
+    "skce": "kernel CE",
+    "e_aurc": "E-AURC",
+    "accuracy_at_80": "accuracy at 80 %",
+    "set_coverage_90": "90 % sets hold",
+    "set_size_90": "their size",
 }
 COLUMN_NAMES = {"r_hat": "R-hat", "eti89_lb": "89 % from", "eti89_ub": "to"}
 
@@ -157,6 +166,7 @@ def _context(view: View) -> dict[str, Any]:
         "glance": _glance(view),
         "extreme": EXTREME,
         "sensitive": SENSITIVE,
+        "score_words": WORDS,
         "score_shots": sorted(view.data.scores),
         "mean": _means("all", view.videos),
         "outcomes": _outcomes(view),

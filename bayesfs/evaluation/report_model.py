@@ -19,6 +19,7 @@ from bayesfs.evaluation.checks import (
     KHAT_MAX,
     Check,
     calibration_check,
+    is_extreme,
     loo_check,
     prior_check_of,
     unlike_check,
@@ -227,7 +228,6 @@ def _predictive_row(check: str, checked: xr.Dataset, quantity: str) -> Predictiv
     known = np.isfinite(p)
     distance = np.where(known, np.abs(p - 0.5), -1.0)
     worst = int(distance.argmax())
-    beyond = known & ((p < EXTREME) | (p > 1 - EXTREME))
     return PredictiveRow(
         check=check,
         quantity=quantity,
@@ -235,7 +235,7 @@ def _predictive_row(check: str, checked: xr.Dataset, quantity: str) -> Predictiv
         low=_mean(at["low"], known),
         high=_mean(at["high"], known),
         tasks=int(known.sum()),
-        unlike=int(beyond.sum()),
+        unlike=int(is_extreme(p, EXTREME).sum()),
         worst=str(at["task"].to_numpy()[worst]),
         p=float(p[worst]),
     )

@@ -28,8 +28,10 @@ from bayesfs.evaluation.report_tables import (
     telling,
     video_rows,
 )
+from bayesfs.evaluation.score_sheet import GROUPS, score_sheet
 from bayesfs.evaluation.selective import risk_coverage
 from bayesfs.evaluation.svg import Floats
+from bayesfs.evaluation.tree_rows import ITEMS, labelled_items
 from bayesfs.evaluation.tree_store import check_datatree
 from bayesfs.types import user_of
 
@@ -71,6 +73,7 @@ class ReportData:
         causes: video -> why it is unsure, from `bayesfs.explain`.
         levels: video -> level of the hierarchy, such as "user", "object", "video" or "frame" -> its
             share of the video's uncertainty, in nats; in the order to show.
+        note: a sentence to read before anything else, such as whom the report shows.
 
     Raises:
         DataError: there is no tree, or one is not a run's.
@@ -85,6 +88,7 @@ class ReportData:
     advice: Sequence[Advice] = ()
     causes: Mapping[str, str] = field(default_factory=dict)
     levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    note: str = ""
 
     def __post_init__(self) -> None:
         if not self.trees:
@@ -121,7 +125,7 @@ def score_cells(table: xr.Dataset) -> Iterator[tuple[str, str, float, float, flo
     Raises:
         DataError: it lacks `estimate`, `low` or `high` over (unit or item, score).
     """
-    table = table.rename(item="unit") if "item" in table.dims else table
+    table = _by_unit(table)
     for name in ("low", "estimate", "high"):
         if name not in table or set(table[name].dims) != {"unit", "score"}:
             raise DataError(f"expected a score table with {name!r} over (unit, score), got {table}")
@@ -135,12 +139,16 @@ def score_cells(table: xr.Dataset) -> Iterator[tuple[str, str, float, float, flo
 
 def worst_cell(table: xr.Dataset, unit: str, score: str) -> tuple[float, tuple[str, ...]]:
     """Mean over the worst tenth of the people by that score, and who they are."""
-    table = table.rename(item="unit") if "item" in table.dims else table
+    table = _by_unit(table)
     if "worst" not in table:
         return math.nan, ()
     at = table.sel(unit=unit, score=score)
     who = at["worst_users"].to_numpy().tolist() if "worst_users" in table else []
     return float(at["worst"]), tuple(str(name) for name in who)
+
+
+def _by_unit(table: xr.Dataset) -> xr.Dataset:
+    return table.rename(item="unit") if "item" in table.dims else table
 
 
 @dataclass(frozen=True)
@@ -278,16 +286,11 @@ class View:
     @cached_property
     def _scored(self) -> dict[str, tuple[Floats, Any, Any]]:
         """Unit -> (item, way) log p, (item,) labels, (item,) tasks of what is labelled."""
-        said = self.tree["uncertainty"].to_dataset()
-        label = self.tree["observed_data"].to_dataset()["label"].to_numpy()
-        found = {}
-        for unit in ("videos", "frames"):
-            prob = said[f"{unit[:-1]}_prob"].to_numpy()
-            labels = label if unit == "videos" else np.repeat(label[..., None], prob.shape[2], -1)
-            known = ~np.isnan(labels) & np.isfinite(prob).any(-1)
-            with np.errstate(divide="ignore"):
-                log_prob = np.log(np.nan_to_num(prob[known]).astype(float))
-            found[unit] = (log_prob, labels[known].astype(int), np.argwhere(known)[:, 0])
+        nothing = (np.zeros((0, 1)), np.zeros(0, int), np.zeros(0, str))
+        found: dict[str, tuple[Floats, Any, Any]] = {"videos": nothing, "frames": nothing}
+        for item in ITEMS if self.labelled else ():
+            log_prob, rows = labelled_items(self.tree, item)
+            found[f"{item}s"] = (log_prob, rows["label"].to_numpy(), rows["task"].to_numpy(str))
         return found
 
     @cached_property
@@ -349,6 +352,21 @@ class View:
             ScoreLine(*names, cells, *worst_cell(self.data.scores[max(cells)], *names))
             for names, cells in lines.items()
         )
+
+    @cached_property
+    def sheet(self) -> dict[str, pd.DataFrame]:
+        """Item -> every score by group; single videos are left out where there are very many."""
+        if not self.labelled:
+            return {}
+        groups = GROUPS if len(self.videos) <= LARGE else GROUPS[:-1]
+        table = score_sheet(self.tree, groups=groups)
+        return {str(item): part for item, part in table.groupby("item", sort=False)}
+
+    @cached_property
+    def sheet_ends(self) -> dict[str, tuple[Any, Any]]:
+        """Item -> its scores of everything, and of the worst people."""
+        by_group = {item: rows.set_index("group") for item, rows in self.sheet.items()}
+        return {item: (t.loc["all"], t.loc["worst users"]) for item, t in by_group.items()}
 
     @property
     def interval_reason(self) -> str:

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from bayesfs.deciding import SLACK, Floats, Judged, UnitRules, unit_rules
+from bayesfs.deciding import Judged, UnitRules, unit_rules
 from bayesfs.errors import DataError
+from bayesfs.evaluation.selective import plain_sets
 
 
 def check_rules(queries: Judged, rules: UnitRules, level: float) -> pd.DataFrame:
@@ -74,13 +74,3 @@ def check_left_out(
         rules = unit_rules(queries.of(~here), **wanted)
         parts.append(check_rules(queries.of(here), rules, level))
     return pd.concat(parts, ignore_index=True)
-
-
-def plain_sets(prob: Floats, level: float) -> NDArray[np.bool_]:
-    """(..., way) the likeliest classes until their probabilities sum to the level."""
-    order = np.argsort(-prob, axis=-1, kind="stable")
-    ranked = np.take_along_axis(prob, order, -1)
-    inside = ranked.cumsum(-1) - ranked < level - SLACK
-    out = np.zeros(prob.shape, bool)
-    np.put_along_axis(out, order, inside, -1)
-    return out

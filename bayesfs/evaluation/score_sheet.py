@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from bayesfs.evaluation.bootstrap import worst_users
 from bayesfs.evaluation.calibration import (
     classwise_ece,
     debiased_ece,
@@ -52,14 +53,35 @@ SHEET: Mapping[str, _Score] = {
 }
 """Score -> function of log-probabilities, labels and the video of each item."""
 
+WORDS: Mapping[str, str] = {
+    "accuracy": "share named right",
+    "nll": "−log probability of the truth, nats",
+    "brier": "squared error of the probabilities, 0 to 2",
+    "ece": "mean gap of confidence and accuracy, 15 equal bins",
+    "debiased_ece": "the same, less a part of what chance adds",
+    "squared_ce": "squared gap, less all that chance adds; can be below 0",
+    "mce": "largest gap of a bin",
+    "classwise_ece": "mean gap of each object's probability, within tasks",
+    "skce": "squared kernel calibration error, no bins; can be below 0",
+    "aurc": "mean share of errors among the surest, over all shares",
+    "e_aurc": "the same, less that of a perfect ranking",
+    "accuracy_at_80": "share named right of the surest 80 %",
+    "set_coverage_90": "share of 90 % sets that hold the truth",
+    "set_size_90": "mean number of objects in such a set",
+}
+"""Every score of a sheet, in order -> what it is."""
 
-def score_sheet(tree: xr.DataTree, *, worst: float = 0.1) -> pd.DataFrame:
+
+def score_sheet(
+    tree: xr.DataTree, *, worst: float = 0.1, groups: Sequence[str] = GROUPS
+) -> pd.DataFrame:
     """All scores of a run's frames and videos, by group.
 
     Args:
         tree: a run's.
         worst: share of the users (at least one) that the group "worst users" is the mean over,
             chosen score by score.
+        groups: out of `GROUPS`, with "user" among them.
 
     Returns:
         One row per item ("frame", "video") and group: `item`, `group` (out of `GROUPS`, or "worst
@@ -73,8 +95,8 @@ def score_sheet(tree: xr.DataTree, *, worst: float = 0.1) -> pd.DataFrame:
     parts = []
     for item in ITEMS:
         log_prob, rows = labelled_items(tree, item)
-        tables = [_by_group(log_prob, rows, group) for group in GROUPS]
-        tables.append(_worst(tables[GROUPS.index("user")], worst))
+        tables = [_by_group(log_prob, rows, group) for group in groups]
+        tables.append(_worst(tables[groups.index("user")], worst))
         table = pd.concat(tables, ignore_index=True)
         table.insert(0, "item", item)
         parts.append(table)
@@ -109,14 +131,9 @@ def group_scores(log_prob: Floats, rows: pd.DataFrame) -> dict[str, float]:
 
 def _worst(users: pd.DataFrame, share: float) -> pd.DataFrame:
     """Mean over the worst users by each score, and the names of those by NLL."""
-    count = int(np.ceil(round(share * len(users), 6)))
-    scores: Sequence[str] = [*SHEET, "classwise_ece"]
-
-    def worst(score: str) -> pd.DataFrame:
-        up = score in HIGHER_IS_BETTER
-        return users.sort_values(score, ascending=up, kind="stable").head(count)
-
-    line = {score: float(worst(score)[score].mean()) for score in scores}
-    chosen = worst("nll")
-    names = {"group": "worst users", "name": ", ".join(chosen["name"])}
-    return pd.DataFrame([{**names, "rows": int(chosen["rows"].sum()), **line}])
+    named = users.set_index("name")
+    means, who = worst_users(named, share, tuple(WORDS), HIGHER_IS_BETTER)
+    chosen = who[tuple(WORDS).index("nll")].tolist()
+    about = {"group": "worst users", "name": ", ".join(chosen)}
+    rows = int(named["rows"][chosen].sum())
+    return pd.DataFrame([{**about, "rows": rows, **dict(zip(WORDS, means, strict=True))}])

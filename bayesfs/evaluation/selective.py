@@ -9,10 +9,11 @@ other rankings, intervals and prediction sets.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma
 from scipy.stats import rankdata
 
+from bayesfs.deciding import SLACK
 from bayesfs.errors import ShapeError
 from bayesfs.evaluation.scores import Floats, as_array, scored, top_label
 
@@ -175,8 +176,15 @@ def set_coverage(log_prob: ArrayLike, labels: ArrayLike, level: float) -> tuple[
         overshoot), and mean number of classes in a set.
     """
     logp, y = scored(log_prob, labels)
-    order = np.argsort(-logp, axis=1, kind="stable")
-    p = np.take_along_axis(np.exp(logp), order, axis=1)
-    size = np.minimum((p.cumsum(1) < level - 1e-9).sum(1) + 1, p.shape[1])
-    place = (order == y[:, None]).argmax(1)
-    return float((place < size).mean()), float(size.mean())
+    sets = plain_sets(np.exp(logp), level)
+    return float(sets[np.arange(len(y)), y].mean()), float(sets.sum(1).mean())
+
+
+def plain_sets(prob: Floats, level: float) -> NDArray[np.bool_]:
+    """(..., way) the likeliest classes until their probabilities sum to the level."""
+    order = np.argsort(-prob, axis=-1, kind="stable")
+    ranked = np.take_along_axis(prob, order, -1)
+    inside = ranked.cumsum(-1) - ranked < level - SLACK
+    out = np.zeros(prob.shape, bool)
+    np.put_along_axis(out, order, inside, -1)
+    return out

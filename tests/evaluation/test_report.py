@@ -14,11 +14,18 @@ from markdown_it import MarkdownIt
 from bayesfs.data.store import Thumbnail
 from bayesfs.errors import DataError
 from bayesfs.evaluation.figures import band_paths, rank_figure
-from bayesfs.evaluation.report import ReportData, render_html, render_markdown, write_report
+from bayesfs.evaluation.report import (
+    SCORE_NAMES,
+    ReportData,
+    render_html,
+    render_markdown,
+    write_report,
+)
 from bayesfs.evaluation.report_pictures import make_album
 from bayesfs.evaluation.report_tables import confusions, group_rows, telling, video_rows
 from bayesfs.evaluation.report_text import fixed, markdown, number, share, visible
 from bayesfs.evaluation.report_view import View
+from bayesfs.evaluation.score_sheet import WORDS, score_sheet
 from bayesfs.evaluation.svg import nice_ticks
 
 VOID = {"meta", "img", "br", "path", "rect", "circle", "use"}
@@ -241,6 +248,32 @@ def test_coverage_ends_at_the_accuracy(report_data: ReportData) -> None:
     assert right == pytest.approx(view.overall.accuracy * len(view.labelled))
 
 
+def test_every_score_is_in_the_appendix(page: str, report_data: ReportData) -> None:
+    sheet = score_sheet(report_data.trees[5])
+    tables = [
+        [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", t)]
+        for t in re.findall(r"<table.*?</table>", page[page.index('id="sheet"') :], re.S)
+    ]
+    whole = sheet[(sheet["item"] == "frame") & (sheet["group"] == "all")].iloc[0]
+    worst = sheet[(sheet["item"] == "video") & (sheet["group"] == "worst users")].iloc[0]
+    ends = {row[0]: row[1:] for row in tables[0][1:]}
+    assert list(ends) == [SCORE_NAMES.get(name, name) for name in WORDS]
+    assert float(ends["NLL"][0]) == pytest.approx(whole["nll"], abs=6e-4)
+    assert float(ends["NLL"][3]) == pytest.approx(worst["nll"], abs=6e-4)
+    sizes = [len(table) - 1 for table in tables[1:6]]
+    counts = sheet.groupby(["item", "group"])["rows"].size()
+    order = [(i, g) for i in ("frame", "video") for g in ("user", "object", "video")][:-1]
+    assert sizes == [counts[at] for at in order]
+
+
+def test_single_videos_are_left_out_of_a_sheet_of_very_many(
+    report_data: ReportData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bayesfs.evaluation.report_view.LARGE", 5)
+    (frames, videos) = View(report_data).sheet.values()
+    assert set(frames["group"]) == set(videos["group"]) == {"all", "user", "object", "worst users"}
+
+
 def test_markdown_shows_the_same_and_means_nothing(report_data: ReportData) -> None:
     text = render_markdown(report_data)
     assert "0.813 (0.713 to 0.913)" in text
@@ -253,8 +286,9 @@ def test_markdown_shows_the_same_and_means_nothing(report_data: ReportData) -> N
     for table in re.findall(r"<table>.*?</table>", rendered, re.S):
         cells = {len(re.findall("<t[hd]", row)) for row in re.findall("<tr>.*?</tr>", table, re.S)}
         assert len(cells) == 1
+    assert "<p>|" not in rendered, "a table in pieces"
     assert rendered.count("<h1>") == 1
-    assert rendered.count("<h2>") == 6
+    assert rendered.count("<h2>") == 7
 
 
 def test_without_labels_scores_or_pictures(report_data: ReportData) -> None:
