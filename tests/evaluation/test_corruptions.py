@@ -11,13 +11,14 @@ from bayesfs.data.render import render_tree
 from bayesfs.data.store import open_store
 from bayesfs.data.trees import read_tree
 from bayesfs.errors import DataError, ShapeError
-from bayesfs.evaluation.corrupted import frames_of_tree
+from bayesfs.evaluation.corrupted import Frames, frames_of_tree
 from bayesfs.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from bayesfs.features.embed import EfficientNetLite0
 from bayesfs.features.extract import extract
 from bayesfs.features.quality import COVARIATES, quality
 from bayesfs.features.video import read_image
 from bayesfs.recipes import recipe_folder
+from bayesfs.types import Embeddings
 
 PX = 64
 MEASURE = {  # corruption -> covariate that tells it, and whether it rises
@@ -125,17 +126,18 @@ def test_only_the_chosen_frames_change_and_as_the_backbone_sees_them(
     np.testing.assert_allclose(changed.dataset["quality"].values[rows], quality(blurred))
 
 
-def test_another_tree_or_backbone_is_refused(tree: Path, store: Path, tmp_path: Path) -> None:
+def test_other_recordings_are_refused(tree: Path, store: Path, tmp_path: Path) -> None:
     embeddings, rows = open_store(store), np.array([0])
     other = render_tree(
         tmp_path / "other", train_users=1, test_users=1, objects=1, clean_videos=1, size=PX
     )
     with pytest.raises(DataError, match="does not hold the recordings"):
         frames_of_tree(embeddings, rows, store, other)
-    plain = tmp_path / "plain.zarr"
-    extract(read_tree(tree).videos, EfficientNetLite0(px=PX, power=1.0), plain)
-    with pytest.raises(DataError, match="is of the backbone"):
-        frames_of_tree(open_store(plain), rows, plain, tree)
+    drawn = embeddings.dataset.drop_vars("frame_number")
+    with pytest.raises(DataError, match="does not number its frames"):
+        Frames(Embeddings(drawn), rows, {}, EfficientNetLite0(px=PX))
+    with pytest.raises(DataError, match="videos of the store are not among these"):
+        Frames(embeddings, rows, {}, EfficientNetLite0(px=PX))
 
 
 def test_the_benchmark_sweeps_corruptions_and_keeps_their_features(
