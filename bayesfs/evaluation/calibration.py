@@ -68,6 +68,41 @@ def ece(log_prob: ArrayLike, labels: ArrayLike, *, bins: int = BINS) -> float:
     return float(share @ gap)
 
 
+def ece_if_calibrated(
+    log_prob: ArrayLike, labels: ArrayLike, *, bins: int = BINS, draws: int = 1000, seed: int = 0
+) -> Floats:
+    """What `ece` would be if these very probabilities were true: its draws.
+
+    Whether the top label is right is drawn from its confidence, for every item apart; so an
+    observed `ece` inside these draws is no sign of miscalibration, and below most of them no merit.
+    Frames of one video are dependent, which widens the true distribution further.
+
+    Args:
+        log_prob: (item, way) log-probabilities; -inf for padded classes.
+        labels: (item,) classes, or `UNLABELLED`: those items are left out, nothing else is read.
+        bins: number of bins.
+        draws: number of simulated data sets.
+        seed: of the draws.
+
+    Returns:
+        (draw,) errors.
+
+    Raises:
+        ShapeError: see `bayesfs.evaluation.scores.scored`.
+
+    Source: consistency resampling, Bröcker and Smith 2007, section 3; refs.bib: brocker2007.
+    """
+    confidence, _ = top_label(log_prob, labels)
+    index = equal_width_bins(confidence, bins)
+    rng = np.random.default_rng(seed)
+    found = np.empty(draws)
+    for i in range(draws):
+        happened = (rng.random(len(confidence)) < confidence).astype(np.float64)
+        share, gap = binned_gaps(confidence, happened, index)
+        found[i] = share @ gap
+    return found
+
+
 def mce(log_prob: ArrayLike, labels: ArrayLike, *, bins: int = BINS) -> float:
     """Largest |confidence - accuracy| over bins that are not empty; arguments as in `ece`.
 

@@ -31,6 +31,21 @@ def test_ece_and_mce_by_hand() -> None:
     assert cal.mce(logp, y) == pytest.approx(0.13)
 
 
+def test_what_a_calibrated_forecast_would_score() -> None:
+    """Against the formula of a folded normal; and few frames never score low."""
+    rng = np.random.default_rng(0)
+    for items in (300, 30_000):
+        p = rng.uniform(0.5, 1.0, items)
+        log_prob = np.log(np.stack([p, 1 - p], 1))
+        drawn = cal.ece_if_calibrated(log_prob, np.zeros(items, int))
+        index = np.ceil(15 * p).astype(int)
+        variance = np.bincount(index, p * (1 - p))
+        assert drawn.mean() == pytest.approx(np.sqrt(2 / np.pi * variance).sum() / items, rel=0.03)
+        truth = (rng.random(items) > p).astype(int)
+        assert drawn.min() < cal.ece(log_prob, truth) < drawn.max()
+    assert cal.ece_if_calibrated(np.zeros((4, 1)), np.zeros(4, int)).max() == 0.0
+
+
 def test_bins_are_open_below_and_closed_above() -> None:
     edges = np.linspace(0, 1, 16)
     assert cal.equal_width_bins(edges).tolist() == [0, *range(15)]
