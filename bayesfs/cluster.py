@@ -100,7 +100,9 @@ def connect(where: str) -> Iterator[Any]:
             )
             where = stack.enter_context(cluster)
         try:
-            yield stack.enter_context(distributed.Client(where, timeout=ANSWER))
+            yield stack.enter_context(
+                distributed.Client(where, timeout=ANSWER, set_as_default=False)
+            )
         except (OSError, ValueError) as error:
             if isinstance(error, BayesfsError):
                 raise
@@ -222,7 +224,7 @@ def _wait(
     """Wait for every batch; cancel the rest where one cannot be done."""
     distributed = importlib.import_module("distributed")
     try:
-        for future in distributed.as_completed(futures):
+        for future in distributed.as_completed(futures, loop=client.loop):
             future.result()
             done += 1
             if progress is not None:

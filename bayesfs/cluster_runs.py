@@ -1,37 +1,53 @@
 """A study of very many users kept in a run directory: learnt here, scored on a cluster.
 
-Use `run_on_cluster`. The directory holds what `bayesfs.runs` keeps there, with `results.zarr` and
-`scores.json` in place of the DataTrees and the report.
+Use `run_on_cluster`. The directory holds what `bayesfs.runs` keeps there, but of a few users only,
+drawn at random: everybody's predictions are in `results.zarr`, everybody's scores in `scores.json`.
+The report has the scores of everybody, and shows these few.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from bayesfs.cluster import Job, connect, score_users
 from bayesfs.data.rows import quick_fingerprint, read_rows, user_rows
 from bayesfs.errors import DataError
-from bayesfs.evaluation.tables import summary
+from bayesfs.evaluation.table_scores import save_summary, summary
+from bayesfs.evaluation.tables import scored_users
 from bayesfs.progress import bar
 from bayesfs.rundir import RunDirectory
-from bayesfs.runs import Order, identity_with, learn, study_names, versions
+from bayesfs.runs import (
+    SCORES,
+    Order,
+    answer_tasks,
+    facts_of,
+    identity_with,
+    learn,
+    noted,
+    report_run,
+)
+from bayesfs.study import Learnt, Study
 from bayesfs.types import Embeddings
 
 RESULTS = "results.zarr"
-SCORES = "scores.json"
+
+SHOWN = 12
+"""Users whom the report shows one by one."""
 
 
 def run_on_cluster(order: Order, out: Path) -> Path:
-    """Learn, infer, predict and score, going on from where an interrupted run stopped.
+    """Learn, infer, predict, score and report, going on from where an interrupted run stopped.
 
     Args:
         order: what to do; `order.cluster` says where.
         out: run directory, new or of the same order.
 
     Returns:
-        The path of the scores.
+        The report's path.
 
     Raises:
         RunError: the directory holds something else or is in use, or the cluster is lost.
@@ -40,48 +56,53 @@ def run_on_cluster(order: Order, out: Path) -> Path:
     run = RunDirectory(out)
     inputs = {**identity_with(order, quick_fingerprint(order.store)), "cluster": True}
     with run.begin(inputs, recipes=order.sources):
-        if run.is_done:
-            return out / SCORES
-        learnt = learn(run, order, lambda: _train_frames(order))
-        results = out.resolve() / RESULTS
-        job = Job(order.study, learnt, order.store.resolve(), results, order.seed)
-        with connect(order.cluster or "local") as client, bar("users") as progress:
-            score_users(client, job, progress=progress)
-        found = {str(shots): summary(results, shots) for shots in order.study.evaluation.shots}
-        text = json.dumps(found, indent=1)
-        run.keep(SCORES, lambda path: path.write_text(text, encoding="utf-8"))
-        names = {k.capitalize(): v for k, v in study_names(order.study).items()}
-        run.finish(facts={**names, "Versions": str(versions())}, store=str(order.store.resolve()))
-    return out / SCORES
+        if not run.is_done:
+            learnt = learn(run, order, lambda: shown_frames(order.study, order.store, ()))
+            if run.kept(SCORES) is None:
+                _score(run, order, learnt)
+            _show(run, order, learnt)
+            rows = user_rows(order.store)
+            frames = sum(high - low for ranges in rows.values() for low, high in ranges)
+            run.finish(**facts_of(order, frames, len(rows)))
+        report = run.path / "report.html"
+        return report if report.exists() else report_run(out)
 
 
-def load_summary(out: Path) -> Mapping[int, Mapping[str, Mapping[str, float]]]:
-    """Shots -> unit -> scores, as `bayesfs.evaluation.tables.summary` gives them.
+def shown_frames(study: Study, store: Path, shown: Sequence[str]) -> Embeddings:
+    """Frames of the users that the population is learnt from, and of those that a report shows.
 
     Raises:
-        RunError: the file has changed since.
-        DataError: there is none.
+        DataError: there are no users to learn from.
     """
-    path = RunDirectory(out).kept(SCORES)
-    if path is None:
-        raise DataError(f"{out}: holds no scores of a cluster run; give the same command again")
-    return {int(k): v for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
+    split = getattr(study.evaluation, "train_split", "train")
+    train = user_rows(store, split)
+    if not train:
+        raise DataError(f"expected frames of the split {split!r} in {str(store)!r}, found none")
+    rows = [r for ranges in train.values() for r in ranges]
+    if shown:
+        everybody = user_rows(store, getattr(study.evaluation, "test_split", "test"))
+        rows += [r for name in shown for r in everybody.get(name, ())]
+    return read_rows(store, rows)
 
 
-def lines(found: Mapping[int, Mapping[str, Mapping[str, float]]]) -> Iterator[str]:
-    """The scores as lines of text."""
-    for shots, units in sorted(found.items()):
-        yield f"{shots} video{'s' if shots > 1 else ''} per object:"
-        for unit, values in units.items():
-            for score in ("accuracy", "nll", "brier"):
-                low, high = values[f"{score}_low"], values[f"{score}_high"]
-                yield f"  {unit} {score:9}{values[score]:7.3f}  (users: {low:.3f} to {high:.3f})"
+def _score(run: RunDirectory, order: Order, learnt: Learnt) -> None:
+    """Everybody's results and scores."""
+    results = run.path.resolve() / RESULTS
+    job = Job(order.study, learnt, order.store.resolve(), results, order.seed)
+    with connect(order.cluster or "local") as client, bar("users") as progress:
+        score_users(client, job, progress=progress)
+    found = {shots: summary(results, shots) for shots in order.study.evaluation.shots}
+    run.keep(SCORES, partial(save_summary, found))
 
 
-def _train_frames(order: Order) -> Embeddings:
-    """Frames of the users that the population is learnt from."""
-    split = getattr(order.study.evaluation, "train_split", "train")
-    users = user_rows(order.store, split)
-    if not users:
-        raise DataError(f"expected frames of the split {split!r} in {str(order.store)!r}")
-    return read_rows(order.store, [r for ranges in users.values() for r in ranges])
+def _show(run: RunDirectory, order: Order, learnt: Learnt) -> None:
+    """Everything that is known of a few users, drawn at random, and whom the report shows."""
+    known = scored_users(run.path / RESULTS, order.study.evaluation.shots[-1])
+    few = np.random.default_rng(order.seed).permutation(len(known))[:SHOWN]
+    shown = [known[i] for i in sorted(few.tolist())]
+    with noted(run, "warnings"):
+        answer_tasks(run, order, shown_frames(order.study, order.store, shown), learnt)
+    note = f"Scores are of all {len(known)} people. "
+    if len(shown) < len(known):
+        note += f"Everything else shows {len(shown)} of them, drawn at random."
+    run.note(shown=shown, note=note.strip())

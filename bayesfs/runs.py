@@ -29,6 +29,7 @@ from bayesfs.commands.rules import kept_rules
 from bayesfs.data.store import Thumbnail, open_store, read_skipped, store_attrs, thumbnails
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.report import ReportData, write_report
+from bayesfs.evaluation.table_scores import as_score_table, load_summary
 from bayesfs.evaluation.tree_store import load_datatree, save_datatree
 from bayesfs.progress import bar
 from bayesfs.rundir import RunDirectory, write_atomically
@@ -41,6 +42,9 @@ PACKAGES = ("bayesfs", "torch", "pyro-ppl", "numpy", "xarray", "zarr", "arviz-ba
 
 TOLD = "explanations.json"
 """File of a run directory: see `bayesfs.told`."""
+
+SCORES = "scores.json"
+"""File of the directory of a run on a cluster: see `bayesfs.evaluation.table_scores`."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,11 @@ def run_study(order: Order, out: Path) -> Path:
     run = RunDirectory(out)
     with run.begin(identity(order, embeddings), recipes=order.sources):
         if not run.is_done:
-            with _noted(run, "warnings"):
+            with noted(run, "warnings"):
                 learnt = learn(run, order, lambda: embeddings)
-                _answer(run, order, embeddings, learnt)
-            run.finish(**_facts(order, embeddings))
+                answer_tasks(run, order, embeddings, learnt)
+            users = len(np.unique(embeddings.coord("user")))
+            run.finish(**facts_of(order, len(embeddings), users))
         report = run.path / "report.html"
         return report if report.exists() else report_run(out)
 
@@ -129,11 +134,6 @@ def report_run(out: Path, format: Literal["html", "md"] = "html") -> Path:
     run = RunDirectory(out)
     if not run.is_done:
         raise RunError(f"{out}: the run is not finished; run the same `bayesfs run` again")
-    if not any(name.startswith("results-") for name in run.state()["files"]):
-        raise RunError(
-            f"{out}: a run with --cluster keeps results.zarr and scores.json, but nothing that a "
-            "report shows; run without --cluster on fewer users for one"
-        )
     path = out / f"report.{format}"
     data = report_data(run)
     write_atomically(path, lambda temporary: write_report(data, temporary, format=format))
@@ -168,7 +168,7 @@ def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> 
     return load_learnt(run)
 
 
-def _answer(run: RunDirectory, order: Order, embeddings: Embeddings, learnt: Learnt) -> None:
+def answer_tasks(run: RunDirectory, order: Order, embeddings: Embeddings, learnt: Learnt) -> None:
     """Score the tasks at every number of support videos, and explain them at the largest.
 
     What the run keeps already is not made again; more than `MOST_TASKS` tasks are not explained.
@@ -212,24 +212,37 @@ def load_trees(run: RunDirectory) -> dict[int, xr.DataTree]:
     return {int(tree.attrs["shots"]): tree for tree in trees}
 
 
-def load_scores(run: RunDirectory) -> dict[int, xr.Dataset]:
-    """Number of support videos -> scores with intervals over users."""
-    return {shots: tree["scores"].to_dataset() for shots, tree in load_trees(run).items()}
+def load_scores(
+    run: RunDirectory, trees: Mapping[int, xr.DataTree] | None = None
+) -> dict[int, xr.Dataset]:
+    """Number of support videos -> scores with intervals over users.
+
+    A run on a cluster has those of everybody, not only of the people whose DataTree it keeps.
+
+    Args:
+        run: finished run.
+        trees: from `load_trees`, where they are loaded already.
+    """
+    path = run.kept(SCORES)
+    if path is not None:
+        return {shots: as_score_table(found) for shots, found in load_summary(path).items()}
+    trees = load_trees(run) if trees is None else trees
+    return {shots: tree["scores"].to_dataset() for shots, tree in trees.items()}
 
 
 def report_data(run: RunDirectory) -> ReportData:
     """Everything a report shows, from the results and the store's thumbnails."""
     state = run.state()
     trees = load_trees(run)
-    scores = {shots: tree["scores"].to_dataset() for shots, tree in trees.items()}
     facts = {str(k): str(v) for k, v in state.get("facts", {}).items()}
     kept = run.kept(TOLD)
     told = Told({}, {}, []) if kept is None else Told.load(kept)
     return ReportData(
         title=f"bayesfs: {'/'.join(run.path.resolve().parts[-2:])}",
         trees=trees,
-        scores=scores,
+        scores=load_scores(run, trees),
         facts=facts,
+        note=str(state.get("note", "")),
         warnings=[str(w) for w in (*state.get("warnings", ()), *state.get("skipped", ()))],
         pictures=_pictures(state, trees) if state["inputs"].get("thumbnails") else {},
         advice=told.report_advice(),
@@ -250,7 +263,8 @@ def _pictures(
     return {}
 
 
-def _facts(order: Order, embeddings: Embeddings) -> dict[str, Any]:
+def facts_of(order: Order, frames: int, users: int) -> dict[str, Any]:
+    """What a report tells of a run: settings, data, and what was left out of these."""
     attrs = store_attrs(order.store)
     skipped = [f"{s.path}: {s.reason}" for s in read_skipped(attrs)]
     facts = {
@@ -260,8 +274,8 @@ def _facts(order: Order, embeddings: Embeddings) -> dict[str, Any]:
         "Seed": order.seed,
         "Pixels": attrs.get("px", "unknown"),
         "Backbone": attrs.get("backbone", "unknown"),
-        "Frames": len(embeddings),
-        "Users": len(np.unique(embeddings.coord("user"))),
+        "Frames": frames,
+        "Users": users,
         "Left out": f"{attrs.get('skipped_count', 0)} files, frames or videos",
         "Versions": ", ".join(f"{name} {v}" for name, v in versions().items()),
     }
@@ -274,7 +288,7 @@ def versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _noted(run: RunDirectory, name: str) -> Iterator[None]:
+def noted(run: RunDirectory, name: str) -> Iterator[None]:
     """Show each of a person's warnings once, and keep their texts in the run's state."""
     shown, texts = warnings.showwarning, list(run.state().get(name, []))
 

@@ -62,7 +62,14 @@ class Told:
                     for task, text, gain in found["advice"]
                 ],
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ) as e:
             raise DataError(f"{path}: not what bayesfs wrote there ({e})") from e
 
     def report_advice(self) -> list[Advice]:

@@ -1,6 +1,5 @@
 """Many users on many processes: the same numbers as in one, whatever is lost on the way."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,21 +13,24 @@ import torch
 import xarray as xr
 
 from bayesfs import cluster as cluster_module
-from bayesfs.cli import FAILED, main
+from bayesfs import cluster_runs
+from bayesfs.cli import main
 from bayesfs.cluster import Job, batch_seed, connect, score_batch, score_users
-from bayesfs.cluster_runs import load_summary
 from bayesfs.data.rows import batches_of, quick_fingerprint, read_rows, user_rows
 from bayesfs.data.store import open_store, save_store
 from bayesfs.data.synthetic import synthetic_embeddings
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.bootstrap import score_table
-from bayesfs.evaluation.tables import PARTS, join_tables, read_tables, summary
+from bayesfs.evaluation.table_scores import as_score_table, load_summary, save_summary, summary
+from bayesfs.evaluation.tables import PARTS, join_tables, read_tables
 from bayesfs.evaluation.users import HeldOutUsers
 from bayesfs.features.reduce import PrincipalAxes
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.svi import SVI
 from bayesfs.models.gaussian import GaussianHierarchy
 from bayesfs.recipes import recipe_folder
+from bayesfs.rundir import RunDirectory
+from bayesfs.runs import load_scores, load_trees
 from bayesfs.study import Answer, Learnt, Study
 from bayesfs.types import Embeddings
 
@@ -107,15 +109,37 @@ def test_more_batches_than_workers(client: Any, job: Job, monkeypatch: pytest.Mo
 
 
 def test_scores_are_those_of_the_score_table(client: Any, job: Job) -> None:
+    """The intervals too, as far as two bootstraps of nine people agree."""
     score_users(client, job, per_batch=4)
     answer = whole(job, 2)
-    want = score_table(answer.predictive, answer.episodes, draws=10)
-    for unit, found in summary(job.results, 2).items():
-        for score in ("accuracy", "nll", "brier"):
-            at = want.sel(item=unit, score=score)
-            assert found[score] == pytest.approx(float(at["estimate"]), abs=1e-6)
-            assert found[f"{score}_users"] == pytest.approx(float(at["user_mean"]), abs=1e-6)
-        assert found["users"] == USERS
+    want = score_table(answer.predictive, answer.episodes, draws=4000)
+    found = as_score_table(summary(job.results, 2))
+    for unit in ("video", "frame"):
+        for score in ("accuracy", "nll", "brier", "ece"):
+            one, other = (t.sel(item=unit, score=score) for t in (found, want))
+            assert float(one["estimate"]) == pytest.approx(float(other["estimate"]), abs=1e-6)
+            if score != "ece":
+                for name in ("user_mean", "worst"):
+                    assert float(one[name]) == pytest.approx(float(other[name]), abs=1e-6)
+                width = float(other["high"] - other["low"])
+                for end in ("low", "high"):
+                    assert abs(float(one[end] - other[end])) < 0.35 * width
+    assert found.attrs["units"] == USERS
+    assert found.attrs["interval_reason"] == ""
+
+
+def test_a_summary_comes_back(client: Any, job: Job, tmp_path: Path) -> None:
+    score_users(client, job, per_batch=4)
+    found = {shots: summary(job.results, shots) for shots in (1, 2)}
+    found[1]["video"]["ece_low"] = np.nan
+    save_summary(found, tmp_path / "scores.json")
+    back = load_summary(tmp_path / "scores.json")
+    assert np.isnan(back[1]["video"].pop("ece_low"))
+    found[1]["video"].pop("ece_low")
+    assert back == found
+    (tmp_path / "scores.json").write_text("[]")
+    with pytest.raises(DataError, match="not what bayesfs wrote"):
+        load_summary(tmp_path / "scores.json")
 
 
 def test_only_what_is_missing_or_damaged_is_done_again(client: Any, job: Job) -> None:
@@ -234,8 +258,12 @@ def test_seeds_of_batches_differ() -> None:
     assert len({batch_seed(seed, b) for seed in range(5) for b in range(1, 50)}) == 245
 
 
-def test_the_command(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores of everybody, a report that shows some, and an explanation of what it shows."""
     pytest.importorskip("distributed")
+    monkeypatch.setattr(cluster_runs, "SHOWN", 3)
     recipes = [
         str(recipe_folder() / name)
         for name in ("models/gaussian.py", "inference/exact.py", "evaluation/clutter.py")
@@ -244,13 +272,29 @@ def test_the_command(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     argv = ["run", *recipes, "--data", str(store), "--out", str(tmp_path / "run")]
     argv += [part for s in small for part in ("--set", s)] + ["--cluster", "local:1"]
     assert main(argv) == 0
-    assert "5 videos per object:" in capsys.readouterr().out
-    assert set(load_summary(tmp_path / "run")) == {1, 5}
+    said = capsys.readouterr().out
+    assert "5 videos per object:" in said
+    run = RunDirectory(tmp_path / "run")
+    assert {t.attrs["units"] for t in load_scores(run).values()} == {USERS}
+    assert {tree["uncertainty"].sizes["task"] for tree in load_trees(run).values()} == {3}
+    page = (run.path / "report.html").read_text()
+    assert f"Scores are of all {USERS} people. Everything else shows 3 of them" in page
+    accuracy = float(load_scores(run)[5].sel(item="video", score="accuracy")["estimate"])
+    assert f"{accuracy:.3f}" in page
+    before = page, (run.path / "scores.json").stat().st_mtime_ns
     assert main(argv) == 0  # finished: nothing is done again
-    assert main(["report", str(tmp_path / "run")]) == FAILED
-    assert "run without --cluster" in capsys.readouterr().err
-    kept = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert kept["status"] == "done"
+    assert main(["report", str(run.path), "--format", "md"]) == 0
+    assert "drawn at random" in (run.path / "report.md").read_text()
+    assert before == ((run.path / "report.html").read_text(), before[1])
+    shown = run.state()["shown"]
+    video = next(
+        name
+        for name in np.unique(open_store(store, users=shown).coord("video"))
+        if "clutter" in name
+    )
+    capsys.readouterr()
+    assert main(["explain", str(run.path), "--video", video]) == 0
+    assert "picture:" in capsys.readouterr().out
 
 
 def test_a_batch_by_itself(job: Job) -> None:

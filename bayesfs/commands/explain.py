@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from bayesfs.cluster_runs import shown_frames
 from bayesfs.commands.personal import kept_recipes
 from bayesfs.commands.rules import check_users, kept_rules
 from bayesfs.commands.studies import compose
+from bayesfs.data.rows import quick_fingerprint
 from bayesfs.data.store import open_store
 from bayesfs.deciding import Rules
 from bayesfs.errors import DataError, RunError
@@ -132,8 +134,13 @@ def reopened(run: RunDirectory, *, trust: bool) -> tuple[Study, Learnt, Embeddin
     inputs, store = state["inputs"], Path(str(state.get("store", "")))
     learnt = load_learnt(run)
     study = compose(kept_recipes(run, trust=trust), inputs["settings"], smoke=inputs["smoke"])
-    embeddings = open_store(store)
-    if fingerprint(embeddings) != inputs["data"]:
+    if inputs.get("cluster"):
+        embeddings = shown_frames(study, store, state.get("shown", []))
+        found = quick_fingerprint(store)
+    else:
+        embeddings = open_store(store)
+        found = fingerprint(embeddings)
+    if found != inputs["data"]:
         raise RunError(f"{store}: holds other data than when {run.path} was made; run it again")
     return study, learnt, embeddings
 

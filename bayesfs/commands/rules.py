@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 from torch import Tensor
 
 from bayesfs.causes import Attributable, absent_probability
 from bayesfs.deciding import Rules, Unit, judged, learn_rules
-from bayesfs.errors import RunError
+from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.rule_checks import check_left_out, check_rules
 from bayesfs.rundir import RunDirectory
 from bayesfs.study import Answer, Learnt, Study
@@ -23,7 +24,7 @@ def kept_rules(
     """Thresholds learnt on the run's train users, and kept in the run; None where it has none."""
     name = f"rules-{shots:02d}.json"
     if (kept := run.kept(name)) is not None:
-        return Rules.from_dict(json.loads(kept.read_text(encoding="utf-8")))
+        return load_rules(kept)
     if not hasattr(study.evaluation, "calibration_episodes"):
         return None
     seed = run.state()["inputs"]["seed"]
@@ -32,6 +33,18 @@ def kept_rules(
     text = json.dumps(rules.to_dict(), indent=2, allow_nan=False) + "\n"
     run.keep(name, lambda path: path.write_text(text, encoding="utf-8"))
     return rules
+
+
+def load_rules(path: Path) -> Rules:
+    """Rules that a run keeps.
+
+    Raises:
+        DataError: the file does not hold rules.
+    """
+    try:
+        return Rules.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, ArithmeticError, RecursionError) as error:  # DataError is a ValueError
+        raise DataError(f"{path}: not what bayesfs wrote there ({error})") from error
 
 
 def rules_of(answer: Answer, learnt: Learnt) -> Rules:

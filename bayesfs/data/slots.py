@@ -137,11 +137,13 @@ def _fill(slots: Slots, values: Ints, pad: int) -> Tensor:
 
 
 def _task_names(table: VideoTable, tasks: Ints, repetitions: int) -> tuple[str, ...]:
+    """The users' names, numbered where a user has several tasks or a "#" in the name itself.
+
+    So `bayesfs.types.user_of` gives the user back, whatever people are called.
+    """
     user, repetition = np.divmod(tasks, repetitions)
-    names = table.users[user].tolist()
-    if repetitions == 1:
-        return tuple(names)
-    return tuple(f"{n}#{r + 1}" for n, r in zip(names, repetition.tolist(), strict=True))
+    pairs = zip(table.users[user].tolist(), repetition.tolist(), strict=True)
+    return tuple(f"{n}#{r + 1}" if repetitions > 1 or "#" in n else n for n, r in pairs)
 
 
 def _class_names(table: VideoTable, support: Slots, tasks: int) -> tuple[tuple[str, ...], ...]:

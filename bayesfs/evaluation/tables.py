@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bayesfs.data.zarrfile import check_zarr, create_array
 from bayesfs.errors import DataError
-from bayesfs.types import EpisodeBatch, Predictive
+from bayesfs.types import EpisodeBatch, Predictive, user_of
 
 PARTS = ("total", "aleatoric", "epistemic")
 """Kinds of uncertainty, in nats."""
@@ -139,29 +139,15 @@ def read_tables(results: Path, shots: int) -> Iterator[xr.Dataset]:
             raise DataError(f"{path}: cannot be read ({error}); changed since?") from error
 
 
-def summary(results: Path, shots: int) -> dict[str, dict[str, float]]:
-    """Scores of all users: unit -> score -> pooled mean, and mean over users with 95 % interval.
+def scored_users(results: Path, shots: int) -> list[str]:
+    """Names of the users with a labelled query, in order.
 
-    Returns:
-        Unit ("video", "frame") -> {"accuracy", "accuracy_users", "accuracy_low", "accuracy_high",
-        ...; "users"}; the interval is mean +- 1.96 standard errors over users.
+    Raises:
+        DataError: a table is damaged.
     """
-    sums = np.concatenate([t["scored"].values for t in read_tables(results, shots)])
-    found: dict[str, dict[str, float]] = {}
-    for place, unit in enumerate(("video", "frame")):
-        counted = sums[sums[:, place, -1] > 0, place]
-        each = counted[:, :-1] / counted[:, -1:]
-        error = 1.96 * each.std(0, ddof=1) / len(each) ** 0.5 if len(each) > 1 else np.nan
-        columns = {
-            "": counted[:, :-1].sum(0) / counted[:, -1].sum(),
-            "_users": each.mean(0),
-            "_low": each.mean(0) - error,
-            "_high": each.mean(0) + error,
-        }
-        found[unit] = {
-            f"{score}{suffix}": float(values[i])
-            for suffix, values in columns.items()
-            for i, score in enumerate(SCORES)
-        }
-        found[unit]["users"] = float(len(each))
-    return found
+    names = [
+        user_of(str(task))
+        for table in read_tables(results, shots)
+        for task in table["task"].values[table["scored"].values[:, 0, -1] > 0]
+    ]
+    return list(dict.fromkeys(names))

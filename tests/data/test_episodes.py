@@ -186,6 +186,20 @@ def test_each_order_of_videos_is_equally_likely():
     assert abs(counts - 2000 / 3).max() < 4 * np.sqrt(2000 * 2 / 9)
 
 
+@pytest.mark.parametrize("repetitions", [1, 2])
+def test_users_whose_names_hold_a_number_sign_are_still_themselves(repetitions):
+    """A task of P#1 is not one of P; nor is user P#1 taken for P's first task."""
+    emb = build([[([3, 3], [3])] * 2] * 3)
+    names = np.array(["P", "P#1", "P#1#2"])
+    renamed = emb.dataset.assign_coords(
+        user=("frame", names[np.unique(emb.coord("user"), return_inverse=True)[1]])
+    )
+    one = sample_episodes(Embeddings(renamed), episodes_per_user=repetitions, seed=0)
+    assert one.users == tuple(np.repeat(names, repetitions))
+    assert len(set(one.tasks)) == len(one)
+    assert population_episodes(Embeddings(renamed)).users == tuple(names)
+
+
 def test_other_users_do_not_change_what_a_user_gets():
     emb = build(WORLD)
     together = sample_episodes(emb, shots=2, way=2, episodes_per_user=2, seed=5)

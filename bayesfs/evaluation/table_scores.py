@@ -1,0 +1,191 @@
+"""Scores of very many people from tables of results, one table at a time: `summary`.
+
+`as_score_table` brings them into the shape of `bayesfs.evaluation.bootstrap.score_table`, which a
+report shows. Memory goes with the people's sums of scores, never with their predictions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from bayesfs.errors import DataError
+from bayesfs.evaluation.calibration import BINS, equal_width_bins
+from bayesfs.evaluation.resampling import too_few
+from bayesfs.evaluation.tables import SCORES, read_tables
+from bayesfs.types import user_of
+
+Floats = NDArray[np.float64]
+Summary = Mapping[str, Mapping[str, float]]
+"""Unit -> name of a figure -> its value."""
+
+UNITS = ("video", "frame")
+SHOWN = (*SCORES, "ece")
+"""Scores of a summary; the last one is pooled only, as a person has too few rows for it."""
+
+LEVEL = 0.95
+RESAMPLES = 400
+"""Weightings of the people behind an interval."""
+
+
+def summary(results: Path, shots: int, *, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Scores over all people at one number of support videos.
+
+    Intervals are from a bootstrap over people with a Poisson(1) weight for each, which, unlike
+    drawing people with replacement, can be added up table by table.
+
+    Args:
+        results: Zarr store of results.
+        shots: support videos per object.
+        seed: of the bootstrap.
+
+    Returns:
+        Unit ("video", "frame") -> {"accuracy", "accuracy_low", "accuracy_high" (all rows pooled,
+        and the ends of the 95 % interval), "accuracy_users" (mean over people),
+        "accuracy_worst" (mean over the worst tenth of them), ...; "ece", "ece_low", "ece_high";
+        "users"}. Ends are nan where there are too few people for an interval.
+
+    Raises:
+        DataError: there is no table, one is damaged, or no query is labelled.
+
+    Source:
+        Chamandy, Muralidharan, Najmi and Naidu (2012), Estimating uncertainty for massive data
+        streams, section 3.
+    """
+    total, again, each = np.zeros(1), np.zeros(1), []
+    for number, table in enumerate(read_tables(results, shots)):
+        try:
+            sums = user_sums(table)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise DataError(f"{results}: table {number} does not hold results ({error})") from error
+        weights = np.random.default_rng((seed, number)).poisson(1.0, (RESAMPLES, len(sums)))
+        total = total + sums.sum(0)
+        again = again + np.tensordot(weights.astype(float), sums, 1)
+        each.append(sums[..., : len(SCORES) + 1])
+    if not each:
+        raise DataError(f"{results}: holds no results at {shots} support videos")
+    people = np.concatenate(each)
+    if not people[:, 0, -1].any():
+        raise DataError(f"{results}: no query video is labelled, so that nothing can be scored")
+    return {unit: _of_unit(total[k], again[:, k], people[:, k]) for k, unit in enumerate(UNITS)}
+
+
+def user_sums(table: xr.Dataset) -> Floats:
+    """What scores are made of, summed over each person's labelled rows.
+
+    Returns:
+        (user, unit, column): sums of `SCORES`, number of rows, and for each of `BINS` bins of the
+        largest probability the sum of (probability - right).
+    """
+    names = [user_of(str(task)) for task in table["task"].values]
+    user = np.unique(names, return_inverse=True)[1]
+    first = len(SCORES) + 1
+    sums = np.zeros((user.max(initial=-1) + 1, len(UNITS), first + BINS))
+    np.add.at(sums[..., :first], user, table["scored"].values)
+    video = {"task": table["video_task"].values, "label": table["video_label"].values}
+    at_frame = table["frame_video"].values
+    frame = {name: values[at_frame] for name, values in video.items()}
+    for place, rows in enumerate((video, frame)):
+        known = rows["label"] >= 0
+        prob = table[f"{UNITS[place]}_prob"].values[known].astype(float)
+        confidence = prob.max(1)
+        gap = confidence - (prob.argmax(1) == rows["label"][known])
+        columns = first + equal_width_bins(confidence)
+        np.add.at(sums[:, place], (user[rows["task"][known]], columns), gap)
+    return sums
+
+
+def as_score_table(found: Summary) -> xr.Dataset:
+    """A summary over (item, score), as `bayesfs.evaluation.bootstrap.score_table` has it.
+
+    Args:
+        found: from `summary`.
+    """
+    suffixes = {"estimate": "", "low": "_low", "high": "_high"}
+    suffixes |= {"user_mean": "_users", "worst": "_worst"}
+    data = {
+        name: [[found[unit].get(f"{s}{suffix}", math.nan) for s in SHOWN] for unit in UNITS]
+        for name, suffix in suffixes.items()
+    }
+    people = int(found["video"]["users"])
+    attrs = {"unit": "user", "units": people, "level": LEVEL, "draws": RESAMPLES}
+    return xr.Dataset(
+        {name: (("item", "score"), values) for name, values in data.items()},
+        {"item": list(UNITS), "score": list(SHOWN)},
+        {**attrs, "interval_reason": too_few(people, LEVEL)},
+    )
+
+
+def save_summary(found: Mapping[int, Summary], path: Path) -> None:
+    """Write summaries, by number of support videos, as JSON; null for what is not known."""
+    plain = {
+        str(shots): {unit: {k: _none(v) for k, v in values.items()} for unit, values in one.items()}
+        for shots, one in found.items()
+    }
+    path.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def load_summary(path: Path) -> dict[int, dict[str, dict[str, float]]]:
+    """Number of support videos -> summary, as `save_summary` wrote it.
+
+    Raises:
+        DataError: the file is not that.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            int(shots): {
+                unit: {str(k): math.nan if v is None else float(v) for k, v in one[unit].items()}
+                for unit in UNITS
+            }
+            for shots, one in found.items()
+        }
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        raise DataError(f"{path}: not what bayesfs wrote there ({error})") from error
+
+
+def _none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _of_unit(total: Floats, again: Floats, people: Floats) -> dict[str, float]:
+    """Figures of one unit from sums over everybody, over each weighting, and of each person."""
+    people = people[people[:, -1] > 0]
+    each = people[:, :-1] / people[:, -1:]
+    ends = np.full((2, len(SHOWN)), math.nan)
+    if not too_few(len(people), LEVEL):
+        some = again[again[:, len(SCORES)] > 0]
+        ends = np.quantile(_scores(some), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    found = {"users": float(len(people))}
+    for place, score in enumerate(SHOWN):
+        found[score] = float(_scores(total)[place])
+        found |= {f"{score}_low": float(ends[0, place]), f"{score}_high": float(ends[1, place])}
+    for place, score in enumerate(SCORES):
+        ranked = np.sort(each[:, place])[:: 1 if score == "accuracy" else -1]
+        found[f"{score}_users"] = float(each[:, place].mean())
+        found[f"{score}_worst"] = float(ranked[: math.ceil(len(each) / 10)].mean())
+    return found
+
+
+def _scores(sums: Any) -> Floats:
+    """(..., score) `SHOWN` from (..., column) sums; nan where there is no labelled row."""
+    count = len(SCORES)
+    gaps = np.abs(sums[..., count + 1 :]).sum(-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(
+            np.concatenate([sums[..., :count], gaps], -1) / sums[..., count : count + 1]
+        )
