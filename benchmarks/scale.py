@@ -38,7 +38,8 @@ def users(folder: Path, smoke: bool) -> Found:
     from scale_parts.users import load_test
 
     counts = (16, 48) if smoke else (100, 10_000)
-    found = load_test(folder, counts, dim=8 if smoke else 32, smoke=smoke)
+    dim, workers = (8, 1) if smoke else (32, 2)
+    found = load_test(folder, counts, dim=dim, workers=workers, smoke=smoke)
     worst = max(v for k, v in found.items() if k.endswith("cost_ratio"))
     slowest = min(v for k, v in found.items() if k.endswith("users_per_second"))
     return {**found, "users_cost_10000_vs_100": worst, "users_per_second": slowest}
@@ -48,21 +49,21 @@ def frames(folder: Path, smoke: bool) -> Found:
     """A million frames as a stream."""
     from scale_parts.videos import long_recording
 
-    return long_recording(5_000) if smoke else long_recording(1_000_000)
+    return long_recording(5_000, dim=32) if smoke else long_recording(1_000_000)
 
 
 def backbone(folder: Path, smoke: bool) -> Found:
     """Extraction beside the bare backbone."""
     from scale_parts.videos import backbone_share
 
-    return backbone_share(folder, 4, 8, 64, 1) if smoke else backbone_share(folder)
+    return backbone_share(folder, 2, 8, 64, 1) if smoke else backbone_share(folder)
 
 
 def latency(folder: Path, smoke: bool) -> Found:
     """A device's recogniser, on one thread."""
     from scale_parts.latency import latency as measure
 
-    return measure(repeats=2) if smoke else measure()
+    return measure(dim=32, repeats=2) if smoke else measure()
 
 
 def kills(folder: Path, smoke: bool) -> Found:
@@ -77,10 +78,6 @@ def hostile(folder: Path, smoke: bool) -> Found:
     from scale_parts.hostile import attack
 
     tallies = attack(300 if smoke else 101_000)
-    for name, tally in tallies.items():
-        print(
-            f"  {name}: {tally.inputs} inputs in {tally.seconds:.0f} s", *tally.failures, sep="\n"
-        )
     return {
         "hostile_inputs": float(sum(t.inputs for t in tallies.values())),
         "crashes": float(sum(len(t.failures) for t in tallies.values())),
@@ -91,7 +88,7 @@ def precision(folder: Path, smoke: bool) -> Found:
     """Single against double precision, model by model."""
     from scale_parts.precision import differences
 
-    return differences()
+    return differences(2, 3, 4) if smoke else differences()
 
 
 PARTS: Mapping[str, Callable[[Path, bool], Found]] = {

@@ -15,6 +15,8 @@ TARGETS = (
     "annotations",
     "terminal",
     "state",
+    "notes",
+    "tables",
     "posterior",
     "projection",
     "shard",
@@ -26,7 +28,7 @@ TARGETS = (
     "zarr",
     "report",
 )
-INPUTS = {"netcdf": 4, "zarr": 4, "report": 2, "store": 10}
+INPUTS = {"netcdf": 4, "tables": 6, "zarr": 4, "report": 2, "store": 10}
 
 
 @pytest.fixture(scope="module")

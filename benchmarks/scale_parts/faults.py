@@ -32,7 +32,7 @@ SETTINGS = (
     "reduction.dim=6",
     "engine.draws=16",
 )
-PRELOAD = ["bayesfs.commands.studies", __name__]
+PRELOAD = ["bayesfs.commands.explain", "bayesfs.runs", "bayesfs.data.synthetic"]
 
 
 def make_tree(root: Path, users: int = 5, frames: int = 2) -> Path:

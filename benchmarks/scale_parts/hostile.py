@@ -18,14 +18,17 @@ import random
 import resource
 import shutil
 import signal
+import struct
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,16 +39,20 @@ import xarray as xr
 from PIL import Image
 
 from bayesfs.checkpoint import load_posterior, load_projection, save_posterior, save_projection
+from bayesfs.commands.rules import load_rules
 from bayesfs.data.annotations import annotate
 from bayesfs.data.orbit import read_orbit
 from bayesfs.data.store import Thumbnail, open_store, thumbnails, write_store
 from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.data.trees import read_tree
 from bayesfs.data.videos import Video
+from bayesfs.deciding import Rules, UnitRules
 from bayesfs.errors import BayesfsError
 from bayesfs.evaluation.bootstrap import score_table
 from bayesfs.evaluation.datatree import to_datatree
 from bayesfs.evaluation.report import ReportData, write_report
+from bayesfs.evaluation.table_scores import UNITS, load_summary, save_summary, summary
+from bayesfs.evaluation.tables import batch_path, task_table, write_table
 from bayesfs.evaluation.tree_store import load_datatree, save_datatree
 from bayesfs.features.project import Projection
 from bayesfs.features.shards import Rows, load_shard, save_shard
@@ -53,10 +60,14 @@ from bayesfs.features.video import Skipped, decode, read_image
 from bayesfs.predict import label_draws
 from bayesfs.progress import terminal_safe
 from bayesfs.rundir import RunDirectory
-from bayesfs.types import Embeddings, LabelDraws, Posterior, Predictive
+from bayesfs.told import Told
+from bayesfs.types import Embeddings, EpisodeBatch, LabelDraws, Posterior, Predictive
 from bayesfs.uncertainty import decompose
 
 from .mutate import hostile_name, mutated, mutated_json
+
+PRELOAD = ["bayesfs.commands.explain", "bayesfs.runs", "bayesfs.data.synthetic"]
+"""What the server of processes imports once; it does not find this module's own package."""
 
 HANG = 5.0
 """Seconds after which an input counts as a hang."""
@@ -270,18 +281,23 @@ def small_tree() -> xr.DataTree:
     """A whole run's DataTree of two people with two things, as small as can be."""
     size = {"users": 2, "way": 2, "shots": 1, "query_videos": 1, "query_frames": 2, "dim": 2}
     episodes = synthetic_episodes(seed=0, **size)[0]
-    noise = torch.Generator().manual_seed(0)
-
-    def labels(*shape: int) -> LabelDraws:
-        return label_draws(torch.randn(4, *shape, 2, generator=noise))
-
-    tasks, videos, frames = episodes.query_mask.shape
-    predictive = Predictive(labels(tasks, videos, frames), labels(tasks, videos))
+    predictive, noise = guesses(episodes), torch.Generator().manual_seed(1)
     means = torch.randn(4, *episodes.support.mean((2, 3)).shape, generator=noise)
     posterior = Posterior("exact", {"mean": means}, {"mean": ("task", "way", "feature")})
     tree = to_datatree(posterior, predictive, decompose(predictive, episodes), episodes)
     tree["scores"] = xr.DataTree(score_table(predictive, episodes, draws=10))
     return tree
+
+
+def guesses(episodes: EpisodeBatch) -> Predictive:
+    """A predictive of nothing but noise."""
+    noise = torch.Generator().manual_seed(0)
+
+    def labels(*shape: int) -> LabelDraws:
+        return label_draws(torch.randn(4, *shape, episodes.way, generator=noise))
+
+    tasks, videos, frames = episodes.query_mask.shape
+    return Predictive(labels(tasks, videos, frames), labels(tasks, videos))
 
 
 def target_netcdf(folder: Path) -> Read:
@@ -339,6 +355,52 @@ def target_terminal(folder: Path) -> Read:
     return read
 
 
+def target_notes(folder: Path) -> Read:
+    """The small JSON files of a run directory: explanations, scores of everybody, rules."""
+    rules = UnitRules(*[0.5] * len(fields(UnitRules)))
+    told = Told({"v": "a cup"}, {"v": {"video": 0.1}}, [("P1", "record", 0.2)])
+    scores = {1: {unit: {"nll": 1.0, "nll_low": 0.5, "users": 2.0} for unit in UNITS}}
+    readers: list[tuple[bytes, Callable[[Path], object]]] = []
+    for write, load in (
+        (told.save, Told.load),
+        (partial(save_summary, scores), load_summary),
+        (partial(_save_rules, rules), load_rules),
+    ):
+        write(folder / "seed.json")
+        readers.append(((folder / "seed.json").read_bytes(), load))
+
+    def read(here: Path, rng: random.Random) -> None:
+        seed, load = rng.choice(readers)
+        (folder / "notes.json").write_bytes(mutated_json(seed, rng))
+        load(folder / "notes.json")
+
+    return read
+
+
+def _save_rules(unit: UnitRules, path: Path) -> None:
+    rules = Rules(unit, unit, **{f.name: 2 for f in fields(Rules) if f.name not in UNITS})
+    path.write_text(json.dumps(rules.to_dict()))
+
+
+def target_tables(folder: Path) -> Read:
+    """The Zarr tables of a run on a cluster, and the scores made from them."""
+    size = {"users": 2, "way": 2, "shots": 1, "query_videos": 1, "query_frames": 2, "dim": 2}
+    episodes = synthetic_episodes(seed=0, **size)[0]
+    names = [tuple(f"{t}-{v}" for v in range(2)) for t in range(2)]
+    episodes = replace(episodes, videos=tuple(names), classes=tuple(names))
+    predictive = guesses(episodes)
+    place = batch_path(folder / "results.zarr", 1, 0)
+    place.parent.mkdir(parents=True)
+    write_table(task_table(predictive, decompose(predictive, episodes), episodes), place)
+    files = sorted(p for p in place.rglob("*") if p.is_file())
+
+    def read(here: Path, rng: random.Random) -> None:
+        with _replaced(rng.choice(files), rng):
+            summary(folder / "results.zarr", 1)
+
+    return read
+
+
 def target_image(folder: Path) -> Read:
     """JPEG and PNG frames: damaged, of a lying size, or bombs of one colour."""
     pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
@@ -347,17 +409,32 @@ def target_image(folder: Path) -> Read:
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, kind)
         seeds[kind] = stream.getvalue()
-    path = folder / "f.jpg"
+    path, bomb = folder / "f.jpg", _png_bomb()
 
     def read(here: Path, rng: random.Random) -> None:
         seed = seeds[rng.choice(("JPEG", "PNG"))]
         data = mutated(seed, rng)
-        if rng.random() < 0.1:  # a PNG's width and height are bytes 16 to 24
+        if rng.random() < 0.01:
+            data = bomb
+        elif rng.random() < 0.1:  # a PNG's width and height are bytes 16 to 24
             data = seeds["PNG"][:16] + rng.randbytes(8) + seeds["PNG"][24:]
         path.write_bytes(data)
         assert read_image(path, 16).shape == (16, 16, 3)
 
     return read
+
+
+def _png_bomb(side: int = 20_000) -> bytes:
+    """A whole PNG of one colour: fifty kilobytes that become 400 million pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(side * (1 + side // 8)), 9)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def target_video(folder: Path) -> Read:
@@ -391,17 +468,19 @@ def target_video(folder: Path) -> Read:
 
 
 TARGETS: Mapping[str, tuple[Callable[[Path], Read], float]] = {
-    "annotations": (target_annotations, 0.30),
+    "annotations": (target_annotations, 0.22),
     "terminal": (target_terminal, 0.15),
     "state": (target_state, 0.10),
+    "notes": (target_notes, 0.08),
     "posterior": (target_posterior, 0.10),
     "projection": (target_projection, 0.10),
     "shard": (target_shard, 0.10),
     "image": (target_image, 0.08),
     "tree": (target_tree, 0.03),
     "video": (target_video, 0.02),
-    "store": (target_store, 0.013),
+    "store": (target_store, 0.011),
     "netcdf": (target_netcdf, 0.004),
+    "tables": (target_tables, 0.002),
     "zarr": (target_zarr, 0.002),
     "report": (target_report, 0.001),
 }
@@ -422,14 +501,17 @@ def attack(total: int, seed: int = 0, only: tuple[str, ...] = ()) -> dict[str, T
     found = {}
     for name, (_, share) in TARGETS.items():
         if not only or name in only:
-            found[name] = _attack_one(name, max(3, round(total * share)), seed)
+            tally = found[name] = _attack_one(name, max(3, round(total * share)), seed)
+            told = f"  {name}: {tally.inputs} inputs in {tally.seconds:.0f} s"
+            print(told, *tally.failures, sep="\n", flush=True)
     return found
 
 
 def _attack_one(name: str, count: int, seed: int) -> Tally:
     """All inputs of one target; a process that dies is replaced behind what killed it."""
     tally, began, start = Tally(), time.perf_counter(), 0
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # imports once, for all processes
+    context.set_forkserver_preload(PRELOAD)
     while start < count:
         done, pipe = context.Value("q", start), context.Queue()
         child = context.Process(target=run_inputs, args=(name, start, count, seed, done, pipe))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -105,15 +106,19 @@ def load_test(
     for name, study in studies(dim, smoke).items():
         if name not in engines:
             continue
-        learnt = study.learn(train, seed=0)
-        costs = {}
-        for count in counts:
-            results = folder / f"{name}-{count}.zarr"
-            job = Job(study, learnt, stores[count], results, seed=0)
-            warm = replace(job, store=stores[counts[0]])
-            costs[count], wall, peak = timed(job, warm, workers, repeats=max(1, 300 // count))
-            told = f"{1e3 * costs[count]:.2f} ms of a core a user, {1 / wall:.1f} users a second"
-            print(f"  {name}: {count} users, {told}, {peak:.2f} GB a worker", flush=True)
+        learnt, costs = study.learn(train, seed=0), {}
+        with connect(f"local:{workers}") as client:
+            for count in counts:
+                results = folder / f"{name}-{count}.zarr"
+                job = Job(study, learnt, stores[count], results, seed=0)
+                warm = replace(job, store=stores[counts[0]], results=folder / "warm-up.zarr")
+                if count == counts[0]:
+                    score_users(client, warm, per_batch=16)
+                repeats = 1 if smoke else max(1, 300 // count)
+                costs[count], wall, peak = timed(client, job, workers, repeats)
+                told = f"{1e3 * costs[count]:.2f} ms of a core, {1e3 * wall:.2f} ms in all, a user"
+                print(f"  {name}: {count} users, {told}, {peak:.2f} GB a worker", flush=True)
+        shutil.rmtree(folder / "warm-up.zarr")
         found[f"{name}.ms_per_user"] = 1e3 * costs[counts[-1]]
         found[f"{name}.users_per_second"] = 1.0 / wall
         found[f"{name}.cost_ratio"] = costs[counts[-1]] / costs[counts[0]]
@@ -122,28 +127,30 @@ def load_test(
     return found
 
 
-def timed(job: Job, warm: Job, workers: int, repeats: int = 1) -> tuple[float, float, float]:
-    """Processor and wall seconds a user after the job `warm`, and a worker's peak memory in GB.
+def timed(client: Any, job: Job, workers: int, repeats: int = 1) -> tuple[float, float, float]:
+    """Processor and wall seconds a user, and a worker's peak memory in GB.
 
     Processor time of the workers and of this process; unlike wall time, it does not depend on what
     else the machine does.
     """
     users = len(user_rows(job.store, "test"))
     per_batch = max(16, min(256, users // (2 * workers) // 16 * 16))
-    with connect(f"local:{workers}") as client:
-        score_users(client, replace(warm, results=job.results / "warm-up"), per_batch=16)
-        shutil.rmtree(job.results / "warm-up")
-        pids = [os.getpid(), *client.run(os.getpid).values()]
-        with peak_of(pids[1:]) as peak:
-            began, spent = time.perf_counter(), _processor(pids)
-            for number in range(repeats):
-                place = job.results if not number else job.results / f"again-{number}"
-                score_users(client, replace(job, results=place), per_batch=per_batch)
-            total = repeats * users
-            wall, spent = (time.perf_counter() - began) / total, _processor(pids) - spent
+    pids = [os.getpid(), *client.run(os.getpid).values()]
+    with peak_of(pids[1:]) as peak:
+        began, spent = time.perf_counter(), _processor(pids)
+        for number in range(repeats):
+            place = job.results if not number else job.results / f"again-{number}"
+            score_users(client, replace(job, results=place), per_batch=per_batch, progress=_say)
+        total = repeats * users
+        wall, spent = (time.perf_counter() - began) / total, _processor(pids) - spent
     for again in job.results.glob("again-*"):
         shutil.rmtree(again)
     return spent / total, wall, max(peak)
+
+
+def _say(done: int, total: int, message: str) -> None:
+    if done % 10 == 0:
+        print(f"    {done} of {total} {message}", flush=True)
 
 
 def _processor(pids: Sequence[int]) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import resource
-import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,19 @@ def long_recording(frames: int, width: int = 1280, dim: int = 256) -> dict[str, 
 
     Returns:
         million_frames_peak_gb (largest resident memory above that with the model taught),
-        stream_frames_per_second.
+        stream_frames_per_second, stream_frames_per_core_second.
     """
     study, learnt = setting(width, dim)
     rng = np.random.default_rng(0)
     videos = {f"object {k}": [rng.random((8, width)) for _ in range(5)] for k in range(6)}
     taught = teach(study, learnt, videos)
     base, began = psutil.Process().memory_info().rss, time.perf_counter()
-    seen, doubt = 0, 0.0
+    spent, seen, doubt = time.process_time(), 0, 0.0
     for scored in taught.stream(_pieces(frames, width)):
         seen += len(scored.prob)
         doubt += float(scored.epistemic.sum())
+        if seen % (25 * PIECE) == 0:
+            print(f"    {seen} frames in {time.perf_counter() - began:.0f} s", flush=True)
     seconds = time.perf_counter() - began
     if seen != frames or not np.isfinite(doubt):
         raise SystemExit(f"expected {frames} frames scored, got {seen} (sum {doubt})")
@@ -51,6 +53,7 @@ def long_recording(frames: int, width: int = 1280, dim: int = 256) -> dict[str, 
     return {
         "million_frames_peak_gb": max(0.0, peak - base) / 1e9,
         "stream_frames_per_second": frames / seconds,
+        "stream_frames_per_core_second": frames / (time.process_time() - spent),
     }
 
 
@@ -61,11 +64,15 @@ def _pieces(frames: int, width: int) -> Iterator[NDArray[Any]]:
 
 
 def backbone_share(
-    folder: Path, videos: int = 8, frames: int = 64, px: int = 160, repeats: int = 2
+    folder: Path, videos: int = 8, frames: int = 64, px: int = 160, repeats: int = 3
 ) -> dict[str, float]:
     """Time of the bare backbone on decoded frames over the time of the whole extraction.
 
-    Both are repeated in turn and the medians compared, as the machine's speed drifts.
+    Both are repeated in turn and medians of their ratios taken, as the machine's speed drifts.
+
+    Returns:
+        backbone_share (wall time), backbone_cpu_share (the same of processor time, in which
+        decoding beside the backbone counts), extract_frames_per_second, torch_threads.
     """
     tree, embedder = read_tree(make_videos(folder / "tree", videos, frames)), EfficientNetLite0(px)
     plan = {"px": px, "size": embedder.batch, "sampling": Sampling(), "thumbnails": False}
@@ -73,19 +80,25 @@ def backbone_share(
     embedder(stacked[0])
     bare, whole = [], []
     for number in range(repeats):
-        began = time.perf_counter()
-        for images in stacked:
-            embedder(images)
-        bare.append(time.perf_counter() - began)
+        bare.append(_timed(lambda: [embedder(images) for images in stacked]))
         job = Job(tree.videos, embedder, folder / f"s{number}.zarr", Sampling(), True)
-        began = time.perf_counter()
-        make_store(job)
-        whole.append(time.perf_counter() - began)
+        whole.append(_timed(partial(make_store, job)))
+        shares = bare[-1] / whole[-1]
+        print(f"    share of the backbone: {shares[0]:.3f} (wall), {shares[1]:.3f} (processor)")
+    wall, processor = np.median(np.array(bare) / np.array(whole), axis=0)
     return {
-        "backbone_share": statistics.median(b / w for b, w in zip(bare, whole, strict=True)),
-        "extract_frames_per_second": videos * frames / statistics.median(whole),
+        "backbone_share": float(wall),
+        "backbone_cpu_share": float(processor),
+        "extract_frames_per_second": videos * frames / float(np.median(whole, axis=0)[0]),
         "torch_threads": float(torch.get_num_threads()),
     }
+
+
+def _timed(work: Callable[[], object]) -> NDArray[np.float64]:
+    """Seconds of wall time and of processor time."""
+    began = np.array([time.perf_counter(), time.process_time()])
+    work()
+    return np.array([time.perf_counter(), time.process_time()]) - began
 
 
 def make_videos(root: Path, videos: int, frames: int, size: int = 360) -> Path:
