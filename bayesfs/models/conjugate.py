@@ -36,6 +36,9 @@ from bayesfs.types import KINDS, EpisodeBatch
 
 LOG_2PI = math.log(2.0 * math.pi)
 
+WIDEST = 8.0
+"""Largest effect of measured quality on the log sd of a frame's noise."""
+
 
 @dataclass(frozen=True)
 class Levels:
@@ -122,6 +125,9 @@ def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> 
 def frame_weights(mask: Tensor, quality: Tensor | None, kind: Tensor, levels: Levels) -> Tensor:
     """(..., frame) precision of each frame relative to the level's, exp(-2 slope . quality).
 
+    slope . quality is cut at `WIDEST`: a frame whose measurement is absurd has noise that is some
+    thousand times wider or narrower, in single precision too, and not none or infinitely much.
+
     Args:
         mask: (..., frame) frames that exist; others get 0.
         quality: (..., frame, covariate) standardised quality, or None.
@@ -141,7 +147,7 @@ def frame_weights(mask: Tensor, quality: Tensor | None, kind: Tensor, levels: Le
             f"slopes, got {found}; was the feature store made without quality?"
         )
     widening = (quality.to(dtype) * levels.slope[kind][..., None, :]).sum(-1)
-    return mask * torch.exp(-2.0 * widening)
+    return mask * torch.exp(-2.0 * widening.clamp(-WIDEST, WIDEST))
 
 
 def video_means(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,11 +8,17 @@ import pytest
 import torch
 from _pytest.mark.structures import ParameterSet
 
-from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.data.synthetic import synthetic_embeddings, synthetic_episodes
+from bayesfs.errors import DataError
+from bayesfs.evaluation.users import HeldOutUsers
+from bayesfs.inference.exact import Exact
 from bayesfs.inference.laplace import Laplace
+from bayesfs.inference.own import OwnApproximation
 from bayesfs.inference.svi import SVI
+from bayesfs.learnt_axes import LearntAxes
 from bayesfs.models.baselines import HeadEnsemble, standard_baselines
 from bayesfs.models.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.families import Full, LowRank, PerFeature
 from bayesfs.models.gaussian import GaussianHierarchy
 from bayesfs.models.gp_dirichlet import Dirichlet
 from bayesfs.models.gp_laplace import LaplaceSoftmax
@@ -22,28 +28,69 @@ from bayesfs.models.gp_regression import LabelRegression
 from bayesfs.models.gp_softmax import Softmax
 from bayesfs.models.gp_transfer import SigmoidOfMean
 from bayesfs.models.linear_head import HierarchicalHead
-from bayesfs.models.niw import NIWClasses
+from bayesfs.models.niw import NIWClasses, NIWMode
+from bayesfs.models.robust import RobustHierarchy
 from bayesfs.predict import predict
-from bayesfs.types import EpisodeBatch, Predictive
+from bayesfs.study import Study
+from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty import decompose
 
 DIM = 4
 Ask = Callable[[EpisodeBatch], Predictive]
 
 
-def conjugate(model: GaussianHierarchy | DeepKernelGP | NIWClasses, draws: int = 8) -> Ask:
+QUALITIES = ("sharpness", "exposure")
+Closed = GaussianHierarchy | DeepKernelGP | NIWClasses
+
+
+def population(model: Closed | RobustHierarchy, episodes: EpisodeBatch) -> dict[str, torch.Tensor]:
     """Two draws of the population from its prior."""
+    like = torch.zeros(1, DIM, dtype=torch.float64)
+    with torch.random.fork_rng():
+        pyro.set_rng_seed(0)
+        sites = [model.sample_population(like) for _ in range(2)]
+    return {
+        name: torch.stack([s[name].detach() for s in sites]).to(episodes.support)
+        for name in sites[0]
+    }
+
+
+def conjugate(model: Closed, draws: int = 8) -> Ask:
+    def ask(episodes: EpisodeBatch) -> Predictive:
+        return model.predictive(episodes, population(model, episodes), draws=draws, seed=0)
+
+    return ask
+
+
+def of_quality(scale: float) -> Ask:
+    """Noise that depends on measured quality, which is `scale` sds from the mean as a rule."""
+    ask = conjugate(GaussianHierarchy(covariates=QUALITIES))
+
+    def measured(mask: torch.Tensor, episodes: EpisodeBatch) -> torch.Tensor:
+        noise = torch.Generator().manual_seed(0)
+        drawn = torch.randn(*mask.shape, len(QUALITIES), generator=noise)
+        return (scale * drawn * mask[..., None]).to(episodes.support)
+
+    def with_quality(episodes: EpisodeBatch) -> Predictive:
+        support = measured(episodes.support_mask, episodes)
+        alike = support[:, :1, :1, :1].expand_as(support)  # no class is better recorded
+        support = alike * episodes.support_mask[..., None]
+        query = measured(episodes.query_mask, episodes)
+        return ask(replace(episodes, support_quality=support, query_quality=query))
+
+    return with_quality
+
+
+def robust(base: GaussianHierarchy) -> Ask:
+    """With the approximation that the model brings along."""
+    model = RobustHierarchy(base)
 
     def ask(episodes: EpisodeBatch) -> Predictive:
-        like = torch.zeros(1, DIM, dtype=torch.float64)
-        with torch.random.fork_rng():
-            pyro.set_rng_seed(0)
-            sites = [model.sample_population(like) for _ in range(2)]
-        values = {
-            name: torch.stack([s[name].detach() for s in sites]).to(episodes.support)
-            for name in sites[0]
-        }
-        return model.predictive(episodes, values, draws=draws, seed=0)
+        dims = model.population_dims
+        draws = population(model, episodes)
+        given = Posterior("variational", draws, {site: dims[site] for site in draws})
+        posterior = OwnApproximation(draws=200).infer(model, episodes, seed=0, given=given)
+        return predict(model, posterior, episodes, given=given)
 
     return ask
 
@@ -78,7 +125,14 @@ BASELINES = {
 }
 MODELS: Mapping[str, Ask] = {
     "gaussian": conjugate(GaussianHierarchy()),
+    "gaussian_per_feature": conjugate(GaussianHierarchy(PerFeature())),
+    "gaussian_low_rank": conjugate(GaussianHierarchy(LowRank())),
+    "gaussian_full": conjugate(GaussianHierarchy(Full())),
+    "gaussian_quality": of_quality(1.0),
+    "gaussian_quality_far_out": of_quality(100.0),
+    "robust": robust(GaussianHierarchy()),
     "niw": conjugate(NIWClasses()),
+    "niw_mode": conjugate(NIWMode()),
     **{
         f"gp_{name}": conjugate(DeepKernelGP(likelihood=law), 8 if name in CLOSED else 100)
         for name, law in GP.items()
@@ -88,7 +142,7 @@ MODELS: Mapping[str, Ask] = {
     **{f"baseline_{name}": b.predictive for name, b in BASELINES.items()},
 }
 ENSEMBLE = next(n for n in MODELS if "ensemble" in n)
-SAMPLED = (*(f"gp_{n}" for n in GP if n not in CLOSED), "head_svi", "head_laplace")
+SAMPLED = (*(f"gp_{n}" for n in GP if n not in CLOSED), "robust", "head_svi", "head_laplace")
 """Models whose predictive is an average over draws, and the ensemble, which starts at random."""
 
 named = pytest.mark.parametrize("name", MODELS)
@@ -191,3 +245,50 @@ def test_where_nothing_differs_nothing_is_known(name: str) -> None:
 def test_single_precision_says_the_same(name: str) -> None:
     one, two = (MODELS[name](task().to(kind)).video.prob for kind in (torch.float64, torch.float32))
     torch.testing.assert_close(two.double(), one, atol=1e-4, rtol=0.0)
+
+
+def alike(embeddings: Embeddings) -> Embeddings:
+    """Every frame shows the same."""
+    return embeddings.with_features(embeddings.features[:1].repeat(len(embeddings), 0))
+
+
+def one_frame_each(embeddings: Embeddings) -> Embeddings:
+    """One frame of each video."""
+    first = [
+        i
+        for i, v in enumerate(embeddings.coord("video").tolist())
+        if i == 0 or v != embeddings.coord("video")[i - 1]
+    ]
+    return Embeddings(embeddings.dataset.isel(frame=first))
+
+
+TRAIN: Mapping[str, Callable[[Embeddings], Embeddings]] = {
+    "ordinary": lambda e: e,
+    "identical frames": alike,
+    "one frame": one_frame_each,
+    "features times a million": lambda e: e.with_features(1e6 * e.features),
+    "features over a million": lambda e: e.with_features(1e-6 * e.features),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("case", TRAIN)
+def test_learnt_axes_of_degenerate_users(case: str) -> None:
+    """Axes that are turned by labels, a population learnt on them, and tasks of new users."""
+    size = {"users": 3, "test_users": 1, "way": 3, "shots": 2, "frames": 2, "query_videos": 1}
+    drawn, _ = synthetic_embeddings(seed=0, dim=DIM, **size)
+    evaluation = HeldOutUsers(shots=(2,), train_shots=(2,))
+    axes = LearntAxes(dims=(2, 3), evaluation=evaluation, steps=4, check_every=2)
+    study = Study(
+        GaussianHierarchy(), Exact(16, 2), evaluation, SVI(steps=5, draws=4), reduction=axes
+    )
+    embeddings = TRAIN[case](drawn)
+    if case == "identical frames":
+        with pytest.raises(DataError, match="all train frames have the same features"):
+            study.learn(embeddings, seed=0)
+        return
+    learnt = study.learn(embeddings, seed=0)
+    assert learnt.projection.dim in (2, 3)
+    answer = study.infer(study.tasks(embeddings, learnt, seed=0), learnt, seed=0)
+    prob = answer.predictive.video.prob[answer.episodes.video_mask]
+    torch.testing.assert_close(prob.sum(-1), torch.ones_like(prob[:, 0]))
