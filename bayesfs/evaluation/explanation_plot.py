@@ -80,6 +80,7 @@ def plot_explanation(
     if absent is not None:
         _line(grid[-1], absent, most_absent)
     grid[-1].set_xlabel("frame")
+    grid[-1].xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=150, metadata={"Creator": "bayesfs"} if path.suffix == ".svg" else {})
     return describe(parts, causes, absent)
 
