@@ -95,7 +95,7 @@ def rhat_check(sites: pd.DataFrame) -> Check:
     share = sites["rhat_above"].sum() / sites["looked_at"].sum()
     passed = bool(worst <= RHAT_MAX or (worst <= RHAT_NEVER and share <= 0.01))
     line = f"≤ {RHAT_MAX}, or 99 % of scalars and none above {RHAT_NEVER}"
-    reason = f"{sites['rhat'].idxmax()}; {share:.1%} of the scalars above {RHAT_MAX}"
+    reason = f"{sites['rhat'].idxmax()}; {100 * share:.1f} % of the scalars above {RHAT_MAX}"
     return Check("R-hat", float(worst), line, passed, reason)
 
 
@@ -192,7 +192,7 @@ def weights_check(pareto_k: NDArray[Any]) -> Check:
     if not known.any():
         return without(name, "all draws weigh the same")
     share = float((known > KHAT_MAX).mean())
-    line = f"≤ {WEIGHTS_MAX:.0%} of the query videos with k-hat above {KHAT_MAX}"
+    line = f"≤ {100 * WEIGHTS_MAX:.0f} % of the query videos with k-hat above {KHAT_MAX}"
     return Check(name, share, line, share <= WEIGHTS_MAX, f"worst k-hat {known.max():.2f}")
 
 
@@ -222,7 +222,7 @@ def unlike_check(name: str, checked: xr.Dataset, extreme: float) -> Check:
     share = float(beyond.sum() / known.sum())
     often = beyond.sum(1) / np.maximum(known.sum(1), 1)
     worst = checked["quantity"].to_numpy()[int(often.argmax())]
-    line = f"≤ {UNLIKE_MAX:.0%} of tasks and quantities beyond {extreme:.0%}"
+    line = f"≤ {100 * UNLIKE_MAX:.0f} % of tasks and quantities beyond {100 * extreme:.0f} %"
     return Check(name, share, line, share <= UNLIKE_MAX, f"most often {worst}" if share else "")
 
 
@@ -242,7 +242,7 @@ def loo_check(pareto_k: NDArray[Any]) -> Check:
     if not known.size:
         return without(name, "too few draws")
     share = float((known > KHAT_MAX).mean())
-    line = f"≤ {LOO_MAX:.0%} of the support videos with k-hat above {KHAT_MAX}"
+    line = f"≤ {100 * LOO_MAX:.0f} % of the support videos with k-hat above {KHAT_MAX}"
     return Check(name, share, line, share <= LOO_MAX, f"worst k-hat {known.max():.2f}")
 
 

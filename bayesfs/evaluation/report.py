@@ -55,10 +55,19 @@ SCORE_NAMES = {
     "squared_ce": "squared CE",
     "skce": "kernel CE",
     "e_aurc": "E-AURC",
-    "accuracy_at_80": "accuracy at 80 %",
+    "accuracy_at_80": "accuracy at 80\u00a0%",
     "set_coverage_90": "90 % sets hold",
     "set_size_90": "their size",
 }
+LOWERED_BY = {
+    "population": "learning from more people",
+    "task": "this person teaching more objects",
+    "class": "more videos of this object",
+    "video": "filming it once more",
+    "frame": "filming it better",
+}
+"""Level of the hierarchy -> what would lower it, see `bayesfs.levels`."""
+
 COLUMN_NAMES = {"r_hat": "R-hat", "eti89_lb": "89 % from", "eti89_ub": "to"}
 
 
@@ -95,6 +104,7 @@ def render_html(data: ReportData) -> str:
     environment = _environment()
     environment.filters |= {
         "v": visible,
+        "pct": lambda value: share(value).replace(" ", "\u00a0"),
         "ref": lambda video: f"b{place[id(video)]}",
         "paths": partial(_paths, frames=BAND_FRAMES if len(view.videos) <= LARGE else 20),
         "band_words": band_words,
@@ -110,6 +120,7 @@ def render_html(data: ReportData) -> str:
         scatter=_scatter(view),
         task_row={row.name: row for row in view.tasks},
         coverages=COVERAGES,
+        lowered_by=LOWERED_BY,
         draw_count=lambda name: _draw_count(view, name),
         style=Markup(style),
         script=Markup(script),
@@ -192,15 +203,10 @@ def _glance(view: View) -> list[tuple[str, str, str, str]]:
         if line is not None and view.shots in line.cells:
             value, low, high = line.cells[view.shots]
             label = f"{unit.capitalize()} {SCORE_NAMES.get(score, score)}"
-            interval = f"95 %: {fixed(low)} to {fixed(high)}"
-            out.append(
-                (
-                    label,
-                    fixed(value),
-                    interval if low == low else "too few people for an interval",
-                    "",
-                )
-            )
+            shown = share if score == "accuracy" else fixed
+            interval = f"95 %: {shown(low)} to {shown(high)}"
+            note = interval if low == low else "too few people for an interval"
+            out.append((label, shown(value), note, ""))
     if view.people:
         worst = view.people[0]
         said = f"{visible(worst.name)}, {worst.videos} videos"

@@ -200,7 +200,7 @@ def _has_spare_videos(tree: xr.DataTree) -> bool:
 def _words(curve: PitCurve | PavCurve | None) -> str:
     if isinstance(curve, PitCurve):
         side = "less often (overconfident)" if curve.bias < 0 else "more often (underconfident)"
-        return f"sets hold the truth {abs(curve.bias):.1%} {side} than stated, on average"
+        return f"sets hold the truth {100 * abs(curve.bias):.1f} % {side} than stated, on average"
     if isinstance(curve, PavCurve):
         excess = curve.miscalibration / max(curve.expected, 1e-12)
         return f"{excess:.1f} times the miscalibration that chance gives"

@@ -77,10 +77,15 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def fixed(value: float, places: int = 2) -> str:
-    """A number with so many decimals, for columns; "–" for nan."""
+    """A number with so many decimals, for columns; "–" for nan.
+
+    Example:
+        >>> fixed(-0.004), fixed(-0.26)
+        ('0.00', '−0.26')
+    """
     if math.isnan(value) or math.isinf(value):
         return number(value)
-    return f"{value:.{places}f}".replace("-", "−")
+    return f"{round(value, places) + 0.0:.{places}f}".replace("-", "−")
 
 
 def share(value: float) -> str:

@@ -59,7 +59,7 @@ WORDS: Mapping[str, str] = {
     "brier": "squared error of the probabilities, 0 to 2",
     "ece": "mean gap of confidence and accuracy, 15 equal bins",
     "debiased_ece": "the same, less a part of what chance adds",
-    "squared_ce": "squared gap, less all that chance adds; can be below 0",
+    "squared_ce": "squared gap in bins of equal mass, less chance between videos; can be below 0",
     "mce": "largest gap of a bin",
     "classwise_ece": "mean gap of each object's probability, within tasks",
     "skce": "squared kernel calibration error, no bins; can be below 0",

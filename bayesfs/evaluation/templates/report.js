@@ -25,6 +25,6 @@
     if (event.key === "Escape") document.querySelectorAll(".preview").forEach((p) => p.replaceChildren());
   });
   addEventListener("beforeprint", () => {
-    document.querySelectorAll("details.data").forEach((d) => { d.open = true; });
+    document.querySelectorAll("details.data:not(.long)").forEach((d) => { d.open = true; });
   });
 })();
