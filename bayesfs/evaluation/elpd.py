@@ -4,7 +4,9 @@ Two different questions, each with its own right answer:
 
 - *How well are the query videos predicted?* Their labels are not in the posterior, so that
   leaving them out has happened already. The score of query i is
+
       elpd_i = log sum_s w_is p(y_i | x_i, theta_s) = log p(y_i | x_i, D),
+
   without any importance weighting by labels: `heldout_elpd`. `arviz_stats.loo(tree,
   var_name="video_label")` as it stands would leave each query out a second time and be too
   pessimistic.

@@ -39,6 +39,7 @@ class NUTS:
     Diagnostics in `Posterior.sample_stats`, each (draw, task); the draws are chain-major, and
     R-hat, bulk and tail ESS, MCSE and BFMI are computed from them by
     `bayesfs.evaluation.diagnostics`:
+
         diverging: whether the trajectory's energy error became huge.
         energy: the Hamiltonian, for BFMI.
         acceptance_rate: mean Metropolis probability along the trajectory.

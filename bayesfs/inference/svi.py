@@ -38,6 +38,7 @@ class SVI:
     """Variational inference with one guide per task.
 
     Diagnostics in `Posterior.sample_stats`:
+
         elbo (step,): ELBO of each step, summed over tasks, in nats.
         evidence_bound (task,): ELBO at the end, a lower bound of log p(support).
         khat (task,): Pareto k-hat of importance weights p / q. Below 0.7 the guide is close
