@@ -77,6 +77,14 @@ def test_users_are_scored_and_the_second_time_nothing_is_computed(
     pd.testing.assert_frame_equal(pd.read_csv(out / "table.csv"), table)
 
 
+def test_more_videos_than_anybody_has_are_refused(
+    small_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = command(small_store, tmp_path / "t", "--no-baselines", "--models", MODELS[0])
+    assert main([*argv, "--shots", "99"]) == FAILED
+    assert "99 support videos of an object" in capsys.readouterr().err
+
+
 def test_what_is_missing_is_computed_and_only_that(stills: Path, tmp_path: Path) -> None:
     out = tmp_path / "table"
     argv = command(stills, out, "--shots", "1", "--no-baselines", "--models")

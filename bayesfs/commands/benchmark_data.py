@@ -76,7 +76,11 @@ class UserTasks:
         )
 
     def batches(self, projection: Projection, condition: Condition) -> Iterator[EpisodeBatch]:
-        """One batch: every test user, asked about other users' objects, too."""
+        """One batch: every test user, asked about other users' objects, too.
+
+        Raises:
+            DataError: no object of a test user has so many support videos.
+        """
         split, seed = self.evaluation.test_split, self.seed
         most = max(condition.shots, *self.evaluation.shots)
         evaluation = replace(self.evaluation, shots=(most,))
@@ -86,6 +90,12 @@ class UserTasks:
             return evaluation.test_episodes(chosen, seed=seed)
 
         tasks = drawn(self.embeddings)
+        most = int(tasks.shot_mask.sum(-1).max())
+        if condition.shots > most:
+            raise DataError(
+                f"expected {split} users with {condition.shots} support videos of an object or "
+                f"more, found {most} at most; lower --shots"
+            )
         if condition.noise:
             tasks = with_query_of(tasks, drawn(noisy(self.embeddings, condition.noise, seed=seed)))
         if condition.severity and self.corrupted is not None:
