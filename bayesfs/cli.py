@@ -6,6 +6,7 @@ Heavy imports happen inside the functions, so that `--help` answers at once.
 from __future__ import annotations
 
 import importlib.metadata
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -356,6 +357,10 @@ def init(folder: Folder) -> None:
         copies = copy_recipes(folder)
     for copy in copies:
         print(copy)
+    recipes = "models/gaussian.py inference/exact.py evaluation/clutter.py"
+    print(
+        f"\nNext: cd {shlex.quote(str(folder))}; bayesfs run {recipes} --data STORE --out runs/first"
+    )
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

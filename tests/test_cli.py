@@ -82,6 +82,7 @@ def test_a_device_that_is_not_there_is_told(
 def test_init_copies_recipes_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = tmp_path / "study"
     assert main(["init", str(study)]) == 0
+    assert "bayesfs run models/gaussian.py" in capsys.readouterr().out
     assert (study / "evaluation" / "clutter.py").is_file()
     capsys.readouterr()
     assert main(["init", str(study)]) == FAILED

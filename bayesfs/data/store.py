@@ -281,7 +281,8 @@ def named_store(path: str | Path, done: str = "read") -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(f"store {str(path)!r}: {error}") from error
+        name = f"store {str(path)!r}: "
+        raise DataError(name + str(error).removeprefix(name)) from error  # scopes may nest
     except Exception as error:  # zarr, numcodecs and xarray have many kinds for damaged bytes
         text = " ".join(str(error).split())[:300]
         raise DataError(
