@@ -358,9 +358,8 @@ def init(folder: Folder) -> None:
     for copy in copies:
         print(copy)
     recipes = "models/gaussian.py inference/exact.py evaluation/clutter.py"
-    print(
-        f"\nNext: cd {shlex.quote(str(folder))}; bayesfs run {recipes} --data STORE --out runs/first"
-    )
+    place = shlex.quote(str(folder))
+    print(f"\nNext: cd {place}; bayesfs run {recipes} --data STORE --out runs/first")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
