@@ -93,7 +93,8 @@ def test_padded_classes_have_no_gain_and_quality_is_typical() -> None:
     wide = Posterior("exact", draws, dict(model.population_dims))
     gain = expected_gain(model, wide, batch, fantasies=2, seed=0)
     assert (gain.isnan() == ~batch.way_mask).all()
-    longer = with_video(batch, 0, torch.zeros(3, 20, DIM, dtype=torch.float64), "clean")
+    frames = torch.arange(20.0, dtype=torch.float64)[:, None].expand(3, 20, DIM)
+    longer = with_video(batch, 0, frames, "clean")
     assert longer.support_quality[:, 0, -1].abs().max() == 0
     assert longer.support_mask[:, 0, -1].sum() == 20 * batch.way_mask[:, 0].sum()
 
