@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bayesfs.data.kept import kept_json
 from bayesfs.deciding import Rules
-from bayesfs.errors import DataError
 from bayesfs.evaluation.report_view import Advice
 from bayesfs.explain import ENOUGH, Explanation, explain
 from bayesfs.levels import PARTS
@@ -49,8 +49,7 @@ class Told:
         Raises:
             DataError: the file is not that.
         """
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+        with kept_json(path) as found:
             return cls(
                 causes={str(k): str(v) for k, v in found["causes"].items()},
                 levels={
@@ -62,15 +61,6 @@ class Told:
                     for task, text, gain in found["advice"]
                 ],
             )
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            ArithmeticError,
-            RecursionError,
-        ) as e:
-            raise DataError(f"{path}: not what bayesfs wrote there ({e})") from e
 
     def report_advice(self) -> list[Advice]:
         """The advice as the report takes it."""

@@ -192,14 +192,16 @@ def embeddings_of(path: Path, scratch: Path) -> Embeddings:
 
 
 def join(train: Embeddings, test: Embeddings) -> Embeddings:
-    """Train users of the first and test users of the second table."""
+    """Train users of the first and test users of the second table, with all they say of frames."""
     parts = [train.where(split="train").dataset, test.where(split="test").dataset]
-    names = ["features"]
-    kept = [
-        p[names].reset_coords(drop=True).assign_coords({c: p[c] for c in Embeddings.REQUIRED})
-        for p in parts
-    ]
-    return Embeddings(xr.concat(kept, dim="frame"))
+    return Embeddings(xr.concat(parts, dim="frame", data_vars="minimal", coords="minimal"))
+
+
+def bare(embeddings: Embeddings) -> Embeddings:
+    """Features and what they are of alone, which any two stores have."""
+    whole = embeddings.dataset
+    kept = whole[["features"]].reset_coords(drop=True)
+    return Embeddings(kept.assign_coords({c: whole[c] for c in Embeddings.REQUIRED}))
 
 
 def simulated() -> Embeddings:
@@ -239,7 +241,8 @@ def main() -> None:
             data = simulated()
         else:
             scratch = Path(folder)
-            data = join(embeddings_of(options.train, scratch), embeddings_of(options.test, scratch))
+            stores = (bare(embeddings_of(p, scratch)) for p in (options.train, options.test))
+            data = join(*stores)
         cache = options.cache or Path(folder) / "cells"
         cache.mkdir(parents=True, exist_ok=True)
         report(peers, models, data, Cells(HeldOutUsers(), cache))

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accuracy import SHOTS, embeddings_of, figures, join, simulated
+from accuracy import SHOTS, bare, embeddings_of, figures, join, simulated
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -240,7 +240,8 @@ def main() -> None:
             data = simulated()
         else:
             scratch = Path(folder)
-            data = join(embeddings_of(options.train, scratch), embeddings_of(options.test, scratch))
+            stores = (bare(embeddings_of(p, scratch)) for p in (options.train, options.test))
+            data = join(*stores)
     dim = 8 if options.smoke else options.dim
     evaluation = HeldOutUsers()
     frames = frames_of(data, evaluation.train_tasks(data, seed=0))

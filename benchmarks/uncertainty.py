@@ -22,15 +22,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from accuracy import embeddings_of
+from accuracy import embeddings_of, join
 from uncertainty_parts.advice import row_9
 from uncertainty_parts.bench import Bench, Found
 from uncertainty_parts.causes import row_7, row_8
-from uncertainty_parts.data import People, joined, shop
+from uncertainty_parts.data import People, shop
 from uncertainty_parts.kinds import row_6, rows_1_2_5, rows_3_4
 from uncertainty_parts.levels import row_11
 from uncertainty_parts.sets import row_10
 
+from bayesfs.commands.studies import ROLES
 from bayesfs.evaluation.users import HeldOutUsers
 from bayesfs.features.reduce import PrincipalAxes
 from bayesfs.inference.exact import Exact
@@ -92,9 +93,9 @@ def study_of(model: Path | None, engine: Path | None, dim: int | None, smoke: bo
     }
     if model is not None:
         del values["objective"]
-        values |= load_recipe(model, "model", optional=("objective", "reduction")).values
+        values |= load_recipe(model, "model", optional=ROLES["model"]).values
     if engine is not None:
-        values |= load_recipe(engine, "engine", optional=("population_engine",)).values
+        values |= load_recipe(engine, "engine", optional=ROLES["engine"]).values
     if dim is not None:
         values["reduction"] = PrincipalAxes(dim)
     return Study(evaluation=HeldOutUsers(), **values)
@@ -110,7 +111,7 @@ def data_of(options: argparse.Namespace, scratch: Path) -> tuple[Embeddings, int
         return shop(options.features), None
     train = embeddings_of(options.train, scratch)
     same = options.train == options.test
-    return joined(train, train if same else embeddings_of(options.test, scratch)), None
+    return join(train, train if same else embeddings_of(options.test, scratch)), None
 
 
 def main() -> None:

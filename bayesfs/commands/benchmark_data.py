@@ -90,11 +90,11 @@ class UserTasks:
             return evaluation.test_episodes(chosen, seed=seed)
 
         tasks = drawn(self.embeddings)
-        most = int(tasks.shot_mask.sum(-1).max())
-        if condition.shots > most:
+        recorded = int(tasks.shot_mask.sum(-1).max())
+        if condition.shots > recorded:
             raise DataError(
                 f"expected {split} users with {condition.shots} support videos of an object or "
-                f"more, found {most} at most; lower --shots"
+                f"more, found {recorded} at most; lower --shots"
             )
         if condition.noise:
             tasks = with_query_of(tasks, drawn(noisy(self.embeddings, condition.noise, seed=seed)))

@@ -10,8 +10,9 @@ import pandas as pd
 from torch import Tensor
 
 from bayesfs.causes import Attributable, absent_probability
+from bayesfs.data.kept import kept_json
 from bayesfs.deciding import Rules, Unit, judged, learn_rules
-from bayesfs.errors import DataError, RunError
+from bayesfs.errors import RunError
 from bayesfs.evaluation.rule_checks import check_left_out, check_rules
 from bayesfs.rundir import RunDirectory
 from bayesfs.study import Answer, Learnt, Study
@@ -41,10 +42,8 @@ def load_rules(path: Path) -> Rules:
     Raises:
         DataError: the file does not hold rules.
     """
-    try:
-        return Rules.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, ArithmeticError, RecursionError) as error:  # DataError is a ValueError
-        raise DataError(f"{path}: not what bayesfs wrote there ({error})") from error
+    with kept_json(path) as found:
+        return Rules.from_dict(found)
 
 
 def rules_of(answer: Answer, learnt: Learnt) -> Rules:

@@ -111,13 +111,13 @@ class Frames:
     def _images(self, video: str, rows: Ints) -> NDArray[np.uint8]:
         """(frame, px, px, 3) of one video's frames."""
         numbers = self.embeddings.coord("frame_number")[rows].tolist()
-        recording = only(self.videos[video], numbers)
+        recording, wanted = only(self.videos[video], numbers), set(numbers)
         found = {
             item.number: item.image
             for item in decode(recording, self.embedder.px)
-            if isinstance(item, Frame) and item.number in set(numbers)
+            if isinstance(item, Frame) and item.number in wanted
         }
-        missing = sorted(set(numbers) - set(found))
+        missing = sorted(wanted - set(found))
         if missing:
             raise DataError(f"{recording.location}: frame {missing[0]} cannot be decoded any more")
         return np.stack([found[n] for n in numbers])

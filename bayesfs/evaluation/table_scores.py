@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from bayesfs.data.kept import kept_json
 from bayesfs.errors import DataError
+from bayesfs.evaluation.bootstrap import worst_users
 from bayesfs.evaluation.calibration import BINS, equal_width_bins
 from bayesfs.evaluation.resampling import too_few
 from bayesfs.evaluation.tables import SCORES, read_tables
@@ -138,8 +141,7 @@ def load_summary(path: Path) -> dict[int, dict[str, dict[str, float]]]:
     Raises:
         DataError: the file is not that.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+    with kept_json(path) as found:
         return {
             int(shots): {
                 unit: {str(k): math.nan if v is None else float(v) for k, v in one[unit].items()}
@@ -147,15 +149,6 @@ def load_summary(path: Path) -> dict[int, dict[str, dict[str, float]]]:
             }
             for shots, one in found.items()
         }
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
-        raise DataError(f"{path}: not what bayesfs wrote there ({error})") from error
 
 
 def _none(value: float) -> float | None:
@@ -171,13 +164,14 @@ def _of_unit(total: Floats, again: Floats, people: Floats) -> dict[str, float]:
         some = again[again[:, len(SCORES)] > 0]
         ends = np.quantile(_scores(some), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     found = {"users": float(len(people))}
+    pooled = _scores(total)
     for place, score in enumerate(SHOWN):
-        found[score] = float(_scores(total)[place])
+        found[score] = float(pooled[place])
         found |= {f"{score}_low": float(ends[0, place]), f"{score}_high": float(ends[1, place])}
+    worst, _ = worst_users(pd.DataFrame(each, columns=list(SCORES)), scores=SCORES)
     for place, score in enumerate(SCORES):
-        ranked = np.sort(each[:, place])[:: 1 if score == "accuracy" else -1]
         found[f"{score}_users"] = float(each[:, place].mean())
-        found[f"{score}_worst"] = float(ranked[: math.ceil(len(each) / 10)].mean())
+        found[f"{score}_worst"] = worst[place]
     return found
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 from accuracy import as_split
 
 from bayesfs.data.synthetic import Population, synthetic_embeddings
@@ -20,12 +19,6 @@ SLOPES = dict(zip(COVARIATES, (0.5, 0.3, 0.4, 0.3, 0.2), strict=True))
 
 POOR = 1.5
 """A simulated frame has a defect where its covariate is so many sds above the mean."""
-
-
-def joined(train: Embeddings, test: Embeddings) -> Embeddings:
-    """Train users of the first and test users of the second store, with all they say of frames."""
-    parts = [train.where(split="train").dataset, test.where(split="test").dataset]
-    return Embeddings(xr.concat(parts, dim="frame", data_vars="minimal", coords="minimal"))
 
 
 @dataclass(frozen=True)

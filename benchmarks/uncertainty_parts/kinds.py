@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.stats import spearmanr
 
+from bayesfs.evaluation.conditions import with_queries_of_others
 from bayesfs.evaluation.disentangle import Relabelled, correlation, disentanglement_error
 from bayesfs.predict import thinned
 from bayesfs.study import Learnt, Study
-from bayesfs.types import UNLABELLED, EpisodeBatch
+from bayesfs.types import UNLABELLED
 from bayesfs.uncertainty import decompose
-from uncertainty_parts.bench import SHOTS, Bench, Floats, Found, accuracy_of, area, mean_of
+from uncertainty_parts.bench import SHOTS, Bench, Found, accuracy_of, area, mean_of
 
 KINDS_OF = ("aleatoric", "epistemic")
 NOISE = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -61,48 +60,32 @@ def rows_3_4(bench: Bench, size: Any) -> Found:
     }
 
 
-def with_queries_of_others(tasks: EpisodeBatch) -> EpisodeBatch:
-    """The same support, and the queries of the next user's task."""
-    users = tasks.users
-    order = [
-        next(j for j in [*range(t, len(users)), *range(t)] if users[j] != user)
-        for t, user in enumerate(users)
-    ]
-    other = tasks.select(order)
-    names = ("query", "query_mask", "query_kind", "query_quality", "query_frame", "videos")
-    labels = torch.full_like(other.query_labels, UNLABELLED)
-    return replace(tasks, query_labels=labels, **{n: getattr(other, n) for n in names})
-
-
 def row_6(bench: Bench, study: Study, learnt: Learnt) -> Found:
     """Objects that nobody taught: is epistemic uncertainty ahead of what else would tell?
 
     It is that of an open world, where the model has one.
     """
-    tasks = study.tasks(bench.data, learnt, seed=0)
+    episodes = with_queries_of_others(study.tasks(bench.data, learnt, seed=0))
     model = bench.hierarchy(learnt)
-    scores: dict[str, list[Floats]] = {}
-    for episodes in (tasks, with_queries_of_others(tasks)):
-        answer = study.infer(episodes, learnt, seed=0)
-        mask = episodes.query_mask.numpy()
-        columns = {
-            "epistemic, taught classes": answer.uncertainty["frame_epistemic"].values,
-            "aleatoric, taught classes": answer.uncertainty["frame_aleatoric"].values,
-            "1 - max p": 1.0 - answer.predictive.frame.prob.amax(-1).numpy(),
-        }
-        if model is not None:
-            opened = model.open_predictive(
-                episodes,
-                thinned(learnt.population, 8),
-                untaught=episodes.way,
-                draws=bench.draws // 8,
-                seed=0,
-            )
-            wide = decompose(opened, episodes)
-            columns |= {f"{k}, open world": wide[f"frame_{k}"].values for k in KINDS_OF}
-        for name, value in columns.items():
-            scores.setdefault(name, []).append(value[mask])
-    areas = {name: area(new, own) for name, (own, new) in scores.items()}
+    answer = study.infer(episodes, learnt, seed=0)
+    columns = {
+        "epistemic, taught classes": answer.uncertainty["frame_epistemic"].values,
+        "aleatoric, taught classes": answer.uncertainty["frame_aleatoric"].values,
+        "1 - max p": 1.0 - answer.predictive.frame.prob.amax(-1).numpy(),
+    }
+    if model is not None:
+        opened = model.open_predictive(
+            episodes,
+            thinned(learnt.population, 8),
+            untaught=episodes.way,
+            draws=bench.draws // 8,
+            seed=0,
+        )
+        wide = decompose(opened, episodes)
+        columns |= {f"{k}, open world": wide[f"frame_{k}"].values for k in KINDS_OF}
+    mask = episodes.query_mask.numpy()
+    taught = (episodes.query_labels != UNLABELLED).numpy()[..., None]
+    areas = {n: area(v[mask & ~taught], v[mask & taught]) for n, v in columns.items()}
     print("objects of other users, AUROC over frames:")
     for name, found in areas.items():
         print(f"  {name:26}{found:6.3f}")

@@ -1,0 +1,38 @@
+"""Small JSON files that bayesfs itself keeps, read as a stranger's: `kept_json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bayesfs.errors import DataError
+
+
+@contextmanager
+def kept_json(path: Path) -> Iterator[Any]:
+    """What a file holds; whatever fails while it is read or taken apart names the file.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        DataError: the file is no JSON, or does not hold what the caller looks for in it.
+
+    Example:
+        >>> with kept_json(Path("scores.json")) as found:  # doctest: +SKIP
+        ...     users = int(found["users"])
+    """
+    try:
+        yield json.loads(path.read_text(encoding="utf-8"))
+    except (
+        KeyError,
+        TypeError,
+        ValueError,  # a DataError and damaged JSON are such, too
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        raise DataError(f"{path}: not what bayesfs wrote there ({error})") from error
