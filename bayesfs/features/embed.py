@@ -28,6 +28,12 @@ CONV_NORM = (
 )
 """Attributes of an EfficientNet: each convolution, and the batch norm after it."""
 
+CPU_BATCH = 8
+"""Frames per pass on a CPU: so few that what a layer makes stays in its caches."""
+
+GPU_BATCH = 64
+"""Frames per pass on a GPU: so many that it is busy."""
+
 
 class SizedEmbedder(Embedder, Protocol):
     """An embedder that says which size of frame it takes, and how many at a time."""
@@ -50,12 +56,13 @@ class _Backbone:
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
     def __init__(
-        self, name: str, px: int, dim: int, device: torch.device | str | None, batch: int
+        self, name: str, px: int, dim: int, device: torch.device | str | None, batch: int | None
     ) -> None:
-        if px < 32 or batch < 1:
+        if px < 32 or (batch is not None and batch < 1):
             raise DataError(f"expected px >= 32 and batch >= 1, got px={px}, batch={batch}")
-        self.name, self.px, self.dim, self.batch = f"{name}@{px}px", px, dim, batch
+        self.name, self.px, self.dim = f"{name}@{px}px", px, dim
         self.device = default_device(device)
+        self.batch = batch or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
 
     def forward(self, x: Tensor) -> Tensor:
         """(frame, 3, px, px) normalised -> (frame, feature)."""
@@ -96,7 +103,7 @@ class EfficientNetLite0(_Backbone):
     Args:
         px: side of the frames in pixels, at least 32.
         device: where it runs; a GPU where there is one by default.
-        batch: frames per pass.
+        batch: frames per pass; `CPU_BATCH` or `GPU_BATCH` by default.
         power: exponent p of the generalised mean, at least 1.
         centre: sd of the weights in sides of the frame, above 0; None weights all alike.
 
@@ -120,7 +127,7 @@ class EfficientNetLite0(_Backbone):
         self,
         px: int = 160,
         device: torch.device | str | None = None,
-        batch: int = 32,
+        batch: int | None = None,
         power: float = 3.0,
         centre: float | None = 0.125,
     ) -> None:
@@ -173,7 +180,7 @@ class TimmEmbedder(_Backbone):
         model: name in timm, with the tag of its weights, such as "mobilenetv3_small_100.lamb_in1k".
         px: side of the frames; the model's own input size by default.
         device: where it runs; a GPU where there is one by default.
-        batch: frames per pass.
+        batch: frames per pass; `CPU_BATCH` or `GPU_BATCH` by default.
 
     Raises:
         DataError: timm cannot be imported, does not know the model, or the weights are neither on
@@ -185,7 +192,7 @@ class TimmEmbedder(_Backbone):
         model: str,
         px: int | None = None,
         device: torch.device | str | None = None,
-        batch: int = 32,
+        batch: int | None = None,
     ) -> None:
         timm = _timm()
         try:

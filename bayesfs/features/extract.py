@@ -1,6 +1,10 @@
 """Frames -> features -> store, resumable: `extract`.
 
-    videos --decode, measure (threads)--> batches --backbone--> shards --at the end--> store
+    videos --decode, measure--> batches --backbone--> shards --at the end--> store
+
+Several shards are made at a time, each by one thread that decodes and one that embeds; the cores
+are divided among them. So no core waits for another at the end of every layer of the network, as
+they do where all of them share a batch.
 
 Unfinished work is kept in STORE.partial, one file a shard, each written under a temporary name and
 then renamed; the finished store appears under its name in one step. A killed run goes on where it
@@ -11,11 +15,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
 from bayesfs.contracts import Progress
@@ -23,13 +29,12 @@ from bayesfs.data.atomic import sweep
 from bayesfs.data.store import open_store
 from bayesfs.data.videos import Skipped, Video
 from bayesfs.errors import REFUSALS, DataError
-from bayesfs.features.batches import Batch, batches
+from bayesfs.features.batches import batches
 from bayesfs.features.consolidate import consolidate
 from bayesfs.features.embed import SizedEmbedder
 from bayesfs.features.job import Job
 from bayesfs.features.prefetch import Prefetch
 from bayesfs.features.shards import (
-    SHARD_FRAMES,
     Shard,
     check_features,
     join,
@@ -41,7 +46,10 @@ from bayesfs.features.video import Sampling
 from bayesfs.types import Embeddings
 
 MAX_WORKERS = 4
-"""Decoding threads by default, where there are so many cores."""
+"""Shards made at a time by default, where there are so many cores."""
+
+AHEAD = 4
+"""Batches of a shard that may wait for the backbone."""
 
 
 def extract(
@@ -59,15 +67,15 @@ def extract(
 
     Args:
         videos: such as `read_tree(path).videos`.
-        embedder: the backbone.
+        embedder: the backbone; several workers call it at the same time.
         store_path: the store to make; an unfinished one goes on, a finished one is opened.
         thumbnails: whether the store gets small pictures of each video; without them, neither the
             store nor a report made from it holds a pixel of the data.
         sampling: which frames; all of them by default.
         skipped: what the reader left out, such as `read_tree(path).skipped`; kept in the store
             together with the frames that cannot be decoded.
-        workers: decoding threads; as many as cores, at most `MAX_WORKERS`, by default.
-        progress: called with (frames done, frames expected, message).
+        workers: shards made at a time; as many as cores, at most `MAX_WORKERS`, by default.
+        progress: called with (frames done, frames expected, message), by one worker at a time.
 
     Returns:
         The store, opened.
@@ -112,46 +120,25 @@ def make_store(
 def _embed_missing(
     job: Job, shards: Sequence[Shard], workers: int | None, progress: Progress | None
 ) -> None:
-    """Embed every shard that is not finished."""
+    """Embed every shard that is not finished, several at a time."""
     missing = [s for s in shards if load_shard(job.file(s), job.embedder.dim) is None]
-    total = sum(s.frames for s in shards)
-    done = total - sum(s.frames for s in missing)
-    count = min(MAX_WORKERS, os.cpu_count() or 1) if workers is None else workers
-    with closing(_decoded(job, missing, count)) as stream:
-        for shard, source in stream:
-            parts = []
-            for batch in source:
-                features = job.embedder(batch.images)
-                check_features(features, batch, job.videos)
-                parts.append((batch, features))
-                done += len(batch.images)
-                if progress is not None:
-                    progress(done, max(done, total), "embedding frames")
-            save_shard(job.file(shard), join(parts))
-
-
-def _decoded(
-    job: Job, shards: Sequence[Shard], workers: int
-) -> Generator[tuple[Shard, Prefetch[Batch]], None, None]:
-    """Each shard with its batches, being decoded while the shards before it are used."""
-    waiting: deque[tuple[Shard, Prefetch[Batch]]] = deque()
-    coming = iter(shards)
+    if not missing:
+        return
+    tally = _Tally(sum(s.frames for s in shards), sum(s.frames for s in missing), progress)
+    cores = torch.get_num_threads()
+    count = min(max(1, workers or min(MAX_WORKERS, os.cpu_count() or 1)), len(missing))
+    pool = ThreadPoolExecutor(count, "embed", torch.set_num_threads, (max(1, cores // count),))
     try:
-        while True:
-            for shard in coming:
-                waiting.append((shard, _start(job, shard)))
-                if len(waiting) >= max(1, workers):
-                    break
-            if not waiting:
-                return
-            yield waiting[0]
-            waiting.popleft()[1].close()
+        for future in [pool.submit(_embed, job, shard, tally) for shard in missing]:
+            future.result()
     finally:
-        for _, source in waiting:
-            source.close()
+        tally.stop.set()
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)  # its workers' number became that of threads still to come
 
 
-def _start(job: Job, shard: Shard) -> Prefetch[Batch]:
+def _embed(job: Job, shard: Shard, tally: _Tally) -> None:
+    """Embed one shard and keep it, while its next batches are being decoded."""
     source = batches(
         shard.videos,
         shard.first,
@@ -160,7 +147,31 @@ def _start(job: Job, shard: Shard) -> Prefetch[Batch]:
         sampling=job.sampling,
         thumbnails=job.thumbnails,
     )
-    return Prefetch(source, ahead=SHARD_FRAMES // job.embedder.batch + 1)
+    parts = []
+    with Prefetch(source, ahead=AHEAD) as decoded:
+        for batch in decoded:
+            if tally.stop.is_set():
+                return
+            features = job.embedder(batch.images)
+            check_features(features, batch, job.videos)
+            parts.append((batch, features))
+            tally.add(len(batch.images))
+    save_shard(job.file(shard), join(parts))
+
+
+class _Tally:
+    """Frames embedded by all workers, told to `progress` by one of them at a time."""
+
+    def __init__(self, expected: int, missing: int, progress: Progress | None) -> None:
+        self.stop = threading.Event()
+        self._expected, self._done, self._progress = expected, expected - missing, progress
+        self._lock = threading.Lock()
+
+    def add(self, frames: int) -> None:
+        with self._lock:
+            self._done += frames
+            if self._progress is not None and not self.stop.is_set():
+                self._progress(self._done, max(self._done, self._expected), "embedding frames")
 
 
 @contextmanager

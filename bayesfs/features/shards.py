@@ -22,7 +22,13 @@ from bayesfs.features.batches import Batch, Picture
 from bayesfs.features.video import Sampling, frame_count
 
 SHARD_FRAMES = 256
-"""A shard is full when it has at least so many frames: what a kill can cost."""
+"""A shard is full when it has at least so many frames: what a kill can cost a worker."""
+
+FEWEST_SHARDS = 16
+"""Shards that a small set is divided into where it can, so that each worker has some."""
+
+LEAST_FRAMES = 32
+"""Frames of a shard at least, but for the last."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,18 @@ class Rows:
 
 
 def plan_shards(videos: Sequence[Video], sampling: Sampling) -> list[Shard]:
-    """Group consecutive videos until each group has at least `SHARD_FRAMES` frames."""
+    """Group consecutive videos until each group has at least `SHARD_FRAMES` frames.
+
+    In a small set a group has fewer, but at least `LEAST_FRAMES`. The groups depend on the list
+    alone, not on the machine.
+    """
+    counts = [frame_count(video, sampling) for video in videos]
+    least = min(max(sum(counts) // FEWEST_SHARDS, LEAST_FRAMES), SHARD_FRAMES)
     shards: list[Shard] = []
     start = frames = 0
-    for stop, video in enumerate(videos, 1):
-        frames += frame_count(video, sampling)
-        if frames >= SHARD_FRAMES or stop == len(videos):
+    for stop, count in enumerate(counts, 1):
+        frames += count
+        if frames >= least or stop == len(videos):
             shards.append(Shard(len(shards), start, tuple(videos[start:stop]), frames))
             start, frames = stop, 0
     return shards

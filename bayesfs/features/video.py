@@ -125,9 +125,9 @@ def read_image(path: Path, px: int) -> NDArray[np.uint8]:
         with Image.open(path, formats=("JPEG", "PNG")) as opened:
             if math.prod(opened.size) > MAX_PIXELS:
                 raise DataError(f"{opened.size} pixels; expected at most {MAX_PIXELS} in all")
-            opened.draft("RGB", (2 * px, 2 * px))  # lets a large JPEG decode at a lower scale
+            opened.draft("RGB", (px, px))  # decode a large JPEG at the lowest scale that has px
             image = ImageOps.exif_transpose(opened).convert("RGB")
-            return np.asarray(image.resize((px, px), Image.Resampling.BILINEAR))
+            return np.asarray(image.resize((px, px), Image.Resampling.BILINEAR, reducing_gap=2.0))
     except DataError:
         raise
     except Exception as error:  # Pillow raises many kinds on bytes that nobody vouches for

@@ -64,7 +64,7 @@ def _pieces(frames: int, width: int) -> Iterator[NDArray[Any]]:
 
 
 def backbone_share(
-    folder: Path, videos: int = 8, frames: int = 64, px: int = 160, repeats: int = 3
+    folder: Path, videos: int = 16, frames: int = 128, px: int = 160, repeats: int = 3
 ) -> dict[str, float]:
     """Time of the bare backbone on decoded frames over the time of the whole extraction.
 

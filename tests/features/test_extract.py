@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
@@ -385,6 +386,39 @@ def test_decodes_while_the_backbone_works(
     extract(read_tree(tree).videos, Slow(), tmp_path / "s", workers=3)
     assert at_work[0] == 3
     assert threading.current_thread() not in begun
+
+
+def test_workers_report_every_frame_and_give_the_cores_back(tree: Path, tmp_path: Path) -> None:
+    cores, told = torch.get_num_threads(), []
+    extract(
+        read_tree(tree).videos,
+        MeanColour(),
+        tmp_path / "s",
+        workers=3,
+        progress=lambda done, expected, _: told.append((done, expected)),
+    )
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1] == len(open_store(tmp_path / "s"))
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert torch.get_num_threads() == cores
+    assert seen == [cores]
+
+
+def test_a_failing_worker_stops_the_others(tree: Path, tmp_path: Path) -> None:
+    class Fails(MeanColour):
+        def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            if self.frames:
+                raise RuntimeError("out of memory")
+            return super().__call__(images)
+
+    backbone = Fails()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        extract(read_tree(tree).videos, backbone, tmp_path / "s", workers=3)
+    assert backbone.frames < 96
+    assert not [t for t in threading.enumerate() if t.name.startswith("embed")]
 
 
 CHILD = """
