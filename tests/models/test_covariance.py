@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+
+import pyro
 import pytest
 import torch
 from torch.func import vmap
@@ -28,3 +31,14 @@ def test_dense_families_are_learnt_from_labels(family: CovarianceFamily) -> None
     elbo = engine.infer(program, batch.to(torch.float64), seed=0).sample_stats["elbo"]
     assert torch.isfinite(elbo).all()
     assert elbo[-10:].mean() > elbo[:10].mean()
+
+
+def test_full_covariances_of_many_features_warn_in_single_precision() -> None:
+    for dim, dtype, warns in ((32, torch.float32, True), (32, torch.float64, False)):
+        like = torch.zeros(1, dim, dtype=dtype)
+        pyro.set_rng_seed(0)
+        sites = Full().sample(like)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            Full().build(sites, dim)
+        assert any("double precision" in str(w.message) for w in caught) == warns
