@@ -126,7 +126,8 @@ def _embed_missing(
         return
     tally = _Tally(sum(s.frames for s in shards), sum(s.frames for s in missing), progress)
     cores = torch.get_num_threads()
-    count = min(max(1, workers or min(MAX_WORKERS, os.cpu_count() or 1)), len(missing))
+    # of all shards, not of the missing ones: rounding depends on how many cores share a pass
+    count = min(max(1, workers or min(MAX_WORKERS, os.cpu_count() or 1)), len(shards))
     pool = ThreadPoolExecutor(count, "embed", torch.set_num_threads, (max(1, cores // count),))
     try:
         for future in [pool.submit(_embed, job, shard, tally) for shard in missing]:

@@ -155,7 +155,7 @@ def test_goes_on_where_it_was(tree: Path, tmp_path: Path) -> None:
     for after in (0, 1, 4, 5, 3):
         backbone = Fails(after)
         with pytest.raises(Interrupted):
-            extract(videos, backbone, tmp_path / "s")
+            extract(videos, backbone, tmp_path / "s", workers=1)  # more would make it a race
         assert not (tmp_path / "s").exists()
         spent += backbone.frames
     last = MeanColour()
@@ -405,6 +405,26 @@ def test_workers_report_every_frame_and_give_the_cores_back(tree: Path, tmp_path
     thread.join()
     assert torch.get_num_threads() == cores
     assert seen == [cores]
+
+
+def test_what_is_gone_on_with_has_as_many_cores_as_the_rest(tree: Path, tmp_path: Path) -> None:
+    """Rounding depends on how many cores share a pass: a resumed shard must have no more."""
+
+    class Counts(Fails):
+        def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            threads.add(torch.get_num_threads())
+            return super().__call__(images)
+
+    threads: set[int] = set()
+    cores = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with pytest.raises(Interrupted):  # in the last shard
+            extract(read_tree(tree).videos, Counts(15), tmp_path / "s", workers=2)
+        extract(read_tree(tree).videos, Counts(100), tmp_path / "s", workers=2)
+    finally:
+        torch.set_num_threads(cores)
+    assert threads == {2}
 
 
 def test_a_failing_worker_stops_the_others(tree: Path, tmp_path: Path) -> None:
