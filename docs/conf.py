@@ -54,9 +54,15 @@ def plain_docstring(
     lines[:] = linked("\n".join(blocks(lines)), KEYS).split("\n")
 
 
+def plain_types(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """After napoleon: `numpy.str_` is a type, not a link to "numpy.str"."""
+    lines[:] = [re.sub(r"(numpy\.\w+)_(?=\])", r"\1\_", line) for line in lines]
+
+
 def skipped(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out what scikit-learn adds to every estimator."""
-    return True if re.fullmatch(r"set_\w+_request", name) else None
+    """Leave out what scikit-learn adds to every estimator, and a function named like its module."""
+    twice = name == "predict" and app.env.docname == "api/bayesfs"  # it stands in bayesfs.predict
+    return True if twice or re.fullmatch(r"set_\w+_request", name) else None
 
 
 def inline_math(self: Any, node: nodes.math) -> None:
@@ -107,5 +113,6 @@ def setup(app: Any) -> None:
     """What Sphinx calls."""
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("autodoc-process-docstring", plain_docstring, priority=100)
+    app.connect("autodoc-process-docstring", plain_types, priority=900)
     app.connect("autodoc-skip-member", skipped)
     app.connect("builder-inited", bibliography, priority=100)

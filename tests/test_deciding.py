@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyro
@@ -108,7 +108,7 @@ def test_no_more_taught_queries_are_turned_away_than_allowed() -> None:
     rules = unit_rules(queries, **WANTED)
     turned = rules.absent(queries.absent)
     assert turned.sum() + 1 <= 0.05 * 501 < turned.sum() + 2
-    assert unit_rules(queries._replace(absent=np.full(500, np.nan)), **WANTED).most_absent == NEVER
+    assert unit_rules(replace(queries, absent=np.full(500, np.nan)), **WANTED).most_absent == NEVER
     few = people(1, rng, queries=10)
     assert unit_rules(few, **WANTED).most_absent == NEVER, "ten queries cannot show 5 %"
 
