@@ -31,7 +31,7 @@ from bayesfs.models.gaussian import GaussianHierarchy
 from bayesfs.predict import predict
 from bayesfs.single import SupportAxes, support_population
 from bayesfs.study import Answer, Learnt
-from bayesfs.types import Embeddings, EpisodeBatch, Posterior
+from bayesfs.types import EpisodeBatch, Posterior
 from bayesfs.uncertainty import decompose
 
 Array = NDArray[Any]
@@ -116,8 +116,15 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
 
         Raises:
             ValueError: from scikit-learn, for NaN, text, or lengths that differ.
-            DataError: a video has two labels.
+            DataError: a video has two labels, or the model has covariates of quality, which plain
+                features do not have.
         """
+        covariates = getattr(self.model, "covariates", ())
+        if covariates:
+            raise DataError(
+                f"the model has covariates of quality {covariates}, which plain "
+                "features do not have; expected a model without, and a population learnt with it"
+            )
         x, y = validate_data(self, _plain(X), _plain(y), dtype=np.float64)
         check_classification_targets(y)
         self.classes_, label = np.unique(y, return_inverse=True)
@@ -270,8 +277,7 @@ class _Learnt:
         self.spectrum: tuple[float, ...] | None = tuple(learnt.projection.spectrum.tolist())
 
     def __call__(self, x: Array, kind: str) -> Array:
-        frames = Embeddings.from_arrays(x, object=[""] * len(x), kind=kind)
-        return self._projection(frames).features.astype(np.float64)
+        return self._projection.of_features(x, kind).astype(np.float64)
 
 
 class _Own:

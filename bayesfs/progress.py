@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from tqdm import tqdm
 
 if TYPE_CHECKING:
@@ -62,6 +63,16 @@ def terminal_safe(text: str, *, longest: int = 200) -> str:
     """
     cut = text if len(text) <= longest else text[: longest - 1] + "…"
     return "".join(c if _is_harmless(c) else "�" for c in cut)
+
+
+def table_text(text: object) -> str:
+    r"""A name for a cell of a table on the terminal: safe, and never taken for rich's markup.
+
+    Example:
+        >>> table_text("P1 [/b]\x1b")
+        'P1 \\[/b]�'
+    """
+    return escape(terminal_safe(str(text)))
 
 
 def _is_harmless(character: str) -> bool:

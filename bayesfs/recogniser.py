@@ -159,7 +159,7 @@ class Recogniser:
             features: (frame, input feature) of the backbone.
             kind: condition that it was recorded in.
         """
-        z = project(self.projection, features, kind)
+        z = self.projection.of_features(features, kind)
         made = self.prepare(kind, len(z))
         x = torch.from_numpy(z.mean(0, dtype=np.float64)).to(made.offset) - made.offset
         return _recognition(_labels(x, made))
@@ -183,7 +183,7 @@ class Recogniser:
         made = self.prepare(kind)
         for piece in pieces:
             for start in range(0, len(piece), at_once):
-                z = project(self.projection, piece[start : start + at_once], kind)
+                z = self.projection.of_features(piece[start : start + at_once], kind)
                 x = torch.from_numpy(z).to(made.offset)[None] - made.offset[:, None]
                 labels = _labels_of_many(x, made)
                 yield Scored(labels.prob, *kinds(labels))
@@ -265,24 +265,6 @@ def teach(
     return taught
 
 
-def project(projection: Projection, features: Array, kind: str) -> Array:
-    """(frame, feature) projected backbone features of frames of one condition.
-
-    Raises:
-        DataError: another number of features, none at all, zeros only, or one not finite.
-    """
-    x = np.asarray(features, np.float64)
-    if x.ndim != 2 or x.shape[1] != len(projection.axes) or not len(x):
-        raise DataError(
-            f"expected (frame, {len(projection.axes)}) features, got {x.shape}; was another "
-            "backbone used?"
-        )
-    norm = np.sqrt(np.einsum("fd,fd->f", x, x))[:, None]
-    if not (np.isfinite(norm) & (norm > 0)).all():
-        raise DataError("features are NaN, infinite or all zero; a corrupt frame?")
-    return projection.directions(x / norm, KINDS.index(kind))
-
-
 def _episode(
     projection: Projection, videos: Mapping[str, Sequence[Array]], kind: str
 ) -> EpisodeBatch:
@@ -291,7 +273,7 @@ def _episode(
     if not shots or any(not len(each) for each in videos.values()):
         raise DataError("expected at least one video of each object, got none of some")
     flat = [(w, s, v) for w, each in enumerate(videos.values()) for s, v in enumerate(each)]
-    rows = project(projection, np.concatenate([np.atleast_2d(v) for _, _, v in flat]), kind)
+    rows = projection.of_features(np.concatenate([np.atleast_2d(v) for _, _, v in flat]), kind)
     longest = max(len(v) for _, _, v in flat)
     support = np.zeros((1, ways, shots, longest, rows.shape[1]), np.float32)
     mask, start = np.zeros(support.shape[:-1], bool), 0

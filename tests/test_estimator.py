@@ -160,6 +160,35 @@ def test_a_learnt_population_brings_its_projection() -> None:
     np.testing.assert_allclose(ours, answer.predictive.video.prob[0], atol=1e-6)
 
 
+def test_a_population_of_a_store_with_measured_quality_takes_plain_features() -> None:
+    """Every store of `bayesfs features` has measured quality; plain features have none."""
+    embeddings, _ = synthetic_embeddings(
+        users=3, test_users=1, way=3, shots=4, frames=3, dim=6, seed=0
+    )
+    measured = np.random.default_rng(0).standard_normal((len(embeddings), 2))
+    embeddings = bf.Embeddings(
+        embeddings.dataset.assign(quality=(("frame", "covariate"), measured)).assign_coords(
+            covariate=["sharpness", "contrast"]
+        )
+    )
+    study = bf.Study(
+        bf.GaussianHierarchy(),
+        bf.Exact(),
+        bf.HeldOutUsers(shots=(3,), query_kinds=("clean",)),
+        population_engine=bf.SVI(steps=20, draws=16),
+        objective=Evidence,
+    )
+    learnt = study.learn(embeddings, seed=0)
+    assert learnt.projection.quality_mean.shape[1] == 2
+    test = embeddings.where(split="test")
+    known = BayesianFewShotClassifier(population=learnt)
+    known.fit(test.features, test.coord("object"), groups=test.coord("video"))
+    assert np.isfinite(known.predict_proba(test.features)).all()
+    asks = BayesianFewShotClassifier(model=bf.GaussianHierarchy(covariates=("a", "b")))
+    with pytest.raises(DataError, match="plain features do not have"):
+        asks.fit(test.features, test.coord("object"))
+
+
 def test_a_posterior_of_the_population_takes_features_as_they_come() -> None:
     x, y, videos = frames()
     first = BayesianFewShotClassifier().fit(x, y, videos)

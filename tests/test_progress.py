@@ -1,8 +1,10 @@
 """Progress on standard error, and names from data that cannot take over a terminal."""
 
 import pytest
+from rich.console import Console
+from rich.table import Table
 
-from bayesfs.progress import bar, terminal_safe
+from bayesfs.progress import bar, table_text, terminal_safe
 
 
 def test_names_lose_what_moves_the_cursor_or_reorders() -> None:
@@ -12,6 +14,14 @@ def test_names_lose_what_moves_the_cursor_or_reorders() -> None:
 def test_names_of_every_script_and_joined_emoji_stay() -> None:
     for name in ("мои ключи", "می\u200cخواهم", "👩\u200d🦯", "Blåbär"):
         assert terminal_safe(name) == name
+
+
+@pytest.mark.parametrize("name", ["P1 [old]", "P1 [/b]", "[red]mug", "[link=file:///]keys"])
+def test_a_table_shows_names_as_they_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = Table("user")
+    grid.add_row(table_text(name))
+    Console(width=80).print(grid)
+    assert name in capsys.readouterr().out
 
 
 def test_a_huge_name_is_cut() -> None:

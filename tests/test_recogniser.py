@@ -14,7 +14,7 @@ from bayesfs.inference.exact import Exact, thin_population
 from bayesfs.inference.svi import SVI
 from bayesfs.models.families import CovarianceFamily, Full, PowerLaw
 from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.recogniser import Recogniser, in_single, project, teach
+from bayesfs.recogniser import Recogniser, in_single, teach
 from bayesfs.study import Learnt, Study
 from bayesfs.types import EpisodeBatch, Posterior
 from bayesfs.uncertainty import kinds
@@ -49,9 +49,9 @@ def as_episode(learnt: Learnt) -> EpisodeBatch:
     mask = torch.zeros(1, 3, 3, 3, dtype=torch.bool)
     for k, videos in enumerate(VIDEOS.values()):
         for v, video in enumerate(videos):
-            support[0, k, v] = torch.from_numpy(project(learnt.projection, video, "clean"))
+            support[0, k, v] = torch.from_numpy(learnt.projection.of_features(video, "clean"))
             mask[0, k, v] = True
-    query = torch.from_numpy(project(learnt.projection, QUERY, "clutter"))[None, None].double()
+    query = torch.from_numpy(learnt.projection.of_features(QUERY, "clutter"))[None, None].double()
     return EpisodeBatch(
         support,
         mask,

@@ -18,7 +18,7 @@ from rich.table import Table
 from bayesfs.evaluation.conditions import UNCORRUPTED
 from bayesfs.evaluation.paired import sums_difference
 from bayesfs.evaluation.resampling import Interval
-from bayesfs.progress import terminal_safe
+from bayesfs.progress import table_text
 from bayesfs.rundir import write_atomically
 
 Cell = Mapping[str, Any]
@@ -102,9 +102,7 @@ def print_table(cells: Sequence[Cell], console: Console | None = None) -> None:
         for item in filter(None, dict.fromkeys(map(str, rows["item"]))):
             console.print(_grid(rows, item, f"{item}s, {title}"))
         for failure in rows[rows["failed"] != ""].to_dict("records"):
-            console.print(
-                f"  {terminal_safe(failure['method'])}: {terminal_safe(failure['failed'])}"
-            )
+            console.print(f"  {table_text(failure['method'])}: {table_text(failure['failed'])}")
     swept = whole[(whole["corruption"] != "") & (whole["failed"] == "")]
     for item in dict.fromkeys(swept["item"]):
         console.print(_severity_grid(swept[swept["item"] == item], f"{item}s"))
@@ -120,7 +118,7 @@ def _grid(rows: pd.DataFrame, item: str, title: str) -> Table:
     for name in (*scores, "nll - first", *(["worst tenth's nll"] * worst), "s/task"):
         grid.add_column(name)
     for method, of in chosen.groupby("method", sort=False):
-        grid.add_row(terminal_safe(str(method)), *_cells(of, scores, worst=worst))
+        grid.add_row(table_text(method), *_cells(of, scores, worst=worst))
     return grid
 
 
@@ -135,7 +133,7 @@ def _severity_grid(rows: pd.DataFrame, title: str) -> Table:
     for method, of in means.groupby("method", sort=False):
         for i, (severity, line) in enumerate(of.droplevel("method").sort_index().iterrows()):
             values = [_number(line.get(score)) for score in scores]
-            grid.add_row(terminal_safe(str(method)) if not i else "", str(severity), *values)
+            grid.add_row(table_text(method) if not i else "", str(severity), *values)
     return grid
 
 

@@ -22,7 +22,7 @@ from bayesfs.evaluation.engine_comparison import compare_engines as compare
 from bayesfs.evaluation.engine_figure import engine_picture
 from bayesfs.inference.nuts import NUTS
 from bayesfs.overrides import shrink
-from bayesfs.progress import bar, terminal_safe
+from bayesfs.progress import bar, table_text
 from bayesfs.recipes import load_recipe, recipe_folder
 from bayesfs.rundir import write_atomically
 from bayesfs.study import Learnt, Study
@@ -118,12 +118,12 @@ def _infer(study: Study, name: str, episodes: EpisodeBatch, learnt: Learnt, seed
 def _show(comparison: EngineComparison) -> None:
     """Two tables on the terminal."""
     console = Console()
-    engines = Table(title=f"Label predictives against {terminal_safe(comparison.reference)}")
+    engines = Table(title=f"Label predictives against {table_text(comparison.reference)}")
     for column in ("engine", "draws", "seconds", "KL, nats", "worst task"):
         engines.add_column(column, justify="left" if column == "engine" else "right")
     for row in comparison.summary.itertuples():
         engines.add_row(
-            terminal_safe(str(row.engine)),
+            table_text(row.engine),
             str(row.draws),
             f"{row.seconds:.2f}",
             f"{row.kl:.4f}",
@@ -135,8 +135,8 @@ def _show(comparison: EngineComparison) -> None:
         sites.add_column(column, justify="left" if column in ("engine", "site") else "right")
     for row in comparison.by_site.itertuples():
         sites.add_row(
-            terminal_safe(str(row.engine)),
-            terminal_safe(str(row.site)),
+            table_text(row.engine),
+            table_text(row.site),
             f"{row.shift:.3f}",
             f"{row.ratio:.3f}",
             f"{row.ratio_low:.3f} to {row.ratio_high:.3f}",

@@ -28,7 +28,7 @@ from bayesfs.evaluation.comparison import (
 from bayesfs.evaluation.comparison_plot import plot_reliability
 from bayesfs.evaluation.score_sheet import score_sheet
 from bayesfs.evaluation.tree_rows import ITEMS, tree_rows
-from bayesfs.progress import terminal_safe
+from bayesfs.progress import table_text
 from bayesfs.rundir import RunDirectory, explained, write_atomically
 from bayesfs.runs import load_trees
 
@@ -182,7 +182,7 @@ def _videos(shots: int) -> str:
 
 
 def _score_grid(scores: pd.DataFrame, shots: int) -> Table:
-    reference = terminal_safe(str(scores["reference"].iloc[0]))
+    reference = table_text(scores["reference"].iloc[0])
     grid = Table(
         "", "run", "score", reference, "difference", "95 % over users", "users better",
         title=f"Scores, {_videos(shots)}",
@@ -190,7 +190,7 @@ def _score_grid(scores: pd.DataFrame, shots: int) -> Table:
     for row in scores.to_dict("records"):
         grid.add_row(
             f"{row['item']} {row['score']}",
-            terminal_safe(row["method"]),
+            table_text(row["method"]),
             f"{row['value']:.3f}",
             f"{row['reference_value']:.3f}",
             f"{row['difference']:+.3f}",
@@ -209,8 +209,8 @@ def _user_grid(users: pd.DataFrame, shots: int) -> Table:
         ends = rows if len(rows) <= WORST else pd.concat([rows.head(1), rows.tail(WORST - 1)])
         for row in ends.to_dict("records"):
             grid.add_row(
-                terminal_safe(str(row["user"])),
-                terminal_safe(str(name)),
+                table_text(row["user"]),
+                table_text(name),
                 f"{row['value']:.3f}",
                 f"{row['reference_value']:.3f}",
                 f"{row['difference']:+.3f}",
@@ -226,7 +226,7 @@ def _elpd_grid(elpd: pd.DataFrame, shots: int) -> Table:
     for row in elpd.to_dict("records"):
         grid.add_row(
             words[row["view"]],
-            terminal_safe(row["method"]),
+            table_text(row["method"]),
             f"{row['elpd']:.2f} ± {row['se']:.2f}",
             f"{row['elpd_diff']:.2f} ± {row['dse']:.2f}",
             f"{row['weight']:.2f}",

@@ -179,7 +179,8 @@ def listing(tasks: EpisodeBatch) -> Iterator[str]:
     """The query videos, by user."""
     seen: set[str] = set()
     for user, names in zip(tasks.users, tasks.videos, strict=True):
-        yield from (f"{user}:" for _ in [0] if not seen.issuperset(names))
+        if not seen.issuperset(names):
+            yield f"{terminal_safe(user)}:"
         yield from (f"  {terminal_safe(name)}" for name in names if name not in seen)
         seen.update(names)
 

@@ -14,6 +14,7 @@ from bayesfs.data.kept import kept_json
 from bayesfs.deciding import Rules, Unit, judged, learn_rules
 from bayesfs.errors import RunError
 from bayesfs.evaluation.rule_checks import check_left_out, check_rules
+from bayesfs.progress import terminal_safe
 from bayesfs.rundir import RunDirectory
 from bayesfs.study import Answer, Learnt, Study
 from bayesfs.types import Embeddings
@@ -83,7 +84,7 @@ def check_users(
         for unit in ("video", "frame"):
             table = _table(answer, learnt, rules, unit, left_out=answer.episodes is train)
             yield f"{unit}s of {whose}, {shots} video{'s' if shots > 1 else ''} per object:"
-            yield table.round(2).to_string(index=False)
+            yield table.round(2).to_string(index=False, formatters={"user": terminal_safe})
 
 
 def _table(

@@ -81,11 +81,15 @@ def open_store(path: str | Path, *, users: Sequence[str] | None = None) -> Embed
         ds = _open(Path(path))
         rows = np.arange(ds.sizes["frame"])
         if users is not None:
-            rows = np.flatnonzero(np.isin(as_text(ds["user"].values), list(users)))
+            known = as_text(ds["user"].values)
+            unknown = sorted(set(users) - set(known.tolist()))
+            if unknown or isinstance(users, str):
+                raise DataError(f"it has no frame of the users {unknown or users!r}")
+            rows = np.flatnonzero(np.isin(known, list(users)))
         if len(rows) * ds.sizes["feature"] * 4 > MAX_LOAD:
             raise DataError(f"{len(rows)} frames are too many to load; use iter_store or users=")
         if not len(rows):
-            raise DataError(f"it has no frame of the users {users}")
+            raise DataError("it has no frame" if users is None else "expected users, got none")
         return load_frames(ds, slice(None) if users is None else rows)
 
 
@@ -151,7 +155,11 @@ def save_store(path: str | Path, embeddings: Embeddings) -> None:
     target = Path(path)
     if target.exists():
         raise DataError(f"{str(path)!r} exists already; choose another name")
-    attrs = {str(k): v for k, v in embeddings.dataset.attrs.items() if isinstance(v, str | int)}
+    plain = {
+        str(k): v.item() if isinstance(v, np.generic) else v
+        for k, v in embeddings.dataset.attrs.items()
+    }
+    attrs = {k: v for k, v in plain.items() if isinstance(v, str | int | float)}
     with named_store(path, "written"):
         for left in target.parent.glob(f"{PARTIAL}*-{glob.escape(target.name)}"):
             remove(left)

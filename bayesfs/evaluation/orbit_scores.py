@@ -8,7 +8,6 @@ run gives NLL, Brier, calibration and selective risk through `OrbitRun.scores`.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,11 +211,9 @@ def task_results(
 
 
 def frame_numbers(embeddings: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number of each row's frame: of its file, "...-00012.jpg", or its place in the video."""
-    if "path" in embeddings.dataset.coords:
-        found = [re.search(r"(\d+)\.[A-Za-z]+$", str(p)) for p in embeddings.coord("path")[rows]]
-        if all(found):
-            return np.array([int(m[1]) for m in found if m is not None], np.int64)
+    """Number of each row's frame, as the store has it; otherwise its place in the video."""
+    if "frame_number" in embeddings.dataset.coords:
+        return embeddings.coord("frame_number")[rows].astype(np.int64)
     video = embeddings.coord("video")
     start = np.flatnonzero(np.r_[True, video[1:] != video[:-1]])
     return rows - start[np.searchsorted(start, rows, side="right") - 1] + 1

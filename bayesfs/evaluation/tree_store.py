@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import xarray as xr
 
@@ -30,6 +31,9 @@ GROUPS = (
     "uncertainty",
 )
 """Groups that every run's tree has."""
+
+DEEPEST = 8
+"""Groups within groups of a netCDF file: a hard link to a group above would have no end."""
 
 
 def save_datatree(tree: xr.DataTree, path: str | Path) -> Path:
@@ -127,6 +131,9 @@ def _write_netcdf(tree: xr.DataTree, path: Path) -> None:
 
 
 def _read_zarr(path: Path) -> xr.DataTree:
+    link = next((p for p in path.rglob("*") if p.is_symlink()), None)
+    if link is not None:
+        raise DataError(f"{link}: a link to another place, which bayesfs never writes")
     for metadata in path.rglob("zarr.json"):
         if "pickle" in json.dumps(json.loads(metadata.read_bytes()).get("codecs", [])):
             raise DataError(f"{metadata}: asks to unpickle its values, which bayesfs never does")
@@ -134,7 +141,30 @@ def _read_zarr(path: Path) -> xr.DataTree:
         return _as_saved(tree.load())
 
 
+def _refuse_borrowed(path: Path) -> None:
+    """Refuse HDF5 whose values lie in other files, which could be anybody's.
+
+    Raises:
+        DataError: a link, a dataset with external storage, or a virtual dataset.
+    """
+    with h5py.File(path, "r") as file:
+        waiting = [file["/"]]
+        while waiting:  # only hard links are followed, each group once: no cycle without a link
+            group = waiting.pop()
+            for name in group:
+                link = group.get(name, getlink=True)
+                item = group[name] if isinstance(link, h5py.HardLink) else None
+                if isinstance(item, h5py.Group) and item.name.count("/") < DEEPEST:
+                    waiting.append(item)
+                elif not isinstance(item, h5py.Dataset) or item.external or item.is_virtual:
+                    raise DataError(
+                        f"{path}: {name!r} is a link or keeps its values in another file, which "
+                        "bayesfs never writes; do not trust this file"
+                    )
+
+
 def _read_netcdf(path: Path) -> xr.DataTree:
+    _refuse_borrowed(path)
     with xr.open_datatree(path, engine="h5netcdf") as tree:
         return _as_saved(tree.load())
 

@@ -82,6 +82,28 @@ class Projection:
         projected = embeddings.with_features(self.directions(unit_norm(embeddings), kind))
         return self._with_standard_quality(projected, kind)
 
+    def of_features(self, features: Array, kind: str) -> Array:
+        """(frame, feature) float32 projected backbone features of frames of one condition.
+
+        Plain features have no measured quality, so that none is asked for.
+
+        Raises:
+            DataError: another number of features, none at all, zeros only, one not finite, or an
+                unknown condition.
+        """
+        x = np.asarray(features, np.float64)
+        if x.ndim != 2 or x.shape[1] != len(self.axes) or not len(x):
+            raise DataError(
+                f"expected (frame, {len(self.axes)}) features, got {x.shape}; was another "
+                "backbone used?"
+            )
+        if kind not in KINDS:
+            raise DataError(f"expected a recording condition of {KINDS}, got {kind!r}")
+        norm = np.sqrt(np.einsum("fd,fd->f", x, x))[:, None]
+        if not (np.isfinite(norm) & (norm > 0)).all():
+            raise DataError("features are NaN, infinite or all zero; a corrupt frame?")
+        return self.directions(x / norm, KINDS.index(kind))
+
     def directions(self, unit: Array, kind: Array | int) -> Array:
         """(frame, feature) float32 projected features of unit-norm ones, without any labels.
 

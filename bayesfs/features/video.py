@@ -66,8 +66,8 @@ class Sampling:
     max_frames: int | None = None
 
     def __post_init__(self) -> None:
-        given = (self.every, self.fps or 1, 1 if self.max_frames is None else self.max_frames)
-        if min(given) <= 0 or (self.fps is not None and self.every > 1):
+        given = (x for x in (self.every, self.fps, self.max_frames) if x is not None)
+        if not all(x > 0 for x in given) or (self.fps is not None and self.every > 1):
             raise DataError(f"expected positive values, and every or fps but not both, got {self}")
 
     def plan(self, frames: int, rate: float) -> tuple[float, int]:

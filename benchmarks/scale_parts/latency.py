@@ -19,7 +19,7 @@ from bayesfs.evaluation.users import HeldOutUsers
 from bayesfs.features.project import Projection
 from bayesfs.inference.exact import Exact
 from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.recogniser import project, teach
+from bayesfs.recogniser import teach
 from bayesfs.study import Learnt, Study
 from bayesfs.types import Posterior
 
@@ -103,10 +103,10 @@ def _videos(rng: np.random.Generator, width: int) -> list[NDArray[Any]]:
 
 def _centroids(projection: Projection, videos: dict[str, list[NDArray[Any]]]) -> NDArray[Any]:
     rows = np.concatenate([video for each in videos.values() for video in each])
-    z = project(projection, rows, "clean")
+    z = projection.of_features(rows, "clean")
     return np.asarray(z.reshape(OBJECTS, VIDEOS * FRAMES, -1).mean(1))
 
 
 def _nearest(projection: Projection, centroids: NDArray[Any], frame: NDArray[Any]) -> int:
-    z = project(projection, frame[None], "clutter")
+    z = projection.of_features(frame[None], "clutter")
     return int(((centroids - z) ** 2).sum(1).argmin())

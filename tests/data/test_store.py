@@ -273,3 +273,17 @@ def test_videos_in_pieces_are_refused(tmp_path: Path) -> None:
     write_store(tmp_path / "mixed.zarr", [ds], 3, {})
     with pytest.raises(DataError, match="contiguous"):
         open_store(tmp_path / "mixed.zarr")
+
+
+def test_numbers_among_the_attributes_come_back(tmp_path: Path) -> None:
+    attrs = {"fps": 29.97, "n": 3, "who": "P1", "share": np.float32(0.5)}
+    save_store(tmp_path / "s.zarr", Embeddings(make().dataset.assign_attrs(attrs)))
+    found = open_store(tmp_path / "s.zarr").dataset.attrs
+    assert {k: found[k] for k in attrs} == attrs
+
+
+@pytest.mark.parametrize("users", [["nobody"], "P1", []])
+def test_users_that_are_not_there_are_told(whole: Path, users: Any) -> None:
+    some = list(np.unique(open_store(whole).coord("user")))[:1]
+    with pytest.raises(DataError, match="users"):
+        open_store(whole, users=[*some, *users] if "nobody" in users else users)

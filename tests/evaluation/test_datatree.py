@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import arviz_stats
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -346,3 +348,40 @@ def test_weights_without_a_tail_are_kept() -> None:
     too_few, k = smoothed_weights(raw[:, :10, :1] + rng.random((1, 10, 1)), 1.0)
     assert np.isnan(k).all()
     np.testing.assert_allclose(np.exp(too_few).sum(), 1)
+
+
+def test_values_that_lie_in_other_files_are_refused(tree: xr.DataTree, tmp_path: Path) -> None:
+    """External storage, links and virtual datasets would read any file of this machine."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"of another person")
+    other = tmp_path / "other.nc"
+    with h5py.File(other, "w") as file:
+        file["data"] = np.zeros(4)
+
+    def external(group: h5py.Group) -> None:
+        group.create_dataset("evil", (17,), "S1", external=[(str(secret), 0, 17)])
+
+    def link(group: h5py.Group) -> None:
+        group["evil"] = h5py.ExternalLink(str(other), "/data")
+
+    def soft(group: h5py.Group) -> None:
+        group["evil"] = h5py.SoftLink("/uncertainty")
+
+    def virtual(group: h5py.Group) -> None:
+        layout = h5py.VirtualLayout((4,), "f8")
+        layout[:] = h5py.VirtualSource(str(other), "data", (4,))
+        group.create_virtual_dataset("evil", layout)
+
+    def loop(group: h5py.Group) -> None:
+        group["evil"] = group.parent
+
+    for number, spoil in enumerate((external, link, soft, virtual, loop)):
+        path = save_datatree(tree, tmp_path / f"{number}.nc")
+        with h5py.File(path, "a") as file:
+            spoil(file["posterior"])
+        with pytest.raises(DataError, match=r"evil|posterior"):
+            load_datatree(path)
+    store = save_datatree(tree, tmp_path / "tree.zarr")
+    (store / "posterior" / "evil").symlink_to(secret)
+    with pytest.raises(DataError, match="link"):
+        load_datatree(store)

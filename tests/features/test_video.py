@@ -190,7 +190,7 @@ def test_a_plan_never_leaves_the_video(frames: int, every: int, most: int | None
     assert len(picks) <= (most or frames)
 
 
-@pytest.mark.parametrize("wrong", [{"every": 0}, {"fps": -1.0}, {"max_frames": 0}])
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"fps": -1.0}, {"fps": 0.0}, {"max_frames": 0}])
 def test_impossible_sampling(wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="positive"):
         Sampling(**wrong)
