@@ -8,8 +8,9 @@ into a `Projection`, so that nothing downstream knows of it, and the population 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor
 from bayesfs.errors import ShapeError
 from bayesfs.evaluation.users import HeldOutUsers
 from bayesfs.features.project import Projection, fit_projection, kind_index, unit_norm
-from bayesfs.features.reduce import PrincipalAxes
+from bayesfs.features.reduce import PrincipalAxes, left_out
 from bayesfs.inference.potential import potential
 from bayesfs.models.gaussian import GaussianHierarchy
 from bayesfs.models.learnt import LinearMap, MapScore
@@ -79,17 +80,14 @@ class LearntAxes(PrincipalAxes):
         """Every user's frames projected by what was learnt without their fold.
 
         Args:
-            embeddings: frames of the train users.
+            embeddings: frames of the train users; a single user is projected by his own axes.
             dim: number of features; missing ones are zero.
         """
-        out = np.zeros((len(embeddings), dim), np.float32)
-        user, best = embeddings.coord("user"), self.validate(embeddings)
-        for fold in self._parts(embeddings):
-            rest = embeddings.where(user=[u for u in users_of(embeddings) if u not in fold])
-            projected = self._at(rest, best.dim, best.steps)(embeddings.where(user=fold)).features
-            width = min(dim, projected.shape[1])
-            out[np.isin(user, fold), :width] = projected[:, :width]
-        return embeddings.with_features(out)
+        if len(users_of(embeddings)) < 2:
+            return self.fit(embeddings)(embeddings)
+        best = self.validate(embeddings)
+        fit = partial(self._at, dim=best.dim, steps=best.steps)
+        return left_out(embeddings, self._parts(embeddings), fit, dim)
 
     def validate(self, embeddings: Embeddings) -> Validation:
         """Score of left-out train users for every number of axes and steps.
@@ -188,16 +186,20 @@ def aligned(embeddings: Embeddings, projection: Projection) -> Embeddings:
 
     Source: Schönemann (1966), Psychometrika 31.
     """
-    user = embeddings.coord("user")
-    out = np.zeros((len(embeddings), projection.dim), np.float32)
-    for name in users_of(embeddings):
-        others = [other for other in users_of(embeddings) if other != name] or [name]
-        own = fit_projection(embeddings.where(user=others), projection.dim)
+
+    def fit(others: Embeddings) -> Callable[[Embeddings], Embeddings]:
+        own = fit_projection(others, projection.dim)
         left, _, right = np.linalg.svd(_unit(own.axes).T @ _unit(projection.axes))
         rank = min(left.shape[0], right.shape[0])
         rotation = left[:, :rank] @ right[:rank]
-        out[user == name] = own(embeddings.where(user=name)).features @ rotation
-    return embeddings.with_features(out)
+
+        def project(frames: Embeddings) -> Embeddings:
+            made = own(frames)
+            return made.with_features(made.features @ rotation)
+
+        return project
+
+    return left_out(embeddings, [[u] for u in users_of(embeddings)], fit, projection.dim)
 
 
 def turned(

@@ -78,6 +78,10 @@ class Scored:
     epistemic: Tensor
 
 
+KEPT = 4
+"""Conditions and lengths of query whose products are kept: 10 objects take 13 MB each."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Products for queries of one condition and number of frames; first axis: population draw.
@@ -134,11 +138,19 @@ class Recogniser:
     _made: dict[tuple[int, int], Prepared] = field(default_factory=dict, repr=False)
 
     def prepare(self, kind: str = "clutter", frames: int = 1) -> Prepared:
-        """Products for queries of a condition with so many frames; made once and kept."""
+        """Products for queries of a condition with so many frames; the last `KEPT` are kept.
+
+        Raises:
+            DataError: an unknown condition.
+        """
+        if kind not in KINDS:
+            raise DataError(f"expected a recording condition of {KINDS}, got {kind!r}")
         key = KINDS.index(kind), frames
-        if key not in self._made:
-            self._made[key] = self._prepare(*key)
-        return self._made[key]
+        made = self._made.pop(key, None) or self._prepare(*key)
+        self._made[key] = made  # the last asked for comes last
+        while len(self._made) > KEPT:
+            self._made.pop(next(iter(self._made)))
+        return made
 
     def frame(self, features: Array, kind: str = "clutter") -> Recognition:
         """Recognise one frame by itself.
@@ -270,10 +282,14 @@ def _episode(
 ) -> EpisodeBatch:
     """One task of these videos, padded; its query is a token."""
     ways, shots = len(videos), max((len(v) for v in videos.values()), default=0)
-    if not shots or any(not len(each) for each in videos.values()):
-        raise DataError("expected at least one video of each object, got none of some")
-    flat = [(w, s, v) for w, each in enumerate(videos.values()) for s, v in enumerate(each)]
-    rows = projection.of_features(np.concatenate([np.atleast_2d(v) for _, _, v in flat]), kind)
+    frames = {name: [np.atleast_2d(v) for v in each] for name, each in videos.items()}
+    empty = [name for name, each in frames.items() if not sum(map(len, each))]
+    if not shots or empty:
+        raise DataError(
+            f"expected at least one video, with a frame, of each object; got none of {empty}"
+        )
+    flat = [(w, s, v) for w, each in enumerate(frames.values()) for s, v in enumerate(each)]
+    rows = projection.of_features(np.concatenate([v for _, _, v in flat]), kind)
     longest = max(len(v) for _, _, v in flat)
     support = np.zeros((1, ways, shots, longest, rows.shape[1]), np.float32)
     mask, start = np.zeros(support.shape[:-1], bool), 0

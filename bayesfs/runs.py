@@ -118,10 +118,17 @@ def identity_with(order: Order, data: str) -> dict[str, Any]:
 
 
 def fingerprint(embeddings: Embeddings) -> str:
-    """SHA-256 of the features and labels of every frame."""
-    digest = hashlib.sha256(np.ascontiguousarray(embeddings.features).tobytes())
-    for name in embeddings.REQUIRED:
-        digest.update("\0".join(embeddings.coord(name).tolist()).encode("utf-8", "surrogatepass"))
+    """SHA-256 of everything that is known of every frame: features, quality, labels, flags."""
+    digest = hashlib.sha256()
+    for name in sorted(map(str, embeddings.dataset.variables)):
+        values = embeddings.dataset[name].values
+        text = values.dtype.kind in "OSU"
+        digest.update(f"{name} {'text' if text else values.dtype} {values.shape}\0".encode())
+        digest.update(
+            "\0".join(map(str, values.ravel().tolist())).encode("utf-8", "surrogatepass")
+            if text
+            else np.ascontiguousarray(values).tobytes()
+        )
     return digest.hexdigest()
 
 

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from bayesfs.cli import FAILED, main
+from bayesfs.commands.benchmark_data import limit_objects
 from bayesfs.recipes import recipe_folder
+from bayesfs.types import Embeddings
 
 MODELS = [str(recipe_folder() / "models" / f"{name}.py") for name in ("gaussian", "deep_kernel_gp")]
 COLUMNS = {"method", "shots", "way", "noise", "item", "score", "estimate", "low", "high"}
@@ -118,3 +120,18 @@ def test_an_engine_that_does_not_fit_is_a_row_with_its_reason(
     assert failed["failed"].str.contains("Exact needs a conjugate model").all()
     assert failed["estimate"].isna().all()
     assert "Exact needs a conjugate model" in capsys.readouterr().out
+
+
+def test_unlabelled_videos_are_no_object_to_choose() -> None:
+    x = np.ones((8, 3), np.float32)
+    things = ["mug", "keys", "cane", "", "mug", "keys", "", ""]
+    users = ["A"] * 4 + ["B"] * 4
+    videos = [f"v{i}" for i in range(8)]
+    store = Embeddings.from_arrays(x, user=users, object=things, video=videos, split="test")
+    for seed in range(5):
+        few = limit_objects(store, 2, "test", seed)
+        found = set(zip(few.coord("user").tolist(), few.coord("object").tolist(), strict=True))
+        assert {u for u, _ in found} == {"A", "B"}
+        assert len([1 for u, o in found if u == "A" and o]) == 2
+    only = limit_objects(store, 3, "test", 0)
+    assert set(only.coord("user").tolist()) == {"A"}

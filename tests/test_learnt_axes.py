@@ -110,3 +110,26 @@ def test_a_study_takes_it_as_its_reduction(make_embeddings: Callable[..., Embedd
 def test_numbers_below_one_are_refused() -> None:
     with pytest.raises(ShapeError, match="2 folds"):
         LearntAxes(folds=1)
+
+
+def test_measured_quality_is_standardised_as_for_a_new_user(train: Embeddings) -> None:
+    """As the principal axes do it: slopes learnt on raw numbers would be used on sds."""
+    measured = np.random.default_rng(0).normal(50.0, 5.0, (len(train), 2)).astype(np.float32)
+    with_quality = Embeddings(
+        train.dataset.assign(quality=(("frame", "covariate"), measured)).assign_coords(
+            covariate=["sharpness", "contrast"]
+        )
+    )
+    axes = LearntAxes(dims=(4,), evaluation=EVALUATION, steps=1, check_every=1)
+    crossed = axes.cross_fit(with_quality, 4).dataset["quality"].values
+    assert np.abs(crossed.mean(0)).max() < 0.5
+    assert np.abs(crossed.std(0) - 1.0).max() < 0.3
+    quality = aligned(with_quality, fit_projection(with_quality, 4)).dataset["quality"].values
+    plain = PrincipalAxes(4).cross_fit(with_quality, 4).dataset["quality"].values
+    np.testing.assert_array_equal(quality, plain)
+
+
+def test_a_single_user_is_projected_by_his_own_axes(train: Embeddings) -> None:
+    one = train.where(user=train.coord("user")[0])
+    crossed = LearntAxes(dims=(4,), evaluation=EVALUATION, steps=1, check_every=1).cross_fit(one, 4)
+    assert np.isfinite(crossed.features).all()

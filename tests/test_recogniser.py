@@ -14,7 +14,7 @@ from bayesfs.inference.exact import Exact, thin_population
 from bayesfs.inference.svi import SVI
 from bayesfs.models.families import CovarianceFamily, Full, PowerLaw
 from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.recogniser import Recogniser, in_single, teach
+from bayesfs.recogniser import KEPT, Recogniser, in_single, teach
 from bayesfs.study import Learnt, Study
 from bayesfs.types import EpisodeBatch, Posterior
 from bayesfs.uncertainty import kinds
@@ -138,3 +138,24 @@ def test_a_stream_says_what_single_frames_say(at_once: int) -> None:
         joined = torch.cat([getattr(piece, name) for piece in pieces])
         single = torch.stack([torch.as_tensor(getattr(taught.frame(x), name)) for x in frames])
         torch.testing.assert_close(joined, single.to(joined), rtol=1e-4, atol=1e-5)
+
+
+def test_products_of_few_lengths_are_kept() -> None:
+    taught = teach(*setting(PowerLaw()), VIDEOS)
+    first = taught.video(QUERY)
+    for frames in range(1, 12):
+        taught.video(np.resize(QUERY, (frames, WIDE)))
+    assert len(taught._made) == KEPT
+    np.testing.assert_array_equal(taught.video(QUERY).prob, first.prob)
+    with pytest.raises(DataError, match="condition"):
+        taught.frame(QUERY[0], kind="foggy")
+
+
+def test_an_object_without_a_frame_is_refused_and_one_frame_is_a_video() -> None:
+    study, learnt = setting(PowerLaw())
+    with pytest.raises(DataError, match="o9"):
+        teach(study, learnt, {**VIDEOS, "o9": [np.zeros((0, WIDE))]})
+    flat = {name: [video[0] for video in each] for name, each in VIDEOS.items()}
+    deep = {name: [video[:1] for video in each] for name, each in VIDEOS.items()}
+    one, other = (teach(study, learnt, videos).video(QUERY).prob for videos in (flat, deep))
+    np.testing.assert_array_equal(one, other)

@@ -26,7 +26,7 @@ from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.tree_store import load_datatree
 from bayesfs.recipes import recipe_folder
 from bayesfs.rundir import RunDirectory
-from bayesfs.runs import load_learnt, load_trees, report_run
+from bayesfs.runs import fingerprint, load_learnt, load_trees, report_run
 from bayesfs.types import Embeddings
 
 RECIPES = [
@@ -320,3 +320,18 @@ def test_a_warning_is_shown_once_and_stands_in_the_report(
 def test_a_store_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.zarr"):
         main([*command(tmp_path / "none.zarr", tmp_path / "run"), "--debug"])
+
+
+def test_the_fingerprint_sees_everything_of_a_frame(small_store: Path) -> None:
+    """Quality and annotations change results, so that a run must not go on with others."""
+    plain = open_store(small_store)
+    quality = (("frame", "covariate"), np.zeros((len(plain), 2), np.float32))
+    flag = ("frame", np.zeros(len(plain), np.int8))
+    store = Embeddings(plain.dataset.assign(quality=quality).assign_coords(flag_blur=flag))
+    changed = [plain, store.with_features(store.features * 2)]
+    for name in ("quality", "flag_blur", "object"):
+        values = store.dataset[name].copy(deep=True)
+        values[0] = "another" if name == "object" else values[0] + 1
+        changed.append(Embeddings(store.dataset.assign({name: values})))
+    assert len({fingerprint(e) for e in [store, *changed]}) == 1 + len(changed)
+    assert fingerprint(open_store(small_store)) == fingerprint(plain)

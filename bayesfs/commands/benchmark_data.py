@@ -16,6 +16,7 @@ import pandas as pd
 from bayesfs.commands.benchmark_corruptions import CorruptedQueries
 from bayesfs.commands.benchmark_methods import Lesson
 from bayesfs.data.episodes import stack
+from bayesfs.data.videos import UNKNOWN_OBJECT
 from bayesfs.errors import DataError
 from bayesfs.evaluation.bootstrap import table_of_rows
 from bayesfs.evaluation.conditions import (
@@ -164,10 +165,10 @@ def limit_objects(embeddings: Embeddings, way: int, split: str, seed: int) -> Em
     user, thing = embeddings.coord("user"), embeddings.coord("object")
     keep = embeddings.coord("split") != split
     for name in np.unique(user[~keep]):
-        objects = np.unique(thing[user == name])
+        objects = np.setdiff1d(thing[user == name], [UNKNOWN_OBJECT])
         if len(objects) >= way:
             few = np.random.default_rng(seed).permutation(objects)[:way]
-            keep |= (user == name) & np.isin(thing, few)
+            keep |= (user == name) & np.isin(thing, [*few, UNKNOWN_OBJECT])
     if not (embeddings.coord("split")[keep] == split).any():
         raise DataError(f"expected {split} users with {way} objects or more, found none")
     return Embeddings(embeddings.dataset.isel(frame=np.flatnonzero(keep)))

@@ -23,7 +23,7 @@ from arviz_stats import compare
 from bayesfs.errors import DataError
 from bayesfs.evaluation.calibration import reliability
 from bayesfs.evaluation.checks import KHAT_MAX
-from bayesfs.evaluation.elpd import heldout_elpd, support_elpd
+from bayesfs.evaluation.elpd import can_leave_one_out, heldout_elpd, support_elpd
 from bayesfs.evaluation.paired import PairedDifference, paired_difference
 from bayesfs.evaluation.tree_rows import ITEMS, Item, labelled_items
 
@@ -142,14 +142,9 @@ def compare_elpd(trees: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     Source: Vehtari, Gelman and Gabry 2017 (PSIS-LOO); Yao et al. 2018 (stacking).
     """
     views: dict[str, Callable[[xr.DataTree], Any]] = {"query": heldout_elpd}
-    if all(_can_leave_one_out(tree) for tree in trees.values()):
+    if all(can_leave_one_out(tree) for tree in trees.values()):
         views["support"] = support_elpd
     return pd.concat([_compared(view, of, trees) for view, of in views.items()], ignore_index=True)
-
-
-def _can_leave_one_out(tree: xr.DataTree) -> bool:
-    shots = tree["constant_data"].to_dataset()["shots"].to_numpy()
-    return "support_log_likelihood" in tree.children and float(np.nanmin(shots)) >= 2
 
 
 def _compared(

@@ -175,3 +175,9 @@ def support_log_prob(model: Model, posterior: Posterior, episodes: EpisodeBatch)
     joint = model.log_joint_video(posterior.draws, as_query)
     given = torch.log_softmax(joint, -1).reshape(*joint.shape[:2], w, s, w)
     return torch.diagonal(given, dim1=2, dim2=4).movedim(-1, 2)
+
+
+def can_leave_one_out(tree: xr.DataTree) -> bool:
+    """Whether the run kept what `support_elpd` needs, and every object has two support videos."""
+    shots = tree["constant_data"].to_dataset()["shots"].to_numpy()
+    return "support_log_likelihood" in tree.children and float(np.nanmin(shots)) >= 2

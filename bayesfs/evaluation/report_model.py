@@ -26,7 +26,7 @@ from bayesfs.evaluation.checks import (
     without,
 )
 from bayesfs.evaluation.diagnostics import Diagnostics
-from bayesfs.evaluation.elpd import heldout_elpd, support_elpd
+from bayesfs.evaluation.elpd import can_leave_one_out, heldout_elpd, support_elpd
 from bayesfs.evaluation.pav import PavCurve, pav_curve
 from bayesfs.evaluation.pit import PitCurve, pit_curve
 from bayesfs.evaluation.predictive_checks import EXTREME
@@ -143,7 +143,7 @@ class ModelView:
         return {
             shots: _quietly(support_elpd, tree)
             for shots, tree in sorted(self.trees.items())
-            if "support_log_likelihood" in tree.children and _has_spare_videos(tree)
+            if can_leave_one_out(tree)
         }
 
     @cached_property
@@ -179,8 +179,8 @@ class ModelView:
         """PSIS leave-one-video-out where a class keeps a video when one is left out."""
         if "support_log_likelihood" not in self.tree.children:
             return without("leave one video out", "the run kept no likelihoods of the support")
-        if not _has_spare_videos(self.tree):
-            return without("leave one video out", "needs objects with two support videos")
+        if not can_leave_one_out(self.tree):
+            return without("leave one video out", "needs two support videos of every object")
         found = self.left_out[max(self.trees)]
         return loo_check(np.asarray(found.pareto_k.to_numpy()))
 
@@ -190,11 +190,6 @@ def _quietly(scorer: Callable[[xr.DataTree], Any], tree: xr.DataTree) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return scorer(tree)
-
-
-def _has_spare_videos(tree: xr.DataTree) -> bool:
-    """Whether any object keeps a support video when one is left out."""
-    return float(tree["constant_data"]["shots"].max()) > 1
 
 
 def _words(curve: PitCurve | PavCurve | None) -> str:

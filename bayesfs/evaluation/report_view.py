@@ -279,18 +279,18 @@ class View:
         if not self.labelled:
             return {}
         return {
-            unit: reliability(log_prob, labels, groups=tasks, bins=10)
-            for unit, (log_prob, labels, tasks) in self._scored.items()
+            unit: reliability(log_prob, labels, groups=users, bins=10)
+            for unit, (log_prob, labels, users) in self._scored.items()
         }
 
     @cached_property
     def _scored(self) -> dict[str, tuple[Floats, Any, Any]]:
-        """Unit -> (item, way) log p, (item,) labels, (item,) tasks of what is labelled."""
+        """Unit -> (item, way) log p, (item,) labels, (item,) users of what is labelled."""
         nothing = (np.zeros((0, 1)), np.zeros(0, int), np.zeros(0, str))
         found: dict[str, tuple[Floats, Any, Any]] = {"videos": nothing, "frames": nothing}
         for item in ITEMS if self.labelled else ():
             log_prob, rows = labelled_items(self.tree, item)
-            found[f"{item}s"] = (log_prob, rows["label"].to_numpy(), rows["task"].to_numpy(str))
+            found[f"{item}s"] = (log_prob, rows["label"].to_numpy(), rows["user"].to_numpy(str))
         return found
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,21 +47,39 @@ class PrincipalAxes:
             embeddings: frames of the train users; a single user is projected by his own axes.
             dim: number of features; missing ones are zero.
         """
-        user = embeddings.coord("user")
-        names = sorted(set(user.tolist()))
+        names = sorted(set(embeddings.coord("user").tolist()))
         if len(names) < 2:
             return self.fit(embeddings)(embeddings)
-        out = np.zeros((len(embeddings), dim), np.float32)
-        raw = embeddings.dataset.get("quality")
-        quality = None if raw is None else raw.copy()
-        for name in names:
-            others = [other for other in names if other != name]
-            projected = self.fit(embeddings.where(user=others))(embeddings.where(user=name))
-            width = min(dim, projected.features.shape[1])
-            out[user == name, :width] = projected.features[:, :width]
-            if quality is not None:
-                quality[user == name] = projected.dataset["quality"].values
-        crossed = embeddings.with_features(out)
-        if quality is None:
-            return crossed
-        return Embeddings(crossed.dataset.assign(quality=quality))
+        return left_out(embeddings, [[name] for name in names], self.fit, dim)
+
+
+def left_out(
+    embeddings: Embeddings,
+    groups: Sequence[Sequence[str]],
+    fit: Callable[[Embeddings], Callable[[Embeddings], Embeddings]],
+    dim: int,
+) -> Embeddings:
+    """Every group's frames by what was fitted on the others: features and measured quality.
+
+    Args:
+        embeddings: frames of the groups.
+        groups: users of each group, every user in one of them; a single group is its own others.
+        fit: frames -> what projects other frames.
+        dim: number of features; missing ones are zero.
+    """
+    user = embeddings.coord("user")
+    out = np.zeros((len(embeddings), dim), np.float32)
+    raw = embeddings.dataset.get("quality")
+    quality = None if raw is None else raw.copy()
+    for group in groups:
+        here = np.isin(user, list(group))
+        rest = embeddings if here.all() else embeddings.where(user=np.unique(user[~here]).tolist())
+        projected = fit(rest)(embeddings.where(user=list(group)))
+        width = min(dim, projected.features.shape[1])
+        out[here, :width] = projected.features[:, :width]
+        if quality is not None:
+            quality[here] = projected.dataset["quality"].values
+    crossed = embeddings.with_features(out)
+    if quality is None:
+        return crossed
+    return Embeddings(crossed.dataset.assign(quality=quality))
