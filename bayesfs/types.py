@@ -262,6 +262,12 @@ class EpisodeBatch:
             raise ShapeError(
                 "support or query holds NaN or infinite features; was a frame corrupt?"
             )
+        for unit, mask in (("support", self.support_mask), ("query", self.query_mask)):
+            quality = getattr(self, f"{unit}_quality")
+            if quality is not None and not torch.isfinite(quality[mask]).all():
+                raise ShapeError(
+                    f"{unit}_quality holds NaN or infinite values; was a covariate not measured?"
+                )
         ways = self.way_mask.sum(-1)
         if (ways == 0).any():
             raise ShapeError(
@@ -396,9 +402,11 @@ def _copies(frames: Tensor, mask: Tensor) -> Tensor | None:
     alike = alike.tril(-1)
     if not alike.any():
         return None
-    earliest = alike.to(torch.uint8).argmax(-1)
-    index = earliest.unsqueeze(-1).expand(frames.shape)
-    return alike.any(-1) & (frames == frames.gather(-2, index)).all(-1)
+    *lead, later, earlier = alike.nonzero(as_tuple=True)
+    same = (frames[(*lead, later)] == frames[(*lead, earlier)]).all(-1)
+    copy = torch.zeros_like(mask)
+    copy[tuple(place[same] for place in (*lead, later))] = True
+    return copy
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ def test_gain_equals_the_mean_over_videos_drawn_by_hand() -> None:
         probs = []
         for mean in means:
             mean_frame = mean[:, way] + sd * torch.from_numpy(rng.normal(size=(2, DIM)))
-            video = mean_frame[:, None].expand(-1, frames, -1)
+            scatter = torch.from_numpy(0.4 * rng.normal(size=(2, frames, DIM)))
+            video = mean_frame[:, None] + scatter - scatter.mean(1, keepdim=True)
             grown = with_video(batch, way, video, "clean")
             probs.append([labels.exp() for labels in MODEL.log_labels(grown, value)])
         frame, whole = (torch.stack(part) for part in zip(*probs, strict=True))
@@ -104,3 +105,14 @@ def test_unknown_conditions_and_models_are_refused() -> None:
         expected_gain(MODEL, known_population(), tasks(), kind="dark", seed=0)
     with pytest.raises(InferenceError, match="simulate_videos, got object"):
         expected_gain(object(), known_population(), tasks(), seed=0)  # type: ignore[arg-type]
+
+
+def test_a_simulated_video_counts_with_all_its_frames() -> None:
+    """Copies of its mean frame would count once, and its worth would come out too small."""
+    batch, population = tasks(users=2), known_population()
+    value = {site: v[0] for site, v in population.draws.items()}
+    video = MODEL.simulate_videos(batch, value, kind=0, frames=8, draws=1, seed=0)[0]
+    grown = with_video(batch, 0, video[:, 0], "clean")
+    assert grown.support_mask[:, 0].sum((-1, -2)).tolist() == [
+        8 + int(n) for n in batch.support_mask[:, 0].sum((-1, -2))
+    ]

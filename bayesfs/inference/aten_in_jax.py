@@ -131,10 +131,9 @@ def _triangular_solve(
     return _solve_triangular(a, b, upper=upper != transpose, **unit), a
 
 
-def _norm(x: Array, order: float = 2, dim: Any = None, keepdim: bool = False) -> Array:
-    if dim is None and not keepdim:
-        x, dim = x.reshape(-1), -1
-    norm: Array = jnp.linalg.norm(x, order, dim, keepdim)
+def _norm(x: Array, order: Any = 2, dim: Any = None, keepdim: bool = False) -> Array:
+    axes = tuple(dim) if isinstance(dim, list | tuple) else dim
+    norm: Array = jnp.linalg.vector_norm(x, ord=order, axis=axes, keepdims=keepdim)
     return norm
 
 

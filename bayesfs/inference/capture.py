@@ -200,7 +200,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tree_map(lambda x: self._slots.get(id(x), x), value)
 
     def _note(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
-        unchanged = self._unchanged(func, args, output)
+        unchanged = self._unchanged(func, args, kwargs, output)
         if unchanged is not None:
             known: Any = self._slots[id(unchanged)]
         else:
@@ -215,7 +215,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._slots[id(tensor)] = slot
         self._alive.append((args, kwargs, output))
 
-    def _unchanged(self, func: Any, args: Any, output: Any) -> Tensor | None:
+    def _unchanged(self, func: Any, args: Any, kwargs: Any, output: Any) -> Tensor | None:
         """The input-dependent argument that the operation leaves as it is, if there is one.
 
         By a constant, its values are left as they are, and its strides may differ: the replay
@@ -224,7 +224,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func in _IDLE_IF_UNCHANGED:
             kept = args[0]
             return kept if id(kept) in self._slots and _same_layout(kept, output) else None
-        if func in _IDLE_BY_CONSTANT:
+        if func in _IDLE_BY_CONSTANT and not kwargs:  # `alpha` scales what is added
             kept = next(
                 (args[i] for i, at, x in _IDLE_BY_CONSTANT[func] if self._holds(args[at], x)), None
             )

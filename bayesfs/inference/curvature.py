@@ -149,14 +149,14 @@ def robust_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
         NotPositiveDefiniteError: no ridge of `RIDGES` is enough.
     """
     mean = matrix.diagonal(0, -2, -1).abs().mean(-1)
-    ridge = torch.zeros_like(mean)
+    ridge, failed = torch.zeros_like(mean), torch.ones_like(mean, dtype=torch.bool)
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     for multiple in RIDGES:
-        eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+        ridge = torch.where(failed, multiple * mean, ridge)
         factor, info = torch.linalg.cholesky_ex(matrix + ridge[:, None, None] * eye)
         failed = info > 0
         if not failed.any():
             return factor, ridge
-        ridge = torch.where(failed, multiple * mean, ridge)
     raise NotPositiveDefiniteError(
         f"the precision of tasks {failed.nonzero().flatten().tolist()[:8]} has no Cholesky factor "
         f"even with {ridge[failed].tolist()[:8]} added to its diagonal; is this a mode?"

@@ -115,7 +115,7 @@ def maximise_elbo(
     noises = _antithetic(start, shape, generator)
     climb = _recorded_step(density, guide, adam.parameters, start.new_zeros(shape))
     history: list[Tensor] = []
-    tail = schedule.steps // 2
+    tail = max(schedule.steps // 2, 1)
     left = schedule.steps
     mean, averaged = torch.zeros_like(adam.parameters), 0
     while left > 0:

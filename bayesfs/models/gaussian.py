@@ -273,8 +273,8 @@ class GaussianHierarchy:
     ) -> Tensor:
         """(draw, task, way, frame, feature) one more video of each class, from p(x | support).
 
-        All frames of a video are its mean frame: those of `frames` frames of typical quality
-        scatter about it, but the class depends on their mean alone.
+        Frames of typical quality scatter about the mean frame, on which alone the class depends:
+        the scatter has mean zero, and makes the frames differ, as copies of one would count once.
         """
         levels = self.levels(population, episodes.dim)
         noise = torch.Generator().manual_seed(seed)
@@ -282,7 +282,9 @@ class GaussianHierarchy:
         law = levels.video[kind] + levels.frame[kind].scaled(1.0 / frames)
         eps = law.colour(normal(tuple(mean.shape), mean, noise))
         video = levels.offset[kind] + levels.loading[kind] * mean + eps
-        return video[:, :, :, None].expand(-1, -1, -1, frames, -1)
+        scatter = normal((*mean.shape[:3], frames, mean.shape[-1]), mean, noise)
+        scatter = levels.frame[kind].colour(scatter)
+        return video[:, :, :, None] + scatter - scatter.mean(3, keepdim=True)
 
     def level_entropies(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int

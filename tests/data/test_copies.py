@@ -54,6 +54,17 @@ def test_frames_of_one_sum_are_no_copies():
     assert replace(once, support=swapped).support_mask[..., :2].all()
 
 
+def test_every_pair_of_one_sum_is_compared():
+    """Frames 1 2 1 2 1 by values [1, 2], [2, 1]: all have one sum, the first two differ."""
+    once = tasks()
+    support = once.support.clone()
+    support[..., 0::2, :] = torch.arange(support.shape[-1], dtype=support.dtype)
+    support[..., 1::2, :] = torch.arange(support.shape[-1], dtype=support.dtype).flip(-1)
+    seen = once.support_mask.cumsum(-1)
+    expected = once.support_mask & (seen <= 2)
+    assert torch.equal(replace(once, support=support).support_mask, expected)
+
+
 @pytest.mark.parametrize("shots", [1, 2])
 def test_copies_change_no_predictive(shots: int):
     model, episodes = GaussianHierarchy(), tasks().limit_shots(shots)

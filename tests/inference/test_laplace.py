@@ -138,6 +138,13 @@ def test_ridge_is_added_only_where_it_must():
         robust_cholesky(torch.stack([good, torch.diag(torch.tensor([1.0, -9.0]))]))
 
 
+def test_the_largest_ridge_is_tried():
+    """diag(1, -.4) needs more than .4, which is over half of its mean absolute diagonal .7."""
+    factor, ridge = robust_cholesky(torch.diag(torch.tensor([1.0, -0.4]))[None])
+    torch.testing.assert_close(ridge, torch.tensor([0.7]))
+    torch.testing.assert_close(factor[0] @ factor[0].mT, torch.diag(torch.tensor([1.7, 0.3])))
+
+
 def test_too_many_latents_are_refused():
     model = GaussianToy()
     episodes, _ = synthetic_episodes(users=2, way=2, shots=2, frames=1, dim=5000, seed=0)

@@ -329,6 +329,17 @@ def test_capture_falls_back_where_values_matter(function):
         torch.testing.assert_close(replay(other), function(other))
 
 
+def test_capture_sees_what_scales_an_addition():
+    """x + 2 * 0 leaves x as it is; alpha * x is not x, though a zero stands beside it."""
+
+    def function(x):
+        return torch.add(torch.zeros(3), x, alpha=2.0) + torch.sub(x, torch.zeros(3), alpha=3.0)
+
+    replay = capture(function, torch.ones(3))
+    other = torch.tensor([1.0, -2.0, 5.0])
+    torch.testing.assert_close(replay(other), function(other))
+
+
 def test_capture_refuses_to_freeze_randomness():
     replay = capture(lambda x: x + torch.rand(3), torch.zeros(3))
     assert not torch.equal(replay(torch.zeros(3)), replay(torch.zeros(3)))

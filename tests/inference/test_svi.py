@@ -252,6 +252,15 @@ def test_batches_bound_the_memory_and_change_nothing_else():
     )
 
 
+def test_one_step_is_a_step():
+    """The average over the last half of the schedule holds at least the last step."""
+    model = GaussianToy()
+    episodes, _ = synthetic_episodes(users=2, way=2, shots=2, frames=2, dim=2, seed=0)
+    given = model.fixed_population(2)
+    posterior = SVI(steps=1, early_stopping=False).infer(model, episodes, seed=0, given=given)
+    assert all(torch.isfinite(draws).all() for draws in posterior.draws.values())
+
+
 def test_early_stopping_stops_and_loses_nothing():
     model = GaussianToy()
     episodes, _ = synthetic_episodes(users=3, way=2, shots=2, frames=2, dim=2, seed=0)

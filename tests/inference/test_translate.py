@@ -116,6 +116,8 @@ CASES += [
     ("addmm.default", (SQUARE, SQUARE, SQUARE), {"beta": 0.5, "alpha": 2.0}),
     ("baddbmm.default", (A, A, L), {"beta": 0.5}),
     ("linalg_vector_norm.default", (X, 2, [-1]), {}),
+    ("linalg_vector_norm.default", (X, 2, [-2, -1]), {}),
+    ("linalg_vector_norm.default", (X, 2, None, True), {}),
     ("linalg_solve_triangular.default", (L, X), {"upper": False}),
     ("linalg_solve_triangular.default", (L.mT, X.mT), {"upper": True, "left": False}),
     ("triangular_solve.default", (X, L, False), {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -287,6 +288,17 @@ def test_a_blurred_frame_counts_less_and_is_less_certain() -> None:
     sharp = WITH_QUALITY.log_labels(batch, population)[0]
     blurred = WITH_QUALITY.log_labels(replace(batch, query_quality=worse), population)[0]
     assert float(sharp.exp().amax(-1).mean()) > float(blurred.exp().amax(-1).mean()) + 0.02
+
+
+def test_quality_that_is_not_a_number_is_refused_where_there_is_a_frame() -> None:
+    batch = episodes_for(WITH_QUALITY, ragged=True)
+    assert batch.query_quality is not None
+    padded = batch.query_quality.clone()
+    padded[~batch.query_mask] = math.nan
+    replace(batch, query_quality=padded)
+    padded[batch.query_mask] = math.nan
+    with pytest.raises(ShapeError, match="query_quality holds NaN"):
+        replace(batch, query_quality=padded)
 
 
 def test_a_model_with_slopes_refuses_episodes_without_quality() -> None:
