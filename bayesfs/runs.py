@@ -243,7 +243,7 @@ def report_data(run: RunDirectory) -> ReportData:
     trees = load_trees(run)
     facts = {str(k): str(v) for k, v in state.get("facts", {}).items()}
     kept = run.kept(TOLD)
-    told = Told({}, {}, []) if kept is None else Told.load(kept)
+    told = Told({}, []) if kept is None else Told.load(kept)
     return ReportData(
         title=f"bayesfs: {'/'.join(run.path.resolve().parts[-2:])}",
         trees=trees,
@@ -253,8 +253,7 @@ def report_data(run: RunDirectory) -> ReportData:
         warnings=[str(w) for w in (*state.get("warnings", ()), *state.get("skipped", ()))],
         pictures=_pictures(state, trees) if state["inputs"].get("thumbnails") else {},
         advice=told.report_advice(),
-        causes=told.causes,
-        levels=told.levels,
+        said=told.said,
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bayesfs.data.kept import kept_json
 from bayesfs.deciding import Rules
-from bayesfs.evaluation.report_view import Advice
+from bayesfs.evaluation.report_view import Advice, Said
 from bayesfs.explain import ENOUGH, Explanation, explain
 from bayesfs.levels import PARTS
 from bayesfs.study import Answer, Learnt
@@ -29,18 +29,18 @@ class Told:
     """Explanations of a run's videos.
 
     Attributes:
-        causes: video -> sentence.
-        levels: video -> level -> nats; empty where the model does not know its levels.
+        said: (task, video) -> sentence, and nats by level where the model knows its levels.
         advice: (task, sentence, expected gain in nats per query) of what to record next.
     """
 
-    causes: Mapping[str, str]
-    levels: Mapping[str, Mapping[str, float]]
+    said: Mapping[tuple[str, str], Said]
     advice: Sequence[tuple[str, str, float | None]]
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
-        path.write_text(json.dumps(asdict(self), allow_nan=False) + "\n", encoding="utf-8")
+        said = [[*key, asdict(one)] for key, one in self.said.items()]
+        found = {"said": said, "advice": self.advice}
+        path.write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Told:
@@ -51,10 +51,11 @@ class Told:
         """
         with kept_json(path) as found:
             return cls(
-                causes={str(k): str(v) for k, v in found["causes"].items()},
-                levels={
-                    str(k): {str(part): float(x) for part, x in v.items()}
-                    for k, v in found["levels"].items()
+                said={
+                    (str(task), str(video)): Said(
+                        str(one["text"]), {str(k): float(x) for k, x in one["levels"].items()}
+                    )
+                    for task, video, one in found["said"]
                 },
                 advice=[
                     (str(task), str(text), None if gain is None else float(gain))
@@ -87,12 +88,12 @@ def tell(answer: Answer, learnt: Learnt, rules: Rules | None, *, seed: int) -> T
         rules=rules,
         seed=seed,
     )
-    each = [explanation for task in found for explanation in task]
-    return Told(
-        causes={e.video: e.sentence() for e in each},
-        levels={e.video: parts for e in each if (parts := _levels(e))},
-        advice=list(_advice(answer, found)),
-    )
+    said = {
+        (answer.episodes.task_name(t), e.video): Said(e.sentence(), _levels(e))
+        for t, explanations in enumerate(found)
+        for e in explanations
+    }
+    return Told(said=said, advice=list(_advice(answer, found)))
 
 
 def _levels(explanation: Explanation) -> dict[str, float]:

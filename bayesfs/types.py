@@ -253,6 +253,7 @@ class EpisodeBatch:
                     f"expected {name} of shape {lead} + (covariate,), got {tuple(value.shape)}"
                 )
         self._check_values()
+        self._check_names()
         copies = _copies(self.support, self.support_mask)
         if copies is not None:
             object.__setattr__(self, "support_mask", self.support_mask & ~copies)
@@ -287,6 +288,19 @@ class EpisodeBatch:
                 raise ShapeError(
                     f"expected kinds 0..{len(KINDS) - 1} ({KINDS}), got {kind.flatten().tolist()}"
                 )
+
+    def _check_names(self) -> None:
+        for name in ("tasks", "classes", "videos"):
+            own = getattr(self, name)
+            if own and len(own) != len(self):
+                raise ShapeError(f"expected {name} of {len(self)} tasks, got {len(own)}")
+        for name, present in (("classes", self.way_mask), ("videos", self.video_mask)):
+            for t, own in enumerate(getattr(self, name)):
+                if len(own) > present.shape[1] or present[t, len(own) :].any():
+                    raise ShapeError(
+                        f"expected {name} to name each of the {int(present[t].sum())} of task "
+                        f"{self.task_name(t)!r}, got {len(own)} names"
+                    )
 
     def __len__(self) -> int:
         return self.support.shape[0]

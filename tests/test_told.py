@@ -4,12 +4,16 @@ import math
 
 import pytest
 
+from bayesfs import SVI, Exact, GaussianHierarchy, HeldOutUsers, Study
 from bayesfs.errors import DataError
-from bayesfs.told import Told
+from bayesfs.evaluation.report_view import Said
+from bayesfs.told import Told, tell
 
 TOLD = Told(
-    causes={"v1": "May be wrong: keys or mug."},
-    levels={"v1": {"population": 0.1, "class": 0.2}},
+    said={
+        ("U1#1", "v1"): Said("May be wrong: keys or mug.", {"population": 0.1, "class": 0.2}),
+        ("U1#2", "v1"): Said("Keys."),
+    },
     advice=[("U1", "One more video of keys by itself would help.", 0.05), ("U2", "Enough.", None)],
 )
 
@@ -22,8 +26,20 @@ def test_it_comes_back_as_it_was_kept(tmp_path) -> None:
     assert math.isnan(advice[1].gain)
 
 
+def test_a_video_asked_in_two_tasks_is_told_for_each(make_embeddings) -> None:
+    """Two tasks of one user ask about the same videos, and teach with others."""
+    frames = make_embeddings()
+    evaluation = HeldOutUsers(shots=(1,), episodes_per_user=2)
+    study = Study(GaussianHierarchy(), Exact(draws=20), evaluation, SVI(steps=20, draws=4))
+    learnt = study.learn(frames, seed=0)
+    tasks = study.tasks(frames, learnt, seed=0)
+    told = tell(study.infer(tasks, learnt, seed=0), learnt, None, seed=0)
+    assert {task for task, _ in told.said} == set(tasks.tasks)
+    assert len(told.said) == int(tasks.video_mask.sum()) > len({video for _, video in told.said})
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"causes": 1, "levels": {}, "advice": []}', '{"causes": {}, "levels"']
+    "text", ["", "[]", "{}", '{"said": 1, "advice": []}', '{"said": [], "advice"']
 )
 def test_a_damaged_file_is_named(tmp_path, text: str) -> None:
     path = tmp_path / "told.json"

@@ -59,6 +59,20 @@ class Advice:
 
 
 @dataclass(frozen=True)
+class Said:
+    """What a run says of one query video of one task, from `bayesfs.explain`.
+
+    Attributes:
+        text: the sentence for the person.
+        levels: level of the hierarchy, such as "class", "video" or "frame" -> its share of the
+            video's uncertainty, in nats, in the order to show; empty where that is not known.
+    """
+
+    text: str
+    levels: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ReportData:
     """What a report is made from.
 
@@ -70,9 +84,7 @@ class ReportData:
         warnings: what was skipped or odd, one sentence each.
         pictures: video -> thumbnails; a report without them holds no pixel of the data.
         advice: what to record next.
-        causes: video -> why it is unsure, from `bayesfs.explain`.
-        levels: video -> level of the hierarchy, such as "user", "object", "video" or "frame" -> its
-            share of the video's uncertainty, in nats; in the order to show.
+        said: (task, video) -> what is said of it.
         note: a sentence to read before anything else, such as whom the report shows.
 
     Raises:
@@ -86,8 +98,7 @@ class ReportData:
     warnings: Sequence[str] = ()
     pictures: Mapping[str, Sequence[Thumbnail]] = field(default_factory=dict)
     advice: Sequence[Advice] = ()
-    causes: Mapping[str, str] = field(default_factory=dict)
-    levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    said: Mapping[tuple[str, str], Said] = field(default_factory=dict)
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -198,7 +209,8 @@ class View:
     @cached_property
     def level_means(self) -> tuple[tuple[str, float, float], ...]:
         """(level, mean nats over the videos that have levels, share of all), as given."""
-        rows = [self.data.levels[v.video] for v in self.videos if v.video in self.data.levels]
+        said = [self.data.said.get((v.task, v.video)) for v in self.videos]
+        rows = [one.levels for one in said if one and one.levels]
         names = dict.fromkeys(name for row in rows for name in row)
         means = {n: float(np.mean([row.get(n, 0.0) for row in rows])) for n in names}
         total = sum(means.values())

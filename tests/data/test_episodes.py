@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -357,6 +358,21 @@ def test_bad_arrays_are_named(change, error, message):
     }
     with pytest.raises(error, match=message):
         make_episode(**{**good, **change})
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"tasks": ("a",)}, "tasks of 2 tasks, got 1"),
+        ({"videos": (("v",),)}, "videos of 2 tasks, got 1"),
+        ({"classes": (("mug",), ("keys",))}, "classes to name each of the 2 of task 'P000'"),
+        ({"videos": (("v",) * 9, ("w",) * 9)}, "videos to name each of the"),
+    ],
+)
+def test_lists_of_names_of_another_length_are_refused(names, message):
+    both = sample_episodes(build([[([3, 3], [2])] * 2] * 2), seed=0)
+    with pytest.raises(ShapeError, match=message):
+        replace(both, **names)
 
 
 @pytest.mark.slow

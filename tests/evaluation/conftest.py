@@ -15,6 +15,7 @@ from bayesfs.evaluation.bootstrap import score_table
 from bayesfs.evaluation.datatree import to_datatree
 from bayesfs.evaluation.predictive_checks import label_check, prior_check
 from bayesfs.evaluation.report import Advice, ReportData
+from bayesfs.evaluation.report_view import Said
 from bayesfs.testing.toy import GaussianToy
 from bayesfs.types import LabelDraws, Posterior, Predictive
 
@@ -103,6 +104,7 @@ def report_data() -> ReportData:
     """Two runs, at 1 and 5 support videos, with hostile names everywhere."""
     runs = {shots: make_run(shots) for shots in (1, 5)}
     trees = {shots: tree for shots, (tree, _) in runs.items()}
+    constant = trees[5]["constant_data"]
     return ReportData(
         title="A run of <Gaussian> & co",
         trees=trees,
@@ -111,9 +113,10 @@ def report_data() -> ReportData:
         warnings=("frame <12> is no JPEG",),
         pictures=make_pictures(trees[5]),
         advice=(Advice("U0001", "One more video of <i>mug</i>.", 0.21),),
-        causes={str(trees[5]["constant_data"]["video_name"].values[0, 0]): "Blurred & dark."},
-        levels={
-            str(name): {"object": 0.3, "video": 0.1, "frame": 0.2}
-            for name in trees[5]["constant_data"]["video_name"].values[0]
+        said={
+            (str(constant["task"].values[0]), str(name)): Said(
+                "" if i else "Blurred & dark.", {"object": 0.3, "video": 0.1, "frame": 0.2}
+            )
+            for i, name in enumerate(constant["video_name"].values[0])
         },
     )
