@@ -190,6 +190,11 @@ def compare(
 
         compare_engines(runs[0], runs[1:], data, out=out, seed=seed, smoke=smoke)
         return
+    if data is not None or seed or smoke:
+        raise BayesfsError(
+            "--data, --seed and --smoke are for a comparison of engines; runs are compared as they "
+            "are: bayesfs compare RUN RUN --out DIR"
+        )
     from bayesfs.commands.compare_runs import compare_runs
 
     compare_runs(runs, out)

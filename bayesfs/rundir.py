@@ -35,6 +35,19 @@ LOCK = ".bayesfs-lock"
 FORMAT = 1
 """Version of the layout; a directory with another one is refused, not guessed at."""
 
+FIELDS: Mapping[str, type] = {
+    "status": str,
+    "inputs": dict,
+    "files": dict,
+    "facts": dict,
+    "warnings": list,
+    "skipped": list,
+    "shown": list,
+    "store": str,
+    "note": str,
+}
+"""What run.json may hold -> its kind; the first three always, the others once they are known."""
+
 
 @contextlib.contextmanager
 def explained(path: Path, deed: str = "write") -> Iterator[None]:
@@ -162,10 +175,27 @@ class RunDirectory:
         except (OSError, ValueError, RecursionError) as e:
             raise RunError(f"{path}: cannot be read ({e}); is it a run's, and whole?") from e
         found = state.get("format") if isinstance(state, dict) else None
-        kinds = {"status": str, "inputs": dict, "files": dict}
-        if found != FORMAT or any(not isinstance(state.get(k), t) for k, t in kinds.items()):
+        if found != FORMAT:
             raise RunError(f"{path}: expected run format {FORMAT}, got {found!r}")
+        for name, kind in FIELDS.items():
+            if name in state and not isinstance(state[name], kind):
+                raise RunError(f"{path}: expected {name} to be {kind.__name__}; was it edited?")
+        if not {"status", "inputs", "files"} <= set(state):
+            raise RunError(f"{path}: expected status, inputs and files; was it edited?")
         return dict(state)
+
+    def finished(self) -> dict[str, Any]:
+        """What run.json says of a finished run.
+
+        Raises:
+            RunError: the run is not finished, or there is none.
+        """
+        state = self.state()
+        if state["status"] != "done":
+            raise RunError(
+                f"{self.path}: the run is not finished; run the same `bayesfs run` again"
+            )
+        return state
 
     def keep(self, name: str, write: Callable[[Path], object]) -> Path:
         """Write one finished file and record its checksum.

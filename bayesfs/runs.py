@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, NotRequired, TextIO, TypedDict
 
 import numpy as np
 import xarray as xr
+from typeguard import TypeCheckError, check_type
 
 from bayesfs.checkpoint import (
     load_posterior,
@@ -25,14 +26,14 @@ from bayesfs.checkpoint import (
     save_posterior,
     save_projection,
 )
-from bayesfs.commands.rules import kept_rules
 from bayesfs.data.store import Thumbnail, open_store, read_skipped, store_attrs, thumbnails
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.report import ReportData, write_report
 from bayesfs.evaluation.table_scores import as_score_table, load_summary
 from bayesfs.evaluation.tree_store import load_datatree, save_datatree
 from bayesfs.progress import bar
-from bayesfs.rundir import RunDirectory, write_atomically
+from bayesfs.run_rules import keep_rules, rules_at
+from bayesfs.rundir import STATE, RunDirectory, write_atomically
 from bayesfs.study import Learnt, Study
 from bayesfs.told import MOST_TASKS, Told, tell
 from bayesfs.types import Embeddings
@@ -99,12 +100,48 @@ def run_study(order: Order, out: Path) -> Path:
         return report if report.exists() else report_run(out)
 
 
-def identity(order: Order, embeddings: Embeddings) -> dict[str, Any]:
+class Inputs(TypedDict):
+    """What decides the result of a run.
+
+    Attributes:
+        recipes: file name -> checksum of its text.
+        settings: what was overridden.
+        smoke: whether everything was made tiny.
+        seed: of everything random.
+        data: fingerprint of the data.
+        thumbnails: whether the report may show them.
+        version: of bayesfs.
+        cluster: whether it was scored on a cluster.
+    """
+
+    recipes: dict[str, str]
+    settings: list[str]
+    smoke: bool
+    seed: int
+    data: str
+    thumbnails: bool
+    version: str
+    cluster: NotRequired[bool]
+
+
+def inputs_of(run: RunDirectory) -> Inputs:
+    """What a run was given.
+
+    Raises:
+        RunError: run.json lacks some of it, or holds something else there.
+    """
+    try:
+        return check_type(run.state()["inputs"], Inputs)
+    except TypeCheckError as error:
+        raise RunError(f"{run.path / STATE}: not what `bayesfs run` wrote there: {error}") from None
+
+
+def identity(order: Order, embeddings: Embeddings) -> Inputs:
     """What decides the result of a run; a directory goes on with the same identity only."""
     return identity_with(order, fingerprint(embeddings))
 
 
-def identity_with(order: Order, data: str) -> dict[str, Any]:
+def identity_with(order: Order, data: str) -> Inputs:
     """The same with a fingerprint of the data that is known."""
     return {
         "recipes": {name: _digest(text.encode()) for name, text in order.sources.items()},
@@ -139,8 +176,7 @@ def report_run(out: Path, format: Literal["html", "md"] = "html") -> Path:
         RunError: there is no finished run.
     """
     run = RunDirectory(out)
-    if not run.is_done:
-        raise RunError(f"{out}: the run is not finished; run the same `bayesfs run` again")
+    run.finished()
     path = out / f"report.{format}"
     data = report_data(run)
     write_atomically(path, lambda temporary: write_report(data, temporary, format=format))
@@ -197,7 +233,9 @@ def answer_tasks(run: RunDirectory, order: Order, embeddings: Embeddings, learnt
                 run.keep(_name(shots), partial(save_datatree, tree))
         if not explained:
             with bar("explanations"):
-                rules = kept_rules(run, study, learnt, embeddings, shots)
+                rules = rules_at(run, study, learnt, embeddings, shots, seed=seed)
+                if rules is not None:
+                    keep_rules(run, rules, shots)
                 run.keep(TOLD, tell(answer, learnt, rules, seed=seed).save)
 
 
@@ -241,7 +279,7 @@ def report_data(run: RunDirectory) -> ReportData:
     """Everything a report shows, from the results and the store's thumbnails."""
     state = run.state()
     trees = load_trees(run)
-    facts = {str(k): str(v) for k, v in state.get("facts", {}).items()}
+    facts = {k: str(v) for k, v in state.get("facts", {}).items()}
     kept = run.kept(TOLD)
     told = Told({}, []) if kept is None else Told.load(kept)
     return ReportData(
@@ -249,9 +287,9 @@ def report_data(run: RunDirectory) -> ReportData:
         trees=trees,
         scores=load_scores(run, trees),
         facts=facts,
-        note=str(state.get("note", "")),
+        note=state.get("note", ""),
         warnings=[str(w) for w in (*state.get("warnings", ()), *state.get("skipped", ()))],
-        pictures=_pictures(state, trees) if state["inputs"].get("thumbnails") else {},
+        pictures=_pictures(state, trees) if inputs_of(run)["thumbnails"] else {},
         advice=told.report_advice(),
         said=told.said,
     )
@@ -261,7 +299,7 @@ def _pictures(
     state: Mapping[str, Any], trees: Mapping[int, xr.DataTree]
 ) -> dict[str, tuple[Thumbnail, ...]]:
     """Thumbnails of the query videos, if the store is still where it was."""
-    store = Path(str(state.get("store", "")))
+    store = Path(state.get("store", ""))
     groups = [tree["constant_data"].to_dataset() for tree in trees.values()]
     names = {str(name) for group in groups for name in np.ravel(group["video_name"].values)}
     with contextlib.suppress(DataError):  # a report without its store is a report without pictures

@@ -86,6 +86,7 @@ def test_every_room_is_ordered_or_a_command() -> None:
         "learnt_axes",
         "recogniser",
         "told",
+        "run_rules",
         "cluster",
         "cluster_runs",
     }

@@ -12,7 +12,7 @@ import pytest
 
 from bayesfs.data.atomic import PARTIAL
 from bayesfs.errors import RunError
-from bayesfs.rundir import LOCK, STATE, RunDirectory, explained, write_atomically
+from bayesfs.rundir import FIELDS, LOCK, STATE, RunDirectory, explained, write_atomically
 
 INPUTS = {"seed": 0, "data": "abc"}
 
@@ -121,6 +121,15 @@ def test_a_broken_state_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / STATE).write_text(text)
     with pytest.raises(RunError, match=STATE):
         RunDirectory(tmp_path).state()
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_of_another_kind_is_told(tmp_path: Path, field: str) -> None:
+    run = fresh(tmp_path)
+    state = json.loads((run.path / STATE).read_text()) | {field: 3}
+    (run.path / STATE).write_text(json.dumps(state))
+    with pytest.raises(RunError, match=f"expected {field} to be"):
+        run.state()
 
 
 @pytest.mark.parametrize("name", ["../note.txt", "/etc/hostname", "a/b"])

@@ -25,6 +25,7 @@ from bayesfs.data.store import Thumbnail, open_store, save_store, write_store
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.tree_store import load_datatree
 from bayesfs.recipes import recipe_folder
+from bayesfs.run_rules import load_rules
 from bayesfs.rundir import RunDirectory
 from bayesfs.runs import fingerprint, load_learnt, load_trees, report_run
 from bayesfs.types import Embeddings
@@ -69,6 +70,9 @@ def test_a_run_keeps_everything_and_prints_scores(
     trees = load_trees(RunDirectory(finished))
     assert sorted(trees) == [1, 5]
     assert trees[5].attrs["model"] == "GaussianHierarchy"
+    rules = load_rules(finished / "rules-05.json")
+    assert (rules.users, rules.shots) == (3, 5)
+    assert rules.promised == pytest.approx(3 / 4)
     state = RunDirectory(finished).state()
     assert state["status"] == "done"
     assert state["facts"]["Seed"] == 0
@@ -261,7 +265,7 @@ def test_names_are_escaped_in_the_report(finished: Path) -> None:
 
 def test_report_of_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == FAILED
-    assert "the run is not finished" in capsys.readouterr().err
+    assert "expected the --out folder of `bayesfs run`" in capsys.readouterr().err
 
 
 def test_a_recipe_in_the_data_is_refused(

@@ -14,7 +14,6 @@ import xarray as xr
 
 from bayesfs.cluster_runs import shown_frames
 from bayesfs.commands.personal import kept_recipes
-from bayesfs.commands.rules import check_users, kept_rules
 from bayesfs.commands.studies import compose
 from bayesfs.data.rows import quick_fingerprint
 from bayesfs.data.store import open_store
@@ -26,8 +25,9 @@ from bayesfs.explain import Explanation, explain_video
 from bayesfs.influence import ClosedLabels, leave_one_out_influence
 from bayesfs.levels import PARTS
 from bayesfs.progress import terminal_safe
+from bayesfs.run_rules import check_users, rules_at
 from bayesfs.rundir import RunDirectory, explained, write_atomically
-from bayesfs.runs import fingerprint, load_learnt
+from bayesfs.runs import fingerprint, inputs_of, load_learnt
 from bayesfs.study import Learnt, Study
 from bayesfs.types import Embeddings, EpisodeBatch
 from bayesfs.wording import part_text
@@ -67,11 +67,12 @@ def explain_run(
     """
     directory = RunDirectory(run)
     study, learnt, embeddings = reopened(directory, trust=trust)
-    seed = directory.state()["inputs"]["seed"]
+    seed = inputs_of(directory)["seed"]
     shots = usable_shots(study, shots)
     tasks = study.tasks(embeddings, learnt, seed=seed).limit_shots(shots)
     if rules:
-        print(*check_users(directory, study, learnt, embeddings, shots), sep="\n")
+        decide = rules_at(directory, study, learnt, embeddings, shots, seed=seed)
+        print(*check_users(decide, study, learnt, embeddings, shots, seed=seed), sep="\n")
         return
     if video is None:
         print(*listing(tasks), sep="\n")
@@ -80,7 +81,7 @@ def explain_run(
     path = out or run / "explained" / (re.sub(r"[^\w.-]+", "_", video) + ".png")
     if path.suffix not in FORMATS:
         raise DataError(f"{path}: expected a picture's name that ends in {', '.join(FORMATS)}")
-    decide = kept_rules(directory, study, learnt, embeddings, shots)
+    decide = rules_at(directory, study, learnt, embeddings, shots, seed=seed)
     evidence = evidence_of(study, learnt, tasks.select([t]), v, seed=seed)
     one = evidence.episodes
     found = explain_video(evidence, 0, 0, rules=decide)
@@ -128,10 +129,8 @@ def reopened(run: RunDirectory, *, trust: bool) -> tuple[Study, Learnt, Embeddin
     Raises:
         RunError: the run is not finished, or the store holds other data than the run saw.
     """
-    if not run.is_done:
-        raise RunError(f"{run.path}: the run is not finished; run the same `bayesfs run` again")
-    state = run.state()
-    inputs, store = state["inputs"], Path(str(state.get("store", "")))
+    state = run.finished()
+    inputs, store = inputs_of(run), Path(state.get("store", ""))
     learnt = load_learnt(run)
     study = compose(kept_recipes(run, trust=trust), inputs["settings"], smoke=inputs["smoke"])
     if inputs.get("cluster"):

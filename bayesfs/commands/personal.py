@@ -17,7 +17,7 @@ from bayesfs.features.video import Sampling
 from bayesfs.progress import terminal_safe
 from bayesfs.recipes import Recipe, load_recipe, recipe_folder
 from bayesfs.rundir import RunDirectory, write_atomically
-from bayesfs.runs import load_learnt
+from bayesfs.runs import inputs_of, load_learnt
 from bayesfs.study import Answer
 from bayesfs.wording import verdict
 
@@ -37,7 +37,7 @@ def name_videos(
     """
     directory = RunDirectory(run)
     learnt = load_learnt(directory)
-    inputs = directory.state()["inputs"]
+    inputs = inputs_of(directory)
     recipes = kept_recipes(directory, trust=trust)
     study = compose(recipes, inputs["settings"], smoke=inputs["smoke"])
     tree = read_folder(teach, unlabelled=videos)

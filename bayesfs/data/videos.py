@@ -186,7 +186,7 @@ class TreeWalk:
 
     def files(self, path: Path) -> list[Path]:
         """Regular files sorted by name."""
-        return self._entries(path, os.DirEntry.is_file)
+        return self._entries(path, lambda entry: not entry.is_dir())
 
     def _entries(self, path: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[Path]:
         try:
@@ -204,6 +204,8 @@ class TreeWalk:
             reason = "its name is not UTF-8; rename it"
         elif entry.is_symlink() and not self.holds(Path(entry.path)):
             reason = "a symbolic link that leaves the tree; copy the data into it"
+        elif not (entry.is_dir() or entry.is_file()):
+            reason = "neither a file nor a folder; a pipe, a device, or a link to nothing?"
         if reason:
             self.skip(path / entry.name, reason, "file")
         return not reason

@@ -39,7 +39,6 @@ import xarray as xr
 from PIL import Image
 
 from bayesfs.checkpoint import load_posterior, load_projection, save_posterior, save_projection
-from bayesfs.commands.rules import load_rules
 from bayesfs.data.annotations import annotate
 from bayesfs.data.orbit import read_orbit
 from bayesfs.data.store import Thumbnail, open_store, thumbnails, write_store
@@ -59,6 +58,7 @@ from bayesfs.features.shards import Rows, load_shard, save_shard
 from bayesfs.features.video import Skipped, decode, read_image
 from bayesfs.predict import label_draws
 from bayesfs.progress import terminal_safe
+from bayesfs.run_rules import load_rules
 from bayesfs.rundir import RunDirectory
 from bayesfs.told import Told
 from bayesfs.types import Embeddings, EpisodeBatch, LabelDraws, Posterior, Predictive

@@ -175,9 +175,12 @@ def test_pipes_are_not_opened(tree: Path) -> None:
     os.mkfifo(tree / "train/P1/mug/clean/a/a-00004.jpg")
     note(tree, "b", {})
     os.mkfifo(tree / "annotations/train/a.json")
+    (tree / "train/P1/mug/clean/a/a-00005.jpg").symlink_to("a-00099.jpg")
     found = read_orbit(tree)
     assert len(found.videos[0].files) == 3
-    assert "not a regular file" in found.skipped[0].reason
+    assert "a pipe, a device, or a link to nothing" in found.skipped[0].reason
+    assert "a pipe, a device, or a link to nothing" in found.skipped[1].reason
+    assert "not a regular file" in found.skipped[2].reason
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Rules of decision of a run: learnt on its train users, kept, and checked user by user."""
+"""Rules of decision of a run: learnt on its train users, and checked user by user: `rules_at`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,35 @@ from bayesfs.study import Answer, Learnt, Study
 from bayesfs.types import Embeddings
 
 
-def kept_rules(
-    run: RunDirectory, study: Study, learnt: Learnt, embeddings: Embeddings, shots: int
+def rules_at(
+    run: RunDirectory,
+    study: Study,
+    learnt: Learnt,
+    embeddings: Embeddings,
+    shots: int,
+    *,
+    seed: int,
 ) -> Rules | None:
-    """Thresholds learnt on the run's train users, and kept in the run; None where it has none."""
-    name = f"rules-{shots:02d}.json"
-    if (kept := run.kept(name)) is not None:
+    """Thresholds at a number of support videos, as the run keeps them or learnt on its train users.
+
+    Nothing is written. None where the evaluation has no tasks of train users.
+    """
+    if (kept := run.kept(_name(shots))) is not None:
         return load_rules(kept)
     if not hasattr(study.evaluation, "calibration_episodes"):
         return None
-    seed = run.state()["inputs"]["seed"]
     tasks = study.train_tasks(embeddings, learnt, seed=seed).limit_shots(shots)
-    rules = rules_of(study.infer(tasks, learnt, seed=seed), learnt)
+    return rules_of(study.infer(tasks, learnt, seed=seed), learnt)
+
+
+def keep_rules(run: RunDirectory, rules: Rules, shots: int) -> None:
+    """Keep the thresholds of a number of support videos in a run that is being written."""
     text = json.dumps(rules.to_dict(), indent=2, allow_nan=False) + "\n"
-    run.keep(name, lambda path: path.write_text(text, encoding="utf-8"))
-    return rules
+    run.keep(_name(shots), lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _name(shots: int) -> str:
+    return f"rules-{shots:02d}.json"
 
 
 def load_rules(path: Path) -> Rules:
@@ -61,19 +75,32 @@ def absent_of(answer: Answer, learnt: Learnt) -> Tensor | None:
 
 
 def check_users(
-    run: RunDirectory, study: Study, learnt: Learnt, embeddings: Embeddings, shots: int
+    rules: Rules | None,
+    study: Study,
+    learnt: Learnt,
+    embeddings: Embeddings,
+    shots: int,
+    *,
+    seed: int,
 ) -> Iterator[str]:
     """Tables of what the rules do for each user: train users by the others' rules, then test users.
 
     Sets are beside plain ones, the likeliest classes up to a probability of `Rules.level`.
 
+    Args:
+        rules: from `rules_at`.
+        study: that they are of.
+        learnt: by it.
+        embeddings: its frames.
+        shots: number of support videos per object.
+        seed: of its tasks.
+
     Raises:
         RunError: the evaluation has no tasks of train users, or there is one train user only.
     """
-    rules = kept_rules(run, study, learnt, embeddings, shots)
     if rules is None or rules.users < 2:
-        raise RunError(f"{run.path}: rules are checked on two train users or more, it has fewer")
-    seed = run.state()["inputs"]["seed"]
+        found = 0 if rules is None else rules.users
+        raise RunError(f"rules are checked on two train users or more, the run has {found}")
     train = study.train_tasks(embeddings, learnt, seed=seed).limit_shots(shots)
     test = study.tasks(embeddings, learnt, seed=seed).limit_shots(shots)
     answers = {
