@@ -73,6 +73,17 @@ class ConjugateModel(Model, Protocol):
         ...
 
 
+@runtime_checkable
+class ClosedLabels(Protocol):
+    """A model with label predictives in closed form, given the population."""
+
+    def log_labels(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """(task, video, frame, way) and (task, video, way) log p(y | x, support, population)."""
+        ...
+
+
 @dataclass(frozen=True)
 class LinearLogits:
     """A head given its population: logits that are linear in standard normal weights.

@@ -28,20 +28,15 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from bayesfs.contracts import ClosedLabels
 from bayesfs.errors import InferenceError
 from bayesfs.predict import thinned_values
 from bayesfs.types import KINDS, EpisodeBatch, Posterior
 
 
 @runtime_checkable
-class Foresighted(Protocol):
+class Foresighted(ClosedLabels, Protocol):
     """A model that labels in closed form and simulates further support videos."""
-
-    def log_labels(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Log p(y | x, D) of frames (task, video, frame, way) and videos (task, video, way)."""
-        ...
 
     def simulate_videos(
         self,

@@ -17,26 +17,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
 
 import torch
 import xarray as xr
 from torch import Tensor
 
+from bayesfs.contracts import ClosedLabels
 from bayesfs.errors import InferenceError
 from bayesfs.predict import thinned_values
 from bayesfs.types import EpisodeBatch, Posterior
-
-
-@runtime_checkable
-class ClosedLabels(Protocol):
-    """A model with label predictives in closed form, given the population."""
-
-    def log_labels(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """(task, video, frame, way) and (task, video, way) log p(y | x, support, population)."""
-        ...
 
 
 def leave_one_out_influence(
@@ -74,10 +63,10 @@ def leave_one_out_influence(
     shape = (*episodes.shot_mask.shape, episodes.query.shape[1])
     influence = episodes.query.new_full(shape, math.nan)
     toward = influence.clone()
-    places = _removable(episodes)
+    places = removable(episodes)
     if len(places):
-        asked = _video_labels(model, episodes, values)[places[:, 0]]
-        without = _video_labels(model, without_videos(episodes, places), values)
+        asked = video_labels(model, episodes, values)[places[:, 0]]
+        without = video_labels(model, without_videos(episodes, places), values)
         here = tuple(places.T)
         exists = episodes.video_mask[places[:, 0]]
         gap = torch.where(asked > -torch.inf, asked - without, 0.0)
@@ -104,13 +93,13 @@ def without_videos(episodes: EpisodeBatch, places: Tensor) -> EpisodeBatch:
     return replace(wide, support=wide.support * mask[..., None], support_mask=mask)
 
 
-def _removable(episodes: EpisodeBatch) -> Tensor:
+def removable(episodes: EpisodeBatch) -> Tensor:
     """(place, 3) support videos whose object has another one."""
     several = episodes.shot_mask.sum(-1, keepdim=True) > 1
     return (episodes.shot_mask & several).nonzero()
 
 
-def _video_labels(
+def video_labels(
     model: ClosedLabels, episodes: EpisodeBatch, values: Sequence[Mapping[str, Tensor]]
 ) -> Tensor:
     """(task, video, way) log p(y | x, support), averaged over population draws."""

@@ -12,6 +12,8 @@ model's joint is already normalised over the classes, and its weights are equal.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -104,11 +106,16 @@ def _closed_form(
     episodes: EpisodeBatch,
 ) -> Predictive:
     """The distinct population draws, in order, and as many label draws as the posterior has."""
+    values = distinct_population(model, draws)
+    per_value = -(-posterior.num_draws // len(next(iter(values.values()))))
+    return model.predictive(episodes, values, draws=per_value, seed=posterior.seed)
+
+
+def distinct_population(model: Model, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The distinct draws of the population among draws of all sites, in order."""
     population = {s: draws[s] for s, axes in model.dims.items() if "task" not in axes}
     keep = torch.tensor(distinct_rows(population))
-    values = {s: v[keep] for s, v in population.items()}
-    per_value = -(-posterior.num_draws // len(keep))
-    return model.predictive(episodes, values, draws=per_value, seed=posterior.seed)
+    return {s: v[keep] for s, v in population.items()}
 
 
 def thinned(population: Posterior, count: int) -> dict[str, Tensor]:

@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
-from bayesfs.contracts import Engine, Evaluation, Model, Progress
+from bayesfs.contracts import ClosedLabels, Engine, Evaluation, Model, Progress
 from bayesfs.errors import DataError
 from bayesfs.evaluation.bootstrap import score_table
 from bayesfs.evaluation.datatree import to_datatree
-from bayesfs.evaluation.elpd import support_log_prob
+from bayesfs.evaluation.elpd import left_out_log_prob, support_log_prob
 from bayesfs.evaluation.predictive_checks import label_check, posterior_check, prior_check
 from bayesfs.evaluation.sensitivity import with_densities
 from bayesfs.features.project import Projection
 from bayesfs.features.reduce import PrincipalAxes
-from bayesfs.predict import complete_draws, predict
+from bayesfs.models.population_draws import each_value
+from bayesfs.predict import complete_draws, distinct_population, predict
 from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty import decompose
 
@@ -207,6 +209,7 @@ class Answer:
             self.episodes,
             population=learnt.population,
             support_log_prob=support_log_prob(self.model, whole, self.episodes),
+            left_out_log_prob=self._left_out(draws),
             attrs=attrs,
         )
         tree["scores"] = xr.DataTree(score_table(self.predictive, self.episodes))
@@ -216,6 +219,13 @@ class Answer:
         tree["posterior_check"] = xr.DataTree(posterior_check(self.model, whole, self.episodes))
         tree["label_check"] = xr.DataTree(label_check(tree))
         return tree
+
+    def _left_out(self, draws: Mapping[str, Tensor]) -> Tensor | None:
+        """Log probability of each support video without it, where that is known exactly."""
+        if self.posterior.kind != "exact" or not isinstance(self.model, ClosedLabels):
+            return None
+        values = [*each_value(distinct_population(self.model, draws))]
+        return left_out_log_prob(self.model, values, self.episodes)
 
 
 def frames_of(embeddings: Embeddings, episodes: EpisodeBatch) -> Embeddings:

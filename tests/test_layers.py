@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "explain": FOUNDATION | {"wording", "deciding", "levels", "evidence"},
     "evaluation": FOUNDATION
     | {"data", "evaluation", "predict", "simulate", "uncertainty", "levels", "evidence", "explain"}
-    | {"features", "deciding", "wording"},
+    | {"features", "deciding", "wording", "influence"},
     "testing": FOUNDATION | {"testing", "data", "models", "inference", "predict", "uncertainty"},
 }
 """Room -> rooms it may import. A room that is not here (the commands) may import everything."""

@@ -15,6 +15,7 @@ import xarray as xr
 from bayesfs.cluster_runs import shown_frames
 from bayesfs.commands.personal import kept_recipes
 from bayesfs.commands.studies import compose
+from bayesfs.contracts import ClosedLabels
 from bayesfs.data.rows import quick_fingerprint
 from bayesfs.data.store import open_store
 from bayesfs.deciding import Rules
@@ -22,7 +23,7 @@ from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.explanation_plot import plot_explanation
 from bayesfs.evidence import Evidence, gain_by_kind, of_video, without_gain
 from bayesfs.explain import Explanation, explain_video
-from bayesfs.influence import ClosedLabels, leave_one_out_influence
+from bayesfs.influence import leave_one_out_influence
 from bayesfs.levels import PARTS
 from bayesfs.progress import terminal_safe
 from bayesfs.run_rules import check_users, rules_at

@@ -232,18 +232,21 @@ def is_extreme(p: NDArray[Any], extreme: float) -> NDArray[np.bool_]:
 
 
 def loo_check(pareto_k: NDArray[Any]) -> Check:
-    """Share of support videos whose leaving out rests on a few draws.
+    """Share of support videos whose leaving out rests on a few draws, or on none.
 
     Args:
         pareto_k: (support video,) from `bayesfs.evaluation.elpd.support_elpd`.
     """
     name = "leave one video out"
-    known = pareto_k[np.isfinite(pareto_k)]
+    known = pareto_k[~np.isnan(pareto_k)]
     if not known.size:
-        return without(name, "too few draws")
-    share = float((known > KHAT_MAX).mean())
-    line = f"≤ {100 * LOO_MAX:.0f} % of the support videos with k-hat above {KHAT_MAX}"
-    return Check(name, share, line, share <= LOO_MAX, f"worst k-hat {known.max():.2f}")
+        return without(name, "too few draws, or all are as sure of each video")
+    share = float((~(pareto_k <= KHAT_MAX)).mean())
+    line = f"≤ {100 * LOO_MAX:.0f} % of the support videos with k-hat above {KHAT_MAX} or not known"
+    reason = f"worst k-hat {known.max():.2f}"
+    if unknown := len(pareto_k) - len(known):
+        reason += f"; {unknown} not known, since all draws are as sure of the video"
+    return Check(name, share, line, share <= LOO_MAX, reason)
 
 
 def prior_check_of(table: pd.DataFrame) -> Check:

@@ -7,6 +7,7 @@ Groups (each ArviZ function that takes a DataTree takes this one):
     posterior_predictive  class probabilities and labels drawn, of equal weight
     log_likelihood        log p(y | x, theta_s) of each labelled query video (the unit) and frame
     support_log_likelihood  the same of each support video, where it is given
+    support_left_out      log p(y | x, D without it) of each support video, where it is exact
     predictive_weights    log w_s of the predictive's draws, per labelled query video
     observed_data         the query labels
     constant_data         names of classes and videos, kinds, numbers of shots and frames, quality
@@ -79,6 +80,7 @@ def to_datatree(
     *,
     population: Posterior | None = None,
     support_log_prob: Tensor | None = None,
+    left_out_log_prob: Tensor | None = None,
     sites: Sequence[str] | None = None,
     predictive_draws: int = 100,
     max_values: int = 20_000_000,
@@ -94,6 +96,8 @@ def to_datatree(
         population: posterior of the population sites, where they were learnt beforehand.
         support_log_prob: (draw, task, way, shot) log p(y | x, theta_s) of the support videos, from
             `bayesfs.evaluation.elpd.support_log_prob`; makes leave-one-video-out possible.
+        left_out_log_prob: (task, way, shot), from `bayesfs.evaluation.elpd.left_out_log_prob`;
+            leave-one-video-out then is exact.
         sites: the sites to keep; by default those of at most `max_values` values. The attribute
             `left_out` of the group names the others.
         predictive_draws: draws kept in `posterior_predictive`, fewer where `max_values` asks.
@@ -124,6 +128,10 @@ def to_datatree(
     if support_log_prob is not None:
         rows = support_rows(posterior, support_log_prob, episodes)
         groups["support_log_likelihood"] = xr.Dataset({"support_label": rows})
+    if left_out_log_prob is not None:
+        exact = support_rows(posterior, left_out_log_prob[None], episodes)
+        exact = exact.isel(chain=0, draw=0, drop=True)
+        groups["support_left_out"] = xr.Dataset({"support_label": exact})
     if population is not None:
         groups["population"] = posterior_group(population, None, None, max_values)
         groups["population_sample_stats"] = stats_group(population, len(episodes))

@@ -51,7 +51,7 @@ class LooRow:
         se: its standard error, videos taken as independent.
         videos: number of them.
         parameters: effective number of parameters; nan where nothing is left out.
-        risky: share of videos with a Pareto k above the line.
+        risky: share of videos with a Pareto k above the line, or one that is not known.
     """
 
     shots: int
@@ -205,7 +205,6 @@ def _words(curve: PitCurve | PavCurve | None) -> str:
 def _loo_row(shots: int, what: str, found: Any) -> LooRow:
     count = int(found.n_data_points)
     pareto = np.asarray(found.pareto_k.to_numpy(), float)
-    known = pareto[np.isfinite(pareto)]
     return LooRow(
         shots=shots,
         what=what,
@@ -213,7 +212,7 @@ def _loo_row(shots: int, what: str, found: Any) -> LooRow:
         se=float(found.se) / count,
         videos=count,
         parameters=float(found.p) if what.startswith("support") else float("nan"),
-        risky=float((known > KHAT_MAX).mean()) if known.size else float("nan"),
+        risky=float((~(pareto <= KHAT_MAX)).mean()),
     )
 
 
