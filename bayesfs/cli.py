@@ -249,7 +249,7 @@ def explain(
         directory: finished run.
         video: a query video of a test user.
         shots: support videos per object; as many as the run has by default.
-        out: picture to write (png, svg, pdf); RUN/explained/VIDEO.png by default.
+        out: picture to write (png, svg, pdf); by default in RUN/explained, named after the video.
         rules: show instead, for each user, how often answers and sets of answers are right by the
             rules that were learnt on train users.
         trust: run recipes kept in the run directory though bayesfs does not ship them.

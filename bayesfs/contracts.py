@@ -159,6 +159,15 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class Choosy(Protocol):
+    """An engine that is for some models only, and says so before anything is learnt."""
+
+    def check_model(self, model: Model) -> None:
+        """Raise an InferenceError that says what the engine needs, if the model lacks it."""
+        ...
+
+
 class Embedder(Protocol):
     """A frozen backbone: images -> features."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Mapping
 
 REFUSALS: Mapping[int, str] = {
@@ -42,3 +43,16 @@ class InferenceError(BayesfsError):
 
 class NotPositiveDefiniteError(InferenceError):
     """A covariance has no Cholesky factor even with the largest jitter tried."""
+
+
+def expect_positive(settings: object, *names: str) -> None:
+    """Refuse numbers among the fields that are not finite and above 0; None means what it means.
+
+    Raises:
+        ShapeError: one is not; the message names it.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(x, int | float) and not (math.isfinite(x) and x > 0) for x in numbers):
+            raise ShapeError(f"{type(settings).__name__}.{name}: expected above 0, got {value}")

@@ -7,6 +7,7 @@ a few labels can.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal, Self
@@ -125,9 +126,26 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
                 f"the model has covariates of quality {covariates}, which plain "
                 "features do not have; expected a model without, and a population learnt with it"
             )
+        for name, value, method in (
+            ("model", self.model, "dims"),
+            ("engine", self.engine, "infer"),
+        ):
+            if isinstance(value, type) or (value is not None and not hasattr(value, method)):
+                raise TypeError(f"expected {name} to be an object such as bf.SVI(), got {value!r}")
         x, y = validate_data(self, _plain(X), _plain(y), dtype=np.float64)
         check_classification_targets(y)
         self.classes_, label = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            warnings.warn(
+                f"one object only, {self.classes_.tolist()[0]!r}: every answer is certain of it",
+                stacklevel=2,
+            )
+        if groups is None and len(x) > len(self.classes_):
+            warnings.warn(
+                "without groups each frame counts as a video of its own, and frames of one video "
+                "make it far too sure; give groups, or groups=range(len(y)) for single pictures",
+                stacklevel=2,
+            )
         self._support = (x, label, _videos(groups, len(x), label))
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self._axes = self._fit_axes(x)

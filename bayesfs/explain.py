@@ -241,7 +241,9 @@ def advise(found: Explanation, missing: float, enough: float = ENOUGH) -> Advice
     if record is None and mend is None:
         if found.kind == "epistemic":
             return Advice("enough")
-        return Advice("other side", "" if found.confusable in found.answer else "alone")
+        if found.confusable not in found.answer:
+            return Advice("other side", "alone")
+        return Advice("other side", "several" if len(found.answer) > 2 else "")
     if record is None or mend is None:
         return record or mend or Advice("nothing")
     if math.isnan(record.nats):

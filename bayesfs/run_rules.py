@@ -41,6 +41,13 @@ def rules_at(
     return rules_of(study.infer(tasks, learnt, seed=seed), learnt)
 
 
+def rules_of_most_shots(run: RunDirectory) -> Rules | None:
+    """The thresholds that the run keeps for its largest number of support videos, if any."""
+    names = sorted(name for name in run.state()["files"] if name.startswith("rules-"))
+    kept = run.kept(names[-1]) if names else None
+    return None if kept is None else load_rules(kept)
+
+
 def keep_rules(run: RunDirectory, rules: Rules, shots: int) -> None:
     """Keep the thresholds of a number of support videos in a run that is being written."""
     text = json.dumps(rules.to_dict(), indent=2, allow_nan=False) + "\n"

@@ -142,17 +142,23 @@ class RunDirectory:
                     f"{self.path}: expected a new folder or a run's, but it holds {others[0]!r} "
                     f"and no {STATE}; choose another --out"
                 )
-            for name, text in recipes.items():
-                self._write_text(self.path / "recipes" / name, text)
-            self._save({"format": FORMAT, "status": "running", "inputs": inputs, "files": {}})
+            self._start(inputs, recipes)
             return
-        held = self.state()["inputs"]
+        state = self.state()
+        held = state["inputs"]
         differing = sorted(k for k in {*held, *inputs} if held.get(k) != inputs.get(k))
-        if differing:
+        if differing and state["files"]:
             raise RunError(
-                f"{self.path}: holds a run with another {', '.join(differing)}; "
+                f"{self.path}: holds a run that differs in {', '.join(differing)}; "
                 "choose another --out, or delete the folder to start anew"
             )
+        if differing:  # nothing was finished: a first try that was mistaken
+            self._start(inputs, recipes)
+
+    def _start(self, inputs: dict[str, Any], recipes: Mapping[str, str]) -> None:
+        for name, text in recipes.items():
+            self._write_text(self.path / "recipes" / name, text)
+        self._save({"format": FORMAT, "status": "running", "inputs": inputs, "files": {}})
 
     def _sweep(self) -> None:
         """Remove what a killed run left under temporary names; the lock is held."""
@@ -169,8 +175,9 @@ class RunDirectory:
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
+            what = f"holds no {STATE}" if self.path.is_dir() else "no such folder"
             raise RunError(
-                f"{self.path}: holds no {STATE}; expected the --out folder of `bayesfs run`"
+                f"{self.path}: {what}; expected the --out folder of `bayesfs run`"
             ) from None
         except (OSError, ValueError, RecursionError) as e:
             raise RunError(f"{path}: cannot be read ({e}); is it a run's, and whole?") from e

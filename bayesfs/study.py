@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayesfs.contracts import ClosedLabels, Engine, Evaluation, Model, Progress
+from bayesfs.contracts import Choosy, ClosedLabels, Engine, Evaluation, Model, Progress
 from bayesfs.errors import DataError
 from bayesfs.evaluation.bootstrap import score_table
 from bayesfs.evaluation.datatree import to_datatree
@@ -86,7 +86,10 @@ class Study:
 
         Raises:
             DataError: the evaluation's episodes do not say which frames they hold.
+            InferenceError: the engine is not for this model.
         """
+        if isinstance(self.engine, Choosy):
+            self.engine.check_model(self.model)
         draw = self._train_draw()
         used = frames_of(embeddings, draw(embeddings, seed=seed))
         projection = self.reduction.fit(used)

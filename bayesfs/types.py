@@ -145,11 +145,19 @@ class Embeddings:
         return np.asarray(self.dataset[name].values)
 
     def where(self, **labels: str | Sequence[str]) -> Embeddings:
-        """Frames whose coordinates take the given value or one of the given values."""
+        """Frames whose coordinates take the given value or one of the given values.
+
+        Raises:
+            DataError: no frame at all has a value that is asked for.
+        """
         keep = np.ones(len(self), dtype=bool)
         for name, wanted in labels.items():
             values = [wanted] if isinstance(wanted, str) else list(wanted)
-            keep &= np.isin(self.coord(name), values)
+            here = np.isin(self.coord(name), values)
+            if values and len(self) and not here.any():
+                known = np.unique(self.coord(name)).tolist()
+                raise DataError(f"no frame has {name} {values[:4]}; there are {known[:8]}")
+            keep &= here
         return Embeddings(self.dataset.isel(frame=np.flatnonzero(keep)))
 
     def with_features(self, features: np.ndarray[Any, Any]) -> Embeddings:
@@ -370,7 +378,10 @@ class EpisodeBatch:
         return replace(self, **cut)
 
     def permute_classes(self, order: Sequence[int]) -> EpisodeBatch:
-        """Relabel classes: new class j is old class `order[j]`, in every task of the batch."""
+        """Relabel classes: new class j is old class `order[j]`, in every task of the batch.
+
+        A task with fewer classes than the batch has empty names where its padding goes.
+        """
         index = torch.as_tensor(list(order), device=self.support.device)
         inverse = torch.argsort(index)
         names = ("support", "support_mask", "support_kind", "support_quality", "support_frame")
@@ -381,8 +392,8 @@ class EpisodeBatch:
         changed["query_labels"] = torch.where(
             known, inverse[self.query_labels.clamp(min=0)], self.query_labels
         )
-        if self.classes and all(len(c) == len(index) for c in self.classes):
-            changed["classes"] = tuple(tuple(c[i] for i in order) for c in self.classes)
+        padded = [(*c, *[""] * (self.way - len(c))) for c in self.classes]
+        changed["classes"] = tuple(tuple(c[i] for i in order) for c in padded)
         return replace(self, **changed)
 
     def _repr_html_(self) -> str:

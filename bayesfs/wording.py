@@ -1,6 +1,6 @@
 """What is said to a person about one video, in words without jargon, symbols or percentages.
 
-Start with `verdict`, or with `bayesfs.explain` for a sentence with its reason and one piece of
+Start with `bayesfs.explain`, whose sentences these are: an answer, its reason and one piece of
 advice. People who cannot see the picture find only half of a recogniser's mistakes (Hong and
 Kacorri 2024) and grow rightly careful when it says that it may be wrong (MacLeod et al. 2017), so
 a sentence names the alternatives and what would help, not a number.
@@ -36,48 +36,6 @@ def translation(language: str | None = None) -> gettext.NullTranslations:
     return gettext.translation("bayesfs", LOCALE, languages=languages, fallback=True)
 
 
-def verdict(
-    classes: Sequence[str],
-    prob: ArrayLike,
-    *,
-    aleatoric: float,
-    epistemic: float,
-    language: str | None = None,
-) -> str:
-    """One sentence, or two where the answer is not sure.
-
-    Args:
-        classes: names of the objects.
-        prob: (way,) probability of each.
-        aleatoric: expected entropy given the parameters, in nats: the video's own part.
-        epistemic: the part that more examples could remove, in nats.
-        language: of the sentence; that of the environment by default.
-
-    Returns:
-        Such as "Keys." or "Not sure: keys or wallet. One more video of each would help."
-
-    Example:
-        >>> verdict(["keys", "wallet"], [0.97, 0.03], aleatoric=0.1, epistemic=0.03, language="en")
-        'keys.'
-        >>> verdict(["keys", "wallet"], [0.6, 0.4], aleatoric=0.2, epistemic=0.4, language="en")
-        'Not sure: keys or wallet. One more video of each would help.'
-    """
-    _ = translation(language).gettext
-    names = [classes[i] for i in likeliest(prob)]
-    if len(names) == 1:
-        return f"{names[0]}."
-    help_ = (
-        _("One more video of each would help.")
-        if epistemic >= aleatoric
-        else _("The video does not show it clearly; try another view or hold steadier.")
-    )
-    if len(names) > MOST_NAMES:
-        said = _("Not recognised; perhaps {name}.").format(name=names[0])
-    else:
-        said = _("Not sure: {names}.").format(names=alternatives(names, language))
-    return f"{said} {help_}"
-
-
 def likeliest(prob: ArrayLike, level: float = SURE) -> list[int]:
     """The likeliest classes, in order, until they have so much of the probability together."""
     p = np.asarray(prob, dtype=float)
@@ -100,7 +58,7 @@ def answer_text(names: Sequence[str], *, none: bool = False, language: str | Non
     Args:
         names: the objects of the answer, likeliest first.
         none: whether none of the person's objects is the answer.
-        language: see `verdict`.
+        language: see `translation`.
 
     Example:
         >>> answer_text(["keys", "wallet"], language="en")
@@ -121,11 +79,13 @@ def advice_text(
 ) -> str:
     """What to do about it, with the reason; nothing for an action that needs no words.
 
+    It begins with a capital letter, also where that is the first of an object's name.
+
     Args:
         action: see `bayesfs.explain.Advice`.
         reason: cause or condition that makes a difference to the words.
         names: what {name}, {first} and {second} stand for.
-        language: see `verdict`.
+        language: see `translation`.
     """
     _ = translation(language).gettext
     texts = {
@@ -137,12 +97,14 @@ def advice_text(
         "show": _("It may be out of view; move closer or show the object."),
         "other side": _("{first} and {second} look alike here; show another side."),
         "other side alone": _("It is not seen clearly; show another side."),
+        "other side several": _("These look alike here; show another side."),
         "record": _("One more video of {name} would help."),
         "record clean": _("One more video of {name} by itself would help."),
         "record clutter": _("One more video of {name} among other things would help."),
         "enough": _("More videos would hardly help."),
     }
-    return texts.get(f"{action} {reason}".strip(), texts.get(action, "")).format(**names)
+    said = texts.get(f"{action} {reason}".strip(), texts.get(action, "")).format(**names)
+    return said[:1].upper() + said[1:]
 
 
 def part_text(part: str, language: str | None = None) -> str:

@@ -104,7 +104,7 @@ def test_another_protocol_and_a_recipe_named_twice_are_refused(
     argv = command(stills, tmp_path / "t", "--shots", "1", "--no-baselines", "--models", MODELS[1])
     assert main(argv) == 0
     assert main([*argv, "--seed", "4"]) == FAILED
-    assert "holds a run with another" in capsys.readouterr().err
+    assert "holds a run that differs in" in capsys.readouterr().err
     assert main([*argv, MODELS[1]]) == FAILED
     assert "two recipes would both be called 'deep_kernel_gp / exact'" in capsys.readouterr().err
 

@@ -1,6 +1,7 @@
 """A person's own videos: taught by folders of frames, unlabelled ones named in a sentence."""
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from bayesfs.cli import FAILED, main
 from bayesfs.data.render import render_tree
 from bayesfs.recipes import recipe_folder
-from bayesfs.wording import verdict
+from bayesfs.runs import TOLD
+from bayesfs.told import Told
 
 
 @pytest.fixture(scope="module")
@@ -86,21 +88,23 @@ def test_a_run_without_a_population_is_told(
     assert "run.json" in capsys.readouterr().err
 
 
-NAMES = ["keys", "wallet", "mug", "cane", "remote"]
-
-
-@pytest.mark.parametrize(
-    ("prob", "aleatoric", "epistemic", "said"),
-    [
-        ([0.95, 0.05, 0, 0, 0], 0.1, 0.0, "keys."),
-        ([0.3, 0.7, 0, 0, 0], 0.1, 0.5, "Not sure: wallet or keys. One more video of each"),
-        ([0.3, 0.6, 0.1, 0, 0], 0.5, 0.1, "Not sure: wallet or keys. The video does not show it"),
-        ([0.35, 0.35, 0.3, 0, 0], 0.1, 0.5, "Not sure: keys, wallet or mug."),
-        ([0.2, 0.2, 0.2, 0.2, 0.2], 0.9, 0.1, "Not recognised; perhaps keys. The video"),
-    ],
-)
-def test_the_sentence_names_alternatives_and_what_would_help(
-    prob: list[float], aleatoric: float, epistemic: float, said: str
+def test_folders_given_the_wrong_way_round_are_told(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sentence = verdict(NAMES, prob, aleatoric=aleatoric, epistemic=epistemic)
-    assert sentence.startswith(said)
+    (tmp_path / "empty").mkdir()
+    argv = ["predict", str(world / "teach"), str(tmp_path / "empty"), "--run", str(world / "run")]
+    assert main(argv) == FAILED
+    assert "expected videos to name" in capsys.readouterr().err
+
+
+def test_it_says_of_a_video_what_the_report_of_its_run_says(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The answers, taught by the same videos, with the run's rules; advice rests on draws."""
+    told = Told.load(world / "run" / TOLD)
+    capsys.readouterr()
+    assert main(arguments(world)) == 0
+    said = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()]
+    named = [set(re.split(r", | or |: |\.", text.partition(". ")[0])) for text in said]
+    reported = [one.text.partition(". ")[0] for one in told.said.values()]
+    assert all(set(re.split(r", | or |: |\.", text)) in named for text in reported)

@@ -37,10 +37,20 @@ def test_a_run_keeps_recipes_inputs_and_finished_files(tmp_path: Path) -> None:
     assert run.state()["versions"] == {"bayesfs": "0"}
 
 
+def test_a_first_try_that_finished_nothing_may_be_corrected(tmp_path: Path) -> None:
+    run = fresh(tmp_path)
+    with run.begin({"seed": 1, "data": "a"}, {"model.py": "model = 2\n"}):
+        run.keep("note.txt", lambda p: p.write_text("whole"))
+    assert run.state()["inputs"]["seed"] == 1
+    assert (run.path / "recipes" / "model.py").read_text() == "model = 2\n"
+
+
 def test_another_run_s_inputs_are_refused_by_name(tmp_path: Path) -> None:
     run = fresh(tmp_path)
+    with run.begin(INPUTS, {}):
+        run.keep("note.txt", lambda p: p.write_text("whole"))
     with (
-        pytest.raises(RunError, match="holds a run with another data, seed"),
+        pytest.raises(RunError, match="holds a run that differs in data, seed"),
         run.begin({"seed": 1, "data": "b"}, {}),
     ):
         pass

@@ -121,14 +121,14 @@ def test_another_run_into_the_same_directory_is_refused(
     differs: str,
 ) -> None:
     assert main(command(small_store, finished, *more)) == FAILED
-    assert f"holds a run with another {differs}" in capsys.readouterr().err
+    assert f"holds a run that differs in {differs}" in capsys.readouterr().err
 
 
 def test_other_data_are_refused(
     finished: Path, tmp_path: Path, make_embeddings: Callable[..., Embeddings]
 ) -> None:
     save_store(tmp_path / "s.zarr", make_embeddings(seed=1))
-    with pytest.raises(RunError, match="another data"):
+    with pytest.raises(RunError, match="differs in data"):
         main([*command(tmp_path / "s.zarr", finished), "--debug"])
 
 

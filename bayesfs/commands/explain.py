@@ -79,7 +79,8 @@ def explain_run(
         print(*listing(tasks), sep="\n")
         return
     t, v = find_video(tasks, video)
-    path = out or run / "explained" / (re.sub(r"[^\w.-]+", "_", video) + ".png")
+    at = "" if shots == usable_shots(study, None) else f"-{shots:02d}"
+    path = out or run / "explained" / (re.sub(r"[^\w.-]+", "_", video) + at + ".png")
     if path.suffix not in FORMATS:
         raise DataError(f"{path}: expected a picture's name that ends in {', '.join(FORMATS)}")
     decide = rules_at(directory, study, learnt, embeddings, shots, seed=seed)

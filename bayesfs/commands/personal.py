@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bayesfs.commands.studies import ROLES, compose, embed_tree, usable_device
 from bayesfs.data.episodes import sample_episodes
 from bayesfs.data.folder import read_folder
-from bayesfs.errors import RecipeError, RunError
+from bayesfs.data.videos import UNKNOWN_OBJECT
+from bayesfs.errors import DataError, RecipeError, RunError
+from bayesfs.explain import Explanation, explain
 from bayesfs.features.embed import EfficientNetLite0
 from bayesfs.features.video import Sampling
 from bayesfs.progress import terminal_safe
 from bayesfs.recipes import Recipe, load_recipe, recipe_folder
+from bayesfs.run_rules import rules_of_most_shots
 from bayesfs.rundir import RunDirectory, write_atomically
 from bayesfs.runs import inputs_of, load_learnt
-from bayesfs.study import Answer
-from bayesfs.wording import verdict
 
 
 def name_videos(
@@ -41,14 +42,28 @@ def name_videos(
     recipes = kept_recipes(directory, trust=trust)
     study = compose(recipes, inputs["settings"], smoke=inputs["smoke"])
     tree = read_folder(teach, unlabelled=videos)
+    if all(v.object != UNKNOWN_OBJECT for v in tree.videos):
+        raise DataError(
+            f"{videos}: expected videos to name, files or folders of frames, found none; "
+            "TEACH comes first, then VIDEOS"
+        )
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as scratch:
         store, embedder = Path(scratch) / "features.zarr", same_backbone(directory, device)
         embeddings = embed_tree(tree, embedder, store, Sampling(), thumbnails=False)
     tasks = sample_episodes(learnt.projection(embeddings), shots=None, seed=inputs["seed"])
     answer = study.infer(tasks.to(study.dtype), learnt, seed=inputs["seed"])
-    rows = list(prediction_rows(answer, {v.name: v.path for v in tree.videos}))
+    decide = rules_of_most_shots(directory)
+    (said,) = explain(
+        answer.model,
+        learnt.population,
+        answer.episodes,
+        answer.predictive,
+        rules=decide,
+        seed=inputs["seed"],
+    )
+    rows = prediction_rows(said, {v.name: v.path for v in tree.videos})
     for row in rows:
-        print(f"{terminal_safe(row['video'])}: {terminal_safe(row['verdict'])}")
+        print(f"{terminal_safe(str(row['video']))}: {terminal_safe(str(row['sentence']))}")
     if table is not None:
         write_atomically(table, lambda path: _write_csv(path, rows))
 
@@ -85,28 +100,29 @@ def same_backbone(run: RunDirectory, device: str | None) -> EfficientNetLite0:
     return EfficientNetLite0.named(str(name), usable_device(device))
 
 
-def prediction_rows(answer: Answer, places: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """One row a query video: where it is, what is said of it, and the numbers behind that."""
-    tasks, said = answer.episodes, answer.uncertainty
-    for t, names in enumerate(tasks.videos):
-        classes = tasks.classes[t]
-        for v, name in enumerate(names):
-            prob = answer.predictive.video.prob[t, v, : len(classes)].cpu().numpy()
-            parts = ("total", "aleatoric", "epistemic")
-            nats = {part: float(said[f"video_{part}"].values[t, v]) for part in parts}
-            spoken = verdict(
-                classes, prob, aleatoric=nats["aleatoric"], epistemic=nats["epistemic"]
-            )
-            yield {
-                "video": places.get(name, name),
-                "object": classes[int(prob.argmax())],
-                "probability": float(prob.max()),
-                **nats,
-                "verdict": spoken,
-            }
+def prediction_rows(
+    said: Sequence[Explanation], places: Mapping[str, str]
+) -> list[dict[str, str | float]]:
+    """One row a video: where it is, what is said of it, and the numbers behind that.
+
+    Args:
+        said: of each query video.
+        places: video -> its path.
+    """
+    parts = ("total", "aleatoric", "epistemic")
+    return [
+        {
+            "video": places.get(one.video, one.video),
+            "object": next(iter(one.prob)),
+            "probability": next(iter(one.prob.values())),
+            **{part: one.parts[part] for part in parts},
+            "sentence": one.sentence(),
+        }
+        for one in said
+    ]
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()

@@ -196,7 +196,10 @@ def store_attrs(path: str | Path) -> dict[str, Any]:
         DataError: no store, or damaged.
     """
     with named_store(path):
-        attrs = check_zarr(Path(path))
+        folder = Path(path)
+        if folder.is_dir() and not (folder / "zarr.json").exists():
+            raise DataError("no feature store; if it holds videos: `bayesfs features TREE STORE`")
+        attrs = check_zarr(folder)
         attrs.pop("coordinates", None)  # xarray's own note
         if attrs.get("bayesfs_store") != FORMAT:
             raise DataError(

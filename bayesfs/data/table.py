@@ -98,8 +98,8 @@ def _require_unique(user: Names, thing: Names, name: Names) -> None:
     repeated = pd.MultiIndex.from_arrays([user, thing, name]).duplicated()
     if repeated.any():
         raise DataError(
-            f"expected the frames of video {name[repeated][0]!r} in consecutive rows and of one "
-            "kind, got several runs; were the rows shuffled, or are video names not unique?"
+            f"expected the frames of video {str(name[repeated][0])!r} in consecutive rows and of "
+            "one kind, got several runs; were the rows shuffled, or are video names not unique?"
         )
 
 

@@ -14,6 +14,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from bayesfs.evaluation.sensitivity import DISAGREE, WEAK
+
 RHAT_MAX = 1.01
 """Vehtari et al. 2021. Among many scalars some pass it by chance: 1 % may, up to `RHAT_NEVER`."""
 
@@ -254,7 +256,9 @@ def prior_check_of(table: pd.DataFrame) -> Check:
     name = "prior sensitivity"
     if not len(table):
         return without(name, "the densities of the population's draws were not kept")
-    off = table[table["diagnosis"] != "✓"]
+    off = table[table["diagnosis"].isin((WEAK, DISAGREE))]
     reason = ", ".join(map(str, off.index[:4])) + (", ..." if len(off) > 4 else "")
     line = "0 of the population's scalars that the prior decides"
-    return Check(name, float(len(off)), line, len(off) == 0, reason or f"of {len(table)} scalars")
+    return Check(
+        name, len(off), line, len(off) == 0, reason or f"of {len(table)} scalars looked at"
+    )

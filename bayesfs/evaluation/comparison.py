@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,8 @@ def _compared(
     view: str, elpd: Callable[[xr.DataTree], Any], trees: Mapping[str, xr.DataTree]
 ) -> pd.DataFrame:
     found = {name: elpd(tree) for name, tree in trees.items()}
-    table = compare(found)
+    whole = {"round_to": "none"} if "round_to" in signature(compare).parameters else {}
+    table = compare(found, **whole)  # ArviZ 1 rounds for reading
     high = {name: int((np.asarray(e.pareto_k) > KHAT_MAX).sum()) for name, e in found.items()}
     return pd.DataFrame(
         {

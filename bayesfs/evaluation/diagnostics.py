@@ -87,7 +87,7 @@ class Diagnostics:
         if self.failed:
             return "look at " + ", ".join(check.name for check in self.failed)
         if self.kind == "exact":
-            return "fit for use: exact draws"
+            return "fit for use: exact draws, given the population"
         if any(check.passed for check in self.checks):
             return "fit for use"
         return "not judged: the engine reports nothing to judge it by"

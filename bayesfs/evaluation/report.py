@@ -29,6 +29,7 @@ from bayesfs.evaluation.report_text import fixed, markdown, number, share, visib
 from bayesfs.evaluation.report_view import COVERAGES, LARGE, Advice, ReportData, View
 from bayesfs.evaluation.score_sheet import WORDS
 from bayesfs.evaluation.sensitivity import SENSITIVE
+from bayesfs.levels import EPISTEMIC
 
 __all__ = ["Advice", "ReportData", "render_html", "render_markdown", "write_report"]
 
@@ -53,6 +54,7 @@ SCORE_NAMES = {
     "debiased_ece": "debiased ECE",
     "classwise_ece": "classwise ECE",
     "squared_ce": "squared CE",
+    "squared_ace": "squared ACE",
     "skce": "kernel CE",
     "e_aurc": "E-AURC",
     "accuracy_at_80": "accuracy at 80\u00a0%",
@@ -121,7 +123,7 @@ def render_html(data: ReportData) -> str:
         task_row={row.name: row for row in view.tasks},
         coverages=COVERAGES,
         lowered_by=LOWERED_BY,
-        draw_count=lambda name: _draw_count(view, name),
+        draws_said=lambda name: _draws_said(view, name),
         style=Markup(style),
         script=Markup(script),
         style_hash=_source_hash(style),
@@ -213,9 +215,18 @@ def _glance(view: View) -> list[tuple[str, str, str, str]]:
         out.append(("Worst person", share(worst.accuracy), said, ""))
     mean = _means("all", view.videos)
     epistemic = mean.epistemic / mean.total if mean.total > 0 else math.nan
-    note = f"of {number(mean.total, 2)} nats per video; the rest is in the pictures"
-    out.append(("Uncertainty that examples could lower", share(epistemic), note, ""))
+    note = f"of {number(mean.total, 2)} nats per video: {_learning(view)}; the rest is in the films"
+    out.append(("Uncertainty that learning could lower", share(epistemic), note, ""))
     return out
+
+
+def _learning(view: View) -> str:
+    """What would lower the epistemic part: more examples, more people, and how much of either."""
+    nats = {level: mean for level, mean, _ in view.level_means if level in EPISTEMIC}
+    if not sum(nats.values()) > 0:
+        return "more examples, or more people to learn from"
+    people = nats.get("population", 0.0) / sum(nats.values())
+    return f"{share(1 - people)} of that by more examples, {share(people)} by more people"
 
 
 def _means(name: str, videos: Any) -> SimpleNamespace:
@@ -270,9 +281,16 @@ def _paths(video: VideoRow, frames: int) -> tuple[str, str, str, int]:
     )
 
 
-def _draw_count(view: View, name: str) -> int:
-    sizes = view.tree["population" if name == "population" else "posterior"].to_dataset().sizes
-    return int(sizes["chain"] * sizes["draw"])
+def _draws_said(view: View, name: str) -> str:
+    """How many draws there are, and of how many values of the population."""
+    draws = view.tree["population" if name == "population" else "posterior"].to_dataset()
+    count = draws.sizes["chain"] * draws.sizes["draw"]
+    whole = [site for site, values in draws.items() if "task" not in values.dims]
+    if name == "population" or not whole:
+        return f"{count} draws"
+    rows = [draws[site].to_numpy().reshape(count, -1) for site in whole]
+    values = len(np.unique(np.concatenate(rows, 1), axis=0))
+    return f"{count} draws, for {values} value{'s' if values > 1 else ''} of the population"
 
 
 def _source_hash(text: str) -> str:

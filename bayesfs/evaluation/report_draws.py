@@ -36,9 +36,14 @@ class Scalar:
 
 
 def scalars(tree: xr.DataTree, group: str, per_site: int = PER_SITE) -> tuple[Scalar, ...]:
-    """Evenly spread scalars of every site of a group, without padding."""
+    """Evenly spread scalars of every site of a group, without padding.
+
+    Sites of the population are left to its own group, where there is one.
+    """
     classes = tree["constant_data"].to_dataset()["class_name"]
     posterior = tree[group].to_dataset()
+    if group == "posterior" and "population" in tree.children:
+        posterior = posterior[[s for s, v in posterior.items() if "task" in v.dims]]
     found = [
         s for site in posterior.data_vars for s in _of_site(posterior[site], classes, per_site)
     ]

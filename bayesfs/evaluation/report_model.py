@@ -30,7 +30,7 @@ from bayesfs.evaluation.elpd import can_leave_one_out, heldout_elpd, support_elp
 from bayesfs.evaluation.pav import PavCurve, pav_curve
 from bayesfs.evaluation.pit import PitCurve, pit_curve
 from bayesfs.evaluation.predictive_checks import EXTREME
-from bayesfs.evaluation.sensitivity import COLUMNS, prior_sensitivity
+from bayesfs.evaluation.sensitivity import COLUMNS, DISAGREE, MUTE, WEAK, prior_sensitivity
 
 PREDICTIVE = {
     "prior_check": "prior predictive",
@@ -136,6 +136,24 @@ class ModelView:
         if "population" not in self.tree.children:
             return pd.DataFrame(columns=list(COLUMNS))
         return prior_sensitivity(self.tree)
+
+    @property
+    def feel_prior(self) -> pd.DataFrame:
+        """The rows of `sensitivity` that the prior decides."""
+        return self.sensitivity[self.sensitivity["diagnosis"].isin((WEAK, DISAGREE))]
+
+    @property
+    def mute(self) -> int:
+        """Scalars of `sensitivity` of which the draws are too few to say."""
+        return int((self.sensitivity["diagnosis"] == MUTE).sum())
+
+    @property
+    def scalars(self) -> int:
+        """Scalars of the sites that `sensitivity` looks at some of."""
+        sites = self.tree["population"].to_dataset()
+        looked_at = self.sensitivity["site"].unique()
+        draws = sites.sizes["chain"] * sites.sizes["draw"]
+        return sum(int(sites[name].size) // draws for name in looked_at)
 
     @cached_property
     def left_out(self) -> dict[int, Any]:

@@ -175,8 +175,8 @@ def group_rows(
 ) -> tuple[GroupRow, ...]:
     """Labelled videos summarised by (task, name), the least accurate first.
 
-    Ties go to the larger mean uncertainty. The worst tenth, at least one group, is marked where
-    there are three groups or more.
+    Of the equally accurate, those come first whose truths were thought less likely (NLL). The worst
+    tenth, at least one group, is marked where there are three groups or more.
     """
     groups: dict[tuple[str, str], list[VideoRow]] = defaultdict(list)
     for video in videos:
@@ -184,7 +184,7 @@ def group_rows(
             groups[key(video)].append(video)
     rows = sorted(
         (_group_row(*names, members) for names, members in groups.items()),
-        key=lambda row: (row.accuracy, -row.total),
+        key=lambda row: (row.accuracy, -row.nll),
     )
     tenth = math.ceil(len(rows) / 10) if len(rows) >= 3 else 0
     return tuple(_marked(row, i < tenth) for i, row in enumerate(rows))

@@ -49,6 +49,10 @@ PRIOR = "log_prior_"
 COLUMNS = ("site", "prior", "prior_chance", "likelihood", "likelihood_chance", "diagnosis")
 """Of the table of `prior_sensitivity`; `chance` is what weights dealt at random give."""
 
+WEAK, DISAGREE = "strong prior, weak data", "prior and data disagree"
+MUTE = "too few draws to say"
+"""Diagnoses besides ✓; the last where weights dealt at random would move the scalar as far."""
+
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -159,20 +163,23 @@ def _chance(values: Values, log_weight: Values, rng: np.random.Generator) -> flo
 
 def diagnosis(prior_real: bool, prior: float, likelihood_real: bool, likelihood: float) -> str:
     """What the two sensitivities mean, in words; `real` is beyond chance."""
-    if prior < SENSITIVE or not prior_real:
+    if prior < SENSITIVE:
         return "✓"
+    if not prior_real:
+        return MUTE
     if likelihood < SENSITIVE or not likelihood_real:
-        return "strong prior, weak data"
-    return "prior and data disagree"
+        return WEAK
+    return DISAGREE
 
 
 def _psense(values: Values, log_weight: Values) -> Values:
     """(scalar,) sensitivity to a density known at every draw."""
-    names = ("chain", "draw")
+    names = ("chain", "draw")  # as one chain: ArviZ cannot smooth chains of one draw
+    rows, weight = values.reshape(1, -1, values.shape[-1]), log_weight.reshape(1, -1)
     tree = xr.DataTree.from_dict(
         {
-            "posterior": xr.Dataset({"x": ((*names, "scalar"), values)}),
-            "log_prior": xr.Dataset({"x": (names, log_weight)}),
+            "posterior": xr.Dataset({"x": ((*names, "scalar"), rows)}),
+            "log_prior": xr.Dataset({"x": (names, weight)}),
         }
     )
     with np.errstate(all="ignore"), warnings.catch_warnings():

@@ -115,7 +115,11 @@ class HeldOutUsers:
         found = sorted(set(user[splits == split].tolist()))
         if not found:
             known = sorted(set(splits.tolist()))
-            raise DataError(f"expected frames of the split {split!r}, found only {known}")
+            raise DataError(
+                f"expected frames of the split {split!r}, found only {known}; a population is "
+                "learnt from several people's videos, in an ORBIT-shaped tree: one person's own "
+                "folder is for `bayesfs predict` with a run of such a tree"
+            )
         both = sorted(set(found) & set(user[splits != split].tolist()))
         if both:
             raise DataError(

@@ -221,7 +221,9 @@ def _open(path: Path) -> AbstractContextManager[Any]:
             "or give folders of frames instead"
         ) from error
     safe = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-    opened: AbstractContextManager[Any] = av.open(str(path), options=safe, metadata_errors="ignore")
+    old = int(av.__version__.partition(".")[0]) < 19  # later ones never fail on metadata
+    lenient = {"metadata_errors": "ignore"} if old else {}
+    opened: AbstractContextManager[Any] = av.open(str(path), options=safe, **lenient)
     return opened
 
 

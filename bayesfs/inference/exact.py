@@ -41,17 +41,22 @@ class Exact:
         Raises:
             InferenceError: the model is not conjugate, or `given` is missing.
         """
-        if not isinstance(model, ConjugateModel):
-            raise InferenceError(
-                f"Exact needs a conjugate model, got {type(model).__name__}; "
-                "use SVI, SVGD, NUTS or Laplace for it"
-            )
+        self.check_model(model)
+        assert isinstance(model, ConjugateModel)
         if given is None:
             raise InferenceError(
                 "Exact needs given=: the posterior of the population, learnt by SVI on train users"
             )
         population, draws = shared_out(model, given, self.draws, self.population_draws)
         return model.condition(episodes, population, draws=draws, seed=seed)
+
+    def check_model(self, model: Model) -> None:
+        """Refuse a model that this engine cannot infer; see `bayesfs.contracts.Choosy`."""
+        if not isinstance(model, ConjugateModel):
+            raise InferenceError(
+                f"Exact needs a conjugate model, got {type(model).__name__}; "
+                "use SVI, SVGD, NUTS or Laplace for it"
+            )
 
 
 def check_counts(draws: int, population_draws: int) -> None:

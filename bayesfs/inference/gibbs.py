@@ -71,11 +71,7 @@ class Gibbs:
         Raises:
             InferenceError: the model is no linear head, or its population is not given.
         """
-        if not isinstance(model, LinearHead):
-            raise InferenceError(
-                f"Gibbs needs a linear head (bayesfs.contracts.LinearHead), got "
-                f"{type(model).__name__}; use NUTS for it"
-            )
+        self.check_model(model)
         if given is None and any("task" not in axes for axes in model.dims.values()):
             raise InferenceError(
                 "Gibbs needs given=: the posterior of the population, learnt by SVI on train users"
@@ -99,6 +95,14 @@ class Gibbs:
             batch_size=self.batch_size,
             population_draws=self.population_draws,
         )
+
+    def check_model(self, model: Model) -> None:
+        """Refuse a model that this engine cannot infer; see `bayesfs.contracts.Choosy`."""
+        if not isinstance(model, LinearHead):
+            raise InferenceError(
+                f"Gibbs needs a linear head (bayesfs.contracts.LinearHead), got "
+                f"{type(model).__name__}; use NUTS for it"
+            )
 
     def _fit(
         self, density: Potential, draws: int, generator: torch.Generator, seed: int

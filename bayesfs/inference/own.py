@@ -59,11 +59,8 @@ class OwnApproximation:
         Raises:
             InferenceError: the model brings no approximation, or `given` is missing.
         """
-        if not isinstance(model, Approximable):
-            raise InferenceError(
-                f"OwnApproximation needs a model with a method `approximate`, got "
-                f"{type(model).__name__}; use SVI, NUTS or, for conjugate models, Exact"
-            )
+        self.check_model(model)
+        assert isinstance(model, Approximable)
         if given is None:
             raise InferenceError(
                 "OwnApproximation needs given=: the posterior of the population, learnt by SVI on "
@@ -71,3 +68,11 @@ class OwnApproximation:
             )
         population, draws = shared_out(model, given, self.draws, self.population_draws)
         return model.approximate(episodes, population, draws=draws, seed=seed)
+
+    def check_model(self, model: Model) -> None:
+        """Refuse a model that this engine cannot infer; see `bayesfs.contracts.Choosy`."""
+        if not isinstance(model, Approximable):
+            raise InferenceError(
+                f"OwnApproximation needs a model with a method `approximate`, got "
+                f"{type(model).__name__}; use SVI, NUTS or, for conjugate models, Exact"
+            )

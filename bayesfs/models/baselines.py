@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from bayesfs.errors import InferenceError, ShapeError
+from bayesfs.errors import InferenceError, ShapeError, expect_positive
 from bayesfs.models import point_classifiers as point
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 
@@ -135,6 +135,9 @@ class Mahalanobis(_Tempered):
 
     ridge: float = 1.0
 
+    def __post_init__(self) -> None:
+        expect_positive(self, "ridge")
+
     def logits(self, episodes: EpisodeBatch) -> Tensor:
         """(1, task, video, frame, way) logits."""
         return point.mahalanobis_logits(episodes, ridge=self.ridge)[None]
@@ -149,6 +152,9 @@ class Logistic(_Tempered):
     """
 
     c: float = 1.0
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "c")
 
     def logits(self, episodes: EpisodeBatch) -> Tensor:
         """(1, task, video, frame, way) logits."""
@@ -174,6 +180,9 @@ class HeadEnsemble(_Tempered):
     learning_rate: float = 0.01
     weight_decay: float = 0.1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "members", "hidden", "steps", "learning_rate")
 
     def logits(self, episodes: EpisodeBatch) -> Tensor:
         """(member, task, video, frame, way) logits."""

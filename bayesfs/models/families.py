@@ -18,7 +18,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesfs.errors import ShapeError
+from bayesfs.errors import ShapeError, expect_positive
 from bayesfs.models.covariance import Dense, Diagonal
 
 LEVELS = ("task", "class", "video_clean", "video_clutter", "frame_clean", "frame_clutter")
@@ -68,6 +68,9 @@ class PowerLaw:
     exponent: float = 0.6
     exponent_sd: float = 0.2
 
+    def __post_init__(self) -> None:
+        expect_positive(self, "exponent_sd")
+
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         """Site -> axes."""
@@ -103,6 +106,9 @@ class PerFeature:
     """
 
     spread: float = 0.5
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "spread")
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -143,6 +149,9 @@ class LowRank:
     rank: int = 4
     factor_scale: float = 1.0
     spread: float = 0.5
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "rank", "factor_scale", "spread")
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -185,6 +194,9 @@ class Full:
 
     concentration: float = 2.0
     spread: float = 0.5
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "concentration", "spread")
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:

@@ -16,6 +16,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from bayesfs.errors import expect_positive
 from bayesfs.models.conjugate import (
     Levels,
     condition_classes,
@@ -93,6 +94,9 @@ class GaussianHierarchy:
     offset_scale: float = 0.1
     covariates: tuple[str, ...] = ()
     slope_sd: float = 0.5
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "loading", "loading_sd", "offset_scale", "slope_sd")
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from bayesfs.errors import expect_positive
 from bayesfs.models.gp_features import FeatureMap, OrderedAxes
 from bayesfs.models.gp_points import Query, Support
 from bayesfs.models.gp_sites import (
@@ -70,6 +71,9 @@ class VideoCovariance:
     frame: float = 0.1
     constant: float | None = None
     shift: float | None = 0.012
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "video", "frame", "constant", "shift")
 
     @property
     def name(self) -> str:

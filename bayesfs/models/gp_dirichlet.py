@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesfs.errors import expect_positive
 from bayesfs.models.gp_gaussian import TaskPrior, condition
 from bayesfs.models.gp_latent import FittedGaussian
 from bayesfs.models.gp_links import softmax
@@ -45,6 +46,9 @@ class Dirichlet:
 
     concentration: float = 0.01
     learnt: bool = False
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "concentration")
 
     @property
     def sites(self) -> Mapping[str, Site]:

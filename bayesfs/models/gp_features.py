@@ -20,7 +20,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesfs.errors import ShapeError
+from bayesfs.errors import ShapeError, expect_positive
 from bayesfs.models.gp_sites import Site, Values, by_kind, merge, real
 from bayesfs.models.kernels import unit
 from bayesfs.types import KINDS
@@ -102,6 +102,9 @@ class OrderedAxes:
     power_spread: float = 0.0
     latent: int | None = None
     spectrum: tuple[float, ...] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "latent")
 
     @property
     def sites(self) -> Mapping[str, Site]:
@@ -237,6 +240,9 @@ class LinearMap:
     normalise: bool = True
     axes: Axes | None = field(default=None, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        expect_positive(self, "latent", "spread")
+
     @property
     def sites(self) -> Mapping[str, Site]:
         """P."""
@@ -282,6 +288,9 @@ class MLP:
     hidden: int = 32
     weight: float = 1.0
     residual: float = 0.1
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "hidden", "weight", "residual")
 
     @property
     def sites(self) -> Mapping[str, Site]:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesfs.errors import expect_positive
 from bayesfs.models.gp_drawn import FittedDraws
 from bayesfs.models.gp_gaussian import TaskPrior
 from bayesfs.models.gp_latent import by_rank, normal_nodes
@@ -42,6 +43,9 @@ class LaplaceSoftmax:
     """
 
     steps: int = 15
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "steps")
 
     @property
     def sites(self) -> Mapping[str, Site]:

@@ -27,6 +27,7 @@ from math import log
 import torch
 from torch import Tensor
 
+from bayesfs.errors import expect_positive
 from bayesfs.models.gp_gaussian import TaskPrior
 from bayesfs.models.gp_latent import FittedGaussian
 from bayesfs.models.gp_links import Link, logistic_softmax
@@ -46,6 +47,9 @@ class LogisticSoftmax:
 
     steps: int = 20
     inner: int = 3
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "steps", "inner")
 
     @property
     def sites(self) -> Mapping[str, Site]:

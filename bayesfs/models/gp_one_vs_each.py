@@ -28,6 +28,7 @@ from math import log
 import torch
 from torch import Tensor
 
+from bayesfs.errors import expect_positive
 from bayesfs.models.gp_drawn import FittedDraws
 from bayesfs.models.gp_gaussian import TaskPrior
 from bayesfs.models.gp_latent import FittedGaussian, by_rank
@@ -50,6 +51,9 @@ class OneVsEach:
 
     steps: int = 20
     damping: float = 0.4
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "steps", "damping")
 
     @property
     def sites(self) -> Mapping[str, Site]:
@@ -98,6 +102,9 @@ class OneVsEachGibbs:
     chains: int = 8
     burn_in: int = 50
     thin: int = 5
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "chains", "thin")
 
     @property
     def sites(self) -> Mapping[str, Site]:

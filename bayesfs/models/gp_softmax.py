@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesfs.errors import expect_positive
 from bayesfs.models.gp_gaussian import TaskPrior
 from bayesfs.models.gp_latent import FittedGaussian, by_rank, normal_nodes
 from bayesfs.models.gp_links import Link, softmax
@@ -42,6 +43,9 @@ class Softmax:
     steps: int = 20
     damping: float = 0.4
     nodes: int = 32
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "steps", "damping", "nodes")
 
     @property
     def sites(self) -> Mapping[str, Site]:

@@ -23,6 +23,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from bayesfs.errors import expect_positive
 from bayesfs.models.gp_sites import Site, Values, positive, positive_vector
 
 
@@ -57,6 +58,9 @@ class Linear:
 
     signal: float = 0.15
 
+    def __post_init__(self) -> None:
+        expect_positive(self, "signal")
+
     @property
     def sites(self) -> Mapping[str, Site]:
         """The amplitude s."""
@@ -87,6 +91,9 @@ class Cosine:
 
     signal: float = 0.15
 
+    def __post_init__(self) -> None:
+        expect_positive(self, "signal")
+
     @property
     def sites(self) -> Mapping[str, Site]:
         """The amplitude s."""
@@ -116,6 +123,9 @@ class RBF:
 
     signal: float = 0.3
     lengthscale: float = 1.5
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "signal", "lengthscale")
 
     @property
     def sites(self) -> Mapping[str, Site]:
@@ -153,6 +163,7 @@ class Matern:
     lengthscale: float = 1.5
 
     def __post_init__(self) -> None:
+        expect_positive(self, "signal", "lengthscale")
         if self.nu not in (0.5, 1.5, 2.5):
             raise ValueError(f"expected nu to be 0.5, 1.5 or 2.5, got {self.nu}")
 
@@ -200,6 +211,9 @@ class Spectral:
     signal: float = 0.3
     bandwidth: float = 0.2
     frequency: float = 0.2
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "mixtures", "signal", "bandwidth", "frequency")
 
     @property
     def sites(self) -> Mapping[str, Site]:

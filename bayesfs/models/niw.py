@@ -16,6 +16,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from bayesfs.errors import expect_positive
 from bayesfs.models.families import FLOOR, spectrum_log
 from bayesfs.models.gaussian_labels import by_video, mixed
 from bayesfs.models.niw_posterior import (
@@ -86,6 +87,11 @@ class NIWClasses:
     exponent_sd: float = 0.2
     offset_scale: float = 0.1
     most_frames: float = 8.0
+
+    def __post_init__(self) -> None:
+        expect_positive(
+            self, "loading", "kappa", "dof", "exponent_sd", "offset_scale", "most_frames"
+        )
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:

@@ -17,7 +17,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesfs.errors import ShapeError
+from bayesfs.errors import ShapeError, expect_positive
 from bayesfs.models.conjugate import Levels, condition_on_videos
 from bayesfs.models.covariance import Diagonal
 from bayesfs.models.families import PerFeature, PowerLaw
@@ -70,6 +70,7 @@ class RobustHierarchy:
     absent_prior: tuple[float, float] = (1.0, 9.0)
 
     def __post_init__(self) -> None:
+        expect_positive(self, "absent_prior")
         if not isinstance(self.base.family, PowerLaw | PerFeature):
             raise ShapeError(
                 "expected a diagonal family (PowerLaw, PerFeature) for robust frames, got "

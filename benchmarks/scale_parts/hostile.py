@@ -50,6 +50,7 @@ from bayesfs.errors import BayesfsError
 from bayesfs.evaluation.bootstrap import score_table
 from bayesfs.evaluation.datatree import to_datatree
 from bayesfs.evaluation.report import ReportData, write_report
+from bayesfs.evaluation.report_view import Said
 from bayesfs.evaluation.table_scores import UNITS, load_summary, save_summary, summary
 from bayesfs.evaluation.tables import batch_path, task_table, write_table
 from bayesfs.evaluation.tree_store import load_datatree, save_datatree
@@ -358,7 +359,7 @@ def target_terminal(folder: Path) -> Read:
 def target_notes(folder: Path) -> Read:
     """The small JSON files of a run directory: explanations, scores of everybody, rules."""
     rules = UnitRules(*[0.5] * len(fields(UnitRules)))
-    told = Told({"v": "a cup"}, {"v": {"video": 0.1}}, [("P1", "record", 0.2)])
+    told = Told({("P1", "v"): Said("a cup", {"video": 0.1})}, [("P1", "record", 0.2)])
     scores = {1: {unit: {"nll": 1.0, "nll_low": 0.5, "users": 2.0} for unit in UNITS}}
     readers: list[tuple[bytes, Callable[[Path], object]]] = []
     for write, load in (

@@ -360,6 +360,16 @@ def test_bad_arrays_are_named(change, error, message):
         make_episode(**{**good, **change})
 
 
+def test_names_go_with_their_classes():
+    """Also of a task that has fewer of them than the batch."""
+    both = stack([sample_episodes(build([[([2], [1])] * n]), seed=0) for n in (3, 2)])
+    moved = both.permute_classes([1, 2, 0])
+    for t, order in enumerate(([1, 2, 0], [1, None, 0])):
+        names = ["" if i is None else both.classes[t][i] for i in order]
+        assert list(moved.classes[t]) == names
+        assert [bool(n) for n in names] == moved.way_mask[t].tolist()
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

@@ -145,7 +145,7 @@ def test_khat_names_the_task() -> None:
 
 def test_exact_draws_need_no_check() -> None:
     found = diagnose(make_tree(independent_chains(), "exact"))
-    assert found.verdict == "fit for use: exact draws"
+    assert found.verdict == "fit for use: exact draws, given the population"
     assert all(c.passed is None for c in found.checks)
 
 

@@ -49,7 +49,8 @@ def test_a_density_that_has_nothing_to_do_with_a_scalar_is_noise() -> None:
     rows = power_scaling(values, other, other)
     assert sum(prior > chance for prior, chance, *_ in rows) <= 2
     assert max(prior for prior, *_ in rows) > 0.05, "without chance beside it, it would be told"
-    assert diagnosis(False, 0.06, True, 0.2) == "✓"
+    assert diagnosis(False, 0.06, True, 0.2) == "too few draws to say"
+    assert diagnosis(False, 0.04, True, 0.2) == "✓"
 
 
 def test_densities_of_a_posterior_go_through_the_tree(tmp_path) -> None:
@@ -88,8 +89,16 @@ def test_densities_of_a_posterior_go_through_the_tree(tmp_path) -> None:
         with_densities(model, Posterior("exact", {}, {}), episodes)
 
 
+def test_chains_of_one_draw_are_read_too() -> None:
+    """As an engine with many short chains gives them."""
+    values, prior, likelihood = normal_posterior(0.0, 20.0)
+    many = (values.reshape(-1, 1, 1), prior.reshape(-1, 1), likelihood.reshape(-1, 1))
+    assert power_scaling(*many) == power_scaling(values, prior, likelihood)
+
+
 def test_the_verdict_counts_what_the_prior_decides() -> None:
-    table = pd.DataFrame({"diagnosis": ["✓", "strong prior, weak data"]}, index=["a", "b"])
+    said = ["✓", "strong prior, weak data", "too few draws to say"]
+    table = pd.DataFrame({"diagnosis": said}, index=["a", "b", "c"])
     check = prior_check_of(table)
     assert check.passed is False
     assert check.value == 1

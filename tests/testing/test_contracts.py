@@ -80,7 +80,7 @@ def test_the_contract_catches_a_model_whose_frames_count_as_padding():
             from dataclasses import replace
 
             every = torch.ones_like(episodes.support_mask)
-            super().__call__(replace(episodes, support_mask=every))
+            super().__call__(replace(episodes, support_mask=every, classes=()))
 
     class Contract(ModelContract):
         def make_model(self):
