@@ -23,7 +23,7 @@ JOINERS = "\u200c\u200d"
 
 @contextlib.contextmanager
 def bar(title: str) -> Iterator[Progress]:
-    """A progress bar on standard error; where that is no terminal, one line when it is done.
+    """A progress bar on standard error; where that is no terminal, a line at each end.
 
     Args:
         title: what is going on, shown before the bar.
@@ -45,6 +45,8 @@ def bar(title: str) -> Iterator[Progress]:
         shown.set_postfix_str(last, refresh=False)
         shown.update(done - shown.n)
 
+    if shown.disable:
+        print(f"{title} ...", file=sys.stderr, flush=True)
     with shown:
         yield report
     if shown.disable:

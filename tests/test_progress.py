@@ -28,10 +28,10 @@ def test_a_huge_name_is_cut() -> None:
     assert len(terminal_safe("a" * 10_000_000)) == 200
 
 
-def test_a_bar_without_a_terminal_says_once_that_it_is_done(
+def test_a_bar_without_a_terminal_says_when_it_begins_and_is_done(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with bar("features") as progress:
         for i in range(3):
             progress(i + 1, 3, f"video {i}\x1b")
-    assert capsys.readouterr().err == "features: done (video 2�)\n"
+    assert capsys.readouterr().err == "features ...\nfeatures: done (video 2�)\n"

@@ -112,11 +112,12 @@ def _grid(rows: pd.DataFrame, item: str, title: str) -> Table:
     chosen = rows[rows["item"] == item]
     scores = [s for s in (*PRINTED, "out_auroc") if s in set(chosen["score"])]
     unit = "/".join(dict.fromkeys(chosen["unit"]))
-    grid = Table(title=title, caption=f"95 % over {unit}s", pad_edge=False)
+    whom = "; too few users to say anything of other users" if unit == "video" else ""
+    grid = Table(title=title, caption=f"95 % over {unit}s{whom}", pad_edge=False)
     worst = "worst" in chosen and bool(chosen["worst"].notna().any())
     grid.add_column("method", no_wrap=True)
     for name in (*scores, "nll - first", *(["worst tenth's nll"] * worst), "s/task"):
-        grid.add_column(name)
+        grid.add_column(name, overflow="fold")
     for method, of in chosen.groupby("method", sort=False):
         grid.add_row(table_text(method), *_cells(of, scores, worst=worst))
     return grid

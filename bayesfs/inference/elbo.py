@@ -113,6 +113,8 @@ def maximise_elbo(
     adam = _Adam(start.clone())
     shape = (1, schedule.particles, guide.noise_size(density.size))
     noises = _antithetic(start, shape, generator)
+    if progress is not None:
+        progress(0, schedule.steps, "recording one step")
     climb = _recorded_step(density, guide, adam.parameters, start.new_zeros(shape))
     history: list[Tensor] = []
     tail = max(schedule.steps // 2, 1)
@@ -127,9 +129,10 @@ def maximise_elbo(
         if left < tail:
             averaged += 1
             mean.lerp_(adam.parameters, (1 + LATER) / (averaged + LATER))
+        if len(history) == 1 or len(history) % WINDOW == 0:
+            _report(progress, schedule.steps, left, elbo)
         if len(history) % WINDOW == 0:
             _require_finite(elbo, len(history))
-            _report(progress, schedule.steps, left, elbo)
             if schedule.early_stopping and left > tail and _has_settled(history):
                 left = tail
     _require_finite(history[-1], len(history))

@@ -41,10 +41,10 @@ def steps(path: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def assert_prints(said: str, printed: str) -> None:
-    """Equal text; numbers with a decimal point agree to a tenth, or to 0.03."""
+    """Equal text; numbers with a decimal point agree to a tenth, or to 0.01."""
     assert NUMBER.sub("#", said).split() == NUMBER.sub("#", printed).split(), printed
     for a, b in zip(NUMBER.findall(said), NUMBER.findall(printed), strict=True):
-        assert math.isclose(float(a), float(b), rel_tol=0.1, abs_tol=0.03), printed
+        assert math.isclose(float(a), float(b), rel_tol=0.1, abs_tol=0.01), printed
 
 
 def check_contracts(names: dict[str, Any]) -> int:
