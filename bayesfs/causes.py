@@ -97,7 +97,7 @@ def by_cause(
         ]
     absent = absent_probability(model, population, episodes, population_draws=population_draws)
     shape = episodes.query_mask.shape
-    drop = torch.stack(drops, -1) if drops else torch.zeros(*shape, 0)
+    drop = torch.stack(drops, -1) if drops else absent[0].new_zeros(*shape, 0)
     mask = ~episodes.query_mask
     data = {
         "frame_drop": (

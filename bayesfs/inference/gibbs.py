@@ -8,6 +8,7 @@ conditional. It knows a model only through `bayesfs.contracts.LinearHead`; the c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -77,6 +78,7 @@ class Gibbs:
                 "Gibbs needs given=: the posterior of the population, learnt by SVI on train users"
             )
         generator = torch.Generator().manual_seed(seed)
+        seeds = count(seed)  # others for each batch and each draw of the population
 
         def fit(density: Potential, draws: int) -> Posterior:
             return self._fit(density, -(-draws // self.chains), generator, seed)
@@ -84,7 +86,7 @@ class Gibbs:
         def fit_batch(density: Potential, draws: int) -> Fitted:
             if not self.informed:
                 return fit(density, draws)
-            return fit_informed(fit, density, draws, seed=seed)
+            return fit_informed(fit, density, draws, seed=next(seeds))
 
         return infer_in_batches(
             fit_batch,

@@ -138,7 +138,7 @@ def _gaussian(
             "very different scale from 1? Try double precision"
         )
     right = torch.linalg.solve_triangular(factor, design.mT @ linear[..., None], upper=False)
-    noise = torch.randn(right.shape, generator=generator, dtype=right.dtype, device=right.device)
+    noise = torch.randn(right.shape, generator=generator, dtype=right.dtype).to(right.device)
     drawn: Tensor = torch.linalg.solve_triangular(factor.mT, right + noise, upper=True)
     return drawn[..., 0]
 
@@ -173,7 +173,7 @@ def elliptical_slice(
 
     Source: Murray, Adams and MacKay (2010), figure 2.
     """
-    other = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    other = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
     level = log_likelihood(x) + _uniform(x, generator).log()
     angle = 2 * math.pi * _uniform(x, generator)
     low, high = angle - 2 * math.pi, angle
@@ -204,9 +204,9 @@ def _own(head: LinearLogits, eta: Tensor) -> Tensor:
 
 def _normal(head: LinearLogits, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     x = head.scaled
-    return torch.randn(shape, generator=generator, dtype=x.dtype, device=x.device)
+    return torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
 
 
 def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
-    u = torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+    u = torch.rand(like.shape, generator=generator, dtype=like.dtype).to(like.device)
     return u.clamp_min(torch.finfo(like.dtype).tiny)

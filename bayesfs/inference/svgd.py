@@ -8,6 +8,7 @@ that lowers their Kullback-Leibler divergence fastest. Kernels, and which one to
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -93,6 +94,7 @@ class SVGD:
             InferenceError: a score is not finite, or there are too few particles for the kernel.
         """
         generator = torch.Generator(episodes.support.device).manual_seed(seed)
+        seeds = count(seed)  # others for each batch and each draw of the population
 
         def fit(density: Potential, particles: int) -> Posterior:
             return self._fit(density, max(particles, 2), generator, seed)
@@ -100,7 +102,9 @@ class SVGD:
         def fit_batch(density: Potential, particles: int) -> Fitted:
             if not self.informed:
                 return fit(density, particles)
-            return fit_informed(fit, density, particles, seed=seed, completions=self.completions)
+            return fit_informed(
+                fit, density, particles, seed=next(seeds), completions=self.completions
+            )
 
         return infer_in_batches(
             fit_batch,

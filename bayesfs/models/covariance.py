@@ -225,9 +225,12 @@ def cholesky(matrix: Tensor) -> Tensor:
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     if torch._C._functorch.is_functorch_wrapped_tensor(matrix):
         return torch.as_tensor(torch.linalg.cholesky(matrix + JITTERS[1] * scale * eye))
-    for jitter in JITTERS:
-        factor, info = torch.linalg.cholesky_ex(matrix + jitter * scale * eye)
-        if not info.any():
+    amount, failed = torch.zeros_like(scale), torch.ones_like(scale, dtype=torch.bool)
+    for jitter in JITTERS:  # only to matrices that the one before has left without a factor
+        amount = torch.where(failed, jitter * scale, amount)
+        factor, info = torch.linalg.cholesky_ex(matrix + amount * eye)
+        failed = (info > 0)[..., None, None]
+        if not failed.any():
             return torch.as_tensor(factor)
     low = torch.linalg.eigvalsh(matrix.detach().double()).min()
     raise NotPositiveDefiniteError(

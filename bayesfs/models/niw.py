@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bayesfs.errors import expect_positive
+from bayesfs.models.covariance import cholesky
 from bayesfs.models.families import FLOOR, spectrum_log
 from bayesfs.models.gaussian_labels import by_video, mixed
 from bayesfs.models.niw_posterior import (
@@ -298,7 +299,7 @@ class NIWMode(NIWClasses):
         eye = torch.eye(post.mean.shape[-1]).to(post.mean).expand_as(post.root)
         inverse = torch.linalg.solve_triangular(post.root, eye, upper=False)
         shrink = (post.nu + post.mean.shape[-1] + 2)[..., None, None]
-        root = torch.linalg.cholesky(shrink * inverse.mT @ inverse)
+        root = cholesky(shrink * inverse.mT @ inverse)
         mean = post.mean.expand(draws, *post.mean.shape)
         return mean, root.expand(draws, *root.shape)
 
@@ -345,7 +346,7 @@ def raw_sites(mean: Tensor, root: Tensor, prior: ClassPrior) -> dict[str, Tensor
         prior: population parameters.
     """
     scaled = prior.psi.sqrt()[:, None] * root
-    bartlett = torch.linalg.cholesky(scaled @ scaled.mT)
+    bartlett = cholesky(scaled @ scaled.mT)
     dim = mean.shape[-1]
     degrees = prior.nu - torch.arange(dim).to(mean)
     row, column = torch.tril_indices(dim, dim, -1, device=mean.device)

@@ -33,6 +33,7 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 
 from bayesfs.models.conjugate import normal, video_means
+from bayesfs.models.covariance import cholesky
 from bayesfs.types import EpisodeBatch, LabelDraws
 
 LOG_2PI = math.log(2.0 * math.pi)
@@ -144,7 +145,7 @@ def condition_niw(episodes: EpisodeBatch, prior: ClassPrior) -> ClassPosterior:
     pulled = prior.kappa.sqrt() * mean
     # Psi_n as a sum of squares, so that rounding leaves it positive definite
     scatter = rest.mT @ rest + pulled[..., None] * pulled[..., None, :]
-    root = torch.linalg.cholesky(torch.diag_embed(prior.psi.expand_as(mean)) + scatter)
+    root = cholesky(torch.diag_embed(prior.psi.expand_as(mean)) + scatter)
     return ClassPosterior(mean, kappa, prior.nu + exists.sum(-1), root)
 
 

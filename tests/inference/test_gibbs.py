@@ -1,5 +1,6 @@
 """Gibbs: against long NUTS chains for both links, exact conditionals, padding and relabelling."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pyro
@@ -14,6 +15,7 @@ from bayesfs.errors import InferenceError
 from bayesfs.inference.gibbs import Gibbs
 from bayesfs.inference.gibbs_sweep import elliptical_slice
 from bayesfs.inference.nuts import NUTS
+from bayesfs.inference.svgd import SVGD
 from bayesfs.models.linear_head import HierarchicalHead
 from bayesfs.testing import GaussianToy
 from bayesfs.testing.engines import pad
@@ -153,3 +155,25 @@ def test_models_that_are_no_linear_head_are_refused():
         Gibbs().infer(HierarchicalHead(), episodes, seed=0)
     with pytest.raises(InferenceError, match="burn_in >= 0"):
         Gibbs(draws=0)
+
+
+@pytest.mark.parametrize(
+    "engine", [Gibbs(draws=6, burn_in=2, chains=1), SVGD(particles=6, steps=2)]
+)
+def test_directions_without_information_are_drawn_anew_for_each_draw_of_the_population(engine):
+    """Two equal draws of the population and one support frame: most of 4 directions are prior."""
+    episodes, model = tasks_of().limit_shots(1), HierarchicalHead(weight_scale=2.0)
+    one = model.default_population(4)
+    twice = {
+        site: value[:1].repeat(2, *[1] * (value.ndim - 1)) for site, value in one.draws.items()
+    }
+    given = replace(one, draws=twice)
+    found = replace(engine, population_draws=2).infer(model, episodes, seed=0, given=given)
+    weight = found.draws["weight_raw"]
+    first, second = weight[: len(weight) // 2], weight[len(weight) // 2 :]
+    x = episodes.support[0, :, 0, 0].double()
+    free = torch.linalg.svd(x)[2][len(x) :]
+    assert len(free) == 1
+    drawn = [(part[:, 0].double() @ free.mT).flatten() for part in (first, second)]
+    assert not torch.allclose(*drawn)
+    assert torch.corrcoef(torch.stack(drawn))[0, 1].abs() < 0.9

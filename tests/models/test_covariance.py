@@ -23,6 +23,14 @@ def test_a_cholesky_factor_under_vmap_is_that_without() -> None:
     torch.testing.assert_close(vmap(cholesky)(matrix), cholesky(matrix), rtol=1e-7, atol=1e-7)
 
 
+def test_jitter_is_added_only_where_it_is_needed() -> None:
+    good, flat = torch.eye(2).double(), torch.ones(2, 2).double()
+    flat[1, 1] -= 1e-9
+    factor = cholesky(torch.stack([good, flat]))
+    assert torch.equal(factor[0], good)
+    torch.testing.assert_close(factor[1] @ factor[1].mT, flat, atol=1e-7, rtol=0)
+
+
 @pytest.mark.parametrize("family", [Full(), LowRank(rank=1)], ids=lambda f: type(f).__name__)
 def test_dense_families_are_learnt_from_labels(family: CovarianceFamily) -> None:
     batch, _ = synthetic_episodes(users=3, way=3, shots=2, frames=2, dim=3, seed=0)
