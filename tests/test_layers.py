@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "bayesfs"
 FOUNDATION = {"types", "contracts", "errors", "polya_gamma"}
 MAY_IMPORT = {
     "display": set(),
-    "types": {"errors", "display"},
+    "types": {"errors", "display", "types"},
     "contracts": {"types"},
     "errors": set(),
     "polya_gamma": set(),
@@ -85,6 +85,7 @@ def test_every_room_is_ordered_or_a_command() -> None:
         "single",
         "learnt_axes",
         "recogniser",
+        "recogniser_products",
         "told",
         "run_rules",
         "cluster",

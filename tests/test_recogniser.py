@@ -14,7 +14,8 @@ from bayesfs.inference.exact import Exact, thin_population
 from bayesfs.inference.svi import SVI
 from bayesfs.models.families import CovarianceFamily, Full, PowerLaw
 from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.recogniser import KEPT, Recogniser, in_single, teach
+from bayesfs.recogniser import KEPT, Recogniser, teach
+from bayesfs.recogniser_products import in_single
 from bayesfs.study import Learnt, Study
 from bayesfs.types import EpisodeBatch, Posterior
 from bayesfs.uncertainty import kinds

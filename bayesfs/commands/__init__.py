@@ -1,1 +1,1 @@
-"""What the subcommands do, apart from their options: `bayesfs.cli` calls one function each."""
+"""The subcommands: their options in `bayesfs.commands.subcommands`, and what each does."""

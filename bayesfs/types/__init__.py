@@ -1,0 +1,31 @@
+"""The nouns: frozen values that are validated once, with every axis named.
+
+Start with `Embeddings` (labelled frames) and `EpisodeBatch` (few-shot tasks drawn from them).
+`Posterior` is what an engine returns, `Predictive` what `bayesfs.predict` makes of it.
+
+Axes, always in this order where they occur:
+    draw     posterior draw (chains concatenated), or particle
+    task     one user's recognition problem
+    way      class (object) within the task
+    shot     support video of a class
+    video    query video of the task
+    frame    frame within a video
+    feature  embedding dimension
+    covariate  measured quality of a frame
+"""
+
+from bayesfs.types.draws import LabelDraws, Posterior, PosteriorKind, Predictive
+from bayesfs.types.embeddings import KINDS, Embeddings
+from bayesfs.types.episodes import UNLABELLED, EpisodeBatch, user_of
+
+__all__ = [
+    "KINDS",
+    "UNLABELLED",
+    "Embeddings",
+    "EpisodeBatch",
+    "LabelDraws",
+    "Posterior",
+    "PosteriorKind",
+    "Predictive",
+    "user_of",
+]

@@ -1,0 +1,157 @@
+"""Labelled frames: `Embeddings`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesfs.display import card
+from bayesfs.errors import DataError, ShapeError
+
+KINDS = ("clean", "clutter")
+"""Recording conditions; `support_kind` and `query_kind` index into this tuple."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Labelled frame embeddings: a validated view of one xarray Dataset.
+
+    The dataset has `features` (frame, feature) and the coordinates `user`, `object`, `video`,
+    `kind` (one of `KINDS`) and `split` over `frame`; optionally `quality` (frame, covariate),
+    `flag_*` coordinates (1 true, 0 false, -1 not annotated) and `path`. Frames of one video are
+    contiguous and in order of time.
+
+    Raises:
+        DataError: a variable or coordinate is missing, or a feature is not finite.
+    """
+
+    dataset: xr.Dataset
+
+    REQUIRED = ("user", "object", "video", "kind", "split")
+
+    def __post_init__(self) -> None:
+        ds = self.dataset
+        if "features" not in ds or ds["features"].dims != ("frame", "feature"):
+            got = {name: v.dims for name, v in ds.data_vars.items()}
+            raise DataError(
+                f"expected a variable 'features' with dims (frame, feature), got {got}; "
+                "was this written by `bayesfs features`?"
+            )
+        missing = [name for name in self.REQUIRED if name not in ds.coords]
+        if missing:
+            raise DataError(f"expected coordinates {self.REQUIRED} over frame, missing {missing}")
+        unknown = sorted(set(np.unique(ds["kind"].values)) - set(KINDS))
+        if unknown:
+            raise DataError(f"expected kind to be one of {KINDS}, got {unknown}")
+        finite = np.isfinite(ds["features"].values).all(axis=1)
+        if not finite.all():
+            videos = sorted(set(ds["video"].values[~finite].tolist()))
+            raise DataError(
+                f"{int((~finite).sum())} frames have NaN or infinite features, first in video "
+                f"{videos[0]!r}; a corrupt image or an overflow in the backbone?"
+            )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        features: np.ndarray[Any, Any],  # (frame, feature)
+        *,
+        object: Sequence[str],
+        video: Sequence[str] | None = None,
+        user: Sequence[str] | str = "user",
+        kind: Sequence[str] | str = "clean",
+        split: Sequence[str] | str = "train",
+        quality: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    ) -> Embeddings:
+        """Build embeddings from plain arrays; without `video` every frame is a video of its own.
+
+        Args:
+            features: (frame, feature) embeddings.
+            object: class name of each frame.
+            video: video name of each frame; names must be unique across users and objects.
+            user: one user for all frames, or one per frame.
+            kind: recording condition, one of `KINDS`, for all frames or per frame.
+            split: "train", "validation" or "test", for all frames or per frame.
+            quality: covariate name -> (frame,) measured quality.
+
+        Returns:
+            Embeddings with `features` as float32.
+
+        Raises:
+            ShapeError: features is not two-dimensional or a label has another length.
+            DataError: a feature is not finite, or a kind is unknown.
+        """
+        x = np.asarray(features)
+        if x.ndim != 2:
+            raise ShapeError(f"expected features of shape (frame, feature), got {x.shape}")
+        n = len(x)
+        labels: dict[str, Any] = {
+            "user": user,
+            "object": object,
+            "video": [f"frame-{i:06d}" for i in range(n)] if video is None else video,
+            "kind": kind,
+            "split": split,
+        }
+        coords: dict[str, Any] = {}
+        for name, value in labels.items():
+            column = np.full(n, value) if isinstance(value, str) else np.asarray(value, dtype=str)
+            if column.shape != (n,):
+                raise ShapeError(
+                    f"expected {n} values of {name}, one per frame, got {column.shape}"
+                )
+            coords[name] = ("frame", column)
+        ds = xr.Dataset({"features": (("frame", "feature"), x.astype(np.float32))}, coords=coords)
+        if quality:
+            table = np.stack([np.asarray(q, np.float32) for q in quality.values()], axis=1)
+            ds["quality"] = (("frame", "covariate"), table)
+            ds = ds.assign_coords(covariate=list(quality))
+        return cls(ds)
+
+    def __len__(self) -> int:
+        return int(self.dataset.sizes["frame"])
+
+    @property
+    def features(self) -> np.ndarray[Any, Any]:
+        """(frame, feature) array of embeddings."""
+        return np.asarray(self.dataset["features"].values)
+
+    def coord(self, name: str) -> np.ndarray[Any, Any]:
+        """Values of one coordinate over frames, such as `user` or `flag_blur_issue`."""
+        return np.asarray(self.dataset[name].values)
+
+    def where(self, **labels: str | Sequence[str]) -> Embeddings:
+        """Frames whose coordinates take the given value or one of the given values.
+
+        Raises:
+            DataError: no frame at all has a value that is asked for.
+        """
+        keep = np.ones(len(self), dtype=bool)
+        for name, wanted in labels.items():
+            values = [wanted] if isinstance(wanted, str) else list(wanted)
+            here = np.isin(self.coord(name), values)
+            if values and len(self) and not here.any():
+                known = np.unique(self.coord(name)).tolist()
+                raise DataError(f"no frame has {name} {values[:4]}; there are {known[:8]}")
+            keep &= here
+        return Embeddings(self.dataset.isel(frame=np.flatnonzero(keep)))
+
+    def with_features(self, features: np.ndarray[Any, Any]) -> Embeddings:
+        """The same frames and labels with other features (frame, feature)."""
+        rest = self.dataset.drop_vars("features").drop_dims("feature", errors="ignore")
+        return Embeddings(rest.assign(features=(("frame", "feature"), features)))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: sizes, and how many of what each split holds."""
+        rows = [
+            (split, *(len(set(part.coord(name).tolist())) for name in names), len(part))
+            for names in [("user", "object", "video")]
+            for split in dict.fromkeys(self.coord("split").tolist())
+            for part in [self.where(split=split)]
+        ]
+        facts = [("frames", len(self)), ("features", self.dataset.sizes["feature"])]
+        columns = ("split", "users", "object names", "videos", "frames")
+        return card("Embeddings", facts, columns=columns, rows=rows)
