@@ -198,7 +198,10 @@ def store_attrs(path: str | Path) -> dict[str, Any]:
     with named_store(path):
         folder = Path(path)
         if folder.is_dir() and not (folder / "zarr.json").exists():
-            raise DataError("no feature store; if it holds videos: `bayesfs features TREE STORE`")
+            raise DataError(
+                "no feature store, having no zarr.json; is it a tree of videos? "
+                "`bayesfs features TREE STORE`"
+            )
         attrs = check_zarr(folder)
         attrs.pop("coordinates", None)  # xarray's own note
         if attrs.get("bayesfs_store") != FORMAT:
