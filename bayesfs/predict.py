@@ -19,8 +19,8 @@ from torch import Tensor
 
 from bayesfs.contracts import ConjugateModel, Model
 from bayesfs.errors import InferenceError
-from bayesfs.inference.batches import evenly_spaced
 from bayesfs.models.population_draws import each_value
+from bayesfs.spacing import evenly_spaced
 from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
 
 

@@ -29,10 +29,10 @@ from bayesfs.contracts import Model
 from bayesfs.data.folds import leave_one_video_out
 from bayesfs.errors import ShapeError
 from bayesfs.features.project import principal_axes
-from bayesfs.inference.batches import evenly_spaced
 from bayesfs.inference.laplace import Laplace
 from bayesfs.inference.potential import potential
 from bayesfs.models.objectives import Evidence, PredictiveScore
+from bayesfs.spacing import evenly_spaced
 from bayesfs.types import EpisodeBatch, Posterior
 
 Array = NDArray[Any]

@@ -23,12 +23,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from bayesfs.categorical import entropy
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
-
-
-def entropy(log_prob: Tensor) -> Tensor:
-    """(..., way) log probabilities -> (...) entropy in nats; 0 log 0 = 0."""
-    return -(log_prob.exp() * log_prob.clamp(min=-1e4)).sum(-1)
 
 
 def kinds(labels: LabelDraws) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,13 +7,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bayesfs"
 
-FOUNDATION = {"types", "contracts", "errors", "polya_gamma"}
+FOUNDATION = {"types", "contracts", "errors", "polya_gamma", "categorical", "spacing"}
 MAY_IMPORT = {
     "display": set(),
     "types": {"errors", "display", "types"},
     "contracts": {"types"},
     "errors": set(),
     "polya_gamma": set(),
+    "categorical": set(),
+    "spacing": set(),
     "data": FOUNDATION | {"data", "features"},
     "features": FOUNDATION | {"features", "data"},
     "models": FOUNDATION | {"models"},

@@ -44,6 +44,7 @@ from bayesfs.evaluation.checks import (
     without,
 )
 from bayesfs.evaluation.elpd import weight_pareto_k
+from bayesfs.spacing import evenly_spaced
 
 MAX_SCALARS = 1000
 """Scalars per site that are looked at, evenly spread."""
@@ -188,7 +189,4 @@ def _site_row(site: xr.DataArray, kind: str) -> list[float]:
 
 def spread(values: NDArray[Any], most: int) -> NDArray[Any]:
     """At most so many entries of the last axis, evenly spread from the first to the last."""
-    count = values.shape[-1]
-    if count <= most:
-        return values
-    return values[..., np.linspace(0, count - 1, most).round().astype(int)]
+    return values[..., evenly_spaced(values.shape[-1], most)]

@@ -12,6 +12,7 @@ import xarray as xr
 
 from bayesfs.evaluation.diagnostics import Diagnostics
 from bayesfs.evaluation.svg import Floats
+from bayesfs.spacing import evenly_spaced
 
 PER_SITE = 6
 """Scalars of each site in the summary, evenly spread."""
@@ -54,7 +55,7 @@ def _of_site(site: xr.DataArray, classes: xr.DataArray, most: int) -> Iterator[S
     draws = site.transpose("chain", "draw", ...).to_numpy()
     there = np.argwhere(np.isfinite(draws).all((0, 1)))
     dims = [str(d) for d in site.dims if d not in ("chain", "draw")]
-    for at in there[np.linspace(0, len(there) - 1, min(most, len(there))).round().astype(int)]:
+    for at in there[evenly_spaced(len(there), most)]:
         index = dict(zip(dims, at.tolist(), strict=True))
         labels = [_label(site, dim, index, classes) for dim in dims]
         name = f"{site.name}[{', '.join(labels)}]" if labels else str(site.name)
@@ -86,5 +87,4 @@ def to_trace(chosen: tuple[Scalar, ...], fit: Diagnostics) -> tuple[Scalar, ...]
         ratio = [float(v) for v in arviz_stats.rhat(ds).data_vars.values()]
         order = np.argsort(-np.nan_to_num(np.array(ratio)), kind="stable")
         return tuple(moving[i] for i in order[:MOST_TRACES])
-    keep = np.linspace(0, len(moving) - 1, min(MOST_TRACES, len(moving))).round().astype(int)
-    return tuple(moving[i] for i in keep)
+    return tuple(moving[i] for i in evenly_spaced(len(moving), MOST_TRACES))

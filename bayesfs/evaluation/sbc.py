@@ -38,6 +38,7 @@ from bayesfs.contracts import Engine, Model
 from bayesfs.errors import DataError
 from bayesfs.evaluation.sbc_tasks import Simulated, simulate_tasks
 from bayesfs.simulate import Program
+from bayesfs.spacing import evenly_spaced
 from bayesfs.types import EpisodeBatch, Posterior
 
 Ints = NDArray[np.int64]
@@ -146,7 +147,7 @@ def _thinned(
     """`levels` evenly spaced draws of every site, the population's as it was given."""
     if posterior.num_draws < levels:
         raise DataError(f"expected at least {levels} posterior draws, got {posterior.num_draws}")
-    index = torch.linspace(0, posterior.num_draws - 1, levels).round().long()
+    index = torch.tensor(evenly_spaced(posterior.num_draws, levels))
     draws = {s: v[index.to(v.device)] for s, v in posterior.draws.items() if s in model.dims}
     shared = {s: v for s, v in simulated.truth.items() if s not in draws}
     return draws | {s: v.expand(levels, *v.shape[1:]) for s, v in shared.items()}
@@ -169,8 +170,7 @@ def standard_quantities(
         like = Program(model, episodes).draw(seed=seed).draws[site]
         whole = mask.reshape(*mask.shape, *[1] * (like.ndim - mask.ndim)).expand(like.shape)
         everywhere = whole.all(0).nonzero()
-        spread = np.linspace(0, len(everywhere) - 1, min(per_site, len(everywhere)))
-        for row in everywhere[spread.round().astype(int)].tolist():
+        for row in everywhere[evenly_spaced(len(everywhere), per_site)].tolist():
             place = f"[{', '.join(map(str, row))}]" if row else ""
             found[f"{site}{place}"] = _scalar(site, tuple(row))
         if like.ndim > 1:

@@ -32,6 +32,7 @@ from arviz_stats import psense
 from bayesfs.contracts import Model
 from bayesfs.errors import DataError
 from bayesfs.simulate import Program
+from bayesfs.spacing import evenly_spaced
 from bayesfs.types import EpisodeBatch, Posterior
 
 SENSITIVE = 0.05
@@ -193,9 +194,9 @@ def _spread(site: xr.DataArray, most: int) -> tuple[Values, list[str]]:
     draws = site.transpose("chain", "draw", ...).to_numpy()
     shape = draws.shape[2:]
     flat = draws.reshape(*draws.shape[:2], -1)
-    index = np.linspace(0, flat.shape[-1] - 1, min(most, flat.shape[-1])).round().astype(int)
+    index = evenly_spaced(flat.shape[-1], most)
     labels = []
-    for i in index.tolist():
+    for i in index:
         at = np.unravel_index(i, shape) if shape else ()
         where = ", ".join(
             str(site[d].to_numpy()[j] if d in site.coords else j)

@@ -13,6 +13,7 @@ from PIL import Image
 from bayesfs.data.videos import Skipped, Video
 from bayesfs.features.quality import quality
 from bayesfs.features.video import Frame, Sampling, decode, frame_count
+from bayesfs.spacing import evenly_spaced
 
 THUMBNAILS = 3
 """Pictures kept of each video: its first, middle and last frame."""
@@ -96,7 +97,7 @@ def thumbnail(image: NDArray[np.uint8]) -> bytes:
 
 def _targets(frames: int) -> set[int]:
     """Which frames become thumbnails: spread from the first to the last."""
-    return set(np.linspace(0, max(frames - 1, 0), THUMBNAILS).round().astype(int).tolist())
+    return set(evenly_spaced(frames, THUMBNAILS))
 
 
 def _batch(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bayesfs.contracts import Model
 from bayesfs.inference.potential import Potential, potential
+from bayesfs.spacing import evenly_spaced
 from bayesfs.types import EpisodeBatch, Posterior
 
 HISTORY = "elbo"
@@ -70,11 +71,6 @@ def _population_picks(model: Model, given: Posterior | None, count: int) -> list
     if given is None or not has_population or count == 1:
         return [None]
     return [*evenly_spaced(given.num_draws, count)]
-
-
-def evenly_spaced(total: int, count: int) -> list[int]:
-    """At most `count` different indices, evenly spaced over 0..total - 1."""
-    return torch.linspace(0, total - 1, min(count, total)).round().long().tolist()
 
 
 def task_batches(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayesfs.contracts import ConjugateModel, Model
 from bayesfs.errors import InferenceError
-from bayesfs.inference.batches import evenly_spaced
+from bayesfs.spacing import evenly_spaced
 from bayesfs.types import EpisodeBatch, Posterior
 
 

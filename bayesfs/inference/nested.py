@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesfs.categorical import systematic
 from bayesfs.inference.curvature import maximise
 from bayesfs.inference.elbo import Density
 from bayesfs.inference.factors import Factor
@@ -133,7 +134,9 @@ def nested_laplace(
     fits = _fit_nodes(density, index, factors, grid.tolist(), steps, like)
     log_weight = torch.stack([node.log_evidence for node in fits], 1)
     width = 2 * REACH / (nodes - 1)
-    chosen = _systematic(log_weight.softmax(1), draws, generator)
+    chosen = systematic(log_weight.softmax(1), draws, generator).mT
+    order = torch.rand(chosen.shape, generator=generator, device=like.device).argsort(1)
+    chosen = chosen.gather(1, order)  # draws of different tasks have nothing to do with each other
     z = like.new_zeros(density.tasks, draws, density.size)
     shape = (density.tasks, draws, density.size - 1)
     noise = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
@@ -170,13 +173,3 @@ def _fit_nodes(
         ridge = torch.stack([f.ridge for f in made]).amax(0)
         fits.append(Node(pinned, mode, gradient, laplace_evidence(pinned, mode, made), ridge))
     return fits
-
-
-def _systematic(weight: Tensor, draws: int, generator: torch.Generator) -> Tensor:
-    """(task, node) weights -> (task, draw) nodes in random order, counts within 1 of the mean."""
-    tasks = len(weight)
-    start = torch.rand(tasks, 1, generator=generator, dtype=weight.dtype, device=weight.device)
-    points = (torch.arange(draws, device=weight.device) + start) / draws
-    chosen = torch.searchsorted(weight.cumsum(1), points).clamp(max=weight.shape[1] - 1)
-    shuffled = torch.rand(chosen.shape, generator=generator, device=weight.device).argsort(1)
-    return chosen.gather(1, shuffled)

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bayesfs.categorical import systematic
 from bayesfs.models.conjugate import (
     ClassPosterior,
     Levels,
@@ -368,17 +369,6 @@ def _residual(gx: Tensor, u: Tensor, precision: Operator) -> Tensor:
     cross = torch.einsum("twqd,stwd->stqw", left, u)
     own = (gx * left).sum(-1).mT
     return cross - 0.5 * (own + (u * right).sum(-1)[:, :, None])
-
-
-def systematic(prob: Tensor, draws: int, noise: torch.Generator) -> Tensor:
-    """(draw, task, query) classes drawn with the given probabilities, evenly spread over draws."""
-    start = torch.rand(prob.shape[:-1], generator=noise, dtype=prob.dtype).to(prob.device)
-    order = torch.randperm(draws, generator=noise).to(prob)
-    points = (order.reshape(-1, *[1] * start.ndim) + start) / draws
-    edges = prob.cumsum(-1)
-    chosen = (points[..., None] > edges[..., :-1]).sum(-1)
-    last = prob.shape[-1] - 1 - (prob.flip(-1) > 0).to(torch.long).argmax(-1)
-    return torch.minimum(chosen, last)
 
 
 def _noise(levels: Levels, q: int, n: float) -> Operator:

@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from bayesfs.categorical import entropy, systematic
 from bayesfs.models.conjugate import (
     ClassPosterior,
     Levels,
@@ -41,7 +42,6 @@ from bayesfs.models.gaussian_labels import (
     Queries,
     frame_queries,
     log_labels_of,
-    systematic,
     taught_prior,
     video_queries,
 )
@@ -93,13 +93,13 @@ def _one_task(
         post, queries = condition_classes(task, levels), queries_of(task, levels)
         log_prob = log_labels_of(post, levels, queries, prior)
         log_probs.append(log_prob)
-        known.append(_entropy(log_prob))
+        known.append(entropy(log_prob))
         sampled.append(_sampled(post, levels, queries, prior, log_prob, draws, noise))
     mixed = torch.stack(log_probs).logsumexp(0) - math.log(len(values))
     each = torch.stack(sampled)  # (population draw, stage, draw, task, query)
     mean = each.mean((0, 2))
     error = each.var(2).mean(0).div(draws * len(values)).sqrt()
-    exact = torch.stack([_entropy(mixed), torch.stack(known).mean(0)])
+    exact = torch.stack([entropy(mixed), torch.stack(known).mean(0)])
     return torch.cat([exact, mean]), torch.cat([torch.zeros_like(exact), error])
 
 
@@ -141,7 +141,7 @@ def _sampled(
         _logits(z, centres[1] + video[..., None, :], frame.expand_axis(2)),
     )
     there = (count > 0)[..., None]
-    return torch.stack([_entropy((v * there + prior[:, None]).log_softmax(-1)) for v in logits])
+    return torch.stack([entropy((v * there + prior[:, None]).log_softmax(-1)) for v in logits])
 
 
 def _logits(z: Tensor, centre: Tensor, cov: Operator) -> Tensor:
@@ -196,7 +196,3 @@ def _chosen_query(operator: Operator, chosen: Tensor) -> Operator:
     task = torch.arange(chosen.shape[1], device=chosen.device)[:, None]
     query = torch.arange(chosen.shape[2], device=chosen.device)
     return operator[task, query, chosen]
-
-
-def _entropy(log_prob: Tensor) -> Tensor:
-    return -(log_prob.exp() * log_prob.clamp(min=-1e4)).sum(-1)

@@ -32,6 +32,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bayesfs.categorical import systematic
 from bayesfs.models.gp_gaussian import (
     Conditioned,
     Latent,
@@ -174,7 +175,7 @@ class FittedRegression:
         self, latent: Latent, log_prob: Tensor, draws: int, generator: torch.Generator
     ) -> Tensor:
         """(draw, task, video, way): log p(y | f_s) for draws f_s of all frames of each video."""
-        chosen = systematic_classes(log_prob.exp(), draws, generator)
+        chosen = systematic(log_prob.exp(), draws, generator)
         target = self._codes_of(chosen, latent)
         f = conditional_draws(latent, target, generator)
         factor = cholesky(latent.deviation, name="of a query video")
@@ -201,18 +202,6 @@ def _whitened(factor: Tensor, latent: Latent) -> tuple[Tensor, Tensor]:
         return solved[..., 0][:, None], solved[..., 1:].permute(0, 3, 1, 2)
     mean = half_solve(factor, latent.mean[..., None])[..., 0]
     return half_solve(factor, ones.expand(*factor.shape[:-1], 1))[..., 0], mean
-
-
-def systematic_classes(prob: Tensor, draws: int, generator: torch.Generator) -> Tensor:
-    """(draw, ...): classes drawn from prob (..., way), by systematic sampling.
-
-    Each class comes up floor or ceil of draws x prob times.
-    """
-    offset = torch.rand(prob.shape[:-1], generator=generator, dtype=prob.dtype).to(prob.device)
-    steps = torch.arange(draws, device=prob.device, dtype=prob.dtype)
-    level = (steps.reshape(-1, *[1] * offset.ndim) + offset) / draws
-    below = prob.cumsum(-1)[..., :-1]
-    return (level[..., None] >= below).sum(-1)
 
 
 def conditional_draws(latent: Latent, target: Tensor, generator: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesfs.categorical import entropy
 from bayesfs.errors import ShapeError
 from bayesfs.models.gp_likelihood import Fitted
 from bayesfs.models.gp_points import Query
@@ -85,8 +86,3 @@ def score_frames(fitted: Fitted, pieces: Iterable[Tensor], kind: int) -> Iterato
         kinds = torch.full((1, len(piece)), kind, device=piece.device)
         mask = torch.ones(1, len(piece), 1, dtype=torch.bool, device=piece.device)
         yield fitted.scores(Query(piece[None, :, None], kinds, mask)).frame[0, :, 0]
-
-
-def entropy(log_prob: Tensor) -> Tensor:
-    """(...,) entropy in nats of log probabilities (..., way)."""
-    return -torch.where(log_prob > -torch.inf, log_prob.exp() * log_prob, 0.0).sum(-1)

@@ -10,12 +10,13 @@ import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
+from bayesfs.categorical import systematic
 from bayesfs.models.deep_kernel_gp import DeepKernelGP
 from bayesfs.models.gp_covariance import VideoCovariance
 from bayesfs.models.gp_features import Identity
 from bayesfs.models.gp_gpytorch import exact_gp, gp_inputs
 from bayesfs.models.gp_points import query_points, support_points
-from bayesfs.models.gp_regression import FittedRegression, LabelRegression, systematic_classes
+from bayesfs.models.gp_regression import FittedRegression, LabelRegression
 from bayesfs.models.gp_sites import sample_sites
 from bayesfs.models.kernels import RBF, Linear
 from bayesfs.types import EpisodeBatch
@@ -234,7 +235,7 @@ def test_function_draws_have_the_posterior_moments() -> None:
 
 def test_systematic_classes_come_up_as_often_as_they_should() -> None:
     prob = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]], dtype=torch.float64)
-    chosen = systematic_classes(prob, 40, torch.Generator().manual_seed(0))
+    chosen = systematic(prob, 40, torch.Generator().manual_seed(0))
     counts = torch.stack([(chosen == k).sum(0) for k in range(3)], -1)
     assert ((counts - 40 * prob).abs() <= 1).all()
 

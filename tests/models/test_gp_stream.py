@@ -7,13 +7,14 @@ import resource
 import pytest
 import torch
 
+from bayesfs.categorical import entropy
 from bayesfs.errors import ShapeError
 from bayesfs.models.deep_kernel_gp import DeepKernelGP
 from bayesfs.models.gp_covariance import VideoCovariance
 from bayesfs.models.gp_features import Identity
 from bayesfs.models.gp_likelihood import Fitted
 from bayesfs.models.gp_points import query_points
-from bayesfs.models.gp_stream import entropy, score_frames, watch
+from bayesfs.models.gp_stream import score_frames, watch
 from bayesfs.models.gp_transfer import SigmoidOfMean
 from bayesfs.models.kernels import Linear
 from bayesfs.types import EpisodeBatch

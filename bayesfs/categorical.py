@@ -1,0 +1,28 @@
+"""Distributions over classes: their `entropy`, and `systematic` draws of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def entropy(log_prob: Tensor) -> Tensor:
+    """(..., way) log probabilities -> (...) entropy in nats; 0 log 0 = 0."""
+    return -(log_prob.exp() * log_prob.clamp(min=-1e4)).sum(-1)
+
+
+def systematic(prob: Tensor, draws: int, generator: torch.Generator) -> Tensor:
+    """(draw, ...) classes drawn with probabilities (..., way), evenly spread over the draws.
+
+    Each class comes up floor or ceil of draws x prob times, in an order that is random and the same
+    for all queries; a class of probability 0 never.
+
+    Source: systematic sampling, Madow 1944.
+    """
+    device = generator.device
+    start = torch.rand(prob.shape[:-1], generator=generator, dtype=prob.dtype, device=device)
+    order = torch.randperm(draws, generator=generator, device=device).to(prob)
+    points = (order.reshape(-1, *[1] * start.ndim) + start.to(prob.device)) / draws
+    chosen = (points[..., None] > prob.cumsum(-1)[..., :-1]).sum(-1)
+    last = prob.shape[-1] - 1 - (prob.flip(-1) > 0).to(torch.long).argmax(-1)
+    return torch.minimum(chosen, last)
