@@ -83,41 +83,50 @@ Scored = Mapping[int, Predictive]
 Method = Callable[[Embeddings, HeldOutUsers], tuple[Mapping[int, EpisodeBatch], Scored]]
 
 
-def peer(baseline: Any, dim: int) -> Method:
+@dataclass(frozen=True)
+class Peer:
     """A point classifier on cross-fitted projections, with a temperature per number of shots."""
 
-    def run(embeddings: Embeddings, evaluation: HeldOutUsers) -> Any:
-        axes = PrincipalAxes(dim)
+    baseline: Any
+    dim: int
+
+    def __call__(self, embeddings: Embeddings, evaluation: HeldOutUsers) -> Any:
+        """Episodes and their predictives, at every number of shots."""
+        axes = PrincipalAxes(self.dim)
         train = frames_of(embeddings, evaluation.train_tasks(embeddings, seed=0))
         projection = axes.fit(train)
         tasks = evaluation.train_tasks(axes.cross_fit(train, projection.dim), seed=0)
         test = evaluation.test_episodes(projection(embeddings), seed=0)
         episodes = {shots: test.limit_shots(shots) for shots in SHOTS}
-        fitted = {shots: fit_temperature(baseline, tasks.limit_shots(shots)) for shots in SHOTS}
+        fitted = {s: fit_temperature(self.baseline, tasks.limit_shots(s)) for s in SHOTS}
         return episodes, {s: fitted[s].predictive(episodes[s]) for s in SHOTS}
 
-    return run
 
-
-def ours(model: Any, objective: Any, dim: int, steps: int, draws: int = 128) -> Method:
+@dataclass(frozen=True)
+class Ours:
     """A model of bayesfs, its population learnt by the given objective, its tasks exactly."""
 
-    def run(embeddings: Embeddings, evaluation: HeldOutUsers) -> Any:
+    model: Any
+    objective: Any
+    dim: int
+    steps: int
+    draws: int = 128
+
+    def __call__(self, embeddings: Embeddings, evaluation: HeldOutUsers) -> Any:
+        """Episodes and their predictives, at every number of shots."""
         study = Study(
-            model=model,
-            engine=Exact(draws=draws, population_draws=8),
+            model=self.model,
+            engine=Exact(draws=self.draws, population_draws=8),
             evaluation=evaluation,
-            population_engine=SVI(steps=steps, draws=200, khat_draws=0),
-            objective=objective,
-            reduction=PrincipalAxes(dim),
+            population_engine=SVI(steps=self.steps, draws=200, khat_draws=0),
+            objective=self.objective,
+            reduction=PrincipalAxes(self.dim),
         )
         learnt = study.learn(embeddings, seed=0)
         tasks = study.tasks(embeddings, learnt, seed=0)
         episodes = {shots: tasks.limit_shots(shots) for shots in SHOTS}
         answers = {s: study.infer(episodes[s], learnt, seed=0).predictive for s in SHOTS}
         return episodes, answers
-
-    return run
 
 
 def figures(episodes: Mapping[int, EpisodeBatch], answers: Scored) -> dict[str, float]:
@@ -159,7 +168,7 @@ class Cells:
 
     def figures(self, name: str, method: Method, data: Embeddings) -> dict[str, float]:
         """Figures of the test users of `data`, learnt from its train users."""
-        key = hashlib.sha256(f"{name} {fingerprint(data)} {self.evaluation!r}".encode())
+        key = hashlib.sha256(f"{method!r} {fingerprint(data)} {self.evaluation!r}".encode())
         path = self.folder / f"{name}-{key.hexdigest()[:16]}.json"
         if not path.exists():
             print(f"  {name}", file=sys.stderr, flush=True)
@@ -227,12 +236,12 @@ def main() -> None:
         parser.error("--train and --test are needed, or --smoke")
     dim, wide, steps = (8, 8, 5) if options.smoke else (256, 1000, 300)
     models = {
-        "gaussian_score": ours(GaussianHierarchy(), PredictiveScore, dim, steps),
-        "gaussian_evidence": ours(GaussianHierarchy(), Evidence, dim, steps),
-        "gp_regression": ours(DeepKernelGP(), PredictiveScore, wide, steps, draws=32),
+        "gaussian_score": Ours(GaussianHierarchy(), PredictiveScore, dim, steps),
+        "gaussian_evidence": Ours(GaussianHierarchy(), Evidence, dim, steps),
+        "gp_regression": Ours(DeepKernelGP(), PredictiveScore, wide, steps, draws=32),
     }
-    peers = {name: peer(baseline, dim) for name, baseline in PEERS.items()}
-    peers["deep_kernel_transfer"] = ours(DKT, Evidence, wide, steps, draws=32)
+    peers = {name: Peer(baseline, dim) for name, baseline in PEERS.items()}
+    peers["deep_kernel_transfer"] = Ours(DKT, Evidence, wide, steps, draws=32)
     if options.methods:
         models = {n: m for n, m in models.items() if n in options.methods}
         peers = {n: m for n, m in peers.items() if n in options.methods}
