@@ -270,13 +270,17 @@ def _mend(found: Explanation) -> Advice | None:
 
 
 def _answer(prob: np.ndarray[Any, Any], rules: Rules | None) -> list[int]:
-    """Classes to name, likeliest first; one alone only where the set and the risk allow it."""
+    """Classes to name, likeliest first; one alone only where the set and the risk allow it.
+
+    What is called probable must be likelier than not, whatever train users would allow.
+    """
     if rules is None:
         return likeliest(prob)
     chosen = rules.video.in_set(prob)
     order = [int(i) for i in np.argsort(-prob, kind="stable")]
     named = [i for i in order if chosen[i]]
-    return named if len(named) > 1 or rules.video.alone(prob) else order[:2]
+    alone = rules.video.alone(prob) and prob[order[0]] > 0.5
+    return named if len(named) > 1 or alone else order[:2]
 
 
 def _parts(evidence: Evidence, task: int, video: int) -> dict[str, float]:

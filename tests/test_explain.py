@@ -260,6 +260,14 @@ def test_every_query_video_of_the_hierarchy_is_explained(
             assert one.sentence("en")
 
 
+def test_what_is_called_probable_is_likelier_than_not() -> None:
+    """Train users for whom a set of one would do, at whatever probability."""
+    easy = UnitRules(least_in_set=0.4, least_alone=0.0, most_absent=1.0)
+    rules = Rules(easy, easy, 0.9, 0.86, 0.1, 0.05, 6, 5)
+    assert explained(rules, prob=(0.55, 0.3, 0.15)).answer == ("keys",)
+    assert explained(rules, prob=(0.46, 0.3, 0.24)).answer == ("keys", "wallet")
+
+
 def test_one_video_alone_is_explained_as_among_all(
     study: tuple[GaussianHierarchy, Posterior, EpisodeBatch, Predictive],
 ) -> None:
