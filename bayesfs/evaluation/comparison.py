@@ -135,7 +135,8 @@ def compare_elpd(trees: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     Returns:
         One row per view and method, the best first: `view` ("query" or "support"), `method`,
         `elpd` and `se` (nats, summed over videos), `elpd_diff` (from the best, 0 or below) and
-        `dse`, `weight` (stacking), `high_k` (videos with a Pareto k above `KHAT_MAX`), `videos`.
+        `dse`, `weight` (stacking), `high_k` (videos with a Pareto k above `KHAT_MAX`,
+        or not known), `videos`.
         The view "support" is left out where an object has one support video only: without it
         there is nothing to learn the object from. `se` and `dse` take videos as independent;
         `overall_table` does not.
@@ -154,7 +155,7 @@ def _compared(
     found = {name: elpd(tree) for name, tree in trees.items()}
     whole = {"round_to": "none"} if "round_to" in signature(compare).parameters else {}
     table = compare(found, **whole)  # ArviZ 1 rounds for reading
-    high = {name: int((np.asarray(e.pareto_k) > KHAT_MAX).sum()) for name, e in found.items()}
+    high = {name: int((~(np.asarray(e.pareto_k) <= KHAT_MAX)).sum()) for name, e in found.items()}
     return pd.DataFrame(
         {
             "view": view,
