@@ -17,7 +17,7 @@ def systematic(prob: Tensor, draws: int, generator: torch.Generator) -> Tensor:
     Each class comes up floor or ceil of draws x prob times, in an order that is random and the same
     for all queries; a class of probability 0 never.
 
-    Source: systematic sampling, Madow 1944.
+    Source: Madow and Madow 1944 (systematic sampling).
     """
     device = generator.device
     start = torch.rand(prob.shape[:-1], generator=generator, dtype=prob.dtype, device=device)
