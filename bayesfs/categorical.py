@@ -20,7 +20,7 @@ def systematic(prob: Tensor, draws: int, generator: torch.Generator) -> Tensor:
     Source: Madow and Madow 1944 (systematic sampling).
     """
     device = generator.device
-    start = torch.rand(prob.shape[:-1], generator=generator, dtype=prob.dtype, device=device)
+    start = 1 - torch.rand(prob.shape[:-1], generator=generator, dtype=prob.dtype, device=device)
     order = torch.randperm(draws, generator=generator, device=device).to(prob)
     points = (order.reshape(-1, *[1] * start.ndim) + start.to(prob.device)) / draws
     chosen = (points[..., None] > prob.cumsum(-1)[..., :-1]).sum(-1)

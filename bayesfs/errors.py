@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import math
 from collections.abc import Mapping
+from numbers import Real
 
 REFUSALS: Mapping[int, str] = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
@@ -46,7 +46,7 @@ class NotPositiveDefiniteError(InferenceError):
 
 
 def expect_positive(settings: object, *names: str) -> None:
-    """Refuse numbers among the fields that are not finite and above 0; None means what it means.
+    """Refuse numbers among the fields that are not above 0; None means what it means.
 
     Raises:
         ShapeError: one is not; the message names it.
@@ -54,5 +54,5 @@ def expect_positive(settings: object, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(x, int | float) and not (math.isfinite(x) and x > 0) for x in numbers):
+        if any(isinstance(x, Real) and not float(x) > 0 for x in numbers):
             raise ShapeError(f"{type(settings).__name__}.{name}: expected above 0, got {value}")

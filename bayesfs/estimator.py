@@ -108,7 +108,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
-        """Infer the posterior from labelled frames.
+        """Infer the posterior from labelled frames; warns of one object only, and without groups.
 
         Args:
             X: (frame, feature) array, DataFrame or DataArray.
@@ -116,6 +116,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             groups: (frame,) video of each frame; None makes every frame a video.
 
         Raises:
+            TypeError: model or engine is a class, a name, or no such thing.
             ValueError: from scikit-learn, for NaN, text, or lengths that differ.
             DataError: a video has two labels, or the model has covariates of quality, which plain
                 features do not have.
@@ -131,7 +132,10 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             ("engine", self.engine, "infer"),
         ):
             if isinstance(value, type) or (value is not None and not hasattr(value, method)):
-                raise TypeError(f"expected {name} to be an object such as bf.SVI(), got {value!r}")
+                raise TypeError(
+                    f"expected {name} to be an object with `{method}`, such as "
+                    f"bf.GaussianHierarchy() or bf.SVI(), got {value!r}"
+                )
         x, y = validate_data(self, _plain(X), _plain(y), dtype=np.float64)
         check_classification_targets(y)
         self.classes_, label = np.unique(y, return_inverse=True)

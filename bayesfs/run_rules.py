@@ -43,8 +43,8 @@ def rules_at(
 
 def rules_of_most_shots(run: RunDirectory) -> Rules | None:
     """The thresholds that the run keeps for its largest number of support videos, if any."""
-    names = sorted(name for name in run.state()["files"] if name.startswith("rules-"))
-    kept = run.kept(names[-1]) if names else None
+    names = [name for name in run.state()["files"] if name.startswith("rules-")]
+    kept = run.kept(max(names, key=lambda name: (len(name), name))) if names else None
     return None if kept is None else load_rules(kept)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, NotRequired, TextIO, TypedDict
 
 import numpy as np
 import xarray as xr
-from typeguard import TypeCheckError, check_type
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from bayesfs.checkpoint import (
     load_posterior,
@@ -131,7 +131,11 @@ def inputs_of(run: RunDirectory) -> Inputs:
         RunError: run.json lacks some of it, or holds something else there.
     """
     try:
-        return check_type(run.state()["inputs"], Inputs)
+        return check_type(
+            run.state()["inputs"],
+            Inputs,
+            collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS,
+        )
     except TypeCheckError as error:
         raise RunError(f"{run.path / STATE}: not what `bayesfs run` wrote there: {error}") from None
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
-    """At most `count` different indices, evenly spaced over 0..total - 1, both ends among them.
+    """At most `count` different indices, evenly spaced from 0 to total - 1.
 
     Example:
         >>> evenly_spaced(9, 3), evenly_spaced(2, 5), evenly_spaced(0, 3)

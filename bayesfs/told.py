@@ -44,12 +44,14 @@ class Told:
 
     @classmethod
     def load(cls, path: Path) -> Told:
-        """Read what `save` wrote.
+        """Read what `save` wrote; what an earlier layout holds is not told.
 
         Raises:
             DataError: the file is not that.
         """
         with kept_json(path) as found:
+            if "causes" in found:  # of a run made before 27 November 2026, keyed by video alone
+                return cls({}, [])
             return cls(
                 said={
                     (str(task), str(video)): Said(

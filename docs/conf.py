@@ -60,8 +60,10 @@ def plain_types(app: Any, what: str, name: str, obj: Any, options: Any, lines: l
 
 
 def skipped(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out what scikit-learn adds to every estimator, and a function named like its module."""
-    twice = name == "predict" and app.env.docname == "api/bayesfs"  # it stands in bayesfs.predict
+    """Leave out what scikit-learn adds to every estimator, and what stands in its own module."""
+    page, home = app.env.docname, getattr(obj, "__module__", None) or ""
+    twice = name == "predict" and page == "api/bayesfs"
+    twice |= page == "api/bayesfs.types" and home.startswith("bayesfs.types.")
     return True if twice or re.fullmatch(r"set_\w+_request", name) else None
 
 

@@ -104,7 +104,15 @@ def test_it_says_of_a_video_what_the_report_of_its_run_says(
     told = Told.load(world / "run" / TOLD)
     capsys.readouterr()
     assert main(arguments(world)) == 0
-    said = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()]
-    named = [set(re.split(r", | or |: |\.", text.partition(". ")[0])) for text in said]
-    reported = [one.text.partition(". ")[0] for one in told.said.values()]
-    assert all(set(re.split(r", | or |: |\.", text)) in named for text in reported)
+    said = {k: v for k, _, v in (s.partition(": ") for s in capsys.readouterr().out.splitlines())}
+    assert len(said) == len(told.said) == 2
+    for thing in sorted(p.name for p in (world / "teach").iterdir()):
+        (mine,) = (text for video, text in said.items() if video == f"of {thing}")
+        name = f"--{thing.replace(' ', '-')}--"
+        (reported,) = (one.text for (_, video), one in told.said.items() if name in video)
+        assert named(mine) == named(reported)
+
+
+def named(sentence: str) -> set[str]:
+    """The first sentence's words and objects, in any order."""
+    return set(re.split(r", | or |: |\.", sentence.partition(". ")[0]))

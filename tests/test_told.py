@@ -46,3 +46,10 @@ def test_a_damaged_file_is_named(tmp_path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(DataError, match=r"told\.json: not what bayesfs wrote there"):
         Told.load(path)
+
+
+def test_what_an_earlier_layout_holds_is_not_told(tmp_path) -> None:
+    """Keyed by video alone, it may be of another task: a report is made without it."""
+    path = tmp_path / "told.json"
+    path.write_text('{"causes": {"v1": "Keys."}, "levels": {}, "advice": []}')
+    assert Told.load(path) == Told({}, [])

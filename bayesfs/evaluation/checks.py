@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from bayesfs.evaluation.sensitivity import DISAGREE, WEAK
+from bayesfs.evaluation.sensitivity import DISAGREE, MUTE, WEAK
 
 RHAT_MAX = 1.01
 """Vehtari et al. 2021. Among many scalars some pass it by chance: 1 % may, up to `RHAT_NEVER`."""
@@ -256,6 +256,8 @@ def prior_check_of(table: pd.DataFrame) -> Check:
     name = "prior sensitivity"
     if not len(table):
         return without(name, "the densities of the population's draws were not kept")
+    if (table["diagnosis"] == MUTE).all():
+        return without(name, MUTE)
     off = table[table["diagnosis"].isin((WEAK, DISAGREE))]
     reason = ", ".join(map(str, off.index[:4])) + (", ..." if len(off) > 4 else "")
     line = "0 of the population's scalars that the prior decides"

@@ -5,7 +5,7 @@ Three views that answer different questions:
 - `compare_scores`: by how much do the scores differ, for people as a whole (users are resampled,
   the same ones for both methods) and for each of them? `overall_table` and `user_table` lay it out.
 - `compare_elpd`: ArviZ's `compare` of expected log predictive densities, the video being the unit:
-  of the query videos, and of the support videos by PSIS leave-one-video-out.
+  of the query videos, and of the support videos, each left out.
 - `reliability_table`: confidence against accuracy of all methods, for one picture.
 """
 
@@ -138,13 +138,15 @@ def compare_elpd(trees: Mapping[str, xr.DataTree]) -> pd.DataFrame:
         `dse`, `weight` (stacking), `high_k` (videos with a Pareto k above `KHAT_MAX`,
         or not known), `videos`.
         The view "support" is left out where an object has one support video only: without it
-        there is nothing to learn the object from. `se` and `dse` take videos as independent;
+        there is nothing to learn the object from; and where some methods left videos out exactly
+        and others by weights, which flatter. `se` and `dse` take videos as independent;
         `overall_table` does not.
 
     Source: Vehtari, Gelman and Gabry 2017 (PSIS-LOO); Yao et al. 2018 (stacking).
     """
     views: dict[str, Callable[[xr.DataTree], Any]] = {"query": heldout_elpd}
-    if all(can_leave_one_out(tree) for tree in trees.values()):
+    exact = {"support_left_out" in tree.children for tree in trees.values()}
+    if len(exact) == 1 and all(can_leave_one_out(tree) for tree in trees.values()):
         views["support"] = support_elpd
     return pd.concat([_compared(view, of, trees) for view, of in views.items()], ignore_index=True)
 

@@ -11,10 +11,10 @@ Two different questions, each with its own right answer:
   var_name="video_label")` as it stands would leave each query out a second time and be too
   pessimistic.
 - *How well would the support videos predict each other?* Their labels are in the posterior, and
-  each is to be left out: log p(y_i | x_i, D without i), `support_elpd`. A model whose labels are
-  known in closed form is asked without the video, which is exact (`left_out_log_prob`, given to
-  `to_datatree`). Any other is reweighted by PSIS (`support_log_prob`): the weights for
-  p(theta | D without i, x_i) are proportional to 1 / p(y_i | x_i, theta_s), for generative models
+  each is to be left out: log p(y_i | x_i, D without i), `support_elpd`. Where the posterior is
+  exact and labels are known in closed form, the model is asked without the video, which is exact
+  (`left_out_log_prob`, given to `to_datatree`). Any other is reweighted by PSIS
+  (`support_log_prob`): the weights for p(theta | D without i, x_i) are proportional to 1 / p(y_i | x_i, theta_s), for generative models
   too, since p(x_i | theta_s) cancels. Draws that were fitted to a video in many dimensions may all
   be sure of it; no weights can say what they would be without it, and its Pareto k is NaN, not
   known. (On drawn objects in 256 features such weights gave 0.00 nats a video, the truth -0.41.)
@@ -43,6 +43,9 @@ from bayesfs.contracts import ClosedLabels, Model
 from bayesfs.errors import DataError
 from bayesfs.influence import removable, video_labels, without_videos
 from bayesfs.types import UNLABELLED, EpisodeBatch, Posterior
+
+MOST_VALUES = 2**22
+"""Features of the copies of support sets that are held at a time when videos are left out."""
 
 EVEN = 1e-3
 """Log-weights that differ by no more, in nats, decide nothing: a fitted tail would be of noise."""
@@ -136,7 +139,7 @@ def support_elpd(tree: xr.DataTree) -> Any:
         all draws are equally sure of it, so that no weights can leave it out.
 
     Raises:
-        DataError: the tree was made without `support_log_prob`.
+        DataError: the tree was made without `support_log_prob`, or an object has one video only.
     """
     if "support_log_likelihood" not in tree.children:
         raise DataError(
@@ -157,7 +160,10 @@ def support_elpd(tree: xr.DataTree) -> Any:
     if "support_left_out" not in tree.children:
         return loo(view, log_weights=log_weight, pareto_k=pareto_k, **options)
     exact = tree["support_left_out"].to_dataset()["support_label"]
-    view["log_likelihood"] = xr.DataTree(xr.Dataset({"support_label": exact + 0.0 * rows}))
+    if bool(exact.isnull().any()):
+        raise DataError("expected two support videos or more of every object, to leave one out")
+    constant = exact.broadcast_like(rows).transpose(*rows.dims)
+    view["log_likelihood"] = xr.DataTree(xr.Dataset({"support_label": constant}))
     even = xr.full_like(rows, -np.log(rows.sizes["chain"] * rows.sizes["draw"]))
     with warnings.catch_warnings():  # of the line for k, which is below 0 for very few draws
         warnings.simplefilter("ignore", UserWarning)
@@ -212,11 +218,11 @@ def left_out_log_prob(
     """
     found = episodes.support.new_full(episodes.shot_mask.shape, math.nan)
     places = removable(episodes)
-    for task in range(len(episodes)):  # one at a time: there are as many copies as videos
-        own = places[places[:, 0] == task]
-        if len(own):
-            labels = video_labels(model, _asked(episodes, own), population)[:, 0]
-            found[tuple(own.T)] = labels.gather(1, own[:, 1:2])[:, 0]
+    per = max(1, MOST_VALUES // max(episodes.support[0].numel(), 1))  # each needs its own support
+    for start in range(0, len(places), per):
+        some = places[start : start + per]
+        labels = video_labels(model, _asked(episodes, some), population)[:, 0]
+        found[tuple(some.T)] = labels.gather(1, some[:, 1:2])[:, 0]
     return found
 
 

@@ -222,7 +222,7 @@ def _glance(view: View) -> list[tuple[str, str, str, str]]:
 
 def _learning(view: View) -> str:
     """What would lower the epistemic part: more examples, more people, and how much of either."""
-    nats = {level: mean for level, mean, _ in view.level_means if level in EPISTEMIC}
+    nats = {level: max(mean, 0.0) for level, mean, _ in view.level_means if level in EPISTEMIC}
     if not sum(nats.values()) > 0:
         return "more examples, or more people to learn from"
     people = nats.get("population", 0.0) / sum(nats.values())

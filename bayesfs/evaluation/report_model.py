@@ -194,7 +194,7 @@ class ModelView:
         return [*checks, prior_check_of(self.sensitivity)]
 
     def _left_out(self) -> Check:
-        """PSIS leave-one-video-out where a class keeps a video when one is left out."""
+        """Leave-one-video-out where a class keeps a video when one is left out."""
         if "support_log_likelihood" not in self.tree.children:
             return without("leave one video out", "the run kept no likelihoods of the support")
         if not can_leave_one_out(self.tree):

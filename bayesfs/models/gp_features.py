@@ -281,7 +281,8 @@ class MLP:
         inner: the map whose output z the network takes.
         hidden: number of hidden units.
         weight: prior standard deviation of W1 (times 1 / sqrt(latent)) and of b.
-        residual: prior standard deviation of W2 (times 1 / sqrt(hidden)); 0 is the inner map.
+        residual: prior standard deviation of W2 (times 1 / sqrt(hidden)); small, it
+            starts near the inner map.
     """
 
     inner: FeatureMap = field(default_factory=lambda: PrincipalAxes(latent=64))

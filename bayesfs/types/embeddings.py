@@ -135,7 +135,8 @@ class Embeddings:
             here = np.isin(self.coord(name), values)
             if values and len(self) and not here.any():
                 known = np.unique(self.coord(name)).tolist()
-                raise DataError(f"no frame has {name} {values[:4]}; there are {known[:8]}")
+                asked = [str(value) for value in values[:4]]
+                raise DataError(f"no frame has {name} {asked}; there are {known[:8]}")
             keep &= here
         return Embeddings(self.dataset.isel(frame=np.flatnonzero(keep)))
 

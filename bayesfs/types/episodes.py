@@ -13,6 +13,9 @@ from bayesfs.display import card
 from bayesfs.errors import ShapeError
 from bayesfs.types.embeddings import KINDS
 
+PAIRS = 2**14
+"""Pairs of frames that are compared at a time."""
+
 UNLABELLED = -1
 """Query label of a video whose object is unknown or is none of the taught ones."""
 
@@ -99,8 +102,8 @@ class EpisodeBatch:
                 raise ShapeError(
                     f"expected {name} of shape {lead} + (covariate,), got {tuple(value.shape)}"
                 )
-        self._check_values()
         self._check_names()
+        self._check_values()
         copies = _copies(self.support, self.support_mask)
         if copies is not None:
             object.__setattr__(self, "support_mask", self.support_mask & ~copies)
@@ -266,8 +269,10 @@ def _copies(frames: Tensor, mask: Tensor) -> Tensor | None:
     alike = alike.tril(-1)
     if not alike.any():
         return None
-    *lead, later, earlier = alike.nonzero(as_tuple=True)
-    same = (frames[(*lead, later)] == frames[(*lead, earlier)]).all(-1)
     copy = torch.zeros_like(mask)
-    copy[tuple(place[same] for place in (*lead, later))] = True
+    pairs = alike.nonzero()
+    for start in range(0, len(pairs), PAIRS):
+        *lead, later, earlier = pairs[start : start + PAIRS].T
+        same = (frames[(*lead, later)] == frames[(*lead, earlier)]).all(-1)
+        copy[tuple(place[same] for place in (*lead, later))] = True
     return copy
