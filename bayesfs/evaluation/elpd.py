@@ -14,10 +14,11 @@ Two different questions, each with its own right answer:
   each is to be left out: log p(y_i | x_i, D without i), `support_elpd`. Where the posterior is
   exact and labels are known in closed form, the model is asked without the video, which is exact
   (`left_out_log_prob`, given to `to_datatree`). Any other is reweighted by PSIS
-  (`support_log_prob`): the weights for p(theta | D without i, x_i) are proportional to 1 / p(y_i | x_i, theta_s), for generative models
-  too, since p(x_i | theta_s) cancels. Draws that were fitted to a video in many dimensions may all
-  be sure of it; no weights can say what they would be without it, and its Pareto k is NaN, not
-  known. (On drawn objects in 256 features such weights gave 0.00 nats a video, the truth -0.41.)
+  (`support_log_prob`): the weights for p(theta | D without i, x_i) are proportional to
+  1 / p(y_i | x_i, theta_s), for generative models too, since p(x_i | theta_s) cancels. Draws that
+  were fitted to a video in many dimensions may all be sure of it; no weights can say what they
+  would be without it, and its Pareto k is NaN, not known. (On drawn objects in 256 features such
+  weights gave 0.00 nats a video, the truth -0.41.)
 
 For a posterior that is not exact or MCMC, PSIS corrects the leaving out but not the approximation.
 Both return ArviZ's ELPDData, which `arviz_stats.compare` takes.
