@@ -49,7 +49,9 @@ def rules_of_most_shots(run: RunDirectory) -> Rules | None:
 
 
 def keep_rules(run: RunDirectory, rules: Rules, shots: int) -> None:
-    """Keep the thresholds of a number of support videos in a run that is being written."""
+    """Keep the thresholds of a number of support videos in a run that is being written, once."""
+    if run.kept(_name(shots)) is not None:
+        return
     text = json.dumps(rules.to_dict(), indent=2, allow_nan=False) + "\n"
     run.keep(_name(shots), lambda path: path.write_text(text, encoding="utf-8"))
 

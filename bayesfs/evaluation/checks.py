@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from bayesfs.evaluation.sensitivity import DISAGREE, MUTE, WEAK
+from bayesfs.evaluation.sensitivity import MUTE, decided_by_prior
 
 RHAT_MAX = 1.01
 """Vehtari et al. 2021. Among many scalars some pass it by chance: 1 % may, up to `RHAT_NEVER`."""
@@ -258,7 +258,7 @@ def prior_check_of(table: pd.DataFrame) -> Check:
         return without(name, "the densities of the population's draws were not kept")
     if (table["diagnosis"] == MUTE).all():
         return without(name, MUTE)
-    off = table[table["diagnosis"].isin((WEAK, DISAGREE))]
+    off = decided_by_prior(table)
     reason = ", ".join(map(str, off.index[:4])) + (", ..." if len(off) > 4 else "")
     line = "0 of the population's scalars that the prior decides"
     return Check(

@@ -146,29 +146,52 @@ def support_elpd(tree: xr.DataTree) -> Any:
         raise DataError(
             "expected the group support_log_likelihood; give `support_log_prob` to `to_datatree`"
         )
-    posterior = tree["posterior"].to_dataset()
-    likelihood = tree["support_log_likelihood"].to_dataset()
-    view = xr.DataTree.from_dict({"posterior": posterior, "log_likelihood": likelihood})
-    efficiency = 1.0
+    if "support_left_out" in tree.children:
+        return _exact_elpd(tree)
+    view, rows = _support_view(tree)
+    posterior, efficiency = tree["posterior"].to_dataset(), 1.0
     if posterior.sizes["chain"] > 1:
         relative = [v.to_numpy().ravel() for v in ess(posterior, relative=True).data_vars.values()]
         efficiency = float(np.nanmean(np.concatenate(relative)))
-    rows = likelihood["support_label"].transpose("chain", "draw", "support")
     log_weight, pareto_k = smoothed_weights(-rows, efficiency)
     sure = (rows.max(("chain", "draw")) - rows.min(("chain", "draw"))) <= EVEN
-    pareto_k = pareto_k.where(~sure)
-    options = {"pointwise": True, "var_name": "support_label", "reff": efficiency}
-    if "support_left_out" not in tree.children:
-        return loo(view, log_weights=log_weight, pareto_k=pareto_k, **options)
+    return loo(
+        view,
+        pointwise=True,
+        var_name="support_label",
+        reff=efficiency,
+        log_weights=log_weight,
+        pareto_k=pareto_k.where(~sure),
+    )
+
+
+def _support_view(tree: xr.DataTree) -> tuple[xr.DataTree, xr.DataArray]:
+    """What ArviZ's `loo` takes, and (chain, draw, support) log p(y_i | x_i, theta_s) in it."""
+    likelihood = tree["support_log_likelihood"].to_dataset()
+    groups = {"posterior": tree["posterior"].to_dataset(), "log_likelihood": likelihood}
+    rows = likelihood["support_label"].transpose("chain", "draw", "support")
+    return xr.DataTree.from_dict(groups), rows
+
+
+def _exact_elpd(tree: xr.DataTree) -> Any:
+    """ELPDData of support videos that were left out indeed; nothing rests on weights."""
     exact = tree["support_left_out"].to_dataset()["support_label"]
     if bool(exact.isnull().any()):
         raise DataError("expected two support videos or more of every object, to leave one out")
+    view, rows = _support_view(tree)
     constant = exact.broadcast_like(rows).transpose(*rows.dims)
     view["log_likelihood"] = xr.DataTree(xr.Dataset({"support_label": constant}))
     even = xr.full_like(rows, -np.log(rows.sizes["chain"] * rows.sizes["draw"]))
     with warnings.catch_warnings():  # of the line for k, which is below 0 for very few draws
         warnings.simplefilter("ignore", UserWarning)
-        found = loo(view, log_weights=even, pareto_k=xr.zeros_like(exact), **options)
+        found = loo(
+            view,
+            pointwise=True,
+            var_name="support_label",
+            reff=1.0,
+            log_weights=even,
+            pareto_k=xr.zeros_like(exact),
+        )
     found.p = float((logsumexp(rows + even, axis=(0, 1)) - exact).sum())
     found.warning = False
     return found

@@ -30,7 +30,7 @@ from bayesfs.evaluation.elpd import can_leave_one_out, heldout_elpd, support_elp
 from bayesfs.evaluation.pav import PavCurve, pav_curve
 from bayesfs.evaluation.pit import PitCurve, pit_curve
 from bayesfs.evaluation.predictive_checks import EXTREME
-from bayesfs.evaluation.sensitivity import COLUMNS, DISAGREE, MUTE, WEAK, prior_sensitivity
+from bayesfs.evaluation.sensitivity import COLUMNS, MUTE, decided_by_prior, prior_sensitivity
 
 PREDICTIVE = {
     "prior_check": "prior predictive",
@@ -140,7 +140,7 @@ class ModelView:
     @property
     def feel_prior(self) -> pd.DataFrame:
         """The rows of `sensitivity` that the prior decides."""
-        return self.sensitivity[self.sensitivity["diagnosis"].isin((WEAK, DISAGREE))]
+        return decided_by_prior(self.sensitivity)
 
     @property
     def mute(self) -> int:

@@ -173,6 +173,11 @@ def diagnosis(prior_real: bool, prior: float, likelihood_real: bool, likelihood:
     return DISAGREE
 
 
+def decided_by_prior(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of `prior_sensitivity` that the prior decides."""
+    return table[table["diagnosis"].isin((WEAK, DISAGREE))]
+
+
 def _psense(values: Values, log_weight: Values) -> Values:
     """(scalar,) sensitivity to a density known at every draw."""
     names = ("chain", "draw")  # as one chain: ArviZ cannot smooth chains of one draw
