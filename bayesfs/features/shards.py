@@ -19,7 +19,8 @@ from bayesfs.data.atomic import write_whole
 from bayesfs.data.videos import Skipped, Video
 from bayesfs.errors import DataError
 from bayesfs.features.batches import Batch, Picture
-from bayesfs.features.video import Sampling, frame_count
+from bayesfs.features.sampling import Sampling
+from bayesfs.features.video import frame_count
 
 SHARD_FRAMES = 256
 """A shard is full when it has at least so many frames: what a kill can cost a worker."""
@@ -39,7 +40,7 @@ class Shard:
         index: number of the shard.
         first: position of its first video in the whole list.
         videos: its videos.
-        frames: frames expected: exact for folders of frames, from the header for video files.
+        frames: frames expected, if all that are there can be decoded.
     """
 
     index: int
