@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from bayesfs.data.bounded import open_regular
 from bayesfs.errors import DataError
 from bayesfs.features.boxes import FIRST_BOXES, check_boxes
-from bayesfs.features.pictures import content_kind
+from bayesfs.features.pictures import content_kind, scan_count
 
 FRAME_RATE = 30.0
 """Frames per second assumed for a folder of frames (ORBIT's), or where a file does not say."""
@@ -42,8 +42,8 @@ MAX_FRAMES = 2**22
 
 FREE_PIXELS = 2**31
 PIXELS_PER_BYTE = 10**6
-"""Pixels of all frames that any file may decode to, and for each of its bytes: a recording of a
-screen on which nothing moves has about 100,000 a byte."""
+"""Pixels of all frames (times the scans of each, in JPEG) that any file may decode to, and for each
+of its bytes: a recording of a screen on which nothing moves has about 100,000 a byte."""
 
 READ_AGAIN = 4
 """Times its size that a file's packets may have in all: packets may share bytes, but rarely do."""
@@ -72,7 +72,7 @@ class Survey:
     @property
     def seconds(self) -> NDArray[np.float64]:
         """(frame,) times."""
-        return self.stamps * self.unit
+        return np.asarray(self.stamps * self.unit, np.float64)
 
 
 def pyav(path: Path) -> Any:
@@ -133,9 +133,10 @@ def survey(path: Path) -> Survey:
 
 @lru_cache(maxsize=16)
 def _survey(path: Path, size: int, _: int) -> Survey:
-    shown, ordered = array("q"), True
+    shown, ordered, passes = array("q"), True, 0
     with opened(path) as (container, stream):
         read, last = 0, -math.inf
+        is_jpeg = "jpeg" in stream.codec_context.name
         for packets, packet in enumerate(_packets(container, stream), 1):
             read += packet.size
             if packets > MAX_FRAMES or read > READ_AGAIN * size:
@@ -148,7 +149,8 @@ def _survey(path: Path, size: int, _: int) -> Survey:
             ordered &= packet.pts is not None and packet.dts is not None and packet.dts >= last
             last = packet.dts if packet.dts is not None else last
             shown.append(packet.pts if packet.pts is not None else 0)
-        _check_pixels(len(shown) * _pixels(stream), size)
+            passes += max(1, scan_count(bytes(packet)) if is_jpeg else 1)
+        _check_pixels(passes * _pixels(stream), size)
         stamps = np.sort(np.frombuffer(shown, np.int64))
         is_movie = container.format.name == MOVIES
         cut = check_boxes(path) if is_movie else 0

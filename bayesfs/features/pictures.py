@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bayesfs.data.bounded import read_bounded
 from bayesfs.errors import DataError
@@ -105,9 +105,17 @@ def eight_bit_rgb(image: Image.Image) -> Image.Image:
     return white.convert("RGB")
 
 
+def scan_count(jpeg: bytes) -> int:
+    """Scans of a JPEG: in coded data a byte 0xff is followed by 0 or a restart marker only."""
+    return jpeg.count(b"\xff\xda")
+
+
 def brief(error: BaseException) -> str:
-    """The first words of another library's error, printable."""
-    text = " ".join(str(error).split())[:100] or type(error).__name__
+    """The first words of another library's error, printable, without paths and addresses."""
+    if isinstance(error, UnidentifiedImageError):
+        return "its first bytes are no picture's"
+    told = getattr(error, "strerror", None) or str(error)
+    text = " ".join(told.split())[:100] or type(error).__name__
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -126,8 +134,7 @@ def _check_size(opened: Image.Image, data: bytes) -> None:
     pixels = math.prod(opened.size)
     if pixels > MAX_PIXELS:
         raise DataError(f"{opened.size} pixels; expected at most {MAX_PIXELS} in all")
-    # in coded data a byte 0xff is followed by 0 or a restart marker, so this marks a scan only
-    scans = data.count(b"\xff\xda") if opened.format != "PNG" else 1
+    scans = scan_count(data) if opened.format != "PNG" else 1
     if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
         raise DataError(
             f"a JPEG of {scans} scans of {pixels} pixels; expected at most {MAX_SCANS} scans and "

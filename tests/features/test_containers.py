@@ -280,11 +280,27 @@ def with_cover(path: Path, moving: bool, sound: bool = False) -> None:
             out.mux(heard.encode())
 
 
+def with_cover_first(path: Path) -> None:
+    """The same file with its user data, which holds the cover, before its tracks."""
+    data = path.read_bytes()
+    start = data.index(b"moov") - 4
+    (length,) = struct.unpack(">I", data[start : start + 4])
+    at, children = start + 8, []
+    while at < start + length:
+        (size,) = struct.unpack(">I", data[at : at + 4])
+        children.append(data[at : at + size])
+        at += size
+    children.sort(key=lambda child: child[4:8] == b"trak")
+    path.write_bytes(data[: start + 8] + b"".join(children) + data[start + length :])
+
+
 def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
     path = tmp_path / "v.mp4"
     with_cover(path, moving=True)
+    with_cover_first(path)
     with av.open(str(path)) as container:
-        assert len(container.streams.video) == 2
+        cover, moving = container.streams.video
+        assert (cover.codec_context.name, moving.codec_context.name) == ("png", "mpeg4")
     got = [item for item in decode(video(path), SIDE) if isinstance(item, Frame)]
     assert len(got) == 5
     assert all(item.image.max() < 60 for item in got)
@@ -316,6 +332,13 @@ def test_what_is_no_video_says_what_it_is(tmp_path: Path, what: str) -> None:
     ((level, reason),) = reasons(path)
     assert level == "video"
     assert told[what] in reason
+
+
+def test_reasons_hold_no_path_of_this_machine(tmp_path: Path) -> None:
+    for content in (b"plain text", b"\0\0\0\x10ftypisom\0\0\0\0" * 3, b"RIFF\0\0\0\0AVI nothing"):
+        (tmp_path / "v.mp4").write_bytes(content)
+        ((_, reason),) = reasons(tmp_path / "v.mp4")
+        assert str(tmp_path) not in reason
 
 
 def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
@@ -451,6 +474,20 @@ def test_bounds_are_held_before_decoding(
     assert told[bound] in reason
     assert frame_count(video(path)) == 0
     assert time.perf_counter() - start < 5
+
+
+def test_scans_of_jpeg_frames_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame of a hundred scans costs a hundred frames."""
+    path = tmp_path / "v.mkv"
+    record(str(path), "mjpeg", frames=5, pixels="yuvj420p")
+    assert len(shown(path)) == 5
+    monkeypatch.setattr(containers, "FREE_PIXELS", 50 * SIDE**2)
+    monkeypatch.setattr(containers, "PIXELS_PER_BYTE", 0)
+    monkeypatch.setattr(containers, "scan_count", lambda data: 10)
+    assert len(shown(path)) == 5
+    containers._survey.cache_clear()
+    monkeypatch.setattr(containers, "scan_count", lambda data: 11)
+    assert "a bomb" in reasons(path)[0][1]
 
 
 def test_damaged_frames_are_named_and_then_counted(tmp_path: Path) -> None:

@@ -137,6 +137,15 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
             read_image(tmp_path / name, SIDE)
 
 
+def test_reasons_hold_no_path_and_no_address(tmp_path: Path) -> None:
+    for content in (b"plain text", b"\xff\xd8\xff\xe0cut", b"\x89PNG\r\n\x1a\nno chunk"):
+        (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            read_image(tmp_path / "a.jpg", SIDE)
+        assert str(tmp_path) not in str(caught.value)
+        assert "0x" not in str(caught.value)
+
+
 def test_empty_missing_and_too_large_files_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
