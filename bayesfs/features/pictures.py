@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,8 @@ def read_image(path: Path, px: int) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as opened:
             _check_size(opened, data)
+            if opened.format == "PNG":
+                _scale_transparency(opened.info, depth=data[24])
             opened.draft("RGB", (px, px))  # decode a large JPEG at the lowest scale that has px
             image = eight_bit_rgb(ImageOps.exif_transpose(opened))
             return np.asarray(image.resize((px, px), Image.Resampling.BILINEAR, reducing_gap=2.0))
@@ -128,6 +131,15 @@ def _eight_bit_grey(image: Image.Image) -> Image.Image:
         return grey
     alpha = Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8))
     return Image.merge("LA", (grey, alpha))
+
+
+def _scale_transparency(info: dict[str | tuple[int, int], Any], depth: int) -> None:
+    """Bring the declared transparent level of a PNG to 8 bits, in which Pillow compares it."""
+    hidden = info.get("transparency")
+    if isinstance(hidden, tuple) and depth == 16:
+        raise DataError("16-bit colours of which one is transparent are not read; convert it")
+    if isinstance(hidden, int) and depth in (2, 4):
+        info["transparency"] = hidden * 255 // (2**depth - 1)
 
 
 def _check_size(opened: Image.Image, data: bytes) -> None:

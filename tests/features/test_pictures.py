@@ -1,8 +1,10 @@
 """Pictures: what a viewer shows is what is decoded, and nothing is decoded without bound."""
 
 import os
+import struct
 import time
 from pathlib import Path
+from zlib import compress, crc32
 
 import numpy as np
 import pytest
@@ -60,6 +62,36 @@ def test_transparency_of_every_mode(tmp_path: Path, mode: str) -> None:
     got = read_image(tmp_path / "a.png", SIDE)
     assert (got[:, : SIDE // 2] == 255).all()
     assert (got[:, SIDE // 2 :] == 0).all()
+
+
+def png(depth: int, colour: int, hidden: tuple[int, ...], rows: list[bytes]) -> bytes:
+    """A PNG of any bit depth, eight pixels wide, with a transparent level or colour."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 8, len(rows), depth, colour, 0, 0, 0)
+    declared = struct.pack(f">{len(hidden)}H", *hidden)
+    pixels = compress(b"".join(b"\0" + row for row in rows))
+    parts = ((b"IHDR", header), (b"tRNS", declared), (b"IDAT", pixels), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_transparent_level_of_every_bit_depth(tmp_path: Path, depth: int) -> None:
+    """The first four rows have level 0 and the others level 1, which is declared transparent."""
+    ones = int("".join(["1".zfill(depth)] * 8), 2).to_bytes(depth, "big")
+    rows = [bytes(depth)] * 4 + [ones] * 4
+    (tmp_path / "a.png").write_bytes(png(depth, 0, (1,), rows))
+    got = read_image(tmp_path / "a.png", 8)
+    assert (got[:4] == 0).all()
+    assert (got[4:] == 255).all()
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(16, 2, (1, 2, 3), [bytes(48)] * 8))
+    with pytest.raises(DataError, match="one is transparent"):
+        read_image(tmp_path / "a.png", 8)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
