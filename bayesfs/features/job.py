@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bayesfs.data.atomic import write_whole
-from bayesfs.data.bounded import open_regular
+from bayesfs.data.bounded import open_regular, read_bounded
 from bayesfs.data.store import store_attrs
 from bayesfs.data.videos import Video
 from bayesfs.errors import DataError
@@ -22,6 +22,9 @@ Attrs = Mapping[str, str | int | float]
 
 WHOLE = 2**24
 """Largest file of which every byte belongs to its identity."""
+
+MAX_MANIFEST = 2**20
+"""Largest note of what is being made, in bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +90,12 @@ class Job:
             text = json.dumps(dict(self.identity))
             write_whole(manifest, lambda path: path.write_text(text, encoding="utf-8"))
         try:
-            begun = json.loads(manifest.read_bytes())
-            self._compare(self.work, dict(begun))
+            begun = dict(json.loads(read_bounded(manifest, MAX_MANIFEST)))
         except (TypeError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{str(manifest)!r} is damaged; delete {str(self.work)!r}") from error
+            raise DataError(
+                f"{str(manifest)!r} is damaged ({error}); delete {str(self.work)!r}"
+            ) from error
+        self._compare(self.work, begun)
 
     def _compare(self, path: Path, found: Mapping[str, object]) -> None:
         for name, wanted in self.identity.items():

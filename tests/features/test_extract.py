@@ -314,6 +314,24 @@ def test_the_store_says_how_frames_were_chosen(tree: Path, tmp_path: Path) -> No
     assert attrs["px"] == 32
 
 
+def test_pipes_in_the_unfinished_work_are_not_waited_for(tree: Path, tmp_path: Path) -> None:
+    videos = read_tree(tree).videos
+    with pytest.raises(Interrupted):
+        extract(videos, Fails(7), tmp_path / "s", workers=1)
+    manifest = tmp_path / "s.partial/manifest.json"
+    kept = manifest.read_bytes()
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with pytest.raises(DataError, match=r"manifest.json. is damaged \(not a regular file"):
+        extract(videos, MeanColour(), tmp_path / "s")
+    manifest.unlink()
+    manifest.write_bytes(kept)
+    shard = next((tmp_path / "s.partial").glob("shard-*.npz"))
+    shard.unlink()
+    os.mkfifo(shard)
+    assert len(extract(videos, MeanColour(), tmp_path / "s")) == 96
+
+
 def test_a_file_that_cannot_be_read_is_noted_once(tmp_path: Path) -> None:
     pytest.importorskip("av")
     (tmp_path / "own/keys/a").mkdir(parents=True)
