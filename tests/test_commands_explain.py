@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bayesfs.cli import FAILED, main
-from bayesfs.commands.studies import ROLES, compose
+from bayesfs.commands.studies import compose
 from bayesfs.data.store import open_store, save_store
 from bayesfs.features.quality import COVARIATES
 from bayesfs.recipes import load_recipe, recipe_folder
@@ -29,7 +29,7 @@ SMALL = ("population_engine.steps=3", "reduction.dim=6", "engine.draws=24")
 
 def learnt_run(store: Path, out: Path, recipes: Mapping[str, Path] = SHIPPED) -> Path:
     """A finished run without results and report, which `explain` has no need of."""
-    loaded = {role: load_recipe(path, role, optional=ROLES[role]) for role, path in recipes.items()}
+    loaded = {role: load_recipe(path, role) for role, path in recipes.items()}
     texts = {f"{role}.py": recipe.source for role, recipe in loaded.items()}
     order = Order(compose(loaded, SMALL), store, texts, SMALL)
     frames = open_store(store)

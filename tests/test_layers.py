@@ -76,6 +76,7 @@ def test_every_room_is_ordered_or_a_command() -> None:
         "cli",
         "commands",
         "recipes",
+        "recipe_names",
         "overrides",
         "rundir",
         "study",

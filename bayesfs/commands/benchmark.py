@@ -29,7 +29,7 @@ from bayesfs.commands.benchmark_methods import (
     digest,
 )
 from bayesfs.commands.benchmark_table import print_table, write_tables
-from bayesfs.commands.studies import ROLES, usable_device
+from bayesfs.commands.studies import usable_device
 from bayesfs.data.store import open_store
 from bayesfs.errors import DataError, InferenceError, RecipeError, RunError
 from bayesfs.evaluation.conditions import Condition, sweeps
@@ -218,10 +218,7 @@ def methods_of(plan: Plan) -> list[Method]:
 
 
 def _recipe(model: Path, engine: Path, smoke: bool) -> RecipeMethod:
-    recipes = [
-        load_recipe(path, role, optional=ROLES[role])
-        for role, path in (("model", model), ("engine", engine))
-    ]
+    recipes = [load_recipe(model, "model"), load_recipe(engine, "engine")]
     values = {name: v for recipe in recipes for name, v in recipe.values.items()}
 
     study = Study(**(shrink(values) if smoke else values), evaluation=HeldOutUsers())

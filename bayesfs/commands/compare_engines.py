@@ -13,7 +13,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bayesfs.commands.studies import ROLES
 from bayesfs.contracts import Progress
 from bayesfs.data.store import open_store
 from bayesfs.errors import RecipeError
@@ -66,7 +65,7 @@ def compare_engines(
     loaded = _load_engines(engines)
     evaluation = recipe_folder() / "evaluation" / "clutter.py"
     values = {
-        **load_recipe(model, "model", optional=ROLES["model"]).values,
+        **load_recipe(model, "model").values,
         **load_recipe(evaluation, "evaluation").values,
     }
     first = next(iter(loaded.values()))
@@ -94,11 +93,11 @@ def _load_engines(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
     for path in paths:
         if path.stem in loaded:
             raise RecipeError(f"{path}: two engines are called {path.stem!r}; rename one file")
-        loaded[path.stem] = dict(load_recipe(path, "engine", optional=ROLES["engine"]).values)
+        loaded[path.stem] = dict(load_recipe(path, "engine").values)
     if not any(isinstance(values["engine"], NUTS) for values in loaded.values()):
         name = "nuts" if "nuts" not in loaded else "nuts (reference)"
         shipped = recipe_folder() / "inference" / "nuts.py"
-        loaded[name] = dict(load_recipe(shipped, "engine", optional=ROLES["engine"]).values)
+        loaded[name] = dict(load_recipe(shipped, "engine").values)
     return loaded
 
 

@@ -28,13 +28,6 @@ from bayesfs.runs import Order, load_scores, report_run, run_study
 from bayesfs.study import Study
 from bayesfs.types import Embeddings
 
-ROLES: Mapping[str, tuple[str, ...]] = {
-    "model": ("objective", "reduction"),
-    "engine": ("population_engine",),
-    "evaluation": (),
-}
-"""What each recipe must define, and what else it may."""
-
 PRINTED = ("accuracy", "nll", "brier", "ece")
 """Scores that the command prints; the report has all."""
 
@@ -70,7 +63,7 @@ def make_run(
         raise RecipeError(
             f"{inside[0]}: lies in the data; a recipe is code and never comes from it"
         )
-    recipes = {role: load_recipe(p, role, optional=ROLES[role]) for role, p in paths.items()}
+    recipes = {role: load_recipe(p, role) for role, p in paths.items()}
     study = compose(recipes, settings, smoke=smoke)
     sources = {f"{role}.py": recipe.source for role, recipe in recipes.items()}
     order = Order(study, store, sources, tuple(settings), smoke, seed, pictures, cluster)
