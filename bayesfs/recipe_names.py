@@ -45,12 +45,6 @@ def check_names(path: Path, source: str, role: str) -> None:
 
     Raises:
         RecipeError: a name is not read; the message has its line and the nearest legal name.
-
-    Example:
-        >>> check_names(Path("m.py"), "model = 1\\nwidth = 2\\n", "model")
-        Traceback (most recent call last):
-        ...
-        bayesfs.errors.RecipeError: m.py, line 2: nothing reads 'width'; ...
     """
     try:
         tree = ast.parse(source)
@@ -94,10 +88,8 @@ def _assigned(node: ast.AST) -> Iterator[tuple[str, int, bool]]:
     """Names that one assignment binds; a bare annotation binds none."""
     if isinstance(node, ast.Assign):
         targets: list[ast.expr] = node.targets
-    elif isinstance(node, ast.AugAssign | ast.NamedExpr):
-        targets = [node.target]
-    elif isinstance(node, ast.AnnAssign) and node.value is not None:
-        targets = [node.target]
+    elif isinstance(node, ast.AugAssign | ast.NamedExpr | ast.AnnAssign):
+        targets = [node.target] if node.value is not None else []
     else:
         return
     for target in targets:

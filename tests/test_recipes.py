@@ -163,7 +163,10 @@ model = GaussianHierarchy()
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("objectve = PredictiveScore", "line 7: nothing reads 'objectve'; did you mean 'objective'"),
+        (
+            "objectve = PredictiveScore",
+            "line 7: nothing reads 'objectve'; did you mean 'objective'",
+        ),
         ("reducton = PrincipalAxes(8)", "line 7: .*did you mean 'reduction'"),
         ("reducton: PrincipalAxes = PrincipalAxes(8)", "line 7: .*did you mean 'reduction'"),
         ("_a, objectiv = 1, PredictiveScore", "line 7: .*did you mean 'objective'"),
