@@ -308,6 +308,28 @@ def test_data_that_cannot_be_scored_are_told(
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("cluster", [[], ["--cluster", "local:1"]], ids=["here", "cluster"])
+@pytest.mark.parametrize("other", ["train", "validation"])
+def test_a_person_among_those_learnt_from_and_those_scored_is_refused(
+    cluster: list[str],
+    other: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    make_embeddings: Callable[..., Embeddings],
+) -> None:
+    """By the same check, whether the study is scored here or on a cluster."""
+    base = make_embeddings()
+    split = base.coord("split").copy().astype("U10")
+    split[np.flatnonzero(base.coord("user") == "u3")[0]] = other
+    leak = Embeddings(base.dataset.assign_coords(split=("frame", split)))
+    save_store(tmp_path / "s.zarr", leak)
+    argv = command(tmp_path / "s.zarr", tmp_path / "run", "--smoke", *cluster)
+    assert main(argv) == FAILED
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "user 'u3' has frames in the split" in said
+    assert "held-out users must be other people" in said
+
+
 def test_a_warning_is_shown_once_and_stands_in_the_report(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
