@@ -16,7 +16,7 @@ from bayesfs.data.store import open_store, save_store
 from bayesfs.features.quality import COVARIATES
 from bayesfs.recipes import load_recipe, recipe_folder
 from bayesfs.rundir import RunDirectory
-from bayesfs.runs import Order, identity, learn
+from bayesfs.runs import Order, identity, learn, recipe_digest
 from bayesfs.types import Embeddings
 
 SHIPPED = {
@@ -140,7 +140,14 @@ def test_recipes_that_bayesfs_does_not_ship_need_trust(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    (run / "recipes" / "engine.py").write_text("raise SystemExit('ran')", encoding="utf-8")
+    recipe = run / "recipes" / "engine.py"
+    recipe.write_text("raise SystemExit('ran')", encoding="utf-8")
+    for more in ([], ["--trust"]):
+        assert main(["explain", str(run), *more]) == FAILED
+        assert "has changed since the run was made with it" in capsys.readouterr().err
+    state = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    state["inputs"]["recipes"]["engine.py"] = recipe_digest(recipe.read_text(encoding="utf-8"))
+    (run / "run.json").write_text(json.dumps(state), encoding="utf-8")
     assert main(["explain", str(run)]) == FAILED
     assert "is not a recipe that bayesfs ships" in capsys.readouterr().err
     assert main(["explain", str(run), "--trust"]) == FAILED

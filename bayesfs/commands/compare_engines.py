@@ -23,7 +23,7 @@ from bayesfs.inference.nuts import NUTS
 from bayesfs.overrides import shrink
 from bayesfs.progress import bar, table_text
 from bayesfs.recipes import load_recipe, recipe_folder
-from bayesfs.rundir import write_atomically
+from bayesfs.rundir import explained, write_atomically
 from bayesfs.study import Learnt, Study
 from bayesfs.types import EpisodeBatch
 
@@ -62,6 +62,9 @@ def compare_engines(
     Raises:
         RecipeError: a recipe is wrong, or two engines have the same name.
     """
+    if out is not None:
+        with explained(out):  # before the work
+            out.mkdir(parents=True, exist_ok=True)
     loaded = _load_engines(engines)
     evaluation = recipe_folder() / "evaluation" / "clutter.py"
     values = {
@@ -81,9 +84,11 @@ def compare_engines(
     }
     reference = next(n for n, recipe in loaded.items() if isinstance(recipe["engine"], NUTS))
     comparison = compare(inferred, reference, episodes)
-    _show(comparison)
     if out is not None:
         _write(comparison, out)
+    _show(comparison)
+    if out is not None:
+        print(f"picture: {out / 'engines.png'}")
     return comparison
 
 
@@ -144,7 +149,6 @@ def _show(comparison: EngineComparison) -> None:
 
 
 def _write(comparison: EngineComparison, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     tables = {
         "engines.csv": comparison.summary,
         "tasks.csv": comparison.tasks,
@@ -154,4 +158,3 @@ def _write(comparison: EngineComparison, out: Path) -> None:
         write_atomically(out / name, partial(table.to_csv, index=False))
     figure = engine_picture(comparison)
     write_atomically(out / "engines.png", lambda path: figure.savefig(path, dpi=150, format="png"))
-    print(f"picture: {out / 'engines.png'}")

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from bayesfs.cluster_runs import shown_frames
-from bayesfs.commands.personal import kept_recipes
+from bayesfs.commands.reused import kept_recipes
 from bayesfs.commands.studies import compose
 from bayesfs.contracts import ClosedLabels
 from bayesfs.data.rows import quick_fingerprint
@@ -87,14 +87,15 @@ def explain_run(
     evidence = evidence_of(study, learnt, tasks.select([t]), v, seed=seed)
     one = evidence.episodes
     found = explain_video(evidence, 0, 0, rules=decide)
-    print(terminal_safe(found.sentence()), "", sep="\n")
-    for line in numbers(found, decide):
-        print(terminal_safe(line, longest=400))
+    said = [*numbers(found, decide)]
     model = study.model_for(learnt.projection)
     if isinstance(model, ClosedLabels):
         moved = leave_one_out_influence(model, learnt.population, one)
-        print(terminal_safe(resting_on(moved, one, embeddings), longest=400))
-    print(f"picture: {path}", f"  {draw(evidence, path, decide)}", sep="\n")
+        said.append(resting_on(moved, one, embeddings))
+    shown = draw(evidence, path, decide)  # before anything is said: nobody may be listening
+    print(terminal_safe(found.sentence()), "", sep="\n")
+    print(*(terminal_safe(line, longest=400) for line in said), sep="\n")
+    print(f"picture: {path}", f"  {shown}", sep="\n")
 
 
 def draw(evidence: Evidence, path: Path, rules: Rules | None) -> str:

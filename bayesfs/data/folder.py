@@ -59,8 +59,12 @@ def read_folder(
     owner = user or walk.root.resolve().name
     videos: list[Video] = []
     for path in walk.folders(walk.root):
-        if path.name != UNLABELLED_FOLDER:
-            videos += _recordings(walk, path, owner, path.name, split, kind)
+        if path.name == UNLABELLED_FOLDER:
+            continue
+        recordings = list(_recordings(walk, path, owner, path.name, split, kind))
+        if not recordings:
+            walk.skip(path, "no video file, and no folder of frames, in it", "object")
+        videos += recordings
     if not videos:
         why = "; ".join(f"{s.path!r}: {s.reason}" for s in walk.skipped[:3])
         raise DataError(

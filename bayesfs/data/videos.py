@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ UNKNOWN_OBJECT = ""
 """Object name of a video whose object is to be predicted."""
 
 Level = Literal["object", "video", "frame", "annotation", "file"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""What may be left out, the gravest loss first."""
 
 _log = logging.getLogger(__name__)
 

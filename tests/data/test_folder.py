@@ -62,6 +62,7 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
         ("keys/notes.txt", "file"),
         ("keys/loose.jpg", "file"),
         ("mug/empty", "video"),
+        ("mug", "object"),
     }
 
 
