@@ -135,6 +135,17 @@ def test_a_wrong_name_or_number_is_told(finished: Path, capsys: pytest.CaptureFi
     assert "ends in .png" in capsys.readouterr().err
 
 
+def test_a_video_that_was_left_out_is_told_with_the_reason(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    RunDirectory(run).note(skipped=["test/u3/mug/clutter/lost: no frame of it could be decoded"])
+    assert main(["explain", str(run), "--video", "lost"]) == FAILED
+    said = capsys.readouterr().err
+    assert "no query video 'lost'; it was left out: test/u3/mug/clutter/lost: no frame" in said
+
+
 def test_recipes_that_bayesfs_does_not_ship_need_trust(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

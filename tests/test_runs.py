@@ -105,6 +105,16 @@ def test_the_same_seed_gives_the_same_numbers(
     assert_same_results(finished, tmp_path / "again")
 
 
+def test_without_assertions_the_numbers_are_the_same(
+    finished: Path, small_store: Path, tmp_path: Path
+) -> None:
+    """As with `python -O`; in a process of its own."""
+    argv = [sys.executable, "-O", "-m", "bayesfs", *command(small_store, tmp_path / "run")]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_same_results(finished, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("more", "differs"),
     [

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bayesfs.commands.studies import tell_store
 from bayesfs.contracts import Progress
 from bayesfs.data.store import open_store
 from bayesfs.errors import RecipeError
@@ -74,6 +75,7 @@ def compare_engines(
     first = next(iter(loaded.values()))
     study = Study(**_numbers({**values, **first}, smoke))
     embeddings = open_store(data)
+    tell_store(data)
     with bar("population") as progress:
         learnt = study.learn(embeddings, seed=seed, progress=progress)
     episodes = study.tasks(embeddings, learnt, seed=seed)

@@ -78,7 +78,7 @@ def explain_run(
     if video is None:
         print(*listing(tasks), sep="\n")
         return
-    t, v = find_video(tasks, video)
+    t, v = find_video(tasks, video, directory.state().get("skipped", []))
     at = "" if shots == usable_shots(study, None) else f"-{shots:02d}"
     path = out or run / "explained" / (re.sub(r"[^\w.-]+", "_", video) + at + ".png")
     if path.suffix not in FORMATS:
@@ -159,17 +159,26 @@ def usable_shots(study: Study, wanted: int | None) -> int:
     return wanted or most
 
 
-def find_video(tasks: EpisodeBatch, name: str) -> tuple[int, int]:
+def find_video(tasks: EpisodeBatch, name: str, left_out: Sequence[str] = ()) -> tuple[int, int]:
     """Task and place of a query video; the first, where a user has several tasks.
 
+    Args:
+        tasks: the tasks.
+        name: of the video.
+        left_out: "path: reason" of what the run's store lacks.
+
     Raises:
-        DataError: there is none of that name; the message has the nearest names.
+        DataError: there is none of that name; the message has the reason why it was left out, or
+            the nearest names.
     """
     known: dict[str, tuple[int, int]] = {}
     for t, names in enumerate(tasks.videos):
         for v, own in enumerate(names):
             known.setdefault(own, (t, v))
     if name not in known:
+        why = [text for text in left_out if name in str(text).partition(": ")[0].split("/")]
+        if why:
+            raise DataError(f"no query video {name!r}; it was left out: {why[0]}")
         near = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or list(known)[:4]
         raise DataError(
             f"no query video {name!r}; nearest: {', '.join(near)}; without --video all are listed"

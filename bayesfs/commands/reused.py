@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 from bayesfs.commands.studies import usable_device
 from bayesfs.data.store import store_attrs
@@ -53,7 +52,7 @@ def same_sampling(run: RunDirectory) -> Sampling:
         DataError: what the run keeps is no sampling.
     """
     state = run.state()
-    store = Path(state.get("store", ""))
+    store = run.path / state.get("store", "")
     found = sampling_of(state)
     if found is None and (store / "zarr.json").is_file():  # of a run that does not keep it
         found = sampling_of(store_attrs(store))
