@@ -193,7 +193,9 @@ def prediction_rows(said: Sequence[Explanation], found: Personal) -> list[Row]:
     """
     places = {v.name: v.path for v in found.tree.videos if v.object == UNKNOWN_OBJECT}
     rows = {places.get(one.video, one.video): _row(one) for one in said}
-    lost = {path: {"sentence": f"Not read: {_reason(found, path)}."} for path in found.asked}
+    lost: dict[str, Row] = {
+        path: {"sentence": f"Not read: {_reason(found, path)}."} for path in found.asked
+    }
     blank: Row = dict.fromkeys(COLUMNS, "")
     return [{**blank, "video": path, **rows.get(path, lost[path])} for path in found.asked]
 
