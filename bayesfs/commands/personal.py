@@ -20,7 +20,7 @@ from bayesfs.commands.studies import compose, embed_tree, tell_skipped
 from bayesfs.data.episodes import sample_episodes
 from bayesfs.data.folder import read_folder
 from bayesfs.data.store import read_skipped, store_attrs
-from bayesfs.data.videos import UNKNOWN_OBJECT, VIDEO_SUFFIXES, Skipped, TreeWalk, VideoTree
+from bayesfs.data.videos import LEVELS, UNKNOWN_OBJECT, VIDEO_SUFFIXES, Skipped, TreeWalk, VideoTree
 from bayesfs.errors import DataError, RunError
 from bayesfs.explain import Explanation, explain
 from bayesfs.progress import say, terminal_safe
@@ -180,8 +180,10 @@ def tell_missing(teach: Path, found: Personal, *, allowed: bool) -> None:
 def _reason(found: Personal, place: str) -> str:
     """Why something at, or below, a place was left out; what is lost least says most."""
     below = f"{place}/"
-    reasons = [s.reason for s in found.skipped if s.path == place or s.path.startswith(below)]
-    return reasons[-1] if reasons else "no frame of it could be decoded"
+    about = [s for s in found.skipped if s.path == place or s.path.startswith(below)]
+    if not about:
+        return "no frame of it could be decoded"
+    return max(about, key=lambda one: LEVELS.index(one.level)).reason
 
 
 def prediction_rows(said: Sequence[Explanation], found: Personal) -> list[Row]:
