@@ -86,10 +86,11 @@ def compare_runs(paths: Sequence[Path], out: Path) -> Comparison:
         _refuse_other_episodes(inputs, names[0], other)
     trees = {name: load_trees(run) for name, run in runs.items()}
     found = compare_trees(trees)
+    _write(found, out, dict(zip(names, paths, strict=True)))  # first: nobody may be listening
     if any(given.get("cluster") for given in inputs.values()):
         print("runs on a cluster: compared by the people whom their reports show, not by everybody")
     _print(found)
-    _write(found, out, dict(zip(names, paths, strict=True)))
+    print(f"tables and picture: {out}")
     return found
 
 
@@ -249,4 +250,3 @@ def _write(found: Comparison, out: Path, paths: Mapping[str, Path]) -> None:
     }
     text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(out / "comparison.json", lambda p: p.write_text(text, encoding="utf-8"))
-    print(f"tables and picture: {out}")

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,8 @@ UNKNOWN_OBJECT = ""
 """Object name of a video whose object is to be predicted."""
 
 Level = Literal["object", "video", "frame", "annotation", "file", "name"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""What may be left out, the gravest loss first."""
 
 _log = logging.getLogger(__name__)
 

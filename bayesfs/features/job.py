@@ -112,6 +112,37 @@ class Job:
                 )
 
 
+def sampling_of(attrs: Mapping[str, object]) -> Sampling | None:
+    """Which frames of each video a store has; None where it does not say.
+
+    Args:
+        attrs: of the store, or what a run keeps of them under the same name.
+
+    Raises:
+        DataError: what it says is no sampling.
+    """
+    text = attrs.get("sampling", "")
+    if not text:
+        return None
+    try:
+        found = json.loads(str(text))
+        if all(x is None or type(x) in (int, float) for x in found.values()):
+            return Sampling(**found)
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"sampling {str(text)[:80]!r} cannot be read ({error})") from error
+    raise DataError(f"expected a sampling in numbers, got {str(text)[:80]!r}")
+
+
+def sampling_text(sampling: Sampling | None) -> str:
+    """A sampling in words, for a report."""
+    if sampling is None:
+        return "unknown"
+    every = f"every {sampling.every} frames" if sampling.every > 1 else "every frame"
+    rate = every if sampling.fps is None else f"{sampling.fps:g} frames a second"
+    most = sampling.max_frames
+    return rate if most is None else f"{rate}, at most {most} of a video"
+
+
 def fingerprint(videos: Sequence[Video]) -> str:
     """SHA-256 of the list of frames: labels, names, contents of the files and annotations."""
     digest = hashlib.sha256()

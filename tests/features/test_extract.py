@@ -21,9 +21,16 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from bayesfs.data.store import open_store, read_skipped, store_attrs, thumbnails
+from bayesfs.data.store import (
+    MAX_SKIPPED,
+    open_store,
+    read_skipped,
+    skipped_attrs,
+    store_attrs,
+    thumbnails,
+)
 from bayesfs.data.trees import read_tree
-from bayesfs.data.videos import FLAGS, Video
+from bayesfs.data.videos import FLAGS, Skipped, Video
 from bayesfs.errors import DataError
 from bayesfs.features import extract as extract_module
 from bayesfs.features import job as job_module
@@ -388,6 +395,30 @@ def test_damaged_frames_are_skipped_and_counted(tmp_path: Path) -> None:
     assert [s.level for s in left_out] == ["frame"] * 5 + ["video"]
     assert left_out[0].path.endswith("-00002.jpg")
     assert got.dataset.attrs["skipped_count"] == 6
+
+
+def test_an_object_without_a_readable_frame_is_told_as_such(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "tree", 8, 2)
+    videos = read_tree(root).videos
+    lost = next(v.object for v in videos if v.user == "P0")
+    for video in videos:
+        if (video.user, video.object) == ("P0", lost):
+            for frame in video.frames:
+                frame.write_bytes(b"?")
+    got = extract(videos, MeanColour(), tmp_path / "s")
+    told = [s for s in read_skipped(got.dataset.attrs) if s.level == "object"]
+    assert [(s.path, s.reason) for s in told] == [
+        (f"train/P0/{lost}", "an object of which no frame could be decoded")
+    ]
+
+
+def test_of_very_much_the_gravest_losses_are_kept() -> None:
+    many = [Skipped(str(n), "", "frame") for n in range(MAX_SKIPPED + 5)]
+    attrs = skipped_attrs([*many, Skipped("mug", "", "object")])
+    kept = read_skipped(attrs)
+    assert (attrs["skipped_count"], len(kept)) == (MAX_SKIPPED + 6, MAX_SKIPPED)
+    assert kept[-1].path == "mug"
+    assert [s.path for s in kept[:-1]] == [str(n) for n in range(MAX_SKIPPED - 1)]
 
 
 def test_nothing_readable_at_all(tmp_path: Path) -> None:
