@@ -23,6 +23,7 @@ from bayesfs.evaluation.resampling import (
     aurc_statistic,
     bootstrap_interval,
     calibration_statistics,
+    interval_note,
     mean_statistic,
     too_few,
 )
@@ -44,6 +45,12 @@ BOUNDS = {
 
 ITEM_SCORES = {"accuracy": "correct", "nll": "nll", "brier": "brier"}
 """Scores that are means over rows, and the column that holds them."""
+
+
+def difference_bounds(score: str) -> tuple[float, float]:
+    """Range of the difference of one score between two methods."""
+    low, high = BOUNDS[score]
+    return low - high, high - low
 
 
 def statistics(rows: pd.DataFrame, unit: str = "user") -> tuple[dict[str, Statistic], list[str]]:
@@ -95,7 +102,7 @@ def score_table(
         `worst` (mean over the worst users by that score) and `worst_users` (their names);
         `by_user` (item, score, user), `by_object` (item, score, object), `by_video` (item,
         mean_score, video) and `rows_of_user` (item, user). Attributes say how many units there
-        were, and why intervals are nan where they are.
+        were, why intervals are nan where they are, and that they cover less where they may.
 
     Raises:
         ShapeError: no query is labelled, or predictive and episodes disagree.
@@ -128,6 +135,7 @@ def table_of_rows(
         "seed": seed,
         "worst_share": worst,
         "interval_reason": too_few(units, level),
+        "interval_note": interval_note(units, level),
     }
     return joined
 

@@ -154,7 +154,9 @@ def orbit_metrics(
     for metric in METRICS:
         values = table[metric].to_numpy(np.float64)
         statistic = mean_statistic(values, index.astype(np.int64), len(names))
-        over_users = bootstrap_interval(statistic, len(names), draws=draws, level=level, seed=seed)
+        over_users = bootstrap_interval(
+            statistic, len(names), draws=draws, level=level, seed=seed, bounds=(0.0, 1.0)
+        )
         lines[metric] = {
             "mean": values.mean(),
             "orbit_ci": 1.96 * values.std(ddof=0) / np.sqrt(len(values)),
