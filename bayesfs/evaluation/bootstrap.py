@@ -27,7 +27,7 @@ from bayesfs.evaluation.resampling import (
     mean_statistic,
     too_few,
 )
-from bayesfs.types import EpisodeBatch, Predictive
+from bayesfs.types import EpisodeBatch, Predictive, refuse_missing
 
 SCORES = ("accuracy", "nll", "brier", "ece", "mce", "squared_ce", "aurc")
 """Columns of every table; of these only accuracy is better when higher."""
@@ -62,7 +62,11 @@ def statistics(rows: pd.DataFrame, unit: str = "user") -> tuple[dict[str, Statis
 
     Returns:
         Score -> statistic, and the names of the units in the order of the weights.
+
+    Raises:
+        DataError: a row has no unit, which would be counted with another's.
     """
+    refuse_missing(rows[unit], unit)
     index, names = pd.factorize(rows[unit], sort=True)
     index, units = index.astype(np.int64), len(names)
     confidence, correct = rows["confidence"].to_numpy(), rows["correct"].to_numpy()
@@ -187,6 +191,7 @@ def group_scores(rows: pd.DataFrame, by: str = "user", *, unit: str = "video") -
     Returns:
         Columns `SCORES`, `rows` (scored items) and `units`, indexed by group in sorted order.
     """
+    refuse_missing(rows[by], by)
     lines = {}
     for name, part in rows.groupby(by, sort=True):
         found, names = statistics(part, unit)
@@ -249,6 +254,7 @@ def group_intervals(
         One row per group and score: `by`, `score`, `estimate`, `low`, `high`, `units`, `rows`,
         `reason` (why the interval is nan, or "").
     """
+    refuse_missing(rows[by], by)
     lines = []
     for name, part in rows.groupby(by, sort=True):
         found, names = statistics(part, unit)

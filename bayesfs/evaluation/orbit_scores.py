@@ -24,7 +24,7 @@ from bayesfs.evaluation.bootstrap import table_of_rows
 from bayesfs.evaluation.items import frame_rows, video_rows
 from bayesfs.evaluation.orbit import OrbitProtocol
 from bayesfs.evaluation.resampling import bootstrap_interval, mean_statistic
-from bayesfs.types import Embeddings, EpisodeBatch, Predictive, user_of
+from bayesfs.types import Embeddings, EpisodeBatch, Predictive, refuse_missing, user_of
 
 METRICS = ("frame_acc", "frames_to_recognition", "video_acc")
 
@@ -148,6 +148,7 @@ def orbit_metrics(
         One row per metric: `mean`, `orbit_ci` (half-width, sd with divisor N), `low`, `high`
         (users resampled; nan with fewer than 6), `users`, `videos` (N).
     """
+    refuse_missing(frames["user"], "user")
     table = video_metrics(frames)
     index, names = pd.factorize(table["user"], sort=True)
     lines = {}
