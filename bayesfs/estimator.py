@@ -325,7 +325,8 @@ def _plain(values: Any) -> Any:
 
 def _column(values: Any) -> Any:
     """Labels in a table of one column as a column."""
-    return values if np.ndim(values) == 1 else np.asarray(values, dtype=object).ravel()
+    plain = isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1
+    return values if plain else np.asarray(values, dtype=object).ravel()
 
 
 def _groups(groups: Any, length: int) -> Array:

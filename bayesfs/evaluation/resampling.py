@@ -63,7 +63,7 @@ class Interval:
 
     @property
     def note(self) -> str:
-        """What is to be known of intervals over so few units, see `interval_note`."""
+        """What is to be known of intervals over so few units; see `interval_note`."""
         return interval_note(self.units, self.level)
 
 

@@ -17,8 +17,15 @@ from bayesfs.evaluation.scores import Floats
 FLOOR = 0.1
 """Smallest standard error of a resample, as a share of the sample's; equal values have none."""
 
-SKEWED_MISS = {6: 1.8, 8: 1.8, 12: 1.7, 20: 1.5, 40: 1.3, 100: 1.2, 400: 1.0}
-"""Units -> miss of the intervals over (1 - level), for units skewed like a lognormal of sd 1."""
+SKEWED_MISS = {
+    6: (0.09, 0.12),
+    8: (0.09, 0.12),
+    12: (0.085, 0.12),
+    20: (0.07, 0.115),
+    40: (0.06, 0.10),
+    400: (0.05, 0.10),
+}
+"""Units -> share of 95 % and of 90 % intervals that miss the mean of lognormal units (sd 1)."""
 
 _PIECE = 200  # weightings looked at together
 
@@ -128,6 +135,6 @@ def coverage_if_skewed(units: int, level: float) -> float:
     worst that scores of people look like; for normal, exponential and accuracy-like values the
     intervals cover at least as often as they say, within 1 %. See docs/diagnostics.md.
     """
-    known = np.log(list(SKEWED_MISS))
-    miss = float(np.interp(np.log(max(units, 1)), known, list(SKEWED_MISS.values())))
-    return 1 - miss * (1 - level)
+    known, place = np.log(list(SKEWED_MISS)), np.log(max(units, 1))
+    measured = [float(np.interp(place, known, m)) for m in zip(*SKEWED_MISS.values(), strict=True)]
+    return 1 - float(np.interp(1 - level, [0.0, 0.05, 0.1, 1.0], [0.0, *measured, 1.0]))

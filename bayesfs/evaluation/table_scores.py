@@ -71,7 +71,8 @@ def summary(results: Path, shots: int, *, seed: int = 0) -> dict[str, dict[str, 
         Chamandy, Muralidharan, Najmi and Naidu (2012), Estimating uncertainty for massive data
         streams, section 3.
     """
-    total, again, each, whole, people_seen = np.zeros(1), np.zeros(1), [], [], 0
+    total, again, each, people_seen = np.zeros(1), np.zeros(1), [], 0
+    whole: list[Floats] = []
     for number, table in enumerate(read_tables(results, shots)):
         try:
             sums = user_sums(table)

@@ -56,10 +56,11 @@ def missing_rows(values: Any, *, none: bool = False) -> NDArray[np.int64]:
 
 
 def _objects(values: Any) -> NDArray[Any]:
-    """The values as they are, one a row; rows of several values are taken apart by nobody here."""
+    """(row,) the values as they are."""
     plain = values.tolist() if hasattr(values, "detach") else list(values)
     column = np.empty(len(plain), dtype=object)
-    column[:] = plain
+    for row, value in enumerate(plain):  # at once, rows that are lists would be taken apart
+        column[row] = value
     return column
 
 

@@ -125,7 +125,9 @@ def test_a_score_that_needs_one_unit_says_so() -> None:
 def test_few_units_say_how_often_they_cover() -> None:
     statistic = rs.mean_statistic(np.arange(8.0), np.arange(8), 8)
     found = rs.bootstrap_interval(statistic, 8)
-    assert "over 8 people or other units, a 95 % interval holds the truth in about 91 %" in found.note
+    assert (
+        "over 8 people or other units, a 95 % interval holds the truth in about 91 %" in found.note
+    )
     assert rs.bootstrap_interval(statistic, 8, level=0.9).note
     assert not rs.interval_note(5, 0.95)  # there is no interval
     assert not rs.interval_note(1000, 0.95)
