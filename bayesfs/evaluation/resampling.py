@@ -150,8 +150,9 @@ def interval_note(units: int, level: float) -> str:
     if too_few(units, level) or covered >= level - 0.01:
         return ""
     return (
-        f"over {units} people or other units, a {100 * level:.0f} % interval holds the truth in about "
-        f"{100 * covered:.0f} % of cases where a few of them are far worse than the rest (lognormal)"
+        f"over {units} people or other units, a {100 * level:.0f} % interval holds the truth in "
+        f"about {100 * covered:.0f} % of cases where a few of them are far worse than the rest "
+        "(lognormal)"
     )
 
 

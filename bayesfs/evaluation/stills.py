@@ -35,9 +35,9 @@ def read_stills(path: str | Path) -> Embeddings:
 
     Args:
         path: an .npz file or a Zarr group with arrays `feat` (picture, feature), `label`
-            (picture,) of integers from 0 or names, optionally `split` (picture,) of 0, 1, 2 or names, and
-            `names` (class,) of the classes; or a feature store written by bayesfs. Nothing in it
-            is unpickled.
+            (picture,) of integers from 0 or names, optionally `split` (picture,) of 0, 1, 2 or
+            names, and `names` (class,) of the classes; or a feature store written by bayesfs.
+            Nothing in it is unpickled.
 
     Returns:
         Embeddings of one user "stills" with one frame per video; `object` is the class. Without
@@ -128,10 +128,8 @@ def _refuse_unnamed(labels: NDArray[Any], name: str) -> None:
         DataError: some do; the message numbers their rows.
     """
     refuse_missing(labels, name)
-    if labels.dtype.kind in "iuf":
-        blank = labels < 0
-    else:
-        blank = np.char.strip(labels.astype(str)) == ""
+    numbered = labels.dtype.kind in "iuf"
+    blank = labels < 0 if numbered else np.char.strip(labels.astype(str)) == ""
     if blank.any():
         rows = np.flatnonzero(blank)
         raise DataError(
