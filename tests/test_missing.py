@@ -158,5 +158,5 @@ def test_rows_of_nobody_are_not_counted_as_somebodys() -> None:
         lambda: group_intervals(rows, "user"),
         lambda: orbit_metrics(rows),
     ):
-        with pytest.raises(DataError, match="user in every row, found none .* rows 1, 4"):
+        with pytest.raises(DataError, match=r"user in every row, found none .* rows 1, 4"):
             door()
