@@ -147,8 +147,9 @@ class UserTasks:
         for item, score, values, units in means:
             index, names = pd.factorize(units)
             mean = mean_statistic(values.to_numpy(float), index, len(names))
+            bounds = (0.0, 1.0 if score == "out_auroc" else np.inf)
             interval = bootstrap_interval(
-                mean, len(names), draws=draws, level=LEVEL, seed=self.seed
+                mean, len(names), draws=draws, level=LEVEL, seed=self.seed, bounds=bounds
             )
             ends = {end: getattr(interval, end) for end in ("estimate", "low", "high")}
             parts.append(pd.DataFrame([{"item": item, "score": score, **ends, "worst": np.nan}]))

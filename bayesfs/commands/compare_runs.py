@@ -26,6 +26,7 @@ from bayesfs.evaluation.comparison import (
     user_table,
 )
 from bayesfs.evaluation.comparison_plot import plot_reliability
+from bayesfs.evaluation.resampling import interval_note
 from bayesfs.evaluation.score_sheet import score_sheet
 from bayesfs.evaluation.tree_rows import ITEMS, tree_rows
 from bayesfs.progress import table_text
@@ -171,6 +172,8 @@ def _print(found: Comparison) -> None:
         reasons = [r for r in scores["reason"].unique() if r]
         for reason in reasons:
             console.print(f"  no intervals over users: {reason}", highlight=False)
+        if note := interval_note(int(scores["users"].max()), 0.95):
+            console.print(f"  {note}", highlight=False)
         console.print(_user_grid(found.users[found.users["shots"] == shots], int(str(shots))))
         console.print(_elpd_grid(found.elpd[found.elpd["shots"] == shots], int(str(shots))))
 

@@ -152,6 +152,8 @@ def print_scores(run: RunDirectory) -> None:
                 print(f"  {unit} {score:9}{value:7.3f}{interval}")
         if reason := table.attrs.get("interval_reason"):
             print(f"  no intervals: {reason}")
+        if note := table.attrs.get("interval_note"):
+            print(f"  {note}")
 
 
 def tell_store(store: Path) -> None:
