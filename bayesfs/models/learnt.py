@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bayesfs.errors import InferenceError
-from bayesfs.models.objectives import Collapsible, label_score, task_weight
+from bayesfs.models.objectives import Collapsible, label_score, learner, task_weight
 from bayesfs.types import EpisodeBatch
 
 
@@ -108,7 +108,7 @@ class MapScore:
 
     def score(self, sites: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """Sum over users of the label score, as `PredictiveScore` has it; in nats."""
-        frame, video = self.model.log_labels(self.mapped(episodes, sites), sites)
+        frame, video = learner(self.model).log_labels(self.mapped(episodes, sites), sites)
         score = label_score(frame, video, episodes)
         return (task_weight(episodes).to(score) * score).sum()
 

@@ -64,6 +64,15 @@ class Collapsible(Protocol):
         ...
 
 
+@runtime_checkable
+class Integrates(Protocol):
+    """A model whose label probabilities are integrals over points."""
+
+    def for_learning(self) -> Collapsible:
+        """The model with as few points as learning a population needs."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Objective:
     """Shared part: population sites only, label likelihood of the model itself."""
@@ -128,12 +137,17 @@ class PredictiveScore(_Objective):
         population = self.model.sample_population(episodes.support)
         if not isinstance(self.model, OpenWorld):
             episodes = fully_labelled(episodes)
-        frame, video = self.model.log_labels(episodes, population)
+        frame, video = learner(self.model).log_labels(episodes, population)
         score = label_score(frame, video, episodes)
         if isinstance(self.model, OpenWorld):
             odds = self.model.log_absent_odds(episodes, population)
             score = score + presence_score(*odds, episodes)
         pyro.factor("score", (task_weight(episodes).to(score) * score).sum())
+
+
+def learner(model: Collapsible) -> Collapsible:
+    """The model as it is learnt with: one that integrates by points may offer a coarser self."""
+    return model.for_learning() if isinstance(model, Integrates) else model
 
 
 def fully_labelled(episodes: EpisodeBatch) -> EpisodeBatch:
