@@ -210,8 +210,7 @@ def _factor(matrix: Tensor, mask: Tensor) -> Tensor:
     first = torch.zeros_like(along)
     first[..., 0] = 1.0
     # the sign for which the reflection's vector is never near zero
-    sign = torch.where(along[..., :1] >= 0, -1.0, 1.0)
-    v = first - sign * along
+    v = first + torch.where(along[..., :1] >= 0, along, -along)
     v = v / torch.linalg.vector_norm(v, dim=-1, keepdim=True)
     return factor - 2.0 * (factor @ v[..., None]) * v[..., None, :]
 

@@ -114,7 +114,7 @@ class MapScore:
 
     def mapped(self, episodes: EpisodeBatch, sites: Mapping[str, Tensor]) -> EpisodeBatch:
         """The tasks in mapped features; their values are not looked at, as vmap demands."""
-        spectrum = torch.tensor(self.spectrum).to(episodes.support)
+        spectrum = torch.tensor(self.spectrum, dtype=torch.float64).to(episodes.support)
         mapped = copy(episodes)
         for name in ("support", "query"):
             value = self.feature_map.apply(getattr(episodes, name), sites, spectrum)

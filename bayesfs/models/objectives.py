@@ -202,4 +202,5 @@ def presence_score(frame_odds: Tensor, video_odds: Tensor, episodes: EpisodeBatc
 def task_weight(episodes: EpisodeBatch) -> Tensor:
     """(task,) one over the number of tasks of the same user."""
     tasks = Counter(episodes.users)
-    return torch.tensor([1.0 / tasks[u] for u in episodes.users], device=episodes.support.device)
+    weight = [1.0 / tasks[u] for u in episodes.users]
+    return torch.tensor(weight, dtype=torch.float64, device=episodes.support.device)

@@ -2,18 +2,23 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pyro
 import pytest
 import torch
 from _pytest.mark.structures import ParameterSet
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bayesfs.data.synthetic import synthetic_embeddings, synthetic_episodes
 from bayesfs.errors import DataError
 from bayesfs.evaluation.users import HeldOutUsers
 from bayesfs.inference.exact import Exact
+from bayesfs.inference.gibbs import Gibbs
 from bayesfs.inference.laplace import Laplace
 from bayesfs.inference.own import OwnApproximation
+from bayesfs.inference.potential import potential
 from bayesfs.inference.svi import SVI
 from bayesfs.learnt_axes import LearntAxes
 from bayesfs.models.baselines import HeadEnsemble, standard_baselines
@@ -29,6 +34,7 @@ from bayesfs.models.gp_softmax import Softmax
 from bayesfs.models.gp_transfer import SigmoidOfMean
 from bayesfs.models.linear_head import HierarchicalHead
 from bayesfs.models.niw import NIWClasses, NIWMode
+from bayesfs.models.objectives import Evidence, PredictiveScore
 from bayesfs.models.robust import RobustHierarchy
 from bayesfs.predict import predict
 from bayesfs.study import Study
@@ -245,6 +251,66 @@ def test_where_nothing_differs_nothing_is_known(name: str) -> None:
 def test_single_precision_says_the_same(name: str) -> None:
     one, two = (MODELS[name](task().to(kind)).video.prob for kind in (torch.float64, torch.float32))
     torch.testing.assert_close(two.double(), one, atol=1e-4, rtol=0.0)
+
+
+class Narrowed(TorchDispatchMode):
+    """Notes operations that make single precision out of anything wider, or of whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = [t.dtype for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        made = [t.dtype for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        if torch.float32 in made and any(kind not in (torch.float32, torch.bool) for kind in given):
+            self.found.add(f"{func} of {given}")
+        return out
+
+
+PROGRAMS = {
+    "gaussian": GaussianHierarchy(),
+    "per feature": GaussianHierarchy(PerFeature()),
+    "full": GaussianHierarchy(Full()),
+    "robust": RobustHierarchy(),
+    "niw": NIWClasses(),
+    "head": HierarchicalHead(),
+    **{f"gp_{name}": DeepKernelGP(likelihood=law) for name, law in GP.items()},
+}
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if "quality" not in n])
+def test_a_prediction_in_double_precision_is_double_throughout(name: str) -> None:
+    episodes = task()
+    with Narrowed() as narrowed:
+        decompose(MODELS[name](episodes), episodes)
+    assert not narrowed.found
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_density_in_double_precision_is_double_throughout(name: str) -> None:
+    """Program, evidence and label score: an odd count in single precision costs nats."""
+    model, episodes = PROGRAMS[name], task(users=2, frames=3)
+    with Narrowed() as narrowed:
+        joint = potential(model, episodes)
+        joint.value_and_gradient(joint.prior(2, seed=0))
+        if not isinstance(model, HierarchicalHead | RobustHierarchy):
+            for objective in (Evidence(model), PredictiveScore(model)):
+                score = potential(objective, episodes)
+                score.value_and_gradient(score.prior(2, seed=0))
+    assert not narrowed.found
+
+
+@pytest.mark.parametrize("engine", [Gibbs(burn_in=2, draws=4, chains=2), Laplace(draws=4, steps=3)])
+def test_an_engine_in_double_precision_is_double_throughout(engine: Gibbs | Laplace) -> None:
+    model = HierarchicalHead()
+    given = model.default_population(DIM)
+    given = replace(given, draws={s: v.double() for s, v in given.draws.items()})
+    episodes = task()
+    with Narrowed() as narrowed:
+        engine.infer(model, episodes, seed=0, given=given)
+    assert not narrowed.found
 
 
 def alike(embeddings: Embeddings) -> Embeddings:
