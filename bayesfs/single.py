@@ -74,11 +74,13 @@ class SupportAxes:
         if components < 1:
             raise ShapeError(f"expected n_components >= 1, got {components}")
         mean = x.mean(0)
-        values, axes = principal_axes(x - mean, components)
-        if not len(values):
+        centred = x - mean
+        sd, axes = principal_axes(centred, components, size=float(np.abs(x).max()))
+        if not len(sd):
             return cls(mean, np.zeros((x.shape[1], 1)), (1.0,))
-        scale = np.sqrt(np.square(x - mean).sum(1).mean())
-        return cls(mean, axes / scale, tuple((np.sqrt(values) / scale).tolist()))
+        peak = np.abs(centred).max()  # no square under- or overflows
+        scale = peak * np.sqrt(np.square(centred / peak).sum(1).mean())
+        return cls(mean, axes / scale, tuple((sd / scale).tolist()))
 
     def __call__(self, x: Array) -> Array:
         """(frame, input feature) -> (frame, feature)."""

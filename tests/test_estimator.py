@@ -260,3 +260,28 @@ def test_what_is_asked_never_changes_what_was_learnt() -> None:
     assert torch.equal(before, known.posterior_.draws["class_raw"])
     again = support_population(known.model_, known.answer(x).episodes, seed=known._seed)
     assert torch.equal(again.draws["scale"], known.population_.draws["scale"])
+
+
+@pytest.mark.parametrize("factor", [1e-160, 1e-12, 1e-9, 1e12, 1e160])
+def test_answers_do_not_depend_on_the_unit_of_the_features(factor: float) -> None:
+    """Features of sd below 1e-9 were once taken for all alike, and answered 1/3 each."""
+    x, y, videos = frames()
+    new, _, asked = frames(seed=1)
+    known = BayesianFewShotClassifier().fit(x, y, groups=videos).predict_proba(new, asked)
+    other = BayesianFewShotClassifier().fit(factor * x, y, groups=videos)
+    np.testing.assert_allclose(other.predict_proba(factor * new, asked), known, atol=1e-6)
+
+
+def test_features_that_are_all_alike_up_to_rounding_have_no_axes() -> None:
+    x = np.full((12, 6), 0.1) * np.array([1.0, 3.0, 7.0, 1e5, 1e-5, 1.0])
+    said = BayesianFewShotClassifier().fit(x, np.arange(12) % 3, groups=np.arange(12))
+    np.testing.assert_allclose(said.predict_proba(x[:2]), 1 / 3)
+
+
+def test_a_query_that_would_overflow_is_refused() -> None:
+    """NaN came of it before."""
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier().fit(x, y, groups=videos)
+    with pytest.raises(ShapeError, match=r"features of at most 1\.2e\+77 .* in the query"):
+        known.predict_proba(1e160 * x)
+    assert np.isfinite(known.predict_proba(1e60 * x)).all()

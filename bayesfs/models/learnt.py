@@ -17,9 +17,9 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from bayesfs.errors import InferenceError
+from bayesfs.models.directions import unit
 from bayesfs.models.objectives import Collapsible, label_score, learner, task_weight
 from bayesfs.types import EpisodeBatch
 
@@ -73,7 +73,7 @@ class LinearMap:
 
     def apply(self, z: Tensor, sites: Mapping[str, Tensor], spectrum: Tensor) -> Tensor:
         """The map; zeros (padding) stay zeros."""
-        return normalize(z @ self.matrix(sites, spectrum), dim=-1)
+        return unit(z @ self.matrix(sites, spectrum))
 
 
 @dataclass(frozen=True)

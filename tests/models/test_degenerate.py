@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bayesfs.data.synthetic import synthetic_embeddings, synthetic_episodes
-from bayesfs.errors import DataError
+from bayesfs.errors import DataError, ShapeError
 from bayesfs.evaluation.users import HeldOutUsers
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.gibbs import Gibbs
@@ -197,6 +197,11 @@ CASES: Mapping[str, Callable[[], EpisodeBatch]] = {
     "1,000 support frames": lambda: task(way=2, shots=10, frames=50, query_frames=1),
     "features times a million": lambda: scaled(task(), 1e6),
     "features over a million": lambda: scaled(task(), 1e-6),
+    "queries times 1e70": lambda: replace(task(), query=1e70 * task().query),
+    "queries over 1e150": lambda: replace(task(), query=1e-150 * task().query),
+    "queries times 1e9, single precision": lambda: replace(
+        task().to(torch.float32), query=1e9 * task().query.float()
+    ),
     "features zero": lambda: scaled(task(), 0.0),
     "a class twice": lambda: twins(task()),
     "single precision": lambda: task().to(torch.float32),
@@ -232,6 +237,23 @@ def test_finite_normalised_and_sensible(ask: Ask, case: Callable[[], EpisodeBatc
         assert (total <= torch.tensor(float(way)).log() + precise).all()
         assert (epistemic >= -precise).all()
         assert (epistemic <= total + precise).all()
+
+
+def test_queries_that_would_overflow_are_refused() -> None:
+    """At 1e160 their squares are infinite, and probabilities would be NaN."""
+    for factor, kind in ((1e160, torch.float64), (1e30, torch.float32)):
+        episodes = task().to(kind)
+        with pytest.raises(ShapeError, match="squares and their ratios do not overflow"):
+            replace(episodes, query=factor * episodes.query)
+
+
+@pytest.mark.parametrize("name", ["cosine prototypes", "nearest neighbour", "head ensemble"])
+def test_what_scales_features_itself_does_not_depend_on_units(name: str) -> None:
+    """Far below the tolerance that a norm once had, and where squares would underflow."""
+    known = MODELS[f"baseline_{name}"](task()).video.prob
+    for factor in (1e-250, 1e-30, 1e30):
+        prob = MODELS[f"baseline_{name}"](scaled(task(), factor)).video.prob
+        torch.testing.assert_close(prob, known, rtol=1e-5, atol=1e-7)
 
 
 @named
