@@ -31,7 +31,7 @@ from bayesfs.errors import ShapeError
 from bayesfs.features.project import principal_axes
 from bayesfs.inference.laplace import Laplace
 from bayesfs.inference.potential import potential
-from bayesfs.models.objectives import Evidence, PredictiveScore
+from bayesfs.models.objectives import PredictiveScore, Prior
 from bayesfs.spacing import evenly_spaced
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -113,7 +113,7 @@ def support_population(model: Model, episode: EpisodeBatch, *, seed: int) -> Pos
 
 
 def _prior(model: Any, episode: EpisodeBatch, seed: int) -> Posterior:
-    joint = potential(Evidence(model), episode)
+    joint = potential(Prior(model), episode)
     with torch.no_grad():
         draws = joint.constrain(joint.prior(DRAWS, seed=seed))
     return Posterior("exact", draws, dict(model.population_dims), seed=seed)

@@ -96,6 +96,14 @@ class _Objective:
         return self.model.log_joint_video(draws, episodes)
 
 
+class Prior(_Objective):
+    """The population's prior alone, for a model of any kind: nothing is learnt from."""
+
+    def __call__(self, episodes: EpisodeBatch) -> None:
+        """The Pyro program: population sites, and nothing that scores them."""
+        self.model.sample_population(episodes.support)
+
+
 class Evidence(_Objective):
     """Population learnt by marginal likelihood: p(phi) prod_t p(support_t | phi).
 
