@@ -18,6 +18,7 @@ the sum of leave-out scores in place of the evidence.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +110,15 @@ def support_population(model: Model, episode: EpisodeBatch, *, seed: int) -> Pos
     folds = leave_one_video_out(episode)
     folds = folds.select(evenly_spaced(len(folds), min(FOLDS, len(folds))))
     engine = Laplace(structure="diagonal", draws=DRAWS)
-    return engine.infer(PredictiveScore(model), folds, seed=seed)  # type: ignore[arg-type]
+    found = engine.infer(PredictiveScore(model), folds, seed=seed)  # type: ignore[arg-type]
+    if all(bool(torch.isfinite(v).all()) for v in found.draws.values()):
+        return found
+    warnings.warn(
+        "leaving videos out does not settle the population (its scores have no maximum that can "
+        "be reached), so that its prior is used; are there fewer features than the model needs?",
+        stacklevel=2,
+    )
+    return _prior(model, episode, seed)
 
 
 def _prior(model: Any, episode: EpisodeBatch, seed: int) -> Posterior:

@@ -1,5 +1,6 @@
 """The scikit-learn estimator: its contract, its three sources of a population, its uncertainty."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,15 @@ import bayesfs as bf
 from bayesfs.data.synthetic import synthetic_embeddings
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.estimator import BayesianFewShotClassifier
+from bayesfs.inference.own import OwnApproximation
+from bayesfs.models.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp_covariance import VideoCovariance
+from bayesfs.models.gp_features import OrderedAxes
+from bayesfs.models.gp_softmax import Softmax
+from bayesfs.models.kernels import Linear
 from bayesfs.models.linear_head import HierarchicalHead
 from bayesfs.models.objectives import Evidence
+from bayesfs.models.robust import RobustHierarchy
 from bayesfs.single import SupportAxes, support_population
 from bayesfs.testing import GaussianToy
 
@@ -285,3 +293,16 @@ def test_a_query_that_would_overflow_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"features of at most 1\.2e\+77 .* in the query"):
         known.predict_proba(1e160 * x)
     assert np.isfinite(known.predict_proba(1e60 * x)).all()
+
+
+@pytest.mark.parametrize(("videos", "features"), [(1, 6), (2, 1)])
+def test_one_video_per_object_and_one_feature_are_answered(videos: int, features: int) -> None:
+    """A model without evidence has a prior too; a population that nothing settles is told."""
+    x, y, groups = frames(videos=videos, each=1)
+    deep = DeepKernelGP(VideoCovariance(OrderedAxes(24), Linear(signal=8.0)), Softmax(steps=4))
+    model, engine = (RobustHierarchy(), OwnApproximation(16)) if videos == 1 else (deep, None)
+    known = BayesianFewShotClassifier(model=model, engine=engine)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prob = known.fit(x[:, :features], y, groups=groups).predict_proba(x[:, :features])
+    np.testing.assert_allclose(prob.sum(1), 1.0)
