@@ -15,7 +15,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from bayesfs.evaluation.sensitivity import MUTE, decided_by_prior
-from bayesfs.inference.units import UNITS
 
 RHAT_MAX = 1.01
 """Vehtari et al. 2021. Among many scalars some pass it by chance: 1 % may, up to `RHAT_NEVER`."""
@@ -171,7 +170,7 @@ def task_check(name: str, values: xr.DataArray, limit: float, tasks: NDArray[Any
 
 def units_check(stats: xr.Dataset) -> Check:
     """Size of the data against what the prior of the population is made for."""
-    value = float(stats[UNITS])
+    value = float(stats["units"])
     reason = "length of the data against the prior's range; centre and scale the features"
     return Check("units of the data", value, "≤ 1", value <= 1, reason)
 

@@ -46,7 +46,6 @@ from bayesfs.evaluation.checks import (
     without,
 )
 from bayesfs.evaluation.elpd import weight_pareto_k
-from bayesfs.inference.units import UNITS
 from bayesfs.spacing import evenly_spaced
 
 MAX_SCALARS = 1000
@@ -124,7 +123,7 @@ def diagnose(tree: xr.DataTree, *, group: str = "posterior", name: str = "tasks"
     have = {check.name for check in checks}
     superseded = {"KSD left"} if "KSD ratio" in have else set()
     checks += [without(n, _WHY_NOT[kind]) for n in _ALL if n not in have | superseded]
-    if UNITS in stats:
+    if "units" in stats:
         checks.append(units_check(stats))
     if not prefix:
         weights = tree["predictive_weights"].to_dataset()["video"]
