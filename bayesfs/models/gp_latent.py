@@ -191,7 +191,7 @@ def _videos(
 def _log_mean_over(points: Tensor, mean: Tensor, given: Callable[[Tensor], Tensor]) -> Tensor:
     """Log of the mean over points (node, draw, ...) of exp given(point), some points at a time."""
     step = max(1, ELEMENTS // max(1, mean.numel()))
-    parts = [given(part).logsumexp(0) for part in points.split(step)]
+    parts = [given(part).logsumexp(0) for part in torch.split(points, step)]
     total = parts[0] if len(parts) == 1 else torch.stack(parts).logsumexp(0)
     return (total - log(len(points))).movedim(-3, -1)
 
@@ -212,7 +212,7 @@ def _factor(matrix: Tensor, mask: Tensor) -> Tensor:
     # the sign for which the reflection's vector is never near zero
     v = first + torch.where(along[..., :1] >= 0, along, -along)
     v = v / torch.linalg.vector_norm(v, dim=-1, keepdim=True)
-    return factor - 2.0 * (factor @ v[..., None]) * v[..., None, :]
+    return torch.as_tensor(factor - 2.0 * (factor @ v[..., None]) * v[..., None, :])
 
 
 def link_log_prob(u: Tensor, link: Link, way_mask: Tensor) -> Tensor:
@@ -242,7 +242,7 @@ def _points(count: int, mean: Tensor, frames: int, rank: Tensor) -> Tensor:
     """
     nodes = normal_nodes(count, rank.shape[1], frames, mean, sets=len(mean))
     dealt = by_rank(nodes.flatten(0, 1)[:, None].expand(-1, *rank.shape, -1), rank)
-    return dealt.unflatten(0, (count, len(mean)))[..., None, :]
+    return dealt.reshape(count, len(mean), *dealt.shape[1:])[..., None, :]
 
 
 def normal_nodes(
@@ -256,7 +256,7 @@ def normal_nodes(
     """
     half = -(-count // 2)
     points = np.stack([_sobol(half, way, f, stream, sets) for f in range(frame)], -1)
-    nodes = torch.from_numpy(points).to(like).unflatten(0, (sets, half)).movedim(0, 1)
+    nodes = torch.from_numpy(points).to(like).reshape(sets, half, way, frame).movedim(0, 1)
     return torch.cat([nodes, -nodes])[:count]
 
 
