@@ -8,7 +8,8 @@ What is checked depends on how the draws were made:
                  engine tells it, or else what is left of its start
     exact        nothing: the draws are independent draws from the posterior
 
-and for all of them whether the draws suffice to weigh the query's own features. What does not
+for a population that was learnt whether the data are in the units that its prior is made for, and
+for all of them whether the draws suffice to weigh the query's own features. What does not
 apply is nan, with the reason in words. Thresholds: `bayesfs.evaluation.checks`.
 """
 
@@ -40,6 +41,7 @@ from bayesfs.evaluation.checks import (
     rhat_check,
     site_check,
     task_check,
+    units_check,
     weights_check,
     without,
 )
@@ -124,6 +126,8 @@ def diagnose(tree: xr.DataTree, *, group: str = "posterior", name: str = "tasks"
     have = {check.name for check in checks}
     superseded = {"KSD left"} if "KSD ratio" in have else set()
     checks += [without(n, _WHY_NOT[kind]) for n in _ALL if n not in have | superseded]
+    if "units" in stats:
+        checks.append(units_check(stats))
     if not prefix:
         weights = tree["predictive_weights"].to_dataset()["video"]
         checks.append(weights_check(weight_pareto_k(weights).to_numpy()))
