@@ -24,9 +24,9 @@ import xarray as xr
 import zarr
 
 from bayesfs.data.atomic import PARTIAL, remove, write_whole
+from bayesfs.data.guarded import fixed_width
 from bayesfs.data.videos import Skipped
 from bayesfs.data.zarrfile import (
-    as_text,
     check_zarr,
     concat,
     create_array,
@@ -81,7 +81,7 @@ def open_store(path: str | Path, *, users: Sequence[str] | None = None) -> Embed
         ds = _open(Path(path))
         rows = np.arange(ds.sizes["frame"])
         if users is not None:
-            known = as_text(ds["user"].values)
+            known = fixed_width(ds["user"].values)
             unknown = sorted(set(users) - set(known.tolist()))
             if unknown or isinstance(users, str):
                 raise DataError(f"it has no frame of the users {unknown or users!r}")
@@ -131,7 +131,7 @@ def thumbnails(path: str | Path, video: str) -> tuple[Thumbnail, ...]:
         if "thumbnails" not in group:
             return ()
         group = group["thumbnails"]
-        rows = np.flatnonzero(as_text(group["video"][:]) == video)
+        rows = np.flatnonzero(fixed_width(group["video"][:]) == video)
         numbers, stop = group["frame_number"][:], group["stop"][:]
         start = np.concatenate([[0], stop[:-1]])
         if (np.diff(stop, prepend=0) < 0).any() or stop[-1:].sum() > group["jpeg"].shape[0]:
@@ -272,7 +272,7 @@ def load_frames(ds: xr.Dataset, rows: Any) -> Embeddings:
 def _text(ds: xr.Dataset) -> xr.Dataset:
     """Strings in fixed width."""
     text = {
-        str(name): (v.dims, as_text(v.values))
+        str(name): (v.dims, fixed_width(v.values))
         for name, v in ds.variables.items()
         if v.dtype.kind not in "biuf"
     }
