@@ -13,8 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bayesfs.commands.compare_runs import COMPARISON
 from bayesfs.commands.studies import ROLES
 from bayesfs.contracts import Progress
+from bayesfs.data.owned import claim
 from bayesfs.data.store import open_store
 from bayesfs.errors import RecipeError
 from bayesfs.evaluation.engine_comparison import EngineComparison, Inferred
@@ -24,7 +26,7 @@ from bayesfs.inference.nuts import NUTS
 from bayesfs.overrides import shrink
 from bayesfs.progress import bar, table_text
 from bayesfs.recipes import load_recipe, recipe_folder
-from bayesfs.rundir import write_atomically
+from bayesfs.rundir import explained, write_atomically
 from bayesfs.study import Learnt, Study
 from bayesfs.types import EpisodeBatch
 
@@ -145,7 +147,8 @@ def _show(comparison: EngineComparison) -> None:
 
 
 def _write(comparison: EngineComparison, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    with explained(out):
+        claim(out, COMPARISON)
     tables = {
         "engines.csv": comparison.summary,
         "tasks.csv": comparison.tasks,

@@ -11,13 +11,14 @@ from typing import Any
 from bayesfs.commands.studies import ROLES, compose, embed_tree, usable_device
 from bayesfs.data.episodes import sample_episodes
 from bayesfs.data.folder import read_folder
+from bayesfs.data.guarded import read_text
 from bayesfs.data.videos import UNKNOWN_OBJECT
 from bayesfs.errors import DataError, RecipeError, RunError
 from bayesfs.explain import Explanation, explain
 from bayesfs.features.embed import EfficientNetLite0
 from bayesfs.features.video import Sampling
 from bayesfs.progress import terminal_safe
-from bayesfs.recipes import Recipe, load_recipe, recipe_folder
+from bayesfs.recipes import LONGEST, Recipe, load_recipe, recipe_folder
 from bayesfs.run_rules import rules_of_most_shots
 from bayesfs.rundir import RunDirectory, write_atomically
 from bayesfs.runs import inputs_of, load_learnt
@@ -74,11 +75,12 @@ def kept_recipes(run: RunDirectory, *, trust: bool) -> dict[str, Recipe]:
     Raises:
         RecipeError: a recipe is neither one that bayesfs ships nor trusted.
     """
+    run.refuse_links()
     ours = {p.read_text(encoding="utf-8") for p in recipe_folder().glob("*/*.py")}
     recipes = {}
     for role, optional in ROLES.items():
-        path = run.path / "recipes" / f"{role}.py"
-        if not trust and (not path.is_file() or path.read_text(encoding="utf-8") not in ours):
+        path = run.recipe(f"{role}.py")
+        if not trust and (not path.is_file() or read_text(path, LONGEST) not in ours):
             raise RecipeError(
                 f"{path}: is not a recipe that bayesfs ships, and a recipe is code; "
                 "if you wrote or have read it, add --trust"

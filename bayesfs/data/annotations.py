@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesfs.data.guarded import read_bytes
 from bayesfs.data.videos import FLAGS
 from bayesfs.errors import DataError
 
@@ -95,10 +96,7 @@ def load_json(path: Path) -> dict[str, object]:
     try:
         if not path.is_file():
             raise DataError("annotations are not a regular file")
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DataError(f"annotation file of {size} bytes; expected at most {MAX_BYTES}")
-        table = json.loads(path.read_bytes())
+        table = json.loads(read_bytes(path, MAX_BYTES))
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, DataError):
             raise

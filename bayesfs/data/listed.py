@@ -80,7 +80,8 @@ def check_listed(path: Path) -> Literal[2, 3]:
         if layout is None or not _is_plausible(layout):
             asked = {k: meta.get(k) for k in ("data_type", "codecs", "dtype", "filters")}
             raise DataError(
-                f"{place.name!r}: a type, codec or layout that is never read (a codec can unpickle): "
+                f"{place.name!r}: a type, codec or layout that is never read, since a codec can "
+                "unpickle: "
                 f"{str({k: v for k, v in asked.items() if v is not None})[:200]}"
             )
         claimed += math.prod(layout.shape) * (layout.element or POINTER)

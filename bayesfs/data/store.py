@@ -14,7 +14,7 @@ import glob
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from bayesfs.data.atomic import PARTIAL, remove, write_whole
+from bayesfs.data.atomic import KEPT_NAME, PARTIAL, remove, write_whole
 from bayesfs.data.guarded import fixed_width
+from bayesfs.data.places import without_places
 from bayesfs.data.videos import Skipped
 from bayesfs.data.zarrfile import (
     check_zarr,
@@ -46,6 +47,9 @@ MAX_SKIPPED = 1000
 """Skipped records kept in a store; all of them are counted."""
 
 JPEG_CHUNK = 2**20
+
+MOST_PICTURES, LARGEST_PICTURE = 64, 2**20
+"""Thumbnails of a video and bytes of each, at most."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ def thumbnails(path: str | Path, video: str) -> tuple[Thumbnail, ...]:
         rows = np.flatnonzero(fixed_width(group["video"][:]) == video)
         numbers, stop = group["frame_number"][:], group["stop"][:]
         start = np.concatenate([[0], stop[:-1]])
+        if len(rows) > MOST_PICTURES or (stop - start)[rows].max(initial=0) > LARGEST_PICTURE:
+            raise DataError("its thumbnails are no small pictures, or too many of one video")
         if (np.diff(stop, prepend=0) < 0).any() or stop[-1:].sum() > group["jpeg"].shape[0]:
             raise DataError("its thumbnails have impossible sizes")
         return tuple(
@@ -161,7 +167,7 @@ def save_store(path: str | Path, embeddings: Embeddings) -> None:
     }
     attrs = {k: v for k, v in plain.items() if isinstance(v, str | int | float)}
     with named_store(path, "written"):
-        for left in target.parent.glob(f"{PARTIAL}*-{glob.escape(target.name)}"):
+        for left in target.parent.glob(f"{PARTIAL}*-{glob.escape(target.name[:KEPT_NAME])}"):
             remove(left)
         blocks = [embeddings.dataset]
         write_whole(target, lambda path: write_store(path, blocks, len(embeddings), attrs))
@@ -216,7 +222,7 @@ def store_attrs(path: str | Path) -> dict[str, Any]:
 
 def skipped_attrs(skipped: Sequence[Skipped]) -> dict[str, str | int]:
     """Attributes that carry what was left out."""
-    first = [asdict(s) for s in skipped[:MAX_SKIPPED]]
+    first = [asdict(replace(s, reason=without_places(s.reason))) for s in skipped[:MAX_SKIPPED]]
     return {"skipped": json.dumps(first), "skipped_count": len(skipped)}
 
 

@@ -1,4 +1,4 @@
-"""What the datasets of an HDF5 file become in memory, told before they are read: `claimed_bytes`."""
+"""What HDF5 datasets become in memory, told before they are read: `claimed_bytes`."""
 
 from __future__ import annotations
 

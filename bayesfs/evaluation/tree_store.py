@@ -18,8 +18,8 @@ from bayesfs.data.atomic import write_whole
 from bayesfs.data.guarded import check_expansion, fixed_width, opened
 from bayesfs.data.listed import check_listed
 from bayesfs.errors import DataError
-from bayesfs.evaluation.tree_datasets import claimed_bytes
 from bayesfs.evaluation.datatree import SCHEMA
+from bayesfs.evaluation.tree_datasets import claimed_bytes
 from bayesfs.evaluation.tree_query import UNCERTAINTY
 
 GROUPS = (
@@ -69,7 +69,8 @@ def load_datatree(path: str | Path) -> xr.DataTree:
 
     Raises:
         DataError: nothing is there, it is no such tree or of another version, it is cut short,
-            it holds types or codecs that bayesfs does not write, or probabilities and entropies are out of range.
+            it holds types or codecs that bayesfs does not write, or probabilities and entropies
+            are out of range.
     """
     path = Path(path)
     if not path.exists():

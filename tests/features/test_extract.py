@@ -20,6 +20,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
+from bayesfs.data.owned import claim
 from bayesfs.data.store import open_store, read_skipped, store_attrs, thumbnails
 from bayesfs.data.trees import read_tree
 from bayesfs.data.videos import FLAGS, Video
@@ -28,6 +29,7 @@ from bayesfs.features import extract as extract_module
 from bayesfs.features import shards as shards_module
 from bayesfs.features.batches import batches
 from bayesfs.features.extract import extract
+from bayesfs.features.job import UNFINISHED
 from bayesfs.features.quality import COVARIATES, quality
 from bayesfs.features.video import Sampling, read_image
 
@@ -212,7 +214,7 @@ def test_where_nothing_can_be_written(tree: Path, tmp_path: Path) -> None:
 
 
 def test_two_runs_at_once(tree: Path, tmp_path: Path) -> None:
-    (tmp_path / "s.partial").mkdir()
+    claim(tmp_path / "s.partial", UNFINISHED)
     with (
         FileLock(tmp_path / "s.partial" / "lock"),
         pytest.raises(DataError, match="another run"),
