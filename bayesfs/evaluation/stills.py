@@ -77,7 +77,8 @@ def _read_zarr(path: Path) -> dict[str, NDArray[Any]]:
         found = {key: group[key] for key in _wanted(list(group.array_keys()))}
         size = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in found.values())
         if size <= MAX_LOAD and all(a.dtype.kind in "fiuUbT" for a in found.values()):
-            return {key: np.asarray(value[...]) for key, value in found.items()}
+            read = {key: np.asarray(value[...]) for key, value in found.items()}
+            return {k: fixed_width(v) if v.dtype.kind == "T" else v for k, v in read.items()}
     except Exception as error:  # codecs and metadata raise many kinds on damaged folders
         raise DataError(f"cannot read {str(path)!r} as a Zarr group: {error}") from error
     kinds = {key: str(value.dtype) for key, value in found.items()}

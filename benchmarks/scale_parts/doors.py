@@ -48,6 +48,7 @@ from bayesfs.runs import report_run
 from bayesfs.types import Embeddings
 
 from .hostile import PRELOAD, small_tree
+from .planted import many_scans
 
 Trial = Callable[[Path], str]
 """Tries a door in an empty folder; what came of it, "" if nothing."""
@@ -483,12 +484,6 @@ def bomb_of_thumbnails(here: Path) -> str:
             if any(small_jpeg(one.jpeg, 96, 80) for one in thumbnails(path, "v")):
                 said.append(f"{name}: was decoded")
     return "; ".join(said)
-
-
-def many_scans(jpeg: bytes, count: int) -> bytes:
-    """A progressive JPEG with its last scan `count` times over, each of which is decoded."""
-    at = jpeg.rindex(b"\xff\xda")
-    return jpeg[:at] + jpeg[at:-2] * count + jpeg[-2:]
 
 
 def _grows(read: Callable[[], object], gigabytes: float = GREW) -> str:
