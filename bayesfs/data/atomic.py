@@ -16,6 +16,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -113,10 +114,9 @@ def remove(path: Path) -> None:
 def _rename(name: str, own: int, target: int) -> None:
     """Move what was made from the temporary folder to its place, a folder there out of the way."""
     aside = f"{PARTIAL}old"
-    with suppress(FileNotFoundError, NotADirectoryError):
-        with held(Path(name), source=target):
-            pass
-        os.rename(name, aside, src_dir_fd=target, dst_dir_fd=own)
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(name, dir_fd=target, follow_symlinks=False).st_mode):
+            os.rename(name, aside, src_dir_fd=target, dst_dir_fd=own)
     try:
         os.rename(name, name, src_dir_fd=own, dst_dir_fd=target)
     except OSError:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from bayesfs.errors import DataError
 
-SMALL = 2**26
-"""Largest file of JSON or text that is read, in bytes."""
+SMALL = 2**24
+"""Largest file of JSON or text that is read, in bytes; JSON may become twenty times as large."""
 
 ARRAYS = 2**32
 """Most bytes of memory that the arrays of one file take."""

@@ -38,7 +38,7 @@ def claimed_bytes(data: h5py.Dataset, stored: int) -> int:
         raise DataError(
             f"{data.name!r}: type {data.dtype} with filters {filters}, which bayesfs never writes"
         )
-    claimed = math.prod(data.shape) * data.dtype.itemsize
+    claimed = int(math.prod(data.shape)) * int(data.dtype.itemsize)
     if data.chunks is not None:
         _check_chunks(data, h5py.h5z.FILTER_DEFLATE in filters)
     if text is not None and text.length is None and claimed <= FREE:
