@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,12 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bayesfs.data.guarded import opened_npz
 from bayesfs.errors import DataError
 from bayesfs.features.project import Projection
 from bayesfs.types import Posterior, PosteriorKind
-
-MAX_BYTES = 4_000_000_000
-"""Largest size of a file's arrays once read: a file that claims more is taken for a zip bomb."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +95,7 @@ def load_projection(path: Path) -> Projection:
 def _opened(path: Path) -> Iterator[Any]:
     """The arrays of an archive that claims a sane size; every failure names the file."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            _check_size(path)
+        with opened_npz(path) as archive:
             yield archive
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
@@ -113,13 +109,6 @@ def _kind(name: str) -> PosteriorKind:
         if kind == name:
             return kind
     raise ValueError(f"expected a kind out of {known}, got {name!r}")
-
-
-def _check_size(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        size = sum(entry.file_size for entry in archive.infolist())
-    if size > MAX_BYTES:
-        raise ValueError(f"would take {size} bytes of memory")
 
 
 def _arrays(group: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:

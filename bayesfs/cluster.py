@@ -10,8 +10,12 @@ Each group appears whole or not at all, so that a run that lost workers, or was 
 with the groups that are missing. Tasks are inferred `USERS_AT_ONCE` together, whatever the workers
 are, so that the numbers do not depend on how many there are.
 
-Messages between the processes of a cluster are dask's own and are unpickled by them: give an
-address only of a cluster that is yours.
+Messages between the processes of a cluster are dask's own and are unpickled by them, which runs
+code: whoever can speak to a scheduler can do as the person who started it. So the local cluster
+listens on this machine only, encrypted with a key that is made for it and that only its own
+processes have, and serves no page. A cluster by its address is as safe as whoever started it made
+it: give an address only of one that is yours. `tls://` with keys of your own, which dask takes from
+its settings (`distributed.comm.tls`), keeps others out; `tcp://` does not.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import contextlib
 import hashlib
 import importlib
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -48,6 +53,9 @@ USERS_AT_ONCE = 16
 
 USERS_PER_BATCH = 256
 """Users of one group of results: what a lost worker can cost."""
+
+LOOPBACK = "127.0.0.1"
+"""Address of this machine that no other one reaches."""
 
 ANSWER = 10.0
 """Seconds within which a scheduler must answer."""
@@ -96,10 +104,7 @@ def connect(where: str) -> Iterator[Any]:
             workers = int(count) if count.isdecimal() and int(count) else None
             if count and not workers:
                 raise RunError(f"expected local, local:WORKERS or an address, got {where!r}")
-            cluster = distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=1, dashboard_address=":0"
-            )
-            where = stack.enter_context(cluster)
+            where = stack.enter_context(_local_cluster(distributed, workers))
         try:
             yield stack.enter_context(
                 distributed.Client(where, timeout=ANSWER, set_as_default=False)
@@ -108,6 +113,37 @@ def connect(where: str) -> Iterator[Any]:
             if isinstance(error, BayesfsError):
                 raise
             raise RunError(f"no dask scheduler answers at {where!r} ({error})") from error
+
+
+@contextlib.contextmanager
+def _local_cluster(distributed: Any, workers: int | None) -> Iterator[Any]:
+    """Workers of one thread each on this machine, to whom only this process can speak.
+
+    Raises:
+        RunError: there is nothing to make keys with.
+    """
+    try:
+        security = distributed.Security.temporary()
+    except ImportError as error:
+        raise RunError(
+            "--cluster local makes a key for its workers: pip install 'bayesfs[scale]'"
+        ) from error
+    config = importlib.import_module("dask").config
+    with (
+        config.set(
+            {f"distributed.{who}.http.routes": [] for who in ("scheduler", "worker", "nanny")}
+        ),
+        tempfile.TemporaryDirectory(prefix="bayesfs-workers-") as scratch,  # nobody else may enter
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host=LOOPBACK,
+            security=security,
+            dashboard_address=None,
+            local_directory=scratch,
+        ) as cluster,
+    ):
+        yield cluster
 
 
 def score_users(

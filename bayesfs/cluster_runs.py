@@ -63,9 +63,9 @@ def run_on_cluster(order: Order, out: Path) -> Path:
             _show(run, order, learnt)
             rows = user_rows(order.store)
             frames = sum(high - low for ranges in rows.values() for low, high in ranges)
-            run.finish(**facts_of(order, frames, len(rows)))
+            run.finish(**facts_of(order, out, frames, len(rows)))
         report = run.path / "report.html"
-        return report if report.exists() else report_run(out)
+        return report if report.exists() else report_run(out, store=order.store)
 
 
 def shown_frames(study: Study, store: Path, shown: Sequence[str]) -> Embeddings:

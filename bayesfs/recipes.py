@@ -18,14 +18,20 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from typeguard import TypeCheckError, check_type
 
-from bayesfs.errors import RecipeError
+from bayesfs.data.atomic import write_whole
+from bayesfs.data.guarded import read_bytes, read_text
+from bayesfs.errors import DataError, RecipeError
 from bayesfs.recipe_names import check_names, names_of
+
+LONGEST = 2**20
+"""Bytes of a recipe at most."""
 
 VERBS: Mapping[str, tuple[str, ...]] = {
     "model": ("dims", "log_joint_frame", "log_joint_video"),
@@ -121,8 +127,8 @@ def read_recipe(path: Path) -> str:
             "`bayesfs init DIR` copies the shipped ones"
         )
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
+        return read_text(path, LONGEST)
+    except (OSError, ValueError) as e:
         raise RecipeError(f"{path}: cannot be read as UTF-8 text ({e})") from e
 
 
@@ -269,21 +275,32 @@ def recipe_folder() -> Path:
     return shipped if shipped.is_dir() else package.parent
 
 
+def _is_copy(origin: Path, target: Path) -> bool:
+    """Whether a file is there that is the same."""
+    try:
+        return read_bytes(target, LONGEST) == origin.read_bytes()
+    except (OSError, DataError):
+        return False
+
+
 def copy_recipes(folder: Path) -> list[Path]:
     """Copy the shipped recipes to `folder`/{models,inference,evaluation}; the copies' paths.
 
     Raises:
-        RecipeError: one of the files exists already: nothing of a person's own is overwritten.
+        RecipeError: one of the files exists already and is another: nothing of a person's own is
+            overwritten. What is the same already, such as after a full disk, stays.
+        OSError: the operating system refuses; no file is left half-written.
     """
     shipped = recipe_folder()
     found = [
         p for room in ("models", "inference", "evaluation") for p in (shipped / room).glob("*.py")
     ]
     copies = {p: folder / p.parent.name / p.name for p in sorted(found)}
-    taken = [str(target) for target in copies.values() if target.exists()]
+    missing = {p: target for p, target in copies.items() if not _is_copy(p, target)}
+    taken = [str(t) for t in missing.values() if t.exists() or t.is_symlink()]
     if taken:
         raise RecipeError(f"{taken[0]} exists already; choose a new folder, nothing was copied")
-    for origin, target in copies.items():
+    for origin, target in missing.items():
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(origin, target)
+        write_whole(target, partial(shutil.copyfile, origin))
     return list(copies.values())

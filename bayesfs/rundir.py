@@ -20,14 +20,17 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from bayesfs.data.atomic import sweep, write_whole
+from bayesfs.data.guarded import read_text
 from bayesfs.errors import REFUSALS, RunError
 
 STATE = "run.json"
@@ -61,6 +64,7 @@ def explained(path: Path, deed: str = "write") -> Iterator[None]:
         **REFUSALS,
         errno.EROFS: "the file system is read-only; choose another --out",
         errno.EEXIST: "a file with that name is in the way",
+        errno.ELOOP: "a link is in the way; none is followed in there, delete it",
         errno.ENAMETOOLONG: "the name is too long for this file system",
     }
     try:
@@ -70,18 +74,21 @@ def explained(path: Path, deed: str = "write") -> Iterator[None]:
         raise RunError(f"cannot {deed} {e.filename or path}: {reason}") from e
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[Path], object], within: Path | None = None
+) -> None:
     """`bayesfs.data.atomic.write_whole`, with the operating system's refusal explained.
 
     Args:
         path: final name; an existing file there is replaced in one step.
-        write: gets the temporary path (same suffix) and writes the whole file.
+        write: gets the temporary path (same name) and writes the whole file.
+        within: folder below which no link is followed, such as a run directory.
 
     Raises:
         RunError: the operating system refuses, such as on a full disk; the temporary is removed.
     """
     with explained(path):
-        write_whole(path, write)
+        write_whole(path, write, within=within)
 
 
 def checksum(path: Path) -> str:
@@ -114,11 +121,12 @@ class RunDirectory:
             recipes: file name -> text, kept under recipes/.
 
         Raises:
-            RunError: another process is writing here, the folder holds a run with other inputs
-                or files that are not a run's, or it cannot be written.
+            RunError: another process is writing here, the folder holds a run with other inputs,
+                files that are not a run's or links, or it cannot be written.
         """
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+            self.refuse_links()
             lock = FileLock(self.path / LOCK)
             try:
                 lock.acquire(timeout=0)
@@ -137,7 +145,7 @@ class RunDirectory:
         """Check that what is here is this run, or start it."""
         self._sweep()
         if not (self.path / STATE).exists():
-            others = sorted(p.name for p in self.path.iterdir() if p.name not in (LOCK, "recipes"))
+            others = sorted(p.name for p in self.path.iterdir() if p.name != LOCK)
             if others:
                 raise RunError(
                     f"{self.path}: expected a new folder or a run's, but it holds {others[0]!r} "
@@ -155,11 +163,35 @@ class RunDirectory:
             )
         if differing:  # nothing was finished: a first try that was mistaken
             self._start(inputs, recipes)
+        else:  # a kill may have come between the state and a recipe
+            self._write_recipes({n: t for n, t in recipes.items() if not self.recipe(n).exists()})
 
     def _start(self, inputs: dict[str, Any], recipes: Mapping[str, str]) -> None:
-        for name, text in recipes.items():
-            self._write_text(self.path / "recipes" / name, text)
+        """The state first: by it the folder is known as a run's, and what is in it as ours."""
         self._save({"format": FORMAT, "status": "running", "inputs": inputs, "files": {}})
+        self._write_recipes(recipes)
+
+    def _write_recipes(self, recipes: Mapping[str, str]) -> None:
+        for name, text in recipes.items():
+            self._write_text(self.recipe(name), text)
+
+    def recipe(self, name: str) -> Path:
+        """Where the text of a recipe is kept."""
+        return self.path / "recipes" / name
+
+    def refuse_links(self) -> None:
+        """Make sure that nothing in here stands for something elsewhere.
+
+        Raises:
+            RunError: there is a link.
+        """
+        for folder, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                if os.path.islink(os.path.join(folder, name)):
+                    raise RunError(
+                        f"{os.path.join(folder, name)}: a link to another place; a run directory "
+                        "holds none, since writing to one would write there. Delete it"
+                    )
 
     def _sweep(self) -> None:
         """Remove what a killed run left under temporary names; the lock is held."""
@@ -174,7 +206,9 @@ class RunDirectory:
         """
         path = self.path / STATE
         try:
-            state = json.loads(path.read_text(encoding="utf-8"))
+            if path.is_symlink():
+                raise RunError("a link to another place")
+            state = json.loads(read_text(path))
         except FileNotFoundError:
             what = f"holds no {STATE}" if self.path.is_dir() else "no such folder"
             raise RunError(
@@ -196,8 +230,9 @@ class RunDirectory:
         """What run.json says of a finished run.
 
         Raises:
-            RunError: the run is not finished, or there is none.
+            RunError: the run is not finished, there is none, or its folder holds links.
         """
+        self.refuse_links()
         state = self.state()
         if state["status"] != "done":
             raise RunError(
@@ -213,7 +248,7 @@ class RunDirectory:
             write: gets the path to write to.
         """
         path = self.path / name
-        write_atomically(path, write)
+        write_atomically(path, write, within=self.path)
         state = self.state()
         state["files"][name] = checksum(path)
         self._save(state)
@@ -232,7 +267,7 @@ class RunDirectory:
             raise RunError(f"{self.path}: {STATE} names {name!r}, which is no file of a run")
         path = self.path / name
         with explained(path, "read"):
-            found = checksum(path) if path.is_file() else None
+            found = checksum(path) if path.is_file() and not path.is_symlink() else None
         if found != recorded:
             raise RunError(
                 f"{path}: {'is missing' if found is None else 'has changed'} since the run wrote "
@@ -259,4 +294,4 @@ class RunDirectory:
     def _write_text(self, path: Path, text: str) -> None:
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"), self.path)

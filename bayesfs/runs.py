@@ -26,6 +26,8 @@ from bayesfs.checkpoint import (
     save_posterior,
     save_projection,
 )
+from bayesfs.data.guarded import opened
+from bayesfs.data.places import folder_name, place_from, without_places
 from bayesfs.data.store import Thumbnail, open_store, read_skipped, store_attrs, thumbnails
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.report import ReportData, write_report
@@ -96,9 +98,9 @@ def run_study(order: Order, out: Path) -> Path:
                 learnt = learn(run, order, lambda: embeddings)
                 answer_tasks(run, order, embeddings, learnt)
             users = len(np.unique(embeddings.coord("user")))
-            run.finish(**facts_of(order, len(embeddings), users))
+            run.finish(**facts_of(order, out, len(embeddings), users))
         report = run.path / "report.html"
-        return report if report.exists() else report_run(out)
+        return report if report.exists() else report_run(out, store=order.store)
 
 
 class Inputs(TypedDict):
@@ -174,18 +176,44 @@ def fingerprint(embeddings: Embeddings) -> str:
     return digest.hexdigest()
 
 
-def report_run(out: Path, format: Literal["html", "md"] = "html") -> Path:
+def report_run(
+    out: Path, format: Literal["html", "md"] = "html", *, store: Path | None = None
+) -> Path:
     """Write the report of a finished run again, from its results alone.
 
+    Args:
+        out: run directory.
+        format: of the report.
+        store: feature store, for its thumbnails; where the run says that it is by default.
+
     Raises:
-        RunError: there is no finished run.
+        RunError: there is no finished run, or another file has the report's name.
     """
     run = RunDirectory(out)
     run.finished()
     path = out / f"report.{format}"
-    data = report_data(run)
-    write_atomically(path, lambda temporary: write_report(data, temporary, format=format))
+    _refuse_others(path)
+    data = report_data(run, store)
+    write = partial(write_report, data, format=format)
+    write_atomically(path, write, within=out)
     return path
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse to write a report over something that is none.
+
+    Raises:
+        RunError: a file is there that no report of bayesfs begins like.
+    """
+    try:
+        with opened(path) as file:
+            start = file.read(4000)
+    except FileNotFoundError:
+        return
+    except (OSError, DataError) as error:
+        raise RunError(f"{path}: in the way of the report ({error})") from error
+    if b"<title>bayesfs: " not in start and not start.startswith(b"# bayesfs: "):
+        raise RunError(f"{path}: not a report of bayesfs, which would take its place; move it away")
 
 
 def load_learnt(run: RunDirectory) -> Learnt:
@@ -280,31 +308,35 @@ def load_scores(
     return {shots: tree["scores"].to_dataset() for shots, tree in trees.items()}
 
 
-def report_data(run: RunDirectory) -> ReportData:
+def store_of(run: RunDirectory, state: Mapping[str, Any]) -> Path | None:
+    """Where a run says that its store is, as seen from the run; None where it does not."""
+    said = str(state.get("store", ""))
+    return run.path / said if said else None
+
+
+def report_data(run: RunDirectory, store: Path | None = None) -> ReportData:
     """Everything a report shows, from the results and the store's thumbnails."""
     state = run.state()
+    place = store or store_of(run, state)
     trees = load_trees(run)
     facts = {k: str(v) for k, v in state.get("facts", {}).items()}
     kept = run.kept(TOLD)
     told = Told({}, []) if kept is None else Told.load(kept)
     return ReportData(
-        title=f"bayesfs: {'/'.join(run.path.resolve().parts[-2:])}",
+        title=f"bayesfs: {folder_name(run.path)}",
         trees=trees,
         scores=load_scores(run, trees),
         facts=facts,
         note=state.get("note", ""),
         warnings=[str(w) for w in (*state.get("warnings", ()), *state.get("skipped", ()))],
-        pictures=_pictures(state, trees) if inputs_of(run)["thumbnails"] else {},
+        pictures=_pictures(place, trees) if inputs_of(run)["thumbnails"] and place else {},
         advice=told.report_advice(),
         said=told.said,
     )
 
 
-def _pictures(
-    state: Mapping[str, Any], trees: Mapping[int, xr.DataTree]
-) -> dict[str, tuple[Thumbnail, ...]]:
+def _pictures(store: Path, trees: Mapping[int, xr.DataTree]) -> dict[str, tuple[Thumbnail, ...]]:
     """Thumbnails of the query videos, if the store is still where it was."""
-    store = Path(state.get("store", ""))
     groups = [tree["constant_data"].to_dataset() for tree in trees.values()]
     names = {str(name) for group in groups for name in np.ravel(group["video_name"].values)}
     with contextlib.suppress(DataError):  # a report without its store is a report without pictures
@@ -312,10 +344,17 @@ def _pictures(
     return {}
 
 
-def facts_of(order: Order, frames: int, users: int) -> dict[str, Any]:
-    """What a report tells of a run: settings, data, and what was left out of these."""
+def facts_of(order: Order, out: Path, frames: int, users: int) -> dict[str, Any]:
+    """What a report tells of a run: settings, data, and what was left out of these.
+
+    Args:
+        order: what was asked.
+        out: run directory, from which the store is told.
+        frames: number of frames.
+        users: number of users.
+    """
     attrs = store_attrs(order.store)
-    skipped = [f"{s.path}: {s.reason}" for s in read_skipped(attrs)]
+    skipped = [without_places(f"{s.path}: {s.reason}") for s in read_skipped(attrs)]
     facts = {
         **{name.capitalize(): kind for name, kind in study_names(order.study).items()},
         "Settings": ", ".join(order.settings) or "those of the recipes",
@@ -332,7 +371,7 @@ def facts_of(order: Order, frames: int, users: int) -> dict[str, Any]:
     return {
         "facts": facts,
         "skipped": skipped,
-        "store": str(order.store.resolve()),
+        "store": place_from(out, order.store),
         "sampling": str(attrs.get("sampling", "")),
     }
 
@@ -355,8 +394,8 @@ def noted(run: RunDirectory, name: str) -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if issubclass(category, UserWarning) and str(message) not in texts:
-            texts.append(str(message))
+        if issubclass(category, UserWarning) and without_places(str(message)) not in texts:
+            texts.append(without_places(str(message)))
             shown(message, category, filename, lineno, file, line)
 
     with warnings.catch_warnings():

@@ -27,6 +27,7 @@ FIGURES = (
     "kills_survived",
     "hostile_inputs",
     "crashes",
+    "doors",
 )
 """What docs/scaling.md has bars for; further figures stand beside them."""
 
@@ -75,10 +76,13 @@ def kills(folder: Path, smoke: bool) -> Found:
 
 def hostile(folder: Path, smoke: bool) -> Found:
     """Inputs that mean harm."""
+    from scale_parts.doors import open_doors
     from scale_parts.hostile import attack
 
-    tallies = attack(300 if smoke else 101_000)
+    doors = open_doors()
+    tallies = attack(300 if smoke else 152_000)
     return {
+        "doors": float(len(doors)),
         "hostile_inputs": float(sum(t.inputs for t in tallies.values())),
         "crashes": float(sum(len(t.failures) for t in tallies.values())),
     }

@@ -103,7 +103,8 @@ def test_a_bomb_is_refused_before_it_is_read(
 ) -> None:
     path = tmp_path / "p.npz"
     save_posterior(POSTERIOR, path)
-    monkeypatch.setattr("bayesfs.checkpoint.MAX_BYTES", 100)
+    monkeypatch.setattr("bayesfs.data.guarded.FREE", 100)
+    monkeypatch.setattr("bayesfs.data.guarded.EXPANSION", 0)
     with pytest.raises(DataError, match="bytes of memory"):
         load_posterior(path)
 

@@ -108,7 +108,7 @@ def test_rules_come_from_train_users_and_explaining_writes_a_picture_only(
     said = capsys.readouterr().out
     assert "promised for 75% of people, from 3 train users" in said
     assert "not known, since each object has one video only" in said
-    assert (finished / "explained" / "u4-0-clutter-0-01.png").is_file()
+    assert (finished / "explained" / "u4-0-clutter-0~01.png").is_file()
     assert main(argv) == 0
     assert capsys.readouterr().out == said
     assert {p: p.stat().st_mtime_ns for p in finished.iterdir() if p.is_file()} == before

@@ -8,6 +8,7 @@ import pytest
 
 from bayesfs.cli import FAILED, main
 from bayesfs.commands.compare_runs import short_names
+from bayesfs.data.atomic import PARTIAL
 from bayesfs.recipes import recipe_folder
 
 RECIPES = [
@@ -52,7 +53,7 @@ def test_tables_and_picture(
     assert (out / "reliability.png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads((out / "comparison.json").read_text())
     assert list(summary["runs"]) == ["first", "second"]
-    assert not list(out.glob(".bayesfs*"))
+    assert not list(out.glob(f"{PARTIAL}*"))
 
 
 def test_runs_of_other_episodes_are_refused(

@@ -27,6 +27,14 @@ TARGETS = (
     "netcdf",
     "zarr",
     "report",
+    "stills",
+    "chunks",
+    "markup",
+    "places",
+    "plants",
+    "thumbnails",
+    "odd pictures",
+    "odd videos",
 )
 INPUTS = {"netcdf": 4, "tables": 6, "zarr": 4, "report": 2, "store": 10}
 

@@ -1,5 +1,8 @@
 """Recipes: loading, mistakes that are told by line, overriding one number, the shipped ones."""
 
+import errno
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -305,8 +308,29 @@ def test_copied_recipes_are_the_shipped_ones_and_overwrite_nothing(tmp_path: Pat
     for copy in copies:
         shipped = recipe_folder() / copy.relative_to(tmp_path)
         assert copy.read_text(encoding="utf-8") == shipped.read_text(encoding="utf-8")
+    copies[3].write_text("model = mine", encoding="utf-8")
     with pytest.raises(RecipeError, match="exists already"):
         copy_recipes(tmp_path)
+    assert copies[3].read_text(encoding="utf-8") == "model = mine"
+
+
+def test_copying_goes_on_after_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, done = shutil.copyfile, []
+
+    def fill(origin: Path, target: Path) -> None:
+        if len(done) == 3:
+            target.write_text("half", encoding="utf-8")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        done.append(whole(origin, target))
+
+    monkeypatch.setattr(shutil, "copyfile", fill)
+    with pytest.raises(OSError, match="No space left"):
+        copy_recipes(tmp_path)
+    assert len([p for p in tmp_path.rglob("*") if p.is_file()]) == 3
+    monkeypatch.undo()
+    copies = copy_recipes(tmp_path)
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(copies)
+    assert "half" not in {copy.read_text(encoding="utf-8") for copy in copies}
 
 
 @pytest.fixture(scope="session")

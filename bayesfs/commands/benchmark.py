@@ -30,6 +30,7 @@ from bayesfs.commands.benchmark_methods import (
 )
 from bayesfs.commands.benchmark_table import print_table, write_tables
 from bayesfs.commands.studies import tell_store, usable_device
+from bayesfs.data.guarded import read_text
 from bayesfs.data.store import open_store
 from bayesfs.errors import DataError, InferenceError, RecipeError, RunError
 from bayesfs.evaluation.conditions import Condition, sweeps
@@ -256,7 +257,7 @@ def _cells(run: RunDirectory, plan: Plan, tasks: Tasks, method: Method) -> list[
                 cell = _cell(plan, tasks, method, condition, learnt)
                 text = json.dumps(cell, allow_nan=False)
                 run.keep(names[condition], lambda path, text=text: path.write_text(text))  # type: ignore[misc]
-    return [json.loads(_kept(run, name).read_text()) for name in names.values()]
+    return [json.loads(read_text(_kept(run, name))) for name in names.values()]
 
 
 def _kept(run: RunDirectory, name: str) -> Path:

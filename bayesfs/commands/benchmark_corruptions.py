@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bayesfs.commands.benchmark_methods import digest
+from bayesfs.data.guarded import opened_npz
 from bayesfs.errors import DataError
 from bayesfs.evaluation.corrupted import Frames, frames_of_tree
 from bayesfs.evaluation.users import HeldOutUsers
@@ -33,7 +34,7 @@ class CorruptedQueries:
 
     def __call__(self, corruption: str, severity: int) -> Embeddings:
         """Embeddings with one corruption at one severity."""
-        with np.load(self.measured(corruption, severity), allow_pickle=False) as file:
+        with opened_npz(self.measured(corruption, severity)) as file:
             return self.frames.replaced(file["features"], file["quality"])
 
     def measured(self, corruption: str, severity: int) -> Path:

@@ -13,8 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bayesfs.commands.compare_runs import COMPARISON
 from bayesfs.commands.studies import tell_store
 from bayesfs.contracts import Progress
+from bayesfs.data.owned import claim
 from bayesfs.data.store import open_store
 from bayesfs.errors import RecipeError
 from bayesfs.evaluation.engine_comparison import EngineComparison, Inferred
@@ -151,6 +153,8 @@ def _show(comparison: EngineComparison) -> None:
 
 
 def _write(comparison: EngineComparison, out: Path) -> None:
+    with explained(out):
+        claim(out, COMPARISON)
     tables = {
         "engines.csv": comparison.summary,
         "tasks.csv": comparison.tasks,

@@ -16,6 +16,8 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
+from bayesfs.data.owned import claim
+from bayesfs.data.places import owners
 from bayesfs.errors import RunError
 from bayesfs.evaluation.comparison import (
     MAIN,
@@ -30,7 +32,7 @@ from bayesfs.evaluation.resampling import interval_note
 from bayesfs.evaluation.score_sheet import score_sheet
 from bayesfs.evaluation.tree_rows import ITEMS, tree_rows
 from bayesfs.progress import table_text
-from bayesfs.rundir import RunDirectory, explained, write_atomically
+from bayesfs.rundir import STATE, RunDirectory, checksum, explained, write_atomically
 from bayesfs.runs import Inputs, inputs_of, load_trees
 
 Trees = Mapping[str, Mapping[int, xr.DataTree]]
@@ -43,6 +45,9 @@ SAME = {
     "smoke": "choice of --smoke",
 }
 """Inputs of a run that decide its episodes -> what a person calls them."""
+
+COMPARISON = "a comparison"
+"""What its folder says that it is for."""
 
 WORST = 5
 """Users printed at most; the CSV has all."""
@@ -121,7 +126,7 @@ def _at_shots(trees: Mapping[str, xr.DataTree], shots: int) -> list[pd.DataFrame
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Shortest ends of the paths that tell the runs apart.
+    """Shortest ends of the paths that tell the runs apart; numbered where these name somebody.
 
     Raises:
         RunError: there are fewer than two, or one is named twice.
@@ -136,9 +141,13 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     for one, other in combinations(whole, 2):
         if one == other:
             raise RunError(f"{one}: the same run twice; a run is compared with other runs")
-    longest = max(len(path.parts) for path in whole)
-    ends = ([str(Path(*p.parts[-n:])) for p in whole] for n in range(1, longest + 1))
-    return next(names for names in ends if len(set(names)) == len(names))
+    for count in range(1, min(len(path.parts) for path in whole)):
+        ends = [path.parts[-count:] for path in whole]
+        if owners() & {part for end in ends for part in end}:
+            break  # what else the paths hold is of this machine
+        if len(set(ends)) == len(ends):
+            return [str(Path(*end)) for end in ends]
+    return [f"{path.name} ({number})" for number, path in enumerate(whole, 1)]
 
 
 def _refuse_other_episodes(inputs: Mapping[str, Inputs], first: str, other: str) -> None:
@@ -171,7 +180,7 @@ def _print(found: Comparison) -> None:
         console.print(_score_grid(scores, int(str(shots))))
         reasons = [r for r in scores["reason"].unique() if r]
         for reason in reasons:
-            console.print(f"  no intervals over users: {reason}", highlight=False)
+            console.print(f"  no intervals over users: {table_text(reason)}", highlight=False)
         if note := interval_note(int(scores["users"].max()), 0.95):
             console.print(f"  {note}", highlight=False)
         console.print(_user_grid(found.users[found.users["shots"] == shots], int(str(shots))))
@@ -190,7 +199,7 @@ def _score_grid(scores: pd.DataFrame, shots: int) -> Table:
     )  # fmt: skip
     for row in scores.to_dict("records"):
         grid.add_row(
-            f"{row['item']} {row['score']}",
+            table_text(f"{row['item']} {row['score']}"),
             table_text(row["method"]),
             f"{row['value']:.3f}",
             f"{row['reference_value']:.3f}",
@@ -238,7 +247,7 @@ def _elpd_grid(elpd: pd.DataFrame, shots: int) -> Table:
 
 def _write(found: Comparison, out: Path, paths: Mapping[str, Path]) -> None:
     with explained(out):
-        out.mkdir(parents=True, exist_ok=True)
+        claim(out, COMPARISON)
     names = ("scores", "users", "elpd", "reliability", "sheet")
     tables = {name: getattr(found, name) for name in names}
     for name, table in tables.items():
@@ -246,7 +255,7 @@ def _write(found: Comparison, out: Path, paths: Mapping[str, Path]) -> None:
     curves = {int(str(k)): t for k, t in found.reliability.groupby("shots")}
     write_atomically(out / "reliability.png", partial(plot_reliability, curves))
     summary = {
-        "runs": {name: str(path) for name, path in paths.items()},
+        "runs": {name: checksum(path / STATE) for name, path in paths.items()},
         "compared": list(MAIN),
         "items": list(ITEMS),
         **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},

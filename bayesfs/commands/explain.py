@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from bayesfs.levels import PARTS
 from bayesfs.progress import terminal_safe
 from bayesfs.run_rules import check_users, rules_at
 from bayesfs.rundir import RunDirectory, explained, write_atomically
-from bayesfs.runs import fingerprint, inputs_of, load_learnt
+from bayesfs.runs import fingerprint, inputs_of, load_learnt, store_of
 from bayesfs.study import Learnt, Study
 from bayesfs.types import Embeddings, EpisodeBatch
 from bayesfs.wording import part_text
@@ -39,6 +40,9 @@ FORMATS = (".png", ".svg", ".pdf")
 ENGLISH = "en"
 """Language of the numbers, as of all commands; only the sentence is in the person's."""
 
+LONGEST_NAME = 50
+"""Characters of a video's name in its picture's, which may take four bytes each."""
+
 SHOWN = 3
 """Most influential support videos and most worthwhile recordings that are printed."""
 
@@ -47,6 +51,7 @@ def explain_run(
     run: Path,
     video: str | None,
     *,
+    data: Path | None = None,
     shots: int | None,
     out: Path | None,
     rules: bool,
@@ -57,6 +62,7 @@ def explain_run(
     Args:
         run: finished run.
         video: a query video of its; None lists them.
+        data: its feature store; where the run says that it is by default.
         shots: support videos per object; as many as the run has by default.
         out: picture to write; one in the run's folder `explained` by default.
         rules: show instead how the rules of decision do for each user.
@@ -67,7 +73,7 @@ def explain_run(
         DataError: there is no such video.
     """
     directory = RunDirectory(run)
-    study, learnt, embeddings = reopened(directory, trust=trust)
+    study, learnt, embeddings = reopened(directory, data, trust=trust)
     seed = inputs_of(directory)["seed"]
     shots = usable_shots(study, shots)
     tasks = study.tasks(embeddings, learnt, seed=seed).limit_shots(shots)
@@ -79,8 +85,8 @@ def explain_run(
         print(*listing(tasks), sep="\n")
         return
     t, v = find_video(tasks, video, directory.state().get("skipped", []))
-    at = "" if shots == usable_shots(study, None) else f"-{shots:02d}"
-    path = out or run / "explained" / (re.sub(r"[^\w.-]+", "_", video) + at + ".png")
+    at = None if shots == usable_shots(study, None) else shots
+    path = out or run / "explained" / picture_name(video, at)
     if path.suffix not in FORMATS:
         raise DataError(f"{path}: expected a picture's name that ends in {', '.join(FORMATS)}")
     decide = rules_at(directory, study, learnt, embeddings, shots, seed=seed)
@@ -92,13 +98,32 @@ def explain_run(
     if isinstance(model, ClosedLabels):
         moved = leave_one_out_influence(model, learnt.population, one)
         said.append(resting_on(moved, one, embeddings))
-    shown = draw(evidence, path, decide)  # before anything is said: nobody may be listening
+    within = run if out is None else None
+    # before anything is said: nobody may be listening
+    shown = draw(evidence, path, decide, within)
     print(terminal_safe(found.sentence()), "", sep="\n")
     print(*(terminal_safe(line, longest=400) for line in said), sep="\n")
-    print(f"picture: {path}", f"  {shown}", sep="\n")
+    print(f"picture: {path}", f"  {terminal_safe(shown, longest=2000)}", sep="\n")
 
 
-def draw(evidence: Evidence, path: Path, rules: Rules | None) -> str:
+def picture_name(video: str, shots: int | None) -> str:
+    """A name for the picture of a video, no other video's: ~ stands in no name as it is kept.
+
+    Args:
+        video: its name; a digest of it tells names apart that look alike in letters alone.
+        shots: number of support videos, where it is not the usual one.
+
+    Example:
+        >>> picture_name("keys-0", 2), picture_name("keys on desk", None)
+        ('keys-0~02.png', 'keys_on_desk~4e9d5f73.png')
+    """
+    letters = re.sub(r"[^\w.-]+", "_", video)[:LONGEST_NAME]
+    digest = hashlib.sha256(video.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    own = letters if letters == video else f"{letters}~{digest}"
+    return own + ("" if shots is None else f"~{shots:02d}") + ".png"
+
+
+def draw(evidence: Evidence, path: Path, rules: Rules | None, within: Path | None = None) -> str:
     """Write the picture of the first video; its text alternative."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +133,7 @@ def draw(evidence: Evidence, path: Path, rules: Rules | None) -> str:
     def write(place: Path) -> None:
         said.append(plot_explanation(evidence, 0, 0, place, most_absent=most))
 
-    write_atomically(path, write)
+    write_atomically(path, write, within)
     return said[0]
 
 
@@ -126,14 +151,26 @@ def evidence_of(
     return replace(known, gain=gain.nanmean(1), own_gain=gain[:, [video]])
 
 
-def reopened(run: RunDirectory, *, trust: bool) -> tuple[Study, Learnt, Embeddings]:
+def reopened(
+    run: RunDirectory, data: Path | None = None, *, trust: bool
+) -> tuple[Study, Learnt, Embeddings]:
     """The study of a finished run, what it learnt, and the data it was of.
 
+    Args:
+        run: the run.
+        data: its feature store; where the run says that it is by default.
+        trust: run recipes that are not the shipped ones.
+
     Raises:
-        RunError: the run is not finished, or the store holds other data than the run saw.
+        RunError: the run is not finished, does not say where its store is, or the store holds other
+            data than the run saw.
     """
     state = run.finished()
-    inputs, store = inputs_of(run), Path(state.get("store", ""))
+    inputs, store = inputs_of(run), data or store_of(run, state)
+    if store is None:
+        raise RunError(f"{run.path}: does not say where its feature store is; add --data STORE")
+    if not store.exists():
+        raise RunError(f"{store}: there is no feature store; where is it now? Add --data STORE")
     learnt = load_learnt(run)
     study = compose(kept_recipes(run, trust=trust), inputs["settings"], smoke=inputs["smoke"])
     if inputs.get("cluster"):

@@ -25,11 +25,12 @@ def kept_recipes(run: RunDirectory, *, trust: bool) -> dict[str, Recipe]:
         RunError: a recipe is not the one that the run was made with.
         RecipeError: a recipe is neither one that bayesfs ships nor trusted.
     """
+    run.refuse_links()
     ours = {p.read_text(encoding="utf-8") for p in recipe_folder().glob("*/*.py")}
     made_with = inputs_of(run)["recipes"]
     recipes = {}
     for role in ROLES:
-        path = run.path / "recipes" / f"{role}.py"
+        path = run.recipe(f"{role}.py")
         source = read_recipe(path)
         if recipe_digest(source) != made_with.get(path.name):
             raise RunError(

@@ -83,9 +83,9 @@ def compose(
     return Study(**(shrink(values) if smoke else values))
 
 
-def make_report(out: Path, format: Literal["html", "md"]) -> None:
+def make_report(out: Path, format: Literal["html", "md"], store: Path | None = None) -> None:
     """Write the report of a run again."""
-    print(f"report: {report_run(out, format)}")
+    print(f"report: {report_run(out, format, store=store)}")
 
 
 def make_demo(out: Path, seed: int) -> None:
@@ -151,9 +151,9 @@ def print_scores(run: RunDirectory) -> None:
                 interval = "" if math.isnan(low) else f"  ({low:.3f} to {high:.3f})"
                 print(f"  {unit} {score:9}{value:7.3f}{interval}")
         if reason := table.attrs.get("interval_reason"):
-            print(f"  no intervals: {reason}")
+            print(f"  no intervals: {terminal_safe(str(reason))}")
         if note := table.attrs.get("interval_note"):
-            print(f"  {note}")
+            print(f"  {terminal_safe(str(note))}")
 
 
 def tell_store(store: Path) -> None:

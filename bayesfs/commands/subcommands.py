@@ -127,7 +127,9 @@ def run(
     )
 
 
-def report(directory: Folder, *, format: Literal["html", "md"] = "html") -> None:
+def report(
+    directory: Folder, *, format: Literal["html", "md"] = "html", data: Path | None = None
+) -> None:
     """Write the report of a finished run again; no recipe is run.
 
     For example:
@@ -137,10 +139,11 @@ def report(directory: Folder, *, format: Literal["html", "md"] = "html") -> None
     Args:
         directory: run directory.
         format: of the report.
+        data: feature store, for its thumbnails; the run knows where it is if that is nearby.
     """
     from bayesfs.commands.studies import make_report
 
-    make_report(directory, format)
+    make_report(directory, format, data)
 
 
 def compare(
@@ -235,6 +238,7 @@ def explain(
     directory: Annotated[Path, Positional, arg(metavar="RUN")],
     *,
     video: str | None = None,
+    data: Path | None = None,
     shots: int | None = None,
     out: Path | None = None,
     rules: bool = False,
@@ -250,6 +254,7 @@ def explain(
     Args:
         directory: finished run.
         video: a query video of a test user.
+        data: the run's feature store; the run knows where it is if that is nearby.
         shots: support videos per object; as many as the run has by default.
         out: picture to write (png, svg, pdf); by default in RUN/explained, named after the video.
         rules: show instead, for each user, how often answers and sets of answers are right by the
@@ -258,7 +263,7 @@ def explain(
     """
     from bayesfs.commands.explain import explain_run
 
-    explain_run(directory, video, shots=shots, out=out, rules=rules, trust=trust)
+    explain_run(directory, video, data=data, shots=shots, out=out, rules=rules, trust=trust)
 
 
 def benchmark(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bayesfs.data.places import folder_name
 from bayesfs.data.videos import (
     IMAGE_SUFFIXES,
     SPLITS,
@@ -48,7 +49,7 @@ def read_folder(
     Args:
         root: folder with one sub-folder per object.
         unlabelled: another folder of videos to predict; without it, ROOT/unlabelled if it exists.
-        user: name of the person; the folder's name by default.
+        user: name of the person; the folder's name by default, unless it is the machine's user.
         split: split that the videos are filed under.
         kind: recording condition of the teaching videos.
         unlabelled_kind: recording condition of the videos to predict.
@@ -61,7 +62,7 @@ def read_folder(
         DataError: a folder is missing, or no object has a video.
     """
     walk = TreeWalk(Path(root))
-    owner = user or walk.root.resolve().name
+    owner = user or folder_name(walk.root)
     videos: list[Video] = []
     for path in _objects(walk, unlabelled is not None):
         found = list(_recordings(walk, path, owner, path.name, split, kind))

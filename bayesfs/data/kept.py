@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bayesfs.data.guarded import read_text
 from bayesfs.errors import DataError
 
 
@@ -26,7 +27,7 @@ def kept_json(path: Path) -> Iterator[Any]:
         ...     users = int(found["users"])
     """
     try:
-        yield json.loads(path.read_text(encoding="utf-8"))
+        yield json.loads(read_text(path))
     except (
         KeyError,
         TypeError,

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from bayesfs.contracts import Progress
+from bayesfs.data.guarded import read_text
 from bayesfs.data.scenes import record
 from bayesfs.data.things import Thing, make_thing, user_things
 from bayesfs.errors import DataError
@@ -140,7 +141,7 @@ def _claim(root: Path, settings: _Settings) -> None:
     file = root / SETTINGS
     wanted = json.dumps(asdict(settings), indent=1)
     if file.is_file():
-        if file.read_text(encoding="utf-8") != wanted:
+        if read_text(file, 10_000) != wanted:
             raise DataError(
                 f"{str(root)!r} was rendered with other settings (see {SETTINGS}); choose another "
                 "folder or remove it"

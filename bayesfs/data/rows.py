@@ -15,9 +15,10 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from bayesfs.data.guarded import fixed_width
 from bayesfs.data.people import check_held_out
 from bayesfs.data.store import load_frames, named_store, store_attrs
-from bayesfs.data.zarrfile import CHECKSUM, as_text
+from bayesfs.data.zarrfile import CHECKSUM, check_layout
 from bayesfs.types import Embeddings
 
 Ranges = tuple[tuple[int, int], ...]
@@ -43,10 +44,10 @@ def user_rows(path: str | Path, split: str | None = None) -> Mapping[str, Ranges
         store_attrs(path)
         group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
         for start in range(0, group["user"].shape[0], PIECE):
-            user = as_text(group["user"][start : start + PIECE])
+            user = fixed_width(group["user"][start : start + PIECE])
             kept = np.ones(len(user), bool)
             if split is not None:
-                kept = as_text(group["split"][start : start + PIECE]) == split
+                kept = fixed_width(group["split"][start : start + PIECE]) == split
                 others.update(np.unique(user[~kept]).tolist())
             edges = np.flatnonzero((user[1:] != user[:-1]) | (kept[1:] != kept[:-1])) + 1
             bounds = [0, *edges.tolist(), len(user)]
@@ -58,14 +59,15 @@ def user_rows(path: str | Path, split: str | None = None) -> Mapping[str, Ranges
 
 
 def read_rows(path: str | Path, ranges: Iterable[tuple[int, int]]) -> Embeddings:
-    """Frames of these ranges, in order; the store was checked by `user_rows` already.
+    """Frames of these ranges, in order; `user_rows` has checked that every chunk is there.
 
-    Every chunk that is read is still held against its checksum.
+    What decodes them is checked again, and every chunk that is read is held against its checksum.
 
     Raises:
         DataError: the store has changed since.
     """
     with named_store(path):
+        check_layout(Path(path))
         rows = np.concatenate([np.arange(low, high) for low, high in sorted(ranges)])
         ds: xr.Dataset = xr.open_zarr(path, chunks=None, consolidated=False, zarr_format=3)
         return load_frames(ds, rows)

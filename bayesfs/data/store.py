@@ -14,7 +14,7 @@ import glob
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from bayesfs.data.atomic import PARTIAL, remove, write_whole
+from bayesfs.data.atomic import KEPT_NAME, PARTIAL, remove, write_whole
+from bayesfs.data.guarded import fixed_width
+from bayesfs.data.places import without_places
 from bayesfs.data.videos import LEVELS, Skipped
 from bayesfs.data.zarrfile import (
-    as_text,
     check_zarr,
     concat,
     create_array,
@@ -46,6 +47,9 @@ MAX_SKIPPED = 1000
 """Skipped records kept in a store; all of them are counted."""
 
 JPEG_CHUNK = 2**20
+
+MOST_PICTURES, LARGEST_PICTURE = 64, 2**20
+"""Thumbnails of a video and bytes of each, at most."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def open_store(path: str | Path, *, users: Sequence[str] | None = None) -> Embed
         ds = _open(Path(path))
         rows = np.arange(ds.sizes["frame"])
         if users is not None:
-            known = as_text(ds["user"].values)
+            known = fixed_width(ds["user"].values)
             unknown = sorted(set(users) - set(known.tolist()))
             if unknown or isinstance(users, str):
                 raise DataError(f"it has no frame of the users {unknown or users!r}")
@@ -131,9 +135,11 @@ def thumbnails(path: str | Path, video: str) -> tuple[Thumbnail, ...]:
         if "thumbnails" not in group:
             return ()
         group = group["thumbnails"]
-        rows = np.flatnonzero(as_text(group["video"][:]) == video)
+        rows = np.flatnonzero(fixed_width(group["video"][:]) == video)
         numbers, stop = group["frame_number"][:], group["stop"][:]
         start = np.concatenate([[0], stop[:-1]])
+        if len(rows) > MOST_PICTURES or (stop - start)[rows].max(initial=0) > LARGEST_PICTURE:
+            raise DataError("its thumbnails are no small pictures, or too many of one video")
         if (np.diff(stop, prepend=0) < 0).any() or stop[-1:].sum() > group["jpeg"].shape[0]:
             raise DataError("its thumbnails have impossible sizes")
         return tuple(
@@ -161,7 +167,7 @@ def save_store(path: str | Path, embeddings: Embeddings) -> None:
     }
     attrs = {k: v for k, v in plain.items() if isinstance(v, str | int | float)}
     with named_store(path, "written"):
-        for left in target.parent.glob(f"{PARTIAL}*-{glob.escape(target.name)}"):
+        for left in target.parent.glob(f"{PARTIAL}*-{glob.escape(target.name[:KEPT_NAME])}"):
             remove(left)
         blocks = [embeddings.dataset]
         write_whole(target, lambda path: write_store(path, blocks, len(embeddings), attrs))
@@ -217,8 +223,9 @@ def store_attrs(path: str | Path) -> dict[str, Any]:
 def skipped_attrs(skipped: Sequence[Skipped]) -> dict[str, str | int]:
     """Attributes that carry what was left out: of very much, the gravest losses."""
     gravest = sorted(range(len(skipped)), key=lambda i: LEVELS.index(skipped[i].level))
-    kept = [asdict(skipped[i]) for i in sorted(gravest[:MAX_SKIPPED])]
-    return {"skipped": json.dumps(kept), "skipped_count": len(skipped)}
+    kept = [skipped[i] for i in sorted(gravest[:MAX_SKIPPED])]
+    clean = [asdict(replace(s, reason=without_places(s.reason))) for s in kept]
+    return {"skipped": json.dumps(clean), "skipped_count": len(skipped)}
 
 
 def read_skipped(attrs: Mapping[Any, Any]) -> tuple[Skipped, ...]:
@@ -273,7 +280,7 @@ def load_frames(ds: xr.Dataset, rows: Any) -> Embeddings:
 def _text(ds: xr.Dataset) -> xr.Dataset:
     """Strings in fixed width."""
     text = {
-        str(name): (v.dims, as_text(v.values))
+        str(name): (v.dims, fixed_width(v.values))
         for name, v in ds.variables.items()
         if v.dtype.kind not in "biuf"
     }

@@ -7,7 +7,6 @@ nothing can decompress into a bomb or be unpickled: other types and codecs are r
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import stat
@@ -21,9 +20,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
+from bayesfs.data.listed import MAX_CHUNK, metadata
 from bayesfs.errors import DataError
 
 ROWS = 2048
@@ -32,12 +31,14 @@ ROWS = 2048
 SIZES = {"int8": 1, "uint8": 1, "int32": 4, "int64": 8, "float32": 4, "float64": 8}
 """Bytes per element of the types that may be stored, besides "string"."""
 
+Layout = tuple[str, list[int], list[int]]
+"""Type, number of chunks along each axis, sizes of a chunk."""
+
 CHECKSUM = 4
 """Bytes of CRC-32C at the end of each chunk."""
 
-MAX_CHUNK = 2**28
-MAX_METADATA = 2**26
-"""Largest chunk and metadata file that are read, in bytes."""
+MOST_STRINGS = 2**22
+"""Strings in a chunk at most; each takes far more memory than its place in the chunk."""
 
 
 def write_dataset(
@@ -110,14 +111,25 @@ def check_zarr(path: Path) -> dict[str, Any]:
     meta = _metadata(path)
     if meta.get("node_type") != "group":
         raise DataError("expected a Zarr group")
-    _check_members(path, depth=2)
+    for place, layout in _members(path, depth=2):
+        _check_chunks(place, *layout)
     attrs = meta.get("attributes", {})
     if not isinstance(attrs, dict):
         raise DataError("its attributes are not a table")
     return attrs
 
 
-def _check_members(path: Path, depth: int) -> None:
+def check_layout(path: Path) -> None:
+    """Check the types and codecs of a Zarr folder, as `check_zarr`, but not its chunks.
+
+    Raises:
+        DataError: as `check_zarr`.
+    """
+    for _ in _members(path, depth=2):
+        pass
+
+
+def _members(path: Path, depth: int) -> Iterator[tuple[Path, Layout]]:
     for entry in sorted(os.scandir(path), key=lambda e: e.name):
         if entry.name == "zarr.json":
             continue
@@ -125,24 +137,19 @@ def _check_members(path: Path, depth: int) -> None:
             raise DataError(f"{entry.name!r} does not belong into a feature store")
         meta = _metadata(Path(entry.path))
         if meta.get("node_type") == "group":
-            _check_members(Path(entry.path), depth - 1)
+            yield from _members(Path(entry.path), depth - 1)
         else:
-            _check_array(Path(entry.path), meta)
+            yield Path(entry.path), _layout(Path(entry.path), meta)
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    file = path / "zarr.json"
-    _check_regular(file, range(1, MAX_METADATA))
-    try:
-        meta = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path.name}/zarr.json is no JSON; truncated?") from error
-    if not isinstance(meta, dict) or meta.get("zarr_format") != 3:
+    meta = metadata(path / "zarr.json")
+    if meta.get("zarr_format") != 3:
         raise DataError(f"{path.name}/zarr.json: expected zarr_format 3")
     return meta
 
 
-def _check_array(path: Path, meta: dict[str, Any]) -> None:
+def _layout(path: Path, meta: dict[str, Any]) -> Layout:
     try:
         dtype, shape = meta["data_type"], [int(n) for n in meta["shape"]]
         grid, codecs = meta["chunk_grid"], [c["name"] for c in meta["codecs"]]
@@ -159,9 +166,10 @@ def _check_array(path: Path, meta: dict[str, Any]) -> None:
     }
     if not plain or meta.get("storage_transformers") or len(chunk) != len(shape) or not shape:
         raise DataError(f"{path.name!r}: a chunk layout that bayesfs does not write")
-    if min(chunk) < 1 or min(shape) < 0 or math.prod(chunk) > MAX_CHUNK:
+    most = MOST_STRINGS if dtype == "string" else MAX_CHUNK
+    if min(chunk) < 1 or min(shape) < 0 or math.prod(chunk) > most:
         raise DataError(f"{path.name!r}: impossible shape {shape} in chunks of {chunk}")
-    _check_chunks(path, dtype, [math.ceil(n / c) for n, c in zip(shape, chunk, strict=True)], chunk)
+    return dtype, [math.ceil(n / c) for n, c in zip(shape, chunk, strict=True)], chunk
 
 
 def _check_chunks(path: Path, dtype: str, grid: list[int], chunk: list[int]) -> None:
@@ -222,8 +230,3 @@ def concat(blocks: list[xr.Dataset]) -> xr.Dataset:
         return blocks[0]
     how: dict[str, Any] = {"compat": "override", "join": "override", "combine_attrs": "override"}
     return xr.concat(blocks, dim="frame", data_vars="minimal", coords="minimal", **how)
-
-
-def as_text(values: NDArray[Any]) -> NDArray[np.str_]:
-    """Strings as Zarr gives them (StringDType or object) in numpy's fixed width."""
-    return np.array(values.tolist(), dtype=np.str_).reshape(values.shape)

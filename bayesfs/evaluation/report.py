@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,15 @@ from bayesfs.evaluation import figures
 from bayesfs.evaluation.figures import BAND_FRAMES
 from bayesfs.evaluation.predictive_checks import EXTREME
 from bayesfs.evaluation.report_tables import VideoRow
-from bayesfs.evaluation.report_text import fixed, markdown, number, share, visible
+from bayesfs.evaluation.report_text import (
+    fixed,
+    harmless,
+    harmless_markdown,
+    markdown,
+    number,
+    share,
+    visible,
+)
 from bayesfs.evaluation.report_view import COVERAGES, LARGE, Advice, ReportData, View
 from bayesfs.evaluation.score_sheet import WORDS
 from bayesfs.evaluation.sensitivity import SENSITIVE
@@ -103,7 +112,7 @@ def render_html(data: ReportData) -> str:
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     view = View(data)
     place = {id(video): i for i, video in enumerate(view.videos)}
-    environment = _environment()
+    environment = _environment(harmless)
     environment.filters |= {
         "v": visible,
         "pct": lambda value: share(value).replace(" ", "\u00a0"),
@@ -133,8 +142,11 @@ def render_html(data: ReportData) -> str:
 
 def render_markdown(data: ReportData) -> str:
     """The same numbers as Markdown tables, without pictures."""
-    environment = _environment()
-    environment.filters["md"] = markdown
+    environment = _environment(harmless_markdown)
+    environment.filters["md"] = lambda *words: Markup(markdown(*words))
+    for name in ("num", "fix", "pct"):  # numbers as they are
+        shown = environment.filters[name]
+        environment.filters[name] = lambda *args, shown=shown: Markup(shown(*args))
     text = environment.get_template("report.md.j2").render(**_context(View(data)))
     return _squeeze(text)
 
@@ -152,8 +164,10 @@ def band_words(video: VideoRow) -> str:
     return words
 
 
-def _environment() -> Environment:
+def _environment(finalize: Callable[[object], object]) -> Environment:
+    """An environment whose every output goes through `finalize`, so that no name is forgotten."""
     environment = Environment(
+        finalize=finalize,
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(["html", "html.j2"], default=False),
         undefined=StrictUndefined,

@@ -9,12 +9,16 @@ import re
 import unicodedata
 from numbers import Integral
 
+from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 JOINERS = "\u200c\u200d"
 """Format characters that Persian, Indic scripts and emoji need."""
 
 LONGEST = 120
+
+MOST_BYTES, MOST_PX = 2**18, 1024
+"""Size of a thumbnail at most, encoded and along each side."""
 
 
 def visible(text: object, longest: int = LONGEST) -> str:
@@ -32,6 +36,20 @@ def visible(text: object, longest: int = LONGEST) -> str:
         half = (longest - 1) // 2
         string = string[:half] + "…" + string[-half:]
     return "".join(_shown(c) for c in string)
+
+
+def harmless(value: object) -> object:
+    """What a template puts out, made visible where it is text that nobody has dealt with yet."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return value if value.isprintable() else visible(value, len(value))
+
+
+def harmless_markdown(value: object) -> object:
+    """The same, without meaning to Markdown."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return markdown(value)
 
 
 def _shown(character: str) -> str:
@@ -94,12 +112,20 @@ def share(value: float) -> str:
 
 
 def small_jpeg(jpeg: bytes, px: int, quality: int) -> bytes | None:
-    """A picture no larger than px, re-encoded without metadata; None if it is no JPEG."""
+    """A picture no larger than px, re-encoded without metadata; None if it is no small JPEG.
+
+    A thumbnail is small and has one scan. A progressive JPEG may have thousands, each of which
+    costs as much as a whole picture, so none is decoded.
+    """
+    if len(jpeg) > MOST_BYTES:
+        return None
     try:
         with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+            if max(image.size) > MOST_PX or "progressive" in image.info:
+                return None
             image.draft("RGB", (px, px))
             picture = image.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
         return None
     picture.thumbnail((px, px))
     stream = io.BytesIO()

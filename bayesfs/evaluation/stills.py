@@ -14,6 +14,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from bayesfs.data.guarded import fixed_width, opened_npz
+from bayesfs.data.listed import check_listed
 from bayesfs.data.store import MAX_LOAD, open_store
 from bayesfs.errors import DataError
 from bayesfs.types import Embeddings, refuse_missing
@@ -57,10 +59,7 @@ def read_stills(path: str | Path) -> Embeddings:
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            size = sum(part.file_size for part in file.zip.infolist())
-            if size > MAX_LOAD:
-                raise ValueError(f"{size} bytes, more than {MAX_LOAD}")
+        with opened_npz(path, MAX_LOAD) as file:
             return {key: file[key] for key in _wanted(file.files)}
     except (ValueError, OSError, KeyError, EOFError, AttributeError) as error:
         raise DataError(
@@ -73,11 +72,13 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
 
 def _read_zarr(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        group = zarr.open_group(path, mode="r")
+        version = check_listed(path)  # before anything is decoded: a codec is code
+        group = zarr.open_group(path, mode="r", zarr_format=version, use_consolidated=False)
         found = {key: group[key] for key in _wanted(list(group.array_keys()))}
         size = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in found.values())
         if size <= MAX_LOAD and all(a.dtype.kind in "fiuUbT" for a in found.values()):
-            return {key: np.asarray(value[...]) for key, value in found.items()}
+            read = {key: np.asarray(value[...]) for key, value in found.items()}
+            return {k: fixed_width(v) if v.dtype.kind == "T" else v for k, v in read.items()}
     except Exception as error:  # codecs and metadata raise many kinds on damaged folders
         raise DataError(f"cannot read {str(path)!r} as a Zarr group: {error}") from error
     kinds = {key: str(value.dtype) for key, value in found.items()}
@@ -152,7 +153,7 @@ def _find(arrays: Mapping[str, NDArray[Any]], kind: str, path: Path) -> NDArray[
 
 def _class_names(labels: NDArray[Any], names: NDArray[Any] | None, path: Path) -> NDArray[np.str_]:
     if labels.dtype.kind not in "iu":
-        return labels.astype(str)
+        return fixed_width(labels)
     if names is None:
         width = len(str(max(int(labels.max(initial=0)), 0)))
         return np.array([f"class-{int(k):0{width}d}" for k in labels])

@@ -11,6 +11,8 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import ArrayLike, NDArray
 
+from bayesfs.evaluation.report_text import harmless
+
 Floats = NDArray[np.float64]
 
 
@@ -42,7 +44,7 @@ def svg(body: Iterable[str], width: float, height: float, label: str, css: str =
     """The image, with its text alternative."""
     head = (
         f'<svg class="{css}" viewBox="0 0 {width:g} {height:g}" role="img" '
-        f'aria-label="{escape(label)}">'
+        f'aria-label="{escape(harmless(label))}">'
     )
     return Markup(head + "".join(body) + "</svg>")
 
@@ -50,7 +52,8 @@ def svg(body: Iterable[str], width: float, height: float, label: str, css: str =
 def text(x: float, y: float, words: object, css: str = "", anchor: str = "middle") -> str:
     """A piece of text, escaped."""
     kind = f' class="{css}"' if css else ""
-    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+    shown = escape(harmless(words))
+    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{shown}</text>'
 
 
 def polyline(x: ArrayLike, y: ArrayLike) -> str:

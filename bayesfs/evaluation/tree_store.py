@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,8 +15,11 @@ import numpy as np
 import xarray as xr
 
 from bayesfs.data.atomic import write_whole
+from bayesfs.data.guarded import check_expansion, fixed_width, opened
+from bayesfs.data.listed import check_listed
 from bayesfs.errors import DataError
 from bayesfs.evaluation.datatree import SCHEMA
+from bayesfs.evaluation.tree_datasets import claimed_bytes
 from bayesfs.evaluation.tree_query import UNCERTAINTY
 
 GROUPS = (
@@ -67,7 +69,8 @@ def load_datatree(path: str | Path) -> xr.DataTree:
 
     Raises:
         DataError: nothing is there, it is no such tree or of another version, it is cut short,
-            it holds pickled objects, or probabilities and entropies are out of range.
+            it holds types or codecs that bayesfs does not write, or probabilities and entropies
+            are out of range.
     """
     path = Path(path)
     if not path.exists():
@@ -131,23 +134,21 @@ def _write_netcdf(tree: xr.DataTree, path: Path) -> None:
 
 
 def _read_zarr(path: Path) -> xr.DataTree:
-    link = next((p for p in path.rglob("*") if p.is_symlink()), None)
-    if link is not None:
-        raise DataError(f"{link}: a link to another place, which bayesfs never writes")
-    for metadata in path.rglob("zarr.json"):
-        if "pickle" in json.dumps(json.loads(metadata.read_bytes()).get("codecs", [])):
-            raise DataError(f"{metadata}: asks to unpickle its values, which bayesfs never does")
+    if check_listed(path) != 3:
+        raise DataError(f"{path}: expected a folder of Zarr 3, with a zarr.json")
     with xr.open_datatree(path, engine="zarr", consolidated=False, zarr_format=3) as tree:
         return _as_saved(tree.load())
 
 
-def _refuse_borrowed(path: Path) -> None:
-    """Refuse HDF5 whose values lie in other files, which could be anybody's.
+def _check_datasets(path: Path) -> None:
+    """Refuse HDF5 whose values lie in other files, or that asks for more than it holds.
 
     Raises:
-        DataError: a link, a dataset with external storage, or a virtual dataset.
+        DataError: a link, a dataset with external storage, a virtual dataset, a type or filter
+            that bayesfs does not write, or values that would take far more memory than the file.
     """
-    with h5py.File(path, "r") as file:
+    claimed, stored = 0, path.stat().st_size
+    with opened(path) as raw, h5py.File(raw, "r") as file:
         waiting = [file["/"]]
         while waiting:  # only hard links are followed, each group once: no cycle without a link
             group = waiting.pop()
@@ -161,10 +162,13 @@ def _refuse_borrowed(path: Path) -> None:
                         f"{path}: {name!r} is a link or keeps its values in another file, which "
                         "bayesfs never writes; do not trust this file"
                     )
+                else:
+                    claimed += claimed_bytes(item, stored)
+    check_expansion(claimed, stored)
 
 
 def _read_netcdf(path: Path) -> xr.DataTree:
-    _refuse_borrowed(path)
+    _check_datasets(path)
     with xr.open_datatree(path, engine="h5netcdf") as tree:
         return _as_saved(tree.load())
 
@@ -190,7 +194,7 @@ def _fixed_length_strings(ds: xr.Dataset) -> xr.Dataset:
 
 def _convert_strings(ds: xr.Dataset, dtype: np.dtype[Any]) -> xr.Dataset:
     for name in [name for name, v in ds.variables.items() if v.dtype.kind in "UTO"]:
-        values = np.asarray(ds[name].values.tolist(), dtype=dtype).reshape(ds[name].shape)
+        values = fixed_width(ds[name].values).astype(dtype)
         changed = {name: (ds[name].dims, values, ds[name].attrs)}
         ds = ds.assign_coords(changed) if name in ds.coords else ds.assign(changed)
     return ds

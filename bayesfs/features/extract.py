@@ -14,7 +14,6 @@ was, with the same result; a second run of a finished store does nothing.
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +31,7 @@ from bayesfs.errors import REFUSALS, DataError
 from bayesfs.features.batches import batches
 from bayesfs.features.consolidate import consolidate
 from bayesfs.features.embed import SizedEmbedder
-from bayesfs.features.job import Job
+from bayesfs.features.job import LOCK, Job
 from bayesfs.features.prefetch import Prefetch
 from bayesfs.features.sampling import Sampling
 from bayesfs.features.shards import (
@@ -104,17 +103,17 @@ def make_store(
     """As `extract`, without loading the result: for stores larger than memory."""
     with _explained(job.store):
         if not job.is_done():
-            job.work.mkdir(parents=True, exist_ok=True)
-            with FileLock(job.work / "lock", timeout=0):
+            job.claim()
+            with FileLock(job.work / LOCK, timeout=0):
                 if not job.is_done():
                     sweep(job.work)
                     job.begin()
                     shards = plan_shards(job.videos, job.sampling)
                     _embed_missing(job, shards, workers, progress)
                     consolidate(job, shards, skipped)
-        if job.work.exists():
-            with suppress(Timeout), FileLock(job.work / "lock", timeout=0):
-                shutil.rmtree(job.work, ignore_errors=True)
+        if job.is_claimed():
+            with suppress(Timeout), FileLock(job.work / LOCK, timeout=0):
+                job.clear()
 
 
 def _embed_missing(

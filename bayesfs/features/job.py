@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bayesfs.data.atomic import write_whole
+from bayesfs.data.atomic import sweep, write_whole
 from bayesfs.data.bounded import open_regular, read_bounded
+from bayesfs.data.owned import MARK, claim, is_claimed
 from bayesfs.data.store import store_attrs
 from bayesfs.data.videos import Video
 from bayesfs.errors import DataError
@@ -25,6 +26,10 @@ WHOLE = 2**24
 
 MAX_MANIFEST = 2**20
 """Largest note of what is being made, in bytes."""
+MANIFEST = "manifest.json"
+LOCK = "lock"
+UNFINISHED = "an unfinished feature store"
+"""What the folder of unfinished work says that it is for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +73,29 @@ class Job:
         """Where a finished shard is kept."""
         return self.work / f"shard-{shard.index:06d}.npz"
 
+    def claim(self) -> None:
+        """Make the folder of unfinished work, or make sure that it is one.
+
+        Raises:
+            DataError: it holds what bayesfs did not make, or is a link.
+        """
+        if self.work.is_symlink():
+            raise DataError(f"{str(self.work)!r} is a link, which is not followed; move it away")
+        claim(self.work, UNFINISHED)
+
+    def is_claimed(self) -> bool:
+        """Whether there is a folder of unfinished work of ours."""
+        return not self.work.is_symlink() and is_claimed(self.work, UNFINISHED)
+
+    def clear(self) -> None:
+        """Remove the unfinished work, and its folder if nothing of others is in it."""
+        sweep(self.work)
+        for ours in (*self.work.glob("shard-*.npz"), *(self.work / n for n in (MANIFEST, LOCK))):
+            ours.unlink(missing_ok=True)
+        if [p.name for p in self.work.iterdir()] == [MARK]:
+            (self.work / MARK).unlink()
+            self.work.rmdir()
+
     def is_done(self) -> bool:
         """Whether the finished store is there.
 
@@ -85,7 +113,7 @@ class Job:
         Raises:
             DataError: another job was begun there.
         """
-        manifest = self.work / "manifest.json"
+        manifest = self.work / MANIFEST
         if not manifest.exists():
             text = json.dumps(dict(self.identity))
             write_whole(manifest, lambda path: path.write_text(text, encoding="utf-8"))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesfs.data.atomic import write_whole
-from bayesfs.data.bounded import open_regular
+from bayesfs.data.guarded import opened_npz
 from bayesfs.data.videos import Skipped, Video
 from bayesfs.errors import DataError
 from bayesfs.features.batches import Batch, Picture
@@ -128,7 +128,7 @@ def load_shard(path: Path, dim: int) -> Rows | None:
         dim: number of features expected.
     """
     try:
-        with open_regular(path) as file, np.load(file, allow_pickle=False) as data:
+        with opened_npz(path) as data:
             a = {name: np.asarray(data[name]) for name in data.files}
         notes = json.loads(a["skipped"].tobytes())
         parts = np.split(a["jpeg"], np.cumsum(a["sizes"]))[:-1]

@@ -26,7 +26,7 @@ import traceback
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -65,16 +65,23 @@ from bayesfs.told import Told
 from bayesfs.types import Embeddings, EpisodeBatch, LabelDraws, Posterior, Predictive
 from bayesfs.uncertainty import decompose
 
-from .mutate import hostile_name, mutated, mutated_json
+from .mutate import Read, hostile_name, mutated, mutated_json, replaced
+from .planted import (
+    target_chunks,
+    target_markup,
+    target_odd_pictures,
+    target_odd_videos,
+    target_places,
+    target_plants,
+    target_stills,
+    target_thumbnails,
+)
 
 PRELOAD = ["bayesfs.commands.explain", "bayesfs.runs", "bayesfs.data.synthetic"]
 """What the server of processes imports once; it does not find this module's own package."""
 
 HANG = 5.0
 """Seconds after which an input counts as a hang."""
-
-Read = Callable[[Path, random.Random], object]
-"""Makes one hostile input in a folder and reads it."""
 
 
 @dataclass
@@ -179,21 +186,11 @@ def target_store(folder: Path) -> Read:
 
     def read(here: Path, rng: random.Random) -> None:
         file = rng.choice(files)
-        with _replaced(file, rng):
+        with replaced(file, rng):
             open_store(store)
             thumbnails(store, "v1")
 
     return read
-
-
-@contextlib.contextmanager
-def _replaced(file: Path, rng: random.Random) -> Iterator[None]:
-    kept = file.read_bytes()
-    file.write_bytes((mutated_json if file.suffix == ".json" else mutated)(kept, rng))
-    try:
-        yield
-    finally:
-        file.write_bytes(kept)
 
 
 def _of_file(
@@ -313,7 +310,7 @@ def target_zarr(folder: Path) -> Read:
     files = sorted(p for p in store.rglob("*") if p.is_file())
 
     def read(here: Path, rng: random.Random) -> None:
-        with _replaced(rng.choice(files), rng):
+        with replaced(rng.choice(files), rng):
             load_datatree(store)
 
     return read
@@ -396,7 +393,7 @@ def target_tables(folder: Path) -> Read:
     files = sorted(p for p in place.rglob("*") if p.is_file())
 
     def read(here: Path, rng: random.Random) -> None:
-        with _replaced(rng.choice(files), rng):
+        with replaced(rng.choice(files), rng):
             summary(folder / "results.zarr", 1)
 
     return read
@@ -484,21 +481,29 @@ def target_video(folder: Path) -> Read:
 
 
 TARGETS: Mapping[str, tuple[Callable[[Path], Read], float]] = {
-    "annotations": (target_annotations, 0.22),
-    "terminal": (target_terminal, 0.15),
-    "state": (target_state, 0.10),
-    "notes": (target_notes, 0.08),
-    "posterior": (target_posterior, 0.10),
-    "projection": (target_projection, 0.10),
-    "shard": (target_shard, 0.10),
-    "image": (target_image, 0.08),
-    "tree": (target_tree, 0.03),
-    "video": (target_video, 0.02),
-    "store": (target_store, 0.011),
-    "netcdf": (target_netcdf, 0.004),
-    "tables": (target_tables, 0.002),
-    "zarr": (target_zarr, 0.002),
-    "report": (target_report, 0.001),
+    "annotations": (target_annotations, 0.15),
+    "terminal": (target_terminal, 0.10),
+    "state": (target_state, 0.067),
+    "notes": (target_notes, 0.054),
+    "posterior": (target_posterior, 0.067),
+    "projection": (target_projection, 0.067),
+    "shard": (target_shard, 0.067),
+    "image": (target_image, 0.054),
+    "tree": (target_tree, 0.02),
+    "video": (target_video, 0.0135),
+    "store": (target_store, 0.008),
+    "netcdf": (target_netcdf, 0.003),
+    "tables": (target_tables, 0.0014),
+    "zarr": (target_zarr, 0.0014),
+    "report": (target_report, 0.0007),
+    "stills": (target_stills, 0.01),
+    "chunks": (target_chunks, 0.1),
+    "markup": (target_markup, 0.1),
+    "places": (target_places, 0.06),
+    "plants": (target_plants, 0.01),
+    "thumbnails": (target_thumbnails, 0.02),
+    "odd pictures": (target_odd_pictures, 0.02),
+    "odd videos": (target_odd_videos, 0.006),
 }
 """Target -> what makes its reader, and its share of the inputs: the fast ones get most."""
 

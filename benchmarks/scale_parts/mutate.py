@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+Read = Callable[[Path, random.Random], object]
+"""Makes one hostile input in a folder and reads it."""
 
 NAMES = (
     "<script>alert(1)</script>",
@@ -100,6 +106,18 @@ def mutated_json(data: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.02:
         text = "[" * 20_000 + text
     return text.encode("utf-8", "surrogatepass")
+
+
+@contextlib.contextmanager
+def replaced(file: Path, rng: random.Random) -> Iterator[None]:
+    """A file, damaged for a while."""
+    kept = file.read_bytes()
+    is_json = file.suffix == ".json" or file.name in (".zarray", ".zgroup", ".zattrs")
+    file.write_bytes((mutated_json if is_json else mutated)(kept, rng))
+    try:
+        yield
+    finally:
+        file.write_bytes(kept)
 
 
 def hostile_name(rng: random.Random) -> str:

@@ -1,5 +1,7 @@
 """What is written appears whole or not at all, file or folder."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,57 @@ def test_a_reader_never_sees_the_temporary_under_the_name(tmp_path: Path) -> Non
         path.write_text("whole")
 
     write_whole(tmp_path / "r.nc", write)
+
+
+def test_a_link_under_the_name_is_replaced_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "outside.txt").write_text("mine")
+    (tmp_path / "f.txt").symlink_to(tmp_path / "outside.txt")
+    write_whole(tmp_path / "f.txt", lambda p: p.write_text("ours"))
+    assert not (tmp_path / "f.txt").is_symlink()
+    assert (tmp_path / "f.txt").read_text() == "ours"
+    assert (tmp_path / "outside.txt").read_text() == "mine"
+
+
+def test_nobody_can_foresee_or_enter_where_it_is_made(tmp_path: Path) -> None:
+    places = []
+
+    def write(path: Path) -> None:
+        places.append(path.parent)
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        path.write_text("x")
+
+    for _ in range(3):
+        write_whole(tmp_path / "f.txt", write)
+    assert len({place.name for place in places}) == 3
+    assert names(tmp_path) == {"f.txt"}
+
+
+def test_a_link_between_is_followed_only_where_a_person_named_it(tmp_path: Path) -> None:
+    outside, run = tmp_path / "outside", tmp_path / "run"
+    outside.mkdir()
+    run.mkdir()
+    (run / "explained").symlink_to(outside)
+    with pytest.raises(OSError, match="symbolic links") as caught:
+        write_whole(run / "explained" / "f", lambda p: p.write_text("x"), within=run)
+    assert caught.value.errno == errno.ELOOP
+    assert names(outside) == set()
+    write_whole(run / "explained" / "f", lambda p: p.write_text("x"))
+    assert names(outside) == {"f"}
+
+
+def test_a_folder_that_is_exchanged_meanwhile_gets_nothing(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    theirs.mkdir()
+
+    def write(path: Path) -> None:
+        path.write_text("x")
+        ours.rename(tmp_path / "moved")
+        os.symlink(theirs, ours)
+
+    with pytest.raises(OSError, match=r"No such file"):
+        write_whole(ours / "f", lambda p: (write(p), p.stat()))
+    assert names(theirs) == set()
 
 
 def test_sweep_removes_what_a_kill_left_and_follows_no_link(tmp_path: Path) -> None:

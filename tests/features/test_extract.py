@@ -21,6 +21,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
+from bayesfs.data.owned import claim
 from bayesfs.data.store import (
     MAX_SKIPPED,
     open_store,
@@ -37,7 +38,7 @@ from bayesfs.features import job as job_module
 from bayesfs.features import shards as shards_module
 from bayesfs.features.batches import batches
 from bayesfs.features.extract import extract
-from bayesfs.features.job import content_digest
+from bayesfs.features.job import UNFINISHED, content_digest
 from bayesfs.features.quality import COVARIATES, quality
 from bayesfs.features.video import Sampling, read_image
 
@@ -222,7 +223,7 @@ def test_where_nothing_can_be_written(tree: Path, tmp_path: Path) -> None:
 
 
 def test_two_runs_at_once(tree: Path, tmp_path: Path) -> None:
-    (tmp_path / "s.partial").mkdir()
+    claim(tmp_path / "s.partial", UNFINISHED)
     with (
         FileLock(tmp_path / "s.partial" / "lock"),
         pytest.raises(DataError, match="another run"),

@@ -1,0 +1,144 @@
+"""Read a file that a stranger may have planted: of the right type, and no larger than it may be.
+
+A pipe would be waited for without end, a device read without end, a huge file read into memory.
+So each reader says what it takes at most, and nothing but a regular file is read: `read_bytes`,
+`read_text` for small files, `opened` for others, `opened_npz` for archives of arrays. Arrays that
+claim to become much larger than what is stored of them are refused by `check_expansion`, strings
+that would pad all others by `fixed_width`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesfs.errors import DataError
+
+SMALL = 2**24
+"""Largest file of JSON or text that is read, in bytes; JSON may become twenty times as large."""
+
+ARRAYS = 2**32
+"""Most bytes of memory that the arrays of one file take."""
+
+FREE = 2**28
+"""Bytes that arrays may take whatever is stored of them."""
+
+EXPANSION = 100
+"""Beyond `FREE`, how many times larger than stored arrays may become: less is compression."""
+
+WIDEST = 4096
+"""Longest string in an array, in characters: a whole path on most systems."""
+
+PADDING = 16
+"""How many times larger strings of one width may be than they are by themselves."""
+
+
+@contextmanager
+def opened(path: Path, most: int = ARRAYS) -> Iterator[BinaryIO]:
+    """A regular file of at most so many bytes, open for reading.
+
+    Args:
+        path: of the file.
+        most: bytes.
+
+    Raises:
+        DataError: a pipe, device, socket or folder, or a larger file.
+        OSError: there is none, or it may not be read.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # so that a pipe is not waited for
+    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path}: expected a regular file, got a pipe or device")
+        if status.st_size > most:
+            raise DataError(f"{path}: {status.st_size} bytes; expected at most {most}")
+        yield file
+
+
+def read_bytes(path: Path, most: int = SMALL) -> bytes:
+    """A whole regular file.
+
+    Raises:
+        DataError: as `opened`; also where it holds more than it says.
+        OSError: there is none, or it may not be read.
+    """
+    with opened(path, most) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise DataError(f"{path}: expected at most {most} bytes")
+    return data
+
+
+def read_text(path: Path, most: int = SMALL) -> str:
+    """A whole regular file of UTF-8 text; line ends become newlines.
+
+    Raises:
+        DataError: as `read_bytes`.
+        UnicodeDecodeError: it is no UTF-8.
+        OSError: there is none, or it may not be read.
+    """
+    return read_bytes(path, most).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+@contextmanager
+def opened_npz(path: Path, most: int = ARRAYS) -> Iterator[Any]:
+    """The arrays of an npz archive, none of them of Python objects.
+
+    Args:
+        path: of the archive.
+        most: bytes that all arrays together take at most.
+
+    Raises:
+        DataError: no archive, or one that would become too large.
+        Exception: of many kinds, of zipfile, zlib and NumPy, where it is damaged.
+    """
+    with opened(path, most) as file:
+        if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
+            raise DataError(f"{path}: no npz archive")
+        stored = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            check_expansion(sum(e.file_size for e in archive.zip.infolist()), stored, most)
+            yield archive
+
+
+def check_expansion(claimed: int, stored: int, most: int = ARRAYS) -> None:
+    """Refuse arrays that would take far more memory than what is stored of them.
+
+    Args:
+        claimed: bytes that they take.
+        stored: bytes of the files that they are in.
+        most: bytes that they may take at most.
+
+    Raises:
+        DataError: they would.
+    """
+    if claimed > most or claimed > max(FREE, EXPANSION * stored):
+        raise DataError(
+            f"{stored} bytes would become {claimed} bytes of memory; expected at most {most}, and "
+            f"no more than {EXPANSION} times what is stored"
+        )
+
+
+def fixed_width(values: NDArray[Any]) -> NDArray[np.str_]:
+    """Strings of variable length in numpy's fixed width.
+
+    Raises:
+        DataError: one is so long that the others would be padded without bound.
+    """
+    texts = [str(v) for v in values.ravel().tolist()]
+    sizes = [len(t) for t in texts]
+    longest = max(sizes, default=0)
+    if longest > WIDEST or 4 * len(texts) * longest > max(FREE, 4 * PADDING * sum(sizes)):
+        raise DataError(
+            f"a string of {longest} characters among {len(texts)}; expected names of at most "
+            f"{WIDEST}, of similar length"
+        )
+    return np.array(texts, np.str_).reshape(values.shape)
