@@ -21,6 +21,7 @@ from torch import Tensor
 
 from bayesfs.contracts import Model, Progress
 from bayesfs.errors import InferenceError
+from bayesfs.inference.canonical import canonical
 from bayesfs.inference.potential import named_value, potential
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -66,6 +67,8 @@ class PyroSVI:
         Raises:
             InferenceError: the loss becomes infinite, or the model breaks a convention.
         """
+        order = canonical(episodes)
+        episodes = order.episodes
         density = potential(model, episodes, given)
         conditioned = poutine.condition(model, data=dict(density.population))
         program = poutine.block(conditioned, hide=list(density.population))
@@ -75,7 +78,8 @@ class PyroSVI:
             elbo = self._optimise(program, guide, episodes)
             draws = self._draw(program, guide, episodes)
         z = density.unconstrain(draws)
-        return density.posterior(z, kind="variational", seed=seed, sample_stats={"elbo": elbo})
+        found = density.posterior(z, kind="variational", seed=seed, sample_stats={"elbo": elbo})
+        return order.restored(found, model, given)
 
     def _optimise(self, program: Any, guide: AutoGuide, episodes: EpisodeBatch) -> Tensor:
         decay = 0.1 ** (1 / self.steps)

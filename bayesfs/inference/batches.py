@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bayesfs.contracts import Model
+from bayesfs.inference.canonical import canonical
 from bayesfs.inference.potential import Potential, potential
 from bayesfs.spacing import evenly_spaced
 from bayesfs.types import EpisodeBatch, Posterior
@@ -37,6 +38,9 @@ def infer_in_batches(
 ) -> Posterior:
     """Run an engine on `batch_size` tasks at a time, for one or several draws of the population.
 
+    The engine gets the tasks in canonical order (`bayesfs.inference.canonical`), so that neither
+    names nor places of classes and videos change a draw.
+
     Args:
         fit: (density of a batch, draws wanted) -> posterior of that batch, or its future where
             batches run side by side.
@@ -54,12 +58,14 @@ def infer_in_batches(
         population, and statistics per task are means over them (the worst, for `WORST`).
     """
     picks = _population_picks(model, given, min(population_draws, draws))
+    order = canonical(episodes)
     parts = []
     for pick in picks:
-        batches = task_batches(model, episodes, batch_size, given)
+        batches = task_batches(model, order.episodes, batch_size, given)
         share = -(-draws // len(picks))
         parts.append([fit(potential(model, b, given, draw=pick), share) for b in batches])
-    return join_draws([join_tasks([_result(fitted) for fitted in part]) for part in parts])
+    joined = join_draws([join_tasks([_result(fitted) for fitted in part]) for part in parts])
+    return order.restored(joined, model, given)
 
 
 def _result(fitted: Posterior | Future[Posterior]) -> Posterior:
