@@ -151,11 +151,11 @@ class Noise:
         """(draw, task[, way[, shot]], *tail) uniform on [0, 1)."""
         return self._filled(level, draws, tail, like, lambda rng, _, s: rng.random(s))
 
-    def generator(self, task: int) -> torch.Generator:
-        """A generator for one task by itself, for samplers whose need of numbers is random."""
+    def generators(self) -> list[torch.Generator]:
+        """One of each task by itself, for samplers whose need of numbers is random."""
         self._calls += 1
-        state = self._stream(int(self.order.task[task]), 0, 0).integers(2**63)
-        return torch.Generator().manual_seed(int(state))
+        seeds = [int(self._stream(task, 0, 0).integers(2**63)) for task in self.order.task.tolist()]
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def chi_square(self, draws: int, degrees: Tensor) -> Tensor:
         """(draw, task, way, *tail) chi-square with `degrees` (task, way, *tail) of freedom."""

@@ -94,11 +94,11 @@ ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 @cache
 def tasks(model: Model) -> EpisodeBatch:
-    """Two tasks of four and three classes, with ragged videos; quality where the model has it."""
+    """Two tasks of three and four classes, with ragged videos; quality where the model has it."""
     batch, _ = synthetic_episodes(
-        users=2, way=4, shots=3, frames=3, query_videos=2, dim=3, ragged=True, seed=3
+        users=2, way=4, shots=3, frames=3, query_videos=2, dim=3, ragged=True, seed=9
     )
-    batch = batch.to(torch.float64)
+    batch = batch.select([1, 0]).to(torch.float64)
     if not getattr(model, "covariates", ()):
         return batch
     g = torch.Generator().manual_seed(0)
@@ -188,7 +188,7 @@ def test_videos_asked_in_another_order(case: Case) -> None:
 @ALL
 def test_classes_in_another_order(case: Case) -> None:
     batch, before = one(case), usual(case)
-    order = [2, 0, 3, 1]
+    order = [2, 3, 0, 1]
     after = answer(case, batch.permute_classes(order))
     expected = {n: v[..., order] if n.endswith("prob") else v for n, v in before.items()}
     check(case, after, expected, batch)

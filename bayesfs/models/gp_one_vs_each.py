@@ -118,8 +118,8 @@ class OneVsEachGibbs:
             """Task after task, so that none moves the numbers of another."""
             tasks, way, size = prior.support.one_hot.mT.shape
             out = prior.matrix.new_zeros(draws, tasks, way, size)
-            for t in range(tasks):
-                generator = noise.generator(t) if noise else torch.Generator().manual_seed(0)
+            fixed = [torch.Generator().manual_seed(0) for _ in range(tasks)]
+            for t, generator in enumerate(noise.generators() if noise else fixed):
                 alone, places = prior.alone(t)
                 u = gibbs(alone, draws, generator, self.chains, self.burn_in, self.thin)
                 out[:, t, places, : u.shape[-1]] = u[:, 0]
