@@ -51,6 +51,11 @@ USERS_PER_BATCH = 256
 ANSWER = 10.0
 """Seconds within which a scheduler must answer."""
 
+_SEVERAL = (
+    "expected dask workers of one thread each, got {name} with {threads}: only one thread of a "
+    "process can run a model at a time; start them with `dask worker --nthreads 1`"
+)
+
 RETRIES = 2
 """Times that a batch is given to another worker after its own was lost."""
 
@@ -125,9 +130,13 @@ def score_users(
         progress: called with (batches done, batches, message).
 
     Raises:
-        RunError: a batch lost its worker again and again; what is done is kept.
+        RunError: a worker has several threads; or a batch lost its worker again and again, and
+            what is done is kept.
         BayesfsError: what a worker found to be wrong.
     """
+    several = [name for name, threads in client.nthreads().items() if threads > 1]
+    if several:
+        raise RunError(_SEVERAL.format(name=several[0], threads=client.nthreads()[several[0]]))
     split = getattr(job.study.evaluation, "test_split", "test")
     users = user_rows(job.store, split)
     if not users:
@@ -154,6 +163,7 @@ def score_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) ->
         ranges: its users' frames in the store.
         per_batch: users in every batch but the last.
     """
+    _check_worker()
     job = _unpacked(portable)
     torch.set_num_threads(1)
     with explained(job.results):
@@ -163,6 +173,17 @@ def score_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) ->
             names = table["task"].values.tolist()
             write_whole(job.group(shots, number), partial(write_table, table))
     return len(names)
+
+
+def _check_worker() -> None:
+    """Refuse a worker with several threads, which may have joined after the run began."""
+    distributed = importlib.import_module("distributed")
+    try:
+        worker = distributed.get_worker()
+    except ValueError:  # called in the driver itself
+        return
+    if worker.state.nthreads > 1:
+        raise RunError(_SEVERAL.format(name=worker.address, threads=worker.state.nthreads))
 
 
 def _tables(job: Job, ranges: Ranges, first: int) -> dict[int, list[xr.Dataset]]:

@@ -14,7 +14,7 @@ A row must have the same answer whatever is asked beside it. Three rules do that
    its own, and neither depends on the others nor jumps as the features move.
 
 Source: Salmon, Moraes, Dror and Shaw (2011), Parallel random numbers: as easy as 1, 2, 3.
-refs.bib: salmon2011.
+refs.bib: salmon2011. McKay, Beckman and Conover (1979), Technometrics 21, for `even` draws.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import gammaincinv, ndtri
 from torch import Tensor
 
 from bayesfs.categorical import at_points
@@ -126,26 +127,33 @@ class Noise:
         seed: the same seed and support give the same numbers.
         order: of the tasks' classes and support videos.
         branch: another number gives other streams; the same one gives the same again.
+        even: each number's draws fall one into each of as many equally likely parts of its range
+            (Latin hypercube): right one by one, and averages over them err less. For averages
+            only: the draws are not independent of each other.
     """
 
-    def __init__(self, seed: int, order: Order, branch: int = 0) -> None:
-        self.order = order
+    def __init__(self, seed: int, order: Order, branch: int = 0, *, even: bool = False) -> None:
+        self.order, self._even = order, even
         self._bits = np.random.Philox(key=np.array([seed % 2**64, 0], np.uint64))
         self._state: Any = self._bits.state
         self._generator = np.random.Generator(self._bits)
         self._calls = branch * 2**32
 
     @classmethod
-    def of(cls, episodes: EpisodeBatch, seed: int) -> Noise:
+    def of(cls, episodes: EpisodeBatch, seed: int, *, even: bool = False) -> Noise:
         """Noise of the tasks of a batch, from their support."""
-        return cls(seed, Order.of(episodes))
+        return cls(seed, Order.of(episodes), even=even)
 
     def normal(self, draws: int, level: Level, tail: tuple[int, ...], like: Tensor) -> Tensor:
         """(draw, task[, way[, shot]], *tail) standard normal.
 
         The first axis of `tail` may be padded at its end: the numbers before do not depend on it.
         """
-        return self._filled(level, draws, tail, like, lambda rng, _, s: rng.standard_normal(s))
+
+        def fill(rng: np.random.Generator, cell: Any, shape: tuple[int, ...]) -> Any:
+            return ndtri(_evenly(rng, shape)) if self._even else rng.standard_normal(shape)
+
+        return self._filled(level, draws, tail, like, fill)
 
     def uniform(self, draws: int, level: Level, tail: tuple[int, ...], like: Tensor) -> Tensor:
         """(draw, task[, way[, shot]], *tail) uniform on [0, 1)."""
@@ -162,6 +170,8 @@ class Noise:
         half = 0.5 * degrees.detach().double().cpu().numpy()
 
         def gamma(rng: np.random.Generator, cell: Any, shape: tuple[int, ...]) -> Any:
+            if self._even and len(shape) == 1:  # by the quantile, which takes too long for many
+                return gammaincinv(half[cell], _evenly(rng, shape))
             return rng.standard_gamma(half[cell][..., None], shape)
 
         tail = tuple(degrees.shape[2:])
@@ -222,3 +232,10 @@ class Noise:
         self._state.update(buffer_pos=4, has_uint32=0, uinteger=0)
         self._bits.state = self._state
         return self._generator
+
+
+def _evenly(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Numbers of (0, 1), one in each of as many equal parts along the last axis, shuffled."""
+    u = rng.random((*shape[:-1], 2, shape[-1]))
+    order = u[..., 0, :].argsort(-1)
+    return np.asarray((order + u[..., 1, :]).clip(1e-9, None) / shape[-1])

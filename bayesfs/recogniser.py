@@ -109,7 +109,7 @@ class Recogniser:
         key = KINDS.index(kind), frames
         made = self._made.pop(key, None)
         if made is None:
-            noise = Noise(self.seed, self.order, 1)
+            noise = Noise(self.seed, self.order, 1, even=True)
             made = prepare(self.levels, self.posteriors, self.means, *key, noise)
         self._made[key] = made  # the last asked for comes last
         while len(self._made) > KEPT:
@@ -204,7 +204,7 @@ def teach(
     population = thin_population(model, learnt.population, engine.population_draws)
     count = len(next(iter(population.values())))
     order = Order.of(support)
-    noise = Noise(seed, order)
+    noise = Noise(seed, order, even=True)
     with torch.no_grad():
         levels = [
             model.levels({s: v[p].to(study.dtype) for s, v in population.items()}, support.dim)
@@ -242,7 +242,7 @@ def _episode(
         start += len(video)
     where = torch.full((1, ways, shots), KINDS.index(kind))
     token = torch.zeros(1, 1, 1, rows.shape[1])
-    return EpisodeBatch(
+    return EpisodeBatch.of_own(
         torch.from_numpy(support),
         torch.from_numpy(mask),
         where,

@@ -23,6 +23,7 @@ from bayesfs.contracts import Model, Progress
 from bayesfs.errors import InferenceError
 from bayesfs.inference.canonical import canonical
 from bayesfs.inference.potential import named_value, potential
+from bayesfs.inference.program import seeded
 from bayesfs.types import EpisodeBatch, Posterior
 
 
@@ -72,8 +73,7 @@ class PyroSVI:
         density = potential(model, episodes, given)
         conditioned = poutine.condition(model, data=dict(density.population))
         program = poutine.block(conditioned, hide=list(density.population))
-        with pyro.get_param_store().scope(), torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed), pyro.get_param_store().scope():
             guide = self.guide(program)
             elbo = self._optimise(program, guide, episodes)
             draws = self._draw(program, guide, episodes)

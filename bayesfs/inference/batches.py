@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from itertools import chain
 
 import torch
@@ -119,7 +118,7 @@ def join_tasks(parts: Sequence[Posterior]) -> Posterior:
     }
     names = tuple(chain.from_iterable(p.coords.get("task", ()) for p in parts))
     coords: Mapping[str, tuple[str, ...]] = {**first.coords, **({"task": names} if names else {})}
-    return Posterior(first.kind, draws, first.dims, first.chains, stats, coords, first.seed)
+    return Posterior.of_own(first.kind, draws, first.dims, first.chains, stats, coords, first.seed)
 
 
 def join_draws(parts: Sequence[Posterior]) -> Posterior:
@@ -137,7 +136,7 @@ def join_draws(parts: Sequence[Posterior]) -> Posterior:
         stacked = torch.stack(_same_length(values))
         stats[name] = stacked.amax(0) if name in WORST else stacked.mean(0)
     chains = sum(p.chains for p in parts) if first.kind == "mcmc" else first.chains
-    return replace(first, draws=draws, sample_stats=stats, chains=chains)
+    return first.changed(draws=draws, sample_stats=stats, chains=chains)
 
 
 def _is_over_draws(name: str, posterior: Posterior) -> bool:

@@ -7,7 +7,7 @@ its draws are then put back in the caller's order. Frames stay in the order of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class Canonical:
             site: self._restored(value, posterior.dims[site], filler.get(site))
             for site, value in posterior.draws.items()
         }
-        return replace(posterior, draws=draws)
+        return posterior.changed(draws=draws)
 
     def _restored(self, value: Tensor, axes: tuple[str, ...], filler: Tensor | None) -> Tensor:
         """One site: (draw, *axes)."""
@@ -93,7 +93,7 @@ def canonical(episodes: EpisodeBatch) -> Canonical:
     place = order.rank.gather(1, label.clamp(min=0))
     quality, frame = episodes.support_quality, episodes.support_frame
     asked_quality, asked_frame = episodes.query_quality, episodes.query_frame
-    found = EpisodeBatch(
+    found = EpisodeBatch.of_own(
         support=taught(episodes.support)[:, :, :, :frames],
         support_mask=taught(episodes.support_mask)[..., :frames],
         support_kind=taught(episodes.support_kind),

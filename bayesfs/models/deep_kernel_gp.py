@@ -142,7 +142,7 @@ class DeepKernelGP:
             sites[name] = torch.stack([v[name] for v in values]).repeat_interleave(draws, 0)
         dims = {FUNCTION: ("task", "way", "point"), **self.dims}
         coords = {"task": episodes.tasks} if episodes.tasks else {}
-        return Posterior("exact", sites, dims, coords=coords, seed=seed)
+        return Posterior.of_own("exact", sites, dims, coords=coords, seed=seed)
 
     @torch.no_grad()
     def predictive(
@@ -162,7 +162,7 @@ class DeepKernelGP:
         for number, value in enumerate(population_draws(self.sites, population, episodes.support)):
             fitted = self.fit(episodes, value)
             pieces = [
-                fitted.predictive(p, draws, Noise(seed, order, number))
+                fitted.predictive(p, draws, Noise(seed, order, number, even=True))
                 for p in self.pieces(query, episodes.way, draws)
             ]
             parts.append(join_videos(pieces))

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -177,7 +176,7 @@ def with_untaught(episodes: EpisodeBatch, count: int) -> EpisodeBatch:
         if value is not None:
             extra = value.new_zeros(value.shape[0], count, *value.shape[2:])
             padded[name] = torch.cat([value, extra], 1)
-    return replace(episodes, classes=(), **padded)
+    return episodes.changed(classes=(), **padded)
 
 
 def _mixture(
@@ -187,7 +186,7 @@ def _mixture(
     draws: int,
     seed: int,
 ) -> tuple[LabelDraws, LabelDraws]:
-    noise = Noise.of(episodes, seed)
+    noise = Noise.of(episodes, seed, even=True)
     frames, videos = [], []
     for levels, prior in zip(values, priors, strict=True):
         post = condition_classes(episodes, levels)

@@ -243,7 +243,7 @@ class NIWClasses:
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
     ) -> Predictive:
         """Closed-form predictive, averaged over population draws; see `sample_labels`."""
-        noise = Noise.of(episodes, seed)
+        noise = Noise.of(episodes, seed, even=True)
         frames: list[LabelDraws] = []
         videos: list[LabelDraws] = []
         for value in each_value(population):

@@ -45,4 +45,4 @@ def drawn_posterior(
     ]
     joined = {site: torch.cat([part[site] for part in parts]) for site in dims}
     coords = {"task": episodes.tasks} if episodes.tasks else {}
-    return Posterior(kind, joined, dict(dims), coords=coords, seed=seed)
+    return Posterior.of_own(kind, joined, dict(dims), coords=coords, seed=seed)
