@@ -14,7 +14,7 @@ A row must have the same answer whatever is asked beside it. Three rules do that
    its own, and neither depends on the others nor jumps as the features move.
 
 Source: Salmon, Moraes, Dror and Shaw (2011), Parallel random numbers: as easy as 1, 2, 3.
-refs.bib: salmon2011. McKay, Beckman and Conover (1979), Technometrics 21, for `even` draws.
+McKay, Beckman and Conover (1979), for draws that are `even`. refs.bib: salmon2011, mckay1979.
 """
 
 from __future__ import annotations

@@ -27,8 +27,9 @@ Level = Literal["population", "task", "way", "shot", "frame"]
 PLATES: tuple[Level, ...] = ("task", "way", "shot", "frame")
 
 PYRO = RLock()
-"""Held by whoever runs a program: Pyro's handlers, parameters and settings, and torch's global
-generator, are one of each in a process, and a second thread would run under the first one's."""
+"""Held by whoever runs a program: Pyro's handlers, parameters and settings, torch's global generator
+and its levels of forward derivatives are one of each in a process, and a second thread would run
+under the first one's."""
 
 TraceSite = Mapping[str, Any]
 """One node of a Pyro trace."""
