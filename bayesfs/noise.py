@@ -98,7 +98,8 @@ def frame_content(x: Tensor, quality: Tensor | None, mask: Tensor) -> Tensor:
     if quality is not None:
         known = torch.where(mask[..., None], quality.detach().double(), 0.0)
         p = p + known @ _weights(known.shape[-1], 1).to(x.device)
-    return torch.where(mask, p + LEAN * p.abs(), 0.0)
+    content: Tensor = torch.where(mask, p + LEAN * p.abs(), 0.0)
+    return content
 
 
 def _weights(count: int, stream: int) -> Tensor:

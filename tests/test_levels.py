@@ -57,7 +57,7 @@ def test_stages_equal_importance_sampling(model) -> None:
     weight = torch.ones(batch.query_mask.shape, dtype=torch.float64)
     if model.covariates:
         weight = torch.exp(-2.0 * batch.query_quality @ levels.slope[1])
-    b = levels.video[q].colour(torch.randn(size, 3, generator=noise, dtype=torch.float64))
+    b = levels.video[q].colour(noise.normal(size, "task", (3,), a)[:, 0])
     for t, v, f in ((0, 0, 0), (1, 2, 1)):
         x = batch.query[t, v, f] - levels.offset[q]
         frame = levels.frame[q].d / weight[t, v, f]

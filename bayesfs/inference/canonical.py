@@ -55,12 +55,14 @@ class Canonical:
             return value
         out = torch.empty_like(value) if filler is None else filler.clone()
         index = [self._places(axis, at, axes, value) for at, axis in enumerate(axes)]
-        out[(slice(None), *index)] = value
+        out.movedim(0, -1)[tuple(index)] = value.movedim(0, -1)
         return out
 
     def _places(self, axis: str, at: int, axes: tuple[str, ...], value: Tensor) -> Tensor:
         """Original places along one axis of a site, broadcast against its other axes."""
-        known = {name: (self.way, ("task", name)) for name in CLASS_AXES}
+        known: dict[str, tuple[Tensor, tuple[str, ...]]] = {
+            name: (self.way, ("task", name)) for name in CLASS_AXES
+        }
         known["shot"] = (self.shot, ("task", "way", "shot"))
         count = torch.arange(value.shape[1 + at], device=self.way.device)
         place, over = known.get(axis, (count, (axis,)))

@@ -27,7 +27,7 @@ Level = Literal["population", "task", "way", "shot", "frame"]
 PLATES: tuple[Level, ...] = ("task", "way", "shot", "frame")
 
 PYRO = RLock()
-"""Held by whoever runs a program: Pyro's handlers, parameters and settings, torch's global generator
+"""Held by whoever runs a program: Pyro's handlers, parameters, settings, torch's global generator
 and its levels of forward derivatives are one of each in a process, and a second thread would run
 under the first one's."""
 

@@ -107,16 +107,18 @@ class EpisodeBatch:
                 )
         self._check_names()
         self._check_values()
-        for f in fields(self):
-            object.__setattr__(self, f.name, owned(getattr(self, f.name)))
+        for attribute in fields(self):
+            object.__setattr__(self, attribute.name, owned(getattr(self, attribute.name)))
         copies = _copies(self.support, self.support_mask)
         if copies is not None:
             object.__setattr__(self, "support_mask", ours(self.support_mask & ~copies))
 
     @classmethod
-    def of_own(cls, **values: Any) -> EpisodeBatch:
+    def of_own(cls, *values: Any, **named: Any) -> EpisodeBatch:
         """A batch of tensors that nobody else holds, which are not copied."""
-        return cls(**ours(values))
+        for value in (*values, *named.values()):
+            ours(value)
+        return cls(*values, **named)
 
     def changed(self, **values: Any) -> EpisodeBatch:
         """The batch with other values of some attributes, which nobody else holds either."""
