@@ -118,7 +118,8 @@ def _places(value: Tensor, exists: Tensor) -> Tensor:
 def _rounded(total: Tensor) -> Tensor:
     """(task,) integers of the leading `BITS` digits of positive numbers."""
     mantissa, exponent = torch.frexp(total)
-    return (mantissa * 2**BITS).round().long() * 4096 + exponent.long()
+    key: Tensor = (mantissa * 2**BITS).round().long() * 4096 + exponent.long()
+    return key
 
 
 class Noise:
