@@ -23,6 +23,16 @@ def systematic(prob: Tensor, draws: int, generator: torch.Generator) -> Tensor:
     start = 1 - torch.rand(prob.shape[:-1], generator=generator, dtype=prob.dtype, device=device)
     order = torch.randperm(draws, generator=generator, device=device).to(prob)
     points = (order.reshape(-1, *[1] * start.ndim) + start.to(prob.device)) / draws
+    return at_points(prob, points)
+
+
+def at_points(prob: Tensor, points: Tensor) -> Tensor:
+    """(draw, ...) classes whose stretch of the cumulated (..., way) probabilities holds the point.
+
+    Args:
+        prob: (..., way).
+        points: (draw, ...) in (0, 1].
+    """
     chosen = (points[..., None] > prob.cumsum(-1)[..., :-1]).sum(-1)
     last = prob.shape[-1] - 1 - (prob.flip(-1) > 0).to(torch.long).argmax(-1)
     return torch.minimum(chosen, last)

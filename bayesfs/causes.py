@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -131,7 +130,7 @@ def typical(episodes: EpisodeBatch, covariate: int) -> EpisodeBatch:
         )
     quality = episodes.query_quality.clone()
     quality[..., covariate] = 0.0
-    return replace(episodes, query_quality=quality)
+    return episodes.changed(query_quality=quality)
 
 
 def absent_probability(

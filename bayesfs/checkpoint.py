@@ -63,7 +63,7 @@ def load_posterior(path: Path) -> Posterior:
     """
     with _opened(path) as archive:
         header = _Header(**json.loads(archive["header"].tobytes()))
-        return Posterior(
+        return Posterior.of_own(
             kind=_kind(header.kind),
             draws=_tensors(archive, "draws"),
             dims={site: tuple(dims) for site, dims in header.dims.items()},

@@ -60,6 +60,11 @@ LOOPBACK = "127.0.0.1"
 ANSWER = 10.0
 """Seconds within which a scheduler must answer."""
 
+_SEVERAL = (
+    "expected dask workers of one thread each, got {name} with {threads}: only one thread of a "
+    "process can run a model at a time; start them with `dask worker --nthreads 1`"
+)
+
 RETRIES = 2
 """Times that a batch is given to another worker after its own was lost."""
 
@@ -162,9 +167,13 @@ def score_users(
         progress: called with (batches done, batches, message).
 
     Raises:
-        RunError: a batch lost its worker again and again; what is done is kept.
+        RunError: a worker has several threads; or a batch lost its worker again and again, and
+            what is done is kept.
         BayesfsError: what a worker found to be wrong.
     """
+    several = [name for name, threads in client.nthreads().items() if threads > 1]
+    if several:
+        raise RunError(_SEVERAL.format(name=several[0], threads=client.nthreads()[several[0]]))
     split = getattr(job.study.evaluation, "test_split", "test")
     users = user_rows(job.store, split)
     if not users:
@@ -191,6 +200,7 @@ def score_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) ->
         ranges: its users' frames in the store.
         per_batch: users in every batch but the last.
     """
+    _check_worker()
     job = _unpacked(portable)
     torch.set_num_threads(1)
     with explained(job.results):
@@ -209,6 +219,17 @@ def told_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) -> 
         score_batch(portable, number, ranges, per_batch)
     texts = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
     return tuple(dict.fromkeys(texts))
+
+
+def _check_worker() -> None:
+    """Refuse a worker with several threads, which may have joined after the run began."""
+    distributed = importlib.import_module("distributed")
+    try:
+        worker = distributed.get_worker()
+    except ValueError:  # called in the driver itself
+        return
+    if worker.state.nthreads > 1:
+        raise RunError(_SEVERAL.format(name=worker.address, threads=worker.state.nthreads))
 
 
 def _tables(job: Job, ranges: Ranges, first: int) -> dict[int, list[xr.Dataset]]:

@@ -25,7 +25,8 @@ Progress = Callable[[int, int, str], None]
 class Model(Protocol):
     """A Pyro program over the support of a batch of tasks, and its label likelihood.
 
-    `dims` maps every latent site to its axes. Sites without "task" are population sites. Inside
+    `dims` maps every latent site to its axes; an event axis over the classes is called "logit".
+    Sites without "task" are population sites. Inside
     the program, the plates are named as the axes are ("task", "way", "shot", "frame"); "task" is
     the outermost. The query never enters the program.
     """

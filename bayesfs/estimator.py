@@ -29,6 +29,7 @@ from bayesfs.evaluation.datatree import to_datatree
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.svi import SVI
 from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.noise import frame_content
 from bayesfs.predict import predict
 from bayesfs.single import SupportAxes, support_population
 from bayesfs.study import Answer, Learnt
@@ -71,6 +72,10 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         support_kind: recording condition of what is taught, "clean" or "clutter".
         query_kind: recording condition of what is asked.
         random_state: of the draws. Fixed by default, so that the same data give the same answer.
+
+    Nothing of the caller's arrays is kept: changing X afterwards changes no answer. A row has the
+    same answer whatever is asked beside it, and neither the order of the rows that are taught nor
+    the names of classes move it.
 
     Attributes:
         classes_: (way,) the labels, sorted; columns of probabilities are in this order.
@@ -152,7 +157,9 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
                 "make it far too sure; give groups, or groups=range(len(y)) for single pictures",
                 stacklevel=2,
             )
-        self._support = (x, label, _videos(groups, len(x), label))
+        videos, order = _videos(groups, len(x), label), _by_content(x)
+        x = x[order]  # a copy: nothing of the caller's is kept
+        self._support = (x, label[order], videos[order].tolist())
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self._axes = self._fit_axes(x)
         self.model_ = self._told_model()
@@ -240,7 +247,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         x = self._validated(X)
         given = _groups(groups, len(x))
         names, rows = np.unique(given, return_inverse=True)
-        order = np.argsort(rows, kind="stable")
+        order = np.lexsort((_by_content(x).argsort(), rows))
         answers = [
             self._answer(self._episode(x[part], rows[part]))
             for part in _chunks(order, rows[order], len(names))
@@ -345,8 +352,15 @@ def _groups(groups: Any, length: int) -> Array:
     return given
 
 
-def _videos(groups: Any, length: int, label: Array) -> list[Any]:
-    """Video of each support frame.
+def _by_content(x: Array) -> Array:
+    """Order of frames (frame, feature) that does not depend on the order they come in."""
+    frames = torch.from_numpy(np.ascontiguousarray(x))
+    content = frame_content(frames, None, torch.ones(len(x), dtype=torch.bool))
+    return np.asarray(content.numpy().argsort(kind="stable"))
+
+
+def _videos(groups: Any, length: int, label: Array) -> Array:
+    """Number of the video of each support frame.
 
     Raises:
         ShapeError: see `_groups`.
@@ -362,7 +376,7 @@ def _videos(groups: Any, length: int, label: Array) -> list[Any]:
             f"{np.bincount(pairs[0])[twice[0]]} classes; "
             "a video shows one object: do groups name videos, and uniquely across classes?"
         )
-    return list(video.tolist())
+    return np.asarray(video)
 
 
 def _chunks(order: Array, video: Array, count: int) -> Iterator[Array]:

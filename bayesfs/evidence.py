@@ -97,4 +97,4 @@ def of_video(episodes: EpisodeBatch, task: int, video: int) -> EpisodeBatch:
     """One task with one of its query videos."""
     one = episodes.select([task])
     cut = {n: getattr(one, n)[:, [video]] for n in QUERY if getattr(one, n) is not None}
-    return replace(one, **cut, videos=tuple((own[video],) for own in one.videos))
+    return one.changed(**cut, videos=tuple((own[video],) for own in one.videos))

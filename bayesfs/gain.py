@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -182,8 +181,7 @@ def with_video(episodes: EpisodeBatch, way: int, video: Tensor, kind: str) -> Ep
         typical = quality.new_zeros(*new.shape[:-1], quality.shape[-1])
         quality = torch.cat([wide, typical], 2)
     pad = torch.nn.functional.pad
-    return replace(
-        episodes,
+    return episodes.changed(
         support=torch.cat([pad(support, (0, 0, 0, grown)), new * mask[..., None]], 2),
         support_mask=torch.cat([pad(episodes.support_mask, (0, grown)), mask], 2),
         support_kind=torch.cat([episodes.support_kind, kinds_of], 2),

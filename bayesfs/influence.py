@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 import xarray as xr
@@ -90,7 +89,7 @@ def without_videos(episodes: EpisodeBatch, places: Tensor) -> EpisodeBatch:
     wide = episodes.select(places[:, 0].tolist())
     mask = wide.support_mask.clone()
     mask[torch.arange(len(places)), places[:, 1], places[:, 2]] = False
-    return replace(wide, support=wide.support * mask[..., None], support_mask=mask)
+    return wide.changed(support=wide.support * mask[..., None], support_mask=mask)
 
 
 def removable(episodes: EpisodeBatch) -> Tensor:

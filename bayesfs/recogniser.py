@@ -26,6 +26,7 @@ from bayesfs.models.conjugate import (
     condition_classes,
 )
 from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.noise import Noise, Order
 from bayesfs.recogniser_products import Prepared, in_single, labels_of, labels_of_many, prepare
 from bayesfs.study import Learnt, Study
 from bayesfs.types import KINDS, EpisodeBatch, LabelDraws
@@ -84,6 +85,7 @@ class Recogniser:
         levels: population parameters of each draw of the population.
         posteriors: exact posterior of the class means, for each of these.
         means: for each, (draw, 1, way, feature) draws of the class means, in single precision.
+        order: of the objects and their videos, by content; draws go by it.
         seed: of the draws.
     """
 
@@ -92,6 +94,7 @@ class Recogniser:
     levels: tuple[Levels, ...]
     posteriors: tuple[ClassPosterior, ...]
     means: tuple[Tensor, ...]
+    order: Order
     seed: int
     _made: dict[tuple[int, int], Prepared] = field(default_factory=dict, repr=False)
 
@@ -106,7 +109,7 @@ class Recogniser:
         key = KINDS.index(kind), frames
         made = self._made.pop(key, None)
         if made is None:
-            noise = torch.Generator().manual_seed(self.seed + 1)
+            noise = Noise(self.seed, self.order, 1, even=True)
             made = prepare(self.levels, self.posteriors, self.means, *key, noise)
         self._made[key] = made  # the last asked for comes last
         while len(self._made) > KEPT:
@@ -200,7 +203,8 @@ def teach(
     support = _episode(learnt.projection, videos, kind).to(study.dtype)
     population = thin_population(model, learnt.population, engine.population_draws)
     count = len(next(iter(population.values())))
-    noise = torch.Generator().manual_seed(seed)
+    order = Order.of(support)
+    noise = Noise(seed, order, even=True)
     with torch.no_grad():
         levels = [
             model.levels({s: v[p].to(study.dtype) for s, v in population.items()}, support.dim)
@@ -209,7 +213,9 @@ def teach(
         posts = [condition_classes(support, values) for values in levels]
         means = [in_single(p).sample(-(-engine.draws // count), noise)[1] for p in posts]
     names = tuple(videos)
-    taught = Recogniser(names, learnt.projection, tuple(levels), tuple(posts), tuple(means), seed)
+    taught = Recogniser(
+        names, learnt.projection, tuple(levels), tuple(posts), tuple(means), order, seed
+    )
     taught.prepare(ready_for)
     return taught
 
@@ -236,7 +242,7 @@ def _episode(
         start += len(video)
     where = torch.full((1, ways, shots), KINDS.index(kind))
     token = torch.zeros(1, 1, 1, rows.shape[1])
-    return EpisodeBatch(
+    return EpisodeBatch.of_own(
         torch.from_numpy(support),
         torch.from_numpy(mask),
         where,

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesfs.models.conjugate import LOG_2PI, ClassPosterior, Levels, normal
+from bayesfs.models.conjugate import LOG_2PI, ClassPosterior, Levels
 from bayesfs.models.covariance import Dense, Diagonal
+from bayesfs.noise import Noise
 from bayesfs.types import LabelDraws
 
 
@@ -32,6 +33,8 @@ class Prepared:
         linear: (population, way, feature) and
         square: (population, way) and
         constant: (population, way) of log N(x; o + r E mu, r^2 Cov mu + N).
+        by_place: (way,) classes in an order that does not depend on their names, in which draws
+            are shared out among them.
         draws: the products for the draws.
     """
 
@@ -39,6 +42,7 @@ class Prepared:
     linear: Tensor
     square: Diagonal | Dense
     constant: Tensor
+    by_place: Tensor
     draws: DrawProducts
 
 
@@ -63,7 +67,7 @@ def prepare(
     means: Sequence[Tensor],
     kind: int,
     frames: int,
-    noise: torch.Generator,
+    noise: Noise,
 ) -> Prepared:
     """Products for queries of one condition and so many frames.
 
@@ -92,6 +96,7 @@ def prepare(
         torch.stack(linear),
         _stacked(square),
         torch.stack(constant),
+        noise.order.rank[0].argsort(),
         DrawProducts(pulls, _stacked(spread), own),
     )
 
@@ -114,7 +119,7 @@ def _draw_products(
     means: Tensor,  # (draw, 1, way, feature)
     kind: int,
     frames: int,
-    noise: torch.Generator,
+    noise: Noise,
     pulls: Tensor,  # (draw, way y, way j, feature), to fill
     own: Tensor,  # (draw, way y, way j), to fill
 ) -> Any:
@@ -122,7 +127,7 @@ def _draw_products(
     r, cov = levels.loading[kind], noise_of(levels, kind, frames)
     precision, base = cov.inverse().expand_axis(0), r * means[:, 0]
     marginal = (post.cov()[0].scaled(r**2) + cov.expand_axis(0)).inverse()
-    eps = cov.colour(normal(tuple(base[:, 0].shape), base, noise))
+    eps = cov.colour(noise.normal(len(base), "task", (base.shape[-1],), base)[:, 0])
     spread = []
     for way in range(base.shape[1]):
         update = post.cross(way)[0].scaled(r**2) @ marginal[way].expand_axis(0)
@@ -158,7 +163,7 @@ def labels_of(x: Tensor, made: Prepared) -> LabelDraws:
     density = linear - 0.5 * (made.square.squares(at)[:, 0] + made.constant)
     log_prob = density.log_softmax(-1)
     start = (torch.arange(populations).to(x)[:, None] + 0.5) / populations
-    chosen = _evenly_chosen(log_prob.exp(), count, start)
+    chosen = _evenly_chosen(log_prob.exp(), count, start, made.by_place)
     p, d = torch.arange(populations)[:, None], torch.arange(count)
     single = at.float()
     cross = (draws.pulls[p, d, chosen] @ single[..., None])[..., 0]
@@ -179,7 +184,7 @@ def labels_of_many(x: Tensor, made: Prepared) -> LabelDraws:
     given = []
     for p in range(populations):
         single = x[p].float()
-        chosen = _evenly_chosen(log_prob[p].exp(), count, (p + 0.5) / populations).mT
+        chosen = _evenly_chosen(log_prob[p].exp(), count, (p + 0.5) / populations, made.by_place).mT
         at = chosen[:, None, None].expand(-1, 1, ways, -1)  # (draw, 1, way j, query)
         cross = (draws.pulls[p] @ single.mT).gather(1, at)[:, 0]
         square = draws.spread[p].squares(single).mT.reshape(1, ways, ways, -1)
@@ -191,12 +196,12 @@ def labels_of_many(x: Tensor, made: Prepared) -> LabelDraws:
     return LabelDraws(log_prob.logsumexp(0) - math.log(populations), joined, weight)
 
 
-def _evenly_chosen(prob: Tensor, draws: int, start: Tensor | float) -> Tensor:
+def _evenly_chosen(prob: Tensor, draws: int, start: Tensor | float, by_place: Tensor) -> Tensor:
     """(query, draw) classes in their shares (query, way): points (d + start) / draws of (0, 1)."""
     points = (torch.arange(draws).to(prob) + start) / draws
     points = points.expand(len(prob), draws)
-    edges = prob.cumsum(-1)[:, :-1]
-    return (points[..., None] > edges[:, None]).sum(-1)
+    edges = prob[:, by_place].cumsum(-1)[:, :-1]
+    return by_place[(points[..., None] > edges[:, None]).sum(-1)]
 
 
 def _stacked(values: Sequence[Any]) -> Any:

@@ -125,9 +125,9 @@ def _prior(model: Any, episode: EpisodeBatch, seed: int) -> Posterior:
     joint = potential(Prior(model), episode)
     with torch.no_grad():
         draws = joint.constrain(joint.prior(DRAWS, seed=seed))
-    return Posterior("exact", draws, dict(model.population_dims), seed=seed)
+    return Posterior.of_own("exact", draws, dict(model.population_dims), seed=seed)
 
 
 def _like(population: Posterior, episode: EpisodeBatch) -> Posterior:
     draws = {site: v.to(episode.support) for site, v in population.draws.items()}
-    return Posterior(population.kind, draws, population.dims, seed=population.seed)
+    return Posterior.of_own(population.kind, draws, population.dims, seed=population.seed)

@@ -204,7 +204,7 @@ class Answer:
         """
         draws = complete_draws(self.model, self.posterior, learnt.population)
         dims = {**self.model.dims, **self.posterior.dims}
-        whole = replace(self.posterior, draws=draws, dims=dims)
+        whole = self.posterior.changed(draws=draws, dims=dims)
         tree = to_datatree(
             self.posterior,
             self.predictive,
@@ -244,7 +244,7 @@ def frames_of(embeddings: Embeddings, episodes: EpisodeBatch) -> Embeddings:
         )
     rows = torch.cat([episodes.support_frame.flatten(), episodes.query_frame.flatten()])
     used = np.unique(rows[rows >= 0].cpu().numpy())
-    frames = Embeddings(embeddings.dataset.isel(frame=used))
+    frames = Embeddings.of_own(embeddings.dataset.isel(frame=used))
     found, meant = set(frames.coord("user").tolist()), set(episodes.users)
     if episodes.tasks and found != meant:
         raise DataError(
@@ -259,7 +259,7 @@ def population_of(posterior: Posterior) -> Posterior:
     draws = posterior.population
     dims = {site: posterior.dims[site] for site in draws}
     coords = {axis: labels for axis, labels in posterior.coords.items() if axis != "task"}
-    return replace(posterior, draws=draws, dims=dims, coords=coords)
+    return posterior.changed(draws=draws, dims=dims, coords=coords)
 
 
 def reporting(engine: Engine, progress: Progress | None) -> Engine:

@@ -317,3 +317,23 @@ def test_a_batch_by_itself(job: Job) -> None:
     assert score_batch(cluster_module._portable(job), 0, ranges, 16) == USERS
     torch.set_num_threads(threads)
     assert_the_same(table(job, 1), whole(job, 1), decomposed=True)
+
+
+def test_workers_with_several_threads_are_refused(
+    study: Study, learnt: Learnt, store: Path, tmp_path: Path
+) -> None:
+    """Before anything is done, and on a worker that joined later."""
+    distributed = pytest.importorskip("distributed")
+    job = Job(study, learnt, store, tmp_path / "results.zarr", 0)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        with pytest.raises(RunError, match=r"one thread each, got .* with 2"):
+            score_users(client, job)
+        assert not (tmp_path / "results.zarr").exists()
+        late = client.submit(score_batch, b"", 0, (), 16, pure=False)
+        with pytest.raises(RunError, match="one thread each"):
+            late.result()

@@ -21,10 +21,13 @@ from bayesfs.estimator import BayesianFewShotClassifier
 from bayesfs.inference.own import OwnApproximation
 from bayesfs.models.deep_kernel_gp import DeepKernelGP
 from bayesfs.models.gp_covariance import VideoCovariance
+from bayesfs.models.gp_dirichlet import Dirichlet
 from bayesfs.models.gp_features import OrderedAxes
+from bayesfs.models.gp_regression import LabelRegression
 from bayesfs.models.gp_softmax import Softmax
 from bayesfs.models.kernels import Linear
 from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.models.niw import NIWClasses
 from bayesfs.models.objectives import Evidence
 from bayesfs.models.robust import RobustHierarchy
 from bayesfs.single import SupportAxes, support_population
@@ -306,3 +309,79 @@ def test_one_video_per_object_and_one_feature_are_answered(videos: int, features
         warnings.simplefilter("ignore")
         prob = known.fit(x[:, :features], y, groups=groups).predict_proba(x[:, :features])
     np.testing.assert_allclose(prob.sum(1), 1.0)
+
+
+KINDS_OF_ARRAYS = {
+    "numpy": np.array,
+    "torch": torch.from_numpy,
+    "pandas": lambda x: pd.DataFrame(x, copy=False),
+    "xarray": lambda x: xr.DataArray(x, dims=("frame", "feature")),
+}
+MADE_BY = {
+    "gaussian": {},
+    "niw": {"model": NIWClasses()},
+    "robust": {"model": RobustHierarchy(), "engine": OwnApproximation(draws=20)},
+    "gp": {"model": DeepKernelGP(likelihood=LabelRegression())},
+    "gp-dirichlet": {"model": DeepKernelGP(likelihood=Dirichlet())},
+    "head": {
+        "model": HierarchicalHead(),
+        "engine": bf.SVI(steps=20, draws=20, khat_draws=0),
+    },
+}
+EACH = pytest.mark.parametrize("settings", MADE_BY.values(), ids=MADE_BY)
+
+
+@pytest.mark.parametrize("made", KINDS_OF_ARRAYS.values(), ids=KINDS_OF_ARRAYS)
+def test_nothing_of_the_callers_is_kept(made: Any) -> None:
+    """Neither what is taught nor what is asked is looked at again."""
+    x, y, videos = frames()
+    new, _, _ = frames(seed=1)
+    taught, names = made(x), videos.copy()
+    known = BayesianFewShotClassifier().fit(taught, y, names)
+    before = known.predict_proba(new)
+    x *= -3.0
+    if isinstance(taught, np.ndarray):
+        taught *= -3.0
+    names[:] = "other"
+    y[:] = "other"
+    np.testing.assert_array_equal(known.predict_proba(new), before)
+
+
+def said_of(known: BayesianFewShotClassifier, x: Any, groups: Any = None) -> pd.DataFrame:
+    """Probabilities, by name, and uncertainty of each row."""
+    prob = pd.DataFrame(known.predict_proba(x, groups), columns=known.classes_)
+    return prob.join(known.predict_uncertainty(x, groups))
+
+
+@EACH
+def test_the_order_of_rows_moves_nothing(settings: Any) -> None:
+    """Of those taught, and of those asked; frames within videos too."""
+    x, y, videos = frames()
+    new, _, asked = frames(seed=1, each=2)
+    plain = said_of(BayesianFewShotClassifier(**settings).fit(x, y, videos), new, asked)
+    turn, back = (np.random.default_rng(s).permutation(n) for s, n in ((2, len(x)), (3, len(new))))
+    known = BayesianFewShotClassifier(**settings).fit(x[turn], y[turn], videos[turn])
+    moved = said_of(known, new[back], asked[back])
+    np.testing.assert_allclose(moved.values, plain.values[back], rtol=0, atol=1e-10)
+
+
+@EACH
+def test_a_row_is_answered_alike_alone_and_among_many(settings: Any) -> None:
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier(**settings).fit(x, y, videos)
+    new, _, _ = frames(seed=1)
+    together = said_of(known, new)
+    alone = pd.concat([said_of(known, new[[i]]) for i in (0, 17, 35)])
+    np.testing.assert_allclose(alone.values, together.values[[0, 17, 35]], rtol=0, atol=1e-10)
+
+
+@EACH
+def test_the_names_of_classes_move_nothing(settings: Any) -> None:
+    x, y, videos = frames()
+    new, _, _ = frames(seed=1)
+    plain = said_of(BayesianFewShotClassifier(**settings).fit(x, y, videos), new)
+    other = {"keys": "zebra", "mug": "anchor", "wallet": "mug"}
+    named = np.array([other[name] for name in y])
+    known = BayesianFewShotClassifier(**settings).fit(x, named, videos)
+    moved = said_of(known, new)[[*other.values(), "total", "aleatoric", "epistemic"]]
+    np.testing.assert_allclose(moved.values, plain.values, rtol=0, atol=1e-10)

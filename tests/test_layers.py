@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bayesfs"
 
-FOUNDATION = {"types", "contracts", "errors", "polya_gamma", "categorical", "spacing"}
+FOUNDATION = {"types", "contracts", "errors", "polya_gamma", "categorical", "spacing", "noise"}
 MAY_IMPORT = {
     "display": set(),
     "types": {"errors", "display", "types"},
@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "polya_gamma": set(),
     "categorical": set(),
     "spacing": set(),
+    "noise": {"types", "categorical"},
     "data": FOUNDATION | {"data", "features"},
     "features": FOUNDATION | {"features", "data"},
     "models": FOUNDATION | {"models"},

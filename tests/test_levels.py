@@ -17,6 +17,7 @@ from bayesfs.models.conjugate import condition_classes
 from bayesfs.models.families import PowerLaw
 from bayesfs.models.gaussian import GaussianHierarchy
 from bayesfs.models.gaussian_levels import level_entropies
+from bayesfs.noise import Noise
 from bayesfs.predict import predict
 from bayesfs.types import Posterior
 from bayesfs.uncertainty import decompose
@@ -49,14 +50,14 @@ def test_stages_equal_importance_sampling(model) -> None:
     batch, population = tasks(model), population_of(model, draws=1)
     levels = model.levels({s: v[0] for s, v in population.draws.items()}, 3)
     entropy, error = level_entropies(batch, [levels], draws=4000, seed=0)[0]
-    post, noise = condition_classes(batch, levels), torch.Generator().manual_seed(5)
+    post, noise = condition_classes(batch, levels), Noise.of(batch, 5)
     size = 20_000
     a, mu = post.sample(size, noise)
     q, r = 1, levels.loading[1]
     weight = torch.ones(batch.query_mask.shape, dtype=torch.float64)
     if model.covariates:
         weight = torch.exp(-2.0 * batch.query_quality @ levels.slope[1])
-    b = levels.video[q].colour(torch.randn(size, 3, generator=noise, dtype=torch.float64))
+    b = levels.video[q].colour(noise.normal(size, "task", (3,), a)[:, 0])
     for t, v, f in ((0, 0, 0), (1, 2, 1)):
         x = batch.query[t, v, f] - levels.offset[q]
         frame = levels.frame[q].d / weight[t, v, f]

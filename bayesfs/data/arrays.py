@@ -53,7 +53,7 @@ def stack(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
     for name in ("tasks", "classes", "videos"):
         named = [getattr(b, name) for b in batches]
         joined[name] = sum(named, ()) if all(named) else ()
-    return EpisodeBatch(**joined)
+    return EpisodeBatch.of_own(**joined)
 
 
 def _cat(values: Sequence[Tensor], name: str) -> Tensor:
@@ -130,7 +130,7 @@ def make_episode(
     support_mask = _scatter(x.new_ones(len(x), 1), cells)[..., 0].bool()
     query_mask = _scatter(z.new_ones(len(z), 1), query_cells)[..., 0].bool()
     truth = _query_truth(query_labels, queried, names, classes)
-    return EpisodeBatch(
+    return EpisodeBatch.of_own(
         support=_scatter(x, cells)[None],
         support_mask=support_mask[None],
         support_kind=_kinds(support_kind, support_mask),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -60,8 +58,7 @@ def _fold(episodes: EpisodeBatch, shot: int) -> EpisodeBatch:
     classes = episodes.classes or tuple(
         tuple(str(k) for k in range(episodes.way)) for _ in range(len(episodes))
     )
-    return replace(
-        episodes,
+    return episodes.changed(
         support=_keep(episodes.support, mask),
         support_mask=mask,
         support_quality=support(episodes.support_quality),

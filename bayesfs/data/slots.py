@@ -98,7 +98,7 @@ def assemble(
     quality = embeddings.dataset.get("quality")
     table_quality = None if quality is None else np.asarray(quality.values)
     shown = query if not token_query else Slots(query.video[:0], (), query.label[:0])
-    return EpisodeBatch(
+    return EpisodeBatch.of_own(
         support=_gather(embeddings.features, support_frame),
         support_mask=torch.from_numpy(support_frame >= 0),
         support_kind=_fill(support, table.kind[support.video], 0),

@@ -289,7 +289,7 @@ def _text(ds: xr.Dataset) -> xr.Dataset:
 
 def _valid(ds: xr.Dataset) -> Embeddings:
     """Embeddings, if the frames of each video are contiguous."""
-    embeddings = Embeddings(ds)
+    embeddings = Embeddings.of_own(ds)
     video = embeddings.coord("video")
     runs = 1 + int((video[1:] != video[:-1]).sum())
     if runs != len(np.unique(video)):

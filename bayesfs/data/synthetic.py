@@ -84,7 +84,7 @@ def synthetic_episodes(
     labels = torch.arange(way, device=s_mask.device).repeat_interleave(query_videos)
     labels = labels.repeat(users, 1)
     names = tuple(f"object {k + 1:02d}" for k in range(way))
-    episodes = EpisodeBatch(
+    episodes = EpisodeBatch.of_own(
         support=s.features * s_mask[..., None],
         support_mask=s_mask,
         support_kind=torch.full_like(s_mask[..., 0], kind[0], dtype=torch.long),
@@ -242,7 +242,7 @@ def _as_embeddings(episodes: EpisodeBatch, truth: Truth, splits: NDArray[Any]) -
         quality={name: column["quality"][:, j] for j, name in enumerate(names)},
     )
     flag = ("frame", column["absent"].astype(np.int8))
-    return Embeddings(emb.dataset.assign_coords(flag_object_not_present_issue=flag))
+    return Embeddings.of_own(emb.dataset.assign_coords(flag_object_not_present_issue=flag))
 
 
 def _columns(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from bayesfs.errors import DataError
@@ -37,8 +35,7 @@ def withhold_classes(episodes: EpisodeBatch, share: float, *, seed: int) -> Epis
     label = episodes.query_labels
     hidden = (label >= 0) & gone.gather(1, label.clamp(min=0))
     mask = episodes.support_mask & ~gone[:, :, None, None]
-    return replace(
-        episodes,
+    return episodes.changed(
         support=episodes.support * mask[..., None],
         support_mask=mask,
         query_labels=torch.where(hidden, UNLABELLED, label),

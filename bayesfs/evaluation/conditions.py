@@ -8,7 +8,7 @@ same ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,7 @@ def with_query_of(episodes: EpisodeBatch, other: EpisodeBatch) -> EpisodeBatch:
     same = episodes.tasks == other.tasks and episodes.videos == other.videos
     if not same or episodes.query.shape != other.query.shape:
         raise DataError("expected the same tasks drawn from two sets of features, got others")
-    return replace(episodes, query=other.query, query_quality=other.query_quality)
+    return episodes.changed(query=other.query, query_quality=other.query_quality)
 
 
 def with_queries_of_others(episodes: EpisodeBatch) -> EpisodeBatch:
@@ -136,4 +136,4 @@ def with_queries_of_others(episodes: EpisodeBatch) -> EpisodeBatch:
         size = episodes.query.shape[1]
         own = [(*names, *[""] * (size - len(names))) for names in episodes.videos]
         joined["videos"] = tuple(a + b for a, b in zip(own, other.videos, strict=True))
-    return replace(episodes, **joined)
+    return episodes.changed(**joined)

@@ -106,7 +106,7 @@ class Frames:
                 whole = dataset[variable].values.copy()
                 whole[self.rows] = values
                 changes[variable] = (dataset[variable].dims, whole)
-        return Embeddings(dataset.assign(changes))
+        return Embeddings.of_own(dataset.assign(changes))
 
     def _images(self, video: str, rows: Ints) -> NDArray[np.uint8]:
         """(frame, px, px, 3) of one video's frames."""

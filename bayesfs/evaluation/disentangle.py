@@ -11,7 +11,7 @@ Source: de Jong et al. (2024), How disentangled are your classification uncertai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ def relabel(episodes: EpisodeBatch, share: float, *, seed: int) -> EpisodeBatch:
     anew = torch.rand(label.shape, generator=noise) < share
     drawn = torch.multinomial(exists.double(), label.shape[1], replacement=True, generator=noise)
     labels = torch.where(anew & (label >= 0), drawn, label).to(episodes.query_labels.device)
-    return replace(episodes, query_labels=labels, **moved)  # type: ignore[arg-type]
+    return episodes.changed(query_labels=labels, **moved)
 
 
 def _permuted(mask: Tensor, share: float, noise: torch.Generator) -> Tensor:

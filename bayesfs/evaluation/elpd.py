@@ -29,7 +29,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -212,8 +211,7 @@ def support_log_prob(model: Model, posterior: Posterior, episodes: EpisodeBatch)
     labels = torch.arange(w, device=episodes.support.device).repeat_interleave(s).expand(t, -1)
     mask = episodes.support_mask.reshape(t, w * s, f)
     quality = episodes.support_quality
-    as_query = replace(
-        episodes,
+    as_query = episodes.changed(
         query=episodes.support.reshape(t, w * s, f, d),
         query_mask=mask,
         query_kind=episodes.support_kind.reshape(t, w * s),
@@ -254,8 +252,7 @@ def _asked(episodes: EpisodeBatch, places: Tensor) -> EpisodeBatch:
     """For each place (task, way, shot) its task without that video, which is asked about."""
     at = tuple(places.T)
     quality = episodes.support_quality
-    return replace(
-        without_videos(episodes, places),
+    return without_videos(episodes, places).changed(
         query=episodes.support[at][:, None],
         query_mask=episodes.support_mask[at][:, None],
         query_kind=episodes.support_kind[at][:, None],

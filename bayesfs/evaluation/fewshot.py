@@ -128,7 +128,7 @@ def _batch(pool: _Pool, protocol: FewShotProtocol, seed: int, numbers: range) ->
     labels = np.stack([_padded(d[3], size, UNLABELLED) for d in drawn])
     video = pool.pictures.coord("video")
     clean = KINDS.index("clean")
-    return EpisodeBatch(
+    return EpisodeBatch.of_own(
         support=_gather(pool.pictures.features, support),
         support_mask=torch.from_numpy(support >= 0),
         support_kind=torch.full(support.shape[:3], clean),

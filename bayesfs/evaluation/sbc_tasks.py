@@ -11,7 +11,7 @@ which the posterior given the data is as before, so that ranks stay uniform.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,10 +62,10 @@ def simulate_tasks(
     data = next(iter(run.observed.values()))
     if data.shape == template.support.shape:
         support = data * template.support_mask[..., None]
-        return Simulated(replace(template, support=support), truth)
+        return Simulated(template.changed(support=support), truth)
     if data.shape == (*template.support.shape[:3], 1, template.dim):
         support = data * template.support_mask[..., None]
-        return Simulated(replace(template, support=support), truth)
+        return Simulated(template.changed(support=support), truth)
     if data.shape == template.support_mask.shape and not data.is_floating_point():
         return _relabelled(model, template, truth, data)
     raise DataError(
@@ -97,7 +97,7 @@ def _relabelled(
         axes = model.dims[site]
         drawn = value[:, kept] if "task" in axes else value
         draws[site] = _moved(drawn[0], source)[None] if "shot" in axes else drawn
-    return Simulated(replace(chosen, **moved, support_frame=None), draws)
+    return Simulated(chosen.changed(**moved, support_frame=None), draws)
 
 
 def _places(label: Tensor, way: int) -> tuple[Tensor, Tensor]:

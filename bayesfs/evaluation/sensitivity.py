@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,7 +81,7 @@ def with_densities(model: Model, posterior: Posterior, episodes: EpisodeBatch) -
         likelihood = likelihood.reshape(len(likelihood), -1).sum(-1)
     priors = {f"{PRIOR}{site}": found[site] for site in posterior.population or model.dims}
     stats = {**posterior.sample_stats, **priors, "log_likelihood": likelihood}
-    return replace(posterior, sample_stats=stats)
+    return posterior.changed(sample_stats=stats)
 
 
 def prior_sensitivity(

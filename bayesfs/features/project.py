@@ -133,7 +133,7 @@ class Projection:
             )
         z = (raw.values - self.quality_mean[kind]) / self.quality_sd[kind]
         clipped = np.clip(z, -QUALITY_LIMIT, QUALITY_LIMIT).astype(np.float32)
-        return Embeddings(embeddings.dataset.assign(quality=(raw.dims, clipped)))
+        return Embeddings.of_own(embeddings.dataset.assign(quality=(raw.dims, clipped)))
 
 
 def fit_projection(embeddings: Embeddings, dim: int) -> Projection:

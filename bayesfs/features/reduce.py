@@ -82,4 +82,4 @@ def left_out(
     crossed = embeddings.with_features(out)
     if quality is None:
         return crossed
-    return Embeddings(crossed.dataset.assign(quality=quality))
+    return Embeddings.of_own(crossed.dataset.assign(quality=quality))

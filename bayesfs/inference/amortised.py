@@ -20,6 +20,7 @@ from torch import Tensor
 from bayesfs.contracts import Model, Progress
 from bayesfs.errors import InferenceError
 from bayesfs.inference.batches import infer_in_batches
+from bayesfs.inference.canonical import canonical
 from bayesfs.inference.elbo import Fit, Schedule, maximise_elbo
 from bayesfs.inference.guides import MeanField
 from bayesfs.inference.potential import Block, Potential, potential
@@ -100,6 +101,7 @@ class AmortisedSVI:
     ) -> AmortisedSVI:
         """The same engine with the map learnt on (the first `learn_from` of) these tasks."""
         some = episodes.select(range(min(self.learn_from, len(episodes))))
+        some = canonical(some).episodes
         density = _separable(potential(model, some, given))
         like = some.support.new_zeros(density.tasks, density.size)
         fit = maximise_elbo(

@@ -21,7 +21,9 @@ from torch import Tensor
 
 from bayesfs.contracts import Model, Progress
 from bayesfs.errors import InferenceError
+from bayesfs.inference.canonical import canonical
 from bayesfs.inference.potential import named_value, potential
+from bayesfs.inference.program import seeded
 from bayesfs.types import EpisodeBatch, Posterior
 
 
@@ -66,16 +68,18 @@ class PyroSVI:
         Raises:
             InferenceError: the loss becomes infinite, or the model breaks a convention.
         """
+        order = canonical(episodes)
+        episodes = order.episodes
         density = potential(model, episodes, given)
         conditioned = poutine.condition(model, data=dict(density.population))
         program = poutine.block(conditioned, hide=list(density.population))
-        with pyro.get_param_store().scope(), torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed), pyro.get_param_store().scope():
             guide = self.guide(program)
             elbo = self._optimise(program, guide, episodes)
             draws = self._draw(program, guide, episodes)
         z = density.unconstrain(draws)
-        return density.posterior(z, kind="variational", seed=seed, sample_stats={"elbo": elbo})
+        found = density.posterior(z, kind="variational", seed=seed, sample_stats={"elbo": elbo})
+        return order.restored(found, model, given)
 
     def _optimise(self, program: Any, guide: AutoGuide, episodes: EpisodeBatch) -> Tensor:
         decay = 0.1 ** (1 / self.steps)

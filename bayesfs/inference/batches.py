@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from itertools import chain
 
 import torch
 from torch import Tensor
 
 from bayesfs.contracts import Model
+from bayesfs.inference.canonical import canonical
 from bayesfs.inference.potential import Potential, potential
 from bayesfs.inference.units import with_units
 from bayesfs.spacing import evenly_spaced
@@ -38,6 +38,9 @@ def infer_in_batches(
 ) -> Posterior:
     """Run an engine on `batch_size` tasks at a time, for one or several draws of the population.
 
+    The engine gets the tasks in canonical order (`bayesfs.inference.canonical`), so that neither
+    names nor places of classes and videos change a draw.
+
     Args:
         fit: (density of a batch, draws wanted) -> posterior of that batch, or its future where
             batches run side by side.
@@ -56,12 +59,14 @@ def infer_in_batches(
         population was learnt, `units` says whether the data are of a size that its prior knows.
     """
     picks = _population_picks(model, given, min(population_draws, draws))
+    order = canonical(episodes)
     parts = []
     for pick in picks:
-        batches = task_batches(model, episodes, batch_size, given)
+        batches = task_batches(model, order.episodes, batch_size, given)
         share = -(-draws // len(picks))
         parts.append([fit(potential(model, b, given, draw=pick), share) for b in batches])
     joined = join_draws([join_tasks([_result(fitted) for fitted in part]) for part in parts])
+    joined = order.restored(joined, model, given)
     return with_units(model, episodes, joined) if _is_joint(model, given) else joined
 
 
@@ -120,7 +125,7 @@ def join_tasks(parts: Sequence[Posterior]) -> Posterior:
     }
     names = tuple(chain.from_iterable(p.coords.get("task", ()) for p in parts))
     coords: Mapping[str, tuple[str, ...]] = {**first.coords, **({"task": names} if names else {})}
-    return Posterior(first.kind, draws, first.dims, first.chains, stats, coords, first.seed)
+    return Posterior.of_own(first.kind, draws, first.dims, first.chains, stats, coords, first.seed)
 
 
 def join_draws(parts: Sequence[Posterior]) -> Posterior:
@@ -138,7 +143,7 @@ def join_draws(parts: Sequence[Posterior]) -> Posterior:
         stacked = torch.stack(_same_length(values))
         stats[name] = stacked.amax(0) if name in WORST else stacked.mean(0)
     chains = sum(p.chains for p in parts) if first.kind == "mcmc" else first.chains
-    return replace(first, draws=draws, sample_stats=stats, chains=chains)
+    return first.changed(draws=draws, sample_stats=stats, chains=chains)
 
 
 def _is_over_draws(name: str, posterior: Posterior) -> bool:

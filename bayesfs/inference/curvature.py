@@ -11,6 +11,7 @@ from torch.func import grad, jvp, vmap
 from bayesfs.errors import InferenceError, NotPositiveDefiniteError
 from bayesfs.inference.capture import capture
 from bayesfs.inference.elbo import Density
+from bayesfs.inference.program import PYRO
 
 MEMORY = 8
 """Pairs of steps and gradient changes that the quasi-Newton direction remembers."""
@@ -136,7 +137,8 @@ def precision_columns(
 def _hessian_products(density: Density, z: Tensor, vectors: Tensor) -> Tensor:
     """(task, vector, size): Hessian at z times vectors (task, vector, size)."""
     score = grad(lambda x: density.log_density(x.unsqueeze(1)).sum())
-    product: Tensor = vmap(lambda v: jvp(score, (z,), (v,))[1], in_dims=1, out_dims=1)(vectors)
+    with PYRO:
+        product: Tensor = vmap(lambda v: jvp(score, (z,), (v,))[1], in_dims=1, out_dims=1)(vectors)
     return product
 
 

@@ -60,7 +60,7 @@ def fit_informed(
     model = density.model
     if density.joint or not isinstance(model, Reducible):
         return fit(density, draws)
-    given = Posterior(
+    given = Posterior.of_own(
         "exact",
         {name: value[None] for name, value in density.population.items()},
         {name: tuple(model.dims[name]) for name in density.population},

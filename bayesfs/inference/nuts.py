@@ -10,7 +10,7 @@ compiled function is used again for every batch and every model call of the same
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
@@ -201,7 +201,7 @@ def _first_tasks(posterior: Posterior, tasks: int) -> Posterior:
     coords = {
         axis: names[:tasks] if axis == "task" else names for axis, names in posterior.coords.items()
     }
-    return replace(posterior, draws=draws, sample_stats=stats, coords=coords)
+    return posterior.changed(draws=draws, sample_stats=stats, coords=coords)
 
 
 def _flat(value: NDArray[Any], like: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ from bayesfs.contracts import Model
 from bayesfs.errors import InferenceError, ShapeError
 from bayesfs.inference.capture import capture
 from bayesfs.inference.program import (
+    PYRO,
     Block,
     Level,
     Site,
@@ -169,7 +170,7 @@ class Potential:
             for dims in [self.model.dims[name]]
         }
         draws = {**shared, **self.constrain(z.detach())}
-        return Posterior(
+        return Posterior.of_own(
             kind=kind,
             draws=draws,
             dims={name: tuple(self.model.dims[name]) for name in draws},
@@ -194,10 +195,9 @@ class Potential:
         self._check(z)
         z = z.detach()
         key = (function.__name__, tuple(z.shape), z.dtype, z.device)
-        with _plain_pyro():
-            if key not in self._recorded:
-                self._recorded[key] = capture(function, z)
-            return self._recorded[key](z)
+        if key not in self._recorded:
+            self._recorded[key] = capture(function, z)
+        return self._recorded[key](z)
 
     def _gradient(self, z: Tensor) -> Tensor:
         return self._value_and_gradient(z)[1]
@@ -207,7 +207,8 @@ class Potential:
             value = vmap(self._density, in_dims=1, out_dims=1)(parts)
             return value.sum(), value
 
-        gradient, (_, value) = grad_and_value(summed, has_aux=True)(self._split(z))
+        with _plain_pyro():
+            gradient, (_, value) = grad_and_value(summed, has_aux=True)(self._split(z))
         return (
             value + self._standard_prior(z),
             torch.cat(gradient, -1) - self._standard.to(z) * z,
@@ -299,6 +300,9 @@ def _standard_weights(sites: tuple[Site, ...], like: Tensor) -> Tensor:
 
 @contextmanager
 def _plain_pyro() -> Iterator[None]:
-    """Without Pyro's validation, whose value-dependent branches cannot be vectorised."""
-    with pyro.validation_enabled(False):
+    """Without Pyro's validation, whose value-dependent branches cannot be vectorised.
+
+    One thread at a time; what was recorded is replayed without Pyro, in as many as there are.
+    """
+    with PYRO, pyro.validation_enabled(False):
         yield

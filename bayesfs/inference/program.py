@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any, Literal, cast
 
 import torch
@@ -24,6 +25,11 @@ from bayesfs.types import EpisodeBatch, Posterior
 
 Level = Literal["population", "task", "way", "shot", "frame"]
 PLATES: tuple[Level, ...] = ("task", "way", "shot", "frame")
+
+PYRO = RLock()
+"""Held by whoever runs a program: Pyro's handlers, parameters, settings, torch's global generator
+and its levels of forward derivatives are one of each in a process, and a second thread would run
+under the first one's."""
 
 TraceSite = Mapping[str, Any]
 """One node of a Pyro trace."""
@@ -240,14 +246,15 @@ def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, TraceSite]]:
 def trace_program(
     model: Model, episodes: EpisodeBatch, values: Mapping[str, Tensor]
 ) -> poutine.Trace:
-    """Run the program with the given sites at the given values.
+    """Run the program with the given sites at the given values; one thread at a time.
 
     Raises:
         InferenceError: an axis of a site has another size than its plate.
     """
-    conditioned = poutine.condition(model, data=dict(values))
     try:
-        return poutine.trace(conditioned).get_trace(episodes)
+        with PYRO:
+            conditioned = poutine.condition(model, data=dict(values))
+            return poutine.trace(conditioned).get_trace(episodes)
     except ValueError as error:
         if isinstance(error, BayesfsError) or "inside plate" not in str(error):
             raise
@@ -286,7 +293,7 @@ def is_identity(transform: Transform) -> bool:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run with torch seeded, and put its global generator back afterwards."""
-    with torch.random.fork_rng():
+    """Run with torch seeded, and put its global generator back; one thread at a time."""
+    with PYRO, torch.random.fork_rng():
         torch.manual_seed(seed)
         yield

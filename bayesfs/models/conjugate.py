@@ -32,6 +32,7 @@ from torch import Tensor
 
 from bayesfs.errors import ShapeError
 from bayesfs.models.covariance import Operator
+from bayesfs.noise import Noise
 from bayesfs.types import KINDS, EpisodeBatch
 
 LOG_2PI = math.log(2.0 * math.pi)
@@ -107,19 +108,14 @@ class ClassPosterior:
         indicator[:, way] = 1.0
         return cov + self.given_task.scaled(indicator)
 
-    def sample(self, draws: int, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample(self, draws: int, noise: Noise) -> tuple[Tensor, Tensor]:
         """Draws of the task effects (draw, task, feature) and means (draw, task, way, feature)."""
-        tasks, ways, dim = self.pull.shape
-        eps = normal((draws, tasks, dim), self.pull, noise)
+        dim = self.pull.shape[-1]
+        eps = noise.normal(draws, "task", (dim,), self.pull)
         task = self.task_mean + self.task_cov.colour(eps)
-        eps = normal((draws, tasks, ways, dim), self.pull, noise)
+        eps = noise.normal(draws, "way", (dim,), self.pull)
         mean = self.gain.apply(task[:, :, None]) + self.pull + self.given_task.colour(eps)
         return task, mean
-
-
-def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal draws, made on the CPU so that every device gives the same ones."""
-    return torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)
 
 
 def frame_weights(mask: Tensor, quality: Tensor | None, kind: Tensor, levels: Levels) -> Tensor:

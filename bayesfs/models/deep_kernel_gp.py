@@ -26,6 +26,7 @@ from bayesfs.models.gp_objective import Evidence, Objective
 from bayesfs.models.gp_points import Query, by_support_size, places, query_points
 from bayesfs.models.gp_regression import LabelRegression
 from bayesfs.models.gp_sites import Site, Values, merge, population_draws, sample_sites
+from bayesfs.noise import Noise, Order
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
 
 FUNCTION = "function"
@@ -141,15 +142,15 @@ class DeepKernelGP:
             draws: number of draws for each population draw.
             seed: the same seed gives the same draws.
         """
-        generator = torch.Generator().manual_seed(seed)
+        noise = Noise.of(episodes, seed)
         values = population_draws(self.sites, population, episodes.support)
-        functions = [self.fit(episodes, v).function(draws, generator) for v in values]
+        functions = [self.fit(episodes, v).function(draws, noise) for v in values]
         sites = {FUNCTION: torch.cat(functions)}
         for name in self.dims:
             sites[name] = torch.stack([v[name] for v in values]).repeat_interleave(draws, 0)
         dims = {FUNCTION: ("task", "way", "point"), **self.dims}
         coords = {"task": episodes.tasks} if episodes.tasks else {}
-        return Posterior("exact", sites, dims, coords=coords, seed=seed)
+        return Posterior.of_own("exact", sites, dims, coords=coords, seed=seed)
 
     @torch.no_grad()
     def predictive(
@@ -164,13 +165,12 @@ class DeepKernelGP:
             draws: draws of the class functions for each population draw.
             seed: the same seed gives the same draws.
         """
-        generator = torch.Generator().manual_seed(seed)
-        query = query_points(episodes)
+        query, order = query_points(episodes), Order.of(episodes)
         parts = []
-        for value in population_draws(self.sites, population, episodes.support):
+        for number, value in enumerate(population_draws(self.sites, population, episodes.support)):
             fitted = self.fit(episodes, value)
             pieces = [
-                fitted.predictive(p, draws, generator)
+                fitted.predictive(p, draws, Noise(seed, order, number, even=True))
                 for p in self.pieces(query, episodes.way, draws)
             ]
             parts.append(join_videos(pieces))

@@ -21,7 +21,6 @@ from bayesfs.models.conjugate import (
     Levels,
     condition_classes,
     log_evidence,
-    normal,
     support_means,
     support_weights,
 )
@@ -40,6 +39,7 @@ from bayesfs.models.gaussian_labels import (
 from bayesfs.models.gaussian_levels import level_entropies
 from bayesfs.models.gaussian_videos import sample_sites
 from bayesfs.models.population_draws import drawn_posterior, each_value
+from bayesfs.noise import Noise
 from bayesfs.types import KINDS, EpisodeBatch, Posterior, Predictive
 
 ABSENT_SD = 3.0
@@ -226,7 +226,7 @@ class GaussianHierarchy:
             seed: of the draws.
         """
 
-        def sample(value: dict[str, Tensor], noise: torch.Generator) -> dict[str, Tensor]:
+        def sample(value: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
             levels = self.levels(value, episodes.dim)
             means = support_means(episodes, levels)
             return sample_sites(*means, episodes.support_kind, levels, draws, noise)
@@ -281,12 +281,12 @@ class GaussianHierarchy:
         the scatter has mean zero, and makes the frames differ, as copies of one would count once.
         """
         levels = self.levels(population, episodes.dim)
-        noise = torch.Generator().manual_seed(seed)
+        noise = Noise.of(episodes, seed)
         mean = condition_classes(episodes, levels).sample(draws, noise)[1]
         law = levels.video[kind] + levels.frame[kind].scaled(1.0 / frames)
-        eps = law.colour(normal(tuple(mean.shape), mean, noise))
+        eps = law.colour(noise.normal(draws, "way", (episodes.dim,), mean))
         video = levels.offset[kind] + levels.loading[kind] * mean + eps
-        scatter = normal((*mean.shape[:3], frames, mean.shape[-1]), mean, noise)
+        scatter = noise.normal(draws, "way", (frames, episodes.dim), mean)
         scatter = levels.frame[kind].colour(scatter)
         return video[:, :, :, None] + scatter - scatter.mean(3, keepdim=True)
 

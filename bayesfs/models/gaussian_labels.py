@@ -20,14 +20,12 @@ Source: Wilson et al. (2021), Pathwise conditioning of Gaussian processes, secti
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bayesfs.categorical import systematic
 from bayesfs.models.conjugate import (
     ClassPosterior,
     Levels,
@@ -35,10 +33,10 @@ from bayesfs.models.conjugate import (
     frame_weights,
     groups,
     log_normal,
-    normal,
     video_means,
 )
 from bayesfs.models.covariance import Operator
+from bayesfs.noise import Noise
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 
 GRADE = 0.05
@@ -46,8 +44,15 @@ GRADE = 0.05
 frame's noise its own: frames of like quality share one covariance, at most 2.5 % off."""
 
 
-NODES = 14
-"""Values of the noise between which densities are interpolated where every frame has its own."""
+PIECE = 2.0
+"""Width of the pieces of the log noise on which densities are interpolated where every frame has
+its own: fixed, so that no frame's density depends on another's."""
+
+NODES = 10
+"""Values of the noise on a piece."""
+
+WIDE_NODES = 14
+"""The same where one piece must hold all."""
 
 
 class Queries(NamedTuple):
@@ -171,7 +176,7 @@ def with_untaught(episodes: EpisodeBatch, count: int) -> EpisodeBatch:
         if value is not None:
             extra = value.new_zeros(value.shape[0], count, *value.shape[2:])
             padded[name] = torch.cat([value, extra], 1)
-    return replace(episodes, classes=(), **padded)
+    return episodes.changed(classes=(), **padded)
 
 
 def _mixture(
@@ -181,7 +186,7 @@ def _mixture(
     draws: int,
     seed: int,
 ) -> tuple[LabelDraws, LabelDraws]:
-    noise = torch.Generator().manual_seed(seed)
+    noise = Noise.of(episodes, seed, even=True)
     frames, videos = [], []
     for levels, prior in zip(values, priors, strict=True):
         post = condition_classes(episodes, levels)
@@ -235,9 +240,7 @@ def _log_density(
     out = x.new_zeros(*x.shape[:2], mean.shape[1])
     if levels.slope is not None:
         for q in kind.unique().tolist():  # type: ignore[no-untyped-call]
-            mask = (kind == q) & (count > 0)
-            value = _log_density_of_kind(queries, mean, cov, levels, q)
-            out = torch.where(mask[..., None], value, out)
+            out = _log_density_of_kind(out, queries, mean, cov, levels, q)
         return out
     for q, n, columns, mask in groups(kind, count):
         r, noise = levels.loading[q], _noise(levels, q, n).expand_axis(0).expand_axis(0)
@@ -248,25 +251,49 @@ def _log_density(
 
 
 def _log_density_of_kind(
-    queries: Queries, mean: Tensor, cov: Operator | None, levels: Levels, q: int
+    out: Tensor, queries: Queries, mean: Tensor, cov: Operator | None, levels: Levels, q: int
 ) -> Tensor:
-    """The same where every query has a noise covariance of its own, for one condition.
+    """`out` with the same where every query has a noise covariance of its own, for one condition.
 
     As a function of u = -log count the log density is analytic in the strip |Im u| < pi, so that
     Chebyshev interpolation between `NODES` values of u, each one matrix product, converges
-    geometrically: to some 1e-5 nats over the hundredfold range that standardised quality spans.
+    geometrically: to some 1e-8 nats on pieces of width `PIECE`. Inside a transform (while the
+    slopes are learnt), where values cannot be looked at, one piece holds all: to some 1e-5 nats
+    over the hundredfold range that standardised quality spans.
     """
-    x, _, count = queries
-    u = -torch.where(count > 0, count, 1.0).log()
-    low, high = u.detach().amin(), u.detach().amax()
-    centre, half = 0.5 * (low + high), (0.5 * (high - low)).clamp(min=1e-3)
-    basis, nodes = chebyshev(((u - centre) / half).clamp(-1.0, 1.0), NODES)
-    scale = (centre + half * nodes).exp()[:, None, None]
-    noise = levels.video[q] + levels.frame[q].scaled(scale)
+    x, kind, count = queries
+    u, mask = -torch.where(count > 0, count, 1.0).log(), (kind == q) & (count > 0)
     r = levels.loading[q]
-    total = noise if cov is None else cov.scaled(r**2).expand_axis(0) + noise
-    values = log_normal(x - levels.offset[q], r * mean, total)  # (node, task, query, way)
-    return torch.einsum("tqn,ntqw->tqw", basis, values)
+    for columns, here, centre, half, size in _pieces(u, mask):
+        basis, nodes = chebyshev(((u[:, columns] - centre) / half).clamp(-1.0, 1.0), size)
+        scale = (centre + half * nodes).exp()[:, None, None]
+        noise = levels.video[q] + levels.frame[q].scaled(scale)
+        total = noise if cov is None else cov.scaled(r**2).expand_axis(0) + noise
+        values = log_normal(x[:, columns] - levels.offset[q], r * mean, total)
+        value = torch.einsum("tqn,ntqw->tqw", basis, values)  # over nodes
+        out = _place(out, columns, here, value)
+    return out
+
+
+def _pieces(
+    u: Tensor, mask: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor | float, Tensor | float, int]]:
+    """Pieces of the line that hold the (task, query) values u where `mask`.
+
+    Yields:
+        (columns, mask, centre, half, nodes): `columns` indexes the queries with a value there in
+        some task, `mask` (task, column) tells in which.
+    """
+    if torch._C._functorch.is_functorch_wrapped_tensor(u):
+        low, high = u.detach().amin(), u.detach().amax()
+        half = (0.5 * (high - low)).clamp(min=1e-3)
+        yield torch.arange(u.shape[1], device=u.device), mask, 0.5 * (low + high), half, WIDE_NODES
+        return
+    piece = (u.detach() / PIECE).floor()
+    for p in piece[mask].unique().tolist():  # type: ignore[no-untyped-call]
+        here = mask & (piece == p)
+        columns = here.any(0).nonzero()[:, 0]
+        yield columns, here[:, columns], PIECE * (p + 0.5), 0.5 * PIECE, NODES
 
 
 def chebyshev(t: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -297,17 +324,18 @@ def _label_draws(
     levels: Levels,
     queries: Queries,
     prior: Tensor,  # (task, way)
-    noise: torch.Generator,
+    noise: Noise,
 ) -> LabelDraws:
     """Exact predictive of each query, and label distributions of draws from p(mu | x, D)."""
     x, kind, count = queries
     log_prob = log_labels_of(post, levels, queries, prior)
-    chosen = systematic(log_prob.exp(), len(base), noise)
+    chosen = noise.classes(log_prob.exp(), len(base))
+    white = noise.normal(len(base), "task", (x.shape[-1],), base)
     logits = x.new_zeros(len(base), *log_prob.shape)
     graded = count if levels.slope is None else grade(count)
     for q, n, columns, mask in groups(kind, graded):
         value = _conditioned_logits(
-            post, base, levels, q, n, x[:, columns], chosen[:, :, columns], noise
+            post, base, levels, q, n, x[:, columns], chosen[:, :, columns], white
         )
         logits[:, :, columns] = torch.where(mask[..., None], value, logits[:, :, columns])
     given = (logits + prior[:, None]).log_softmax(-1)
@@ -329,7 +357,7 @@ def _conditioned_logits(
     n: float,
     x: Tensor,
     chosen: Tensor,  # (draw, task, query) class y* of each draw
-    noise: torch.Generator,
+    white: Tensor,  # (draw, task, feature) standard normal: queries share it
 ) -> Tensor:
     """(draw, task, query, way) log N(x; o + r mu_j, N), mu from p(mu | x, y*, D), up to a constant.
 
@@ -340,7 +368,7 @@ def _conditioned_logits(
     x = x - levels.offset[q]
     r, cov_noise = levels.loading[q], _noise(levels, q, n)
     precision = cov_noise.inverse()
-    eps = cov_noise.colour(normal(tuple(base[:, :, 0].shape), base, noise))
+    eps = cov_noise.colour(white)
     out = x.new_zeros(*chosen.shape, base.shape[2])
     for way in range(base.shape[2]):
         here = chosen == way

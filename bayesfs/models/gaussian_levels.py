@@ -28,13 +28,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from bayesfs.categorical import entropy, systematic
+from bayesfs.categorical import entropy
 from bayesfs.models.conjugate import (
     ClassPosterior,
     Levels,
     condition_classes,
     log_normal_each,
-    normal,
     video_noise,
 )
 from bayesfs.models.covariance import Operator
@@ -45,6 +44,7 @@ from bayesfs.models.gaussian_labels import (
     taught_prior,
     video_queries,
 )
+from bayesfs.noise import Noise
 from bayesfs.types import EpisodeBatch
 
 STAGES = ("data", "population", "task", "class", "video")
@@ -67,11 +67,11 @@ def level_entropies(
         entropies and their Monte Carlo standard errors (zero for the first two stages), in the
         order of `STAGES`.
     """
-    noise = torch.Generator().manual_seed(seed)
     shape = episodes.query.shape[:3]
     frames, videos = [], []
     for t in range(len(episodes)):
         task = episodes.select([t])
+        noise = Noise.of(task, seed)
         frames.append(_one_task(task, values, frame_queries, draws, noise))
         videos.append(_one_task(task, values, video_queries, draws, noise))
     by_frame = tuple(torch.cat(part, 1).reshape(-1, *shape) for part in zip(*frames, strict=True))
@@ -84,7 +84,7 @@ def _one_task(
     values: Sequence[Levels],
     queries_of: Callable[[EpisodeBatch, Levels], Queries],
     draws: int,
-    noise: torch.Generator,
+    noise: Noise,
 ) -> tuple[Tensor, Tensor]:
     """(stage, 1, query) entropies and standard errors of one task."""
     prior = taught_prior(task)
@@ -110,16 +110,16 @@ def _sampled(
     prior: Tensor,
     log_prob: Tensor,
     draws: int,
-    noise: torch.Generator,
+    noise: Noise,
 ) -> Tensor:
     """(stage, draw, task, query) entropies given a; given mu; given mu and b."""
     x, kind, count = queries
     r, cov = levels.loading[kind], post.cov()
     z, law = x - levels.offset[kind], video_noise(levels, kind, count)
-    chosen = systematic(log_prob.exp(), draws, noise)
+    chosen = noise.classes(log_prob.exp(), draws)
     task, mean = post.sample(draws, noise)
     own = _of_class(mean, chosen)
-    eps = law.colour(normal((draws, *x.shape), x, noise))
+    eps = law.colour(noise.normal(draws, "task", (x.shape[-1],), x)[:, :, None])
     total = cov.expand_axis(1).scaled((r**2)[..., None]) + law.expand_axis(2)
     pulled = _chosen_query(total.inverse(), chosen).apply(z - r[..., None] * own - eps)
     shift = r[..., None] * _chosen(_task_cross(post), chosen).apply(pulled)
@@ -133,7 +133,7 @@ def _sampled(
     frame = levels.frame[kind].scaled(1.0 / torch.where(count > 0, count, 1.0))
     left = (levels.video[kind].inverse() + frame.inverse()).inverse()
     video = left.apply(frame.inverse().apply(rest))
-    video = video + left.colour(normal((draws, *x.shape), x, noise))
+    video = video + left.colour(noise.normal(draws, "task", (x.shape[-1],), x)[:, :, None])
     given_task = post.given_task.expand_axis(1).scaled((r**2)[..., None]) + law.expand_axis(2)
     logits = (
         _logits(z, centres[0], given_task),

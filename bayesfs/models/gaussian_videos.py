@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from bayesfs.models.conjugate import Levels, condition_on_videos, normal
+from bayesfs.models.conjugate import Levels, condition_on_videos
+from bayesfs.noise import Noise
 
 
 def sample_sites(
@@ -14,7 +14,7 @@ def sample_sites(
     kind: Tensor,  # (task, way, shot) recording conditions
     levels: Levels,
     draws: int,
-    noise: torch.Generator,
+    noise: Noise,
 ) -> dict[str, Tensor]:
     """Draws of task_raw, class_raw and video_raw, (draw, task, ...)."""
     task, classes = condition_on_videos(mean, count, kind, levels).sample(draws, noise)
@@ -32,7 +32,7 @@ def sample_video_effects(
     kind: Tensor,
     levels: Levels,
     class_means: Tensor,  # (draw, task, way, feature)
-    noise: torch.Generator,
+    noise: Noise,
 ) -> Tensor:
     """Draws b | mu, D of every support video; other arguments as for `sample_sites`.
 
@@ -47,5 +47,5 @@ def sample_video_effects(
     frames = levels.frame[kind].inverse().scaled(count)
     cov = (levels.video[kind].inverse() + frames).inverse()
     rest = mean - levels.offset[kind] - loading * class_means[:, :, :, None]
-    eps = normal(tuple(rest.shape), rest, noise)
+    eps = noise.normal(len(rest), "shot", (rest.shape[-1],), rest)
     return cov.apply(frames.apply(rest)) + cov.colour(eps)

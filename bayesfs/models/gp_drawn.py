@@ -19,21 +19,18 @@ import torch
 from torch import Tensor
 
 from bayesfs.models.gp_gaussian import Conditioned, Latent, TaskPrior, root
-from bayesfs.models.gp_latent import (
-    by_rank,
-    latent_draw_scores,
-    predictive_of_draws,
-)
-from bayesfs.models.gp_likelihood import Scores, standard_normal
+from bayesfs.models.gp_latent import latent_draw_scores, predictive_of_draws, query_noise
+from bayesfs.models.gp_likelihood import Scores
 from bayesfs.models.gp_linalg import cholesky, solve
 from bayesfs.models.gp_links import Link
 from bayesfs.models.gp_points import Query
+from bayesfs.noise import Noise
 from bayesfs.types import Predictive
 
-Sampler = Callable[[int, torch.Generator | None], Tensor]
-"""(number of draws, generator) -> (draw, task, way, n) latent values at the support.
+Sampler = Callable[[int, Noise | None], Tensor]
+"""(number of draws, noise) -> (draw, task, way, n) latent values at the support.
 
-Without a generator, a fixed set of draws.
+Without noise, a fixed set of draws.
 """
 
 SCORE_DRAWS = 64
@@ -62,23 +59,21 @@ class FittedDraws:
         latent, mean = self._latent(query, u)
         return latent_draw_scores(mean, latent, self.link, self.prior.support.rank)
 
-    def predictive(self, query: Query, draws: int, generator: torch.Generator) -> Predictive:
+    def predictive(self, query: Query, draws: int, noise: Noise) -> Predictive:
         """Class probabilities as the mean over draws of f."""
-        latent, mean = self._latent(query, self.sample(draws, generator))
-        noise = standard_normal(tuple(mean.shape), mean, generator)
-        noise = by_rank(noise, self.prior.support.rank)
-        own = (root(latent.signal) @ noise[..., None])[..., 0] * latent.mask[:, None]
-        return predictive_of_draws(mean + own, latent, self.link, self.prior.support.rank)
+        latent, mean = self._latent(query, self.sample(draws, noise))
+        f = mean + query_noise(latent, draws, noise)
+        return predictive_of_draws(f, latent, self.link, self.prior.support.rank)
 
-    def function(self, draws: int, generator: torch.Generator) -> Tensor:
+    def function(self, draws: int, noise: Noise) -> Tensor:
         """(draw, task, way, n): draws of f + b at the support points."""
         covariance, values, support = self.prior.covariance, self.prior.values, self.prior.support
         signal = covariance.signal(values, support.x, support.x) * support.pairs
         gain = signal @ torch.cholesky_inverse(self._factor)
         spread = root(signal - gain @ signal)
-        u = self.sample(draws, generator)
-        noise = by_rank(standard_normal(tuple(u.shape), u, generator), support.rank)
-        return (gain[:, None] @ u[..., None] + spread[:, None] @ noise[..., None])[..., 0]
+        u = self.sample(draws, noise)
+        z = noise.normal(draws, "way", (u.shape[-1],), u)
+        return (gain[:, None] @ u[..., None] + spread[:, None] @ z[..., None])[..., 0]
 
     @cached_property
     def _factor(self) -> Tensor:

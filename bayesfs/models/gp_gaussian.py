@@ -11,7 +11,7 @@ which equals leaving them out exactly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import log, pi
 from typing import cast
@@ -23,6 +23,7 @@ from bayesfs.models.gp_covariance import VideoCovariance
 from bayesfs.models.gp_linalg import (
     cholesky,
     half_solve,
+    jitters,
     log_determinant,
     readable,
     require_finite,
@@ -30,6 +31,7 @@ from bayesfs.models.gp_linalg import (
 )
 from bayesfs.models.gp_points import Query, Support, support_points
 from bayesfs.models.gp_sites import Values
+from bayesfs.noise import Noise
 from bayesfs.types import EpisodeBatch
 
 
@@ -52,6 +54,23 @@ class TaskPrior:
         """Map the support frames of a batch of tasks."""
         points = support_points(episodes)
         return cls(covariance, values, covariance.map_support(values, points))
+
+    def alone(self, task: int) -> tuple[TaskPrior, Tensor]:
+        """One task without padding, its classes in the order of `rank`; and which they are."""
+        points, known = self.support, int(self.support.way_mask[task].sum())
+        size = int(points.mask[task].sum())
+        rank = points.rank[task]
+        one = replace(
+            points,
+            x=points.x[task : task + 1, :size],
+            video=points.video[task : task + 1, :size],
+            kind=points.kind[task : task + 1, :size],
+            label=rank[points.label[task : task + 1, :size]],
+            mask=points.mask[task : task + 1, :size],
+            way_mask=points.way_mask.new_ones(1, known),
+            rank=torch.arange(known, device=rank.device)[None],
+        )
+        return TaskPrior(self.covariance, self.values, one), rank.argsort()[:known]
 
     @cached_property
     def matrix(self) -> Tensor:
@@ -159,6 +178,11 @@ class Conditioned:
         gap = (self.targets - start - error)[..., None]
         return start + (signal[:, None] @ solve(self._factor_like(gap), gap))[..., 0]
 
+    def drawn(self, draws: int, noise: Noise) -> Tensor:
+        """(draw, task, way, n): `function` of as many draws."""
+        size, like = (self.targets.shape[-1],), self.targets
+        return self.function(*(noise.normal(draws, "way", size, like) for _ in range(2)))
+
     def _factor_like(self, right: Tensor) -> Tensor:
         return self.factor.expand(*right.shape[:-2], *self.factor.shape[-2:])
 
@@ -201,15 +225,23 @@ def log_normal(
 def root(matrix: Tensor) -> Tensor:
     """R with R R' = matrix, for drawing: a covariance that may be singular up to rounding.
 
-    A Cholesky factor where there is one, otherwise the root of the eigenvalues, negative ones
-    (rounding of a difference of covariances) taken as 0.
+    The Cholesky factor with the last jitter but one on the diagonal, always, so that R moves little
+    where rounding moves the matrix, and depends on no other matrix of the batch. Rows that are
+    empty (padding) stay so. Where the factor fails, the symmetric root of the positive part.
     """
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    if readable((info > 0).any()) is False:
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    empty = diagonal == 0
+    jitter = jitters(matrix.dtype)[-2] * diagonal.amax(-1, keepdim=True)
+    added = torch.diag_embed(torch.where(empty, 1.0, jitter))
+    factor, info = torch.linalg.cholesky_ex(matrix + added)
+    factor = factor.masked_fill(empty[..., None], 0.0)
+    failed = info > 0
+    if readable(failed.any()) is False:
         return cast(Tensor, factor)
     require_finite(matrix, "of the draws")
     value, vector = torch.linalg.eigh(matrix)
-    return cast(Tensor, vector * value.clamp_min(0).sqrt()[..., None, :])
+    other = (vector * value.clamp_min(0).sqrt()[..., None, :]) @ vector.mT
+    return torch.where(failed[..., None, None], other, factor)
 
 
 def _blocks(half: Tensor) -> Tensor:

@@ -28,10 +28,10 @@ from bayesfs.errors import expect_positive
 from bayesfs.models.gp_drawn import FittedDraws
 from bayesfs.models.gp_gaussian import TaskPrior
 from bayesfs.models.gp_latent import by_rank, normal_nodes
-from bayesfs.models.gp_likelihood import standard_normal
 from bayesfs.models.gp_linalg import cholesky, half_solve, log_determinant, solve
 from bayesfs.models.gp_links import softmax
 from bayesfs.models.gp_sites import Site
+from bayesfs.noise import Noise
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,8 @@ class LaplaceSoftmax:
         fit = _log_likelihood(prior, u) - 0.5 * (u * weights).sum((1, 2))
         evidence = fit - 0.5 * curvature.log_determinant
 
-        def sample(draws: int, generator: torch.Generator | None) -> Tensor:
-            first, second = (
-                by_rank(_noise(draws, u, generator, stream), prior.support.rank)
-                for stream in (1, 2)
-            )
+        def sample(draws: int, noise: Noise | None) -> Tensor:
+            first, second = (_noise(draws, prior, u, noise, stream) for stream in (1, 2))
             start: Tensor = (factor[:, None] @ first[..., None])[..., 0]
             return u + start - curvature.correction(start, second)
 
@@ -154,12 +151,12 @@ def _log_likelihood(prior: TaskPrior, u: Tensor) -> Tensor:
     return torch.where(prior.support.one_hot.mT > 0, log_prob, 0.0).sum((1, 2))
 
 
-def _noise(draws: int, u: Tensor, generator: torch.Generator | None, stream: int) -> Tensor:
-    """(draw, task, way, n): standard normal numbers, or fixed points without a generator."""
-    if generator is not None:
-        return standard_normal((draws, *u.shape), u, generator)
+def _noise(draws: int, prior: TaskPrior, u: Tensor, noise: Noise | None, stream: int) -> Tensor:
+    """(draw, task, way, n): standard normal numbers, or fixed points without noise."""
+    if noise is not None:
+        return noise.normal(draws, "way", (u.shape[2],), u)
     nodes = normal_nodes(draws, u.shape[1], u.shape[2], u, stream)
-    return nodes.expand(-1, *u.shape)
+    return by_rank(nodes.expand(-1, *u.shape), prior.support.rank)
 
 
 def _root(p: Tensor) -> Tensor:

@@ -32,11 +32,12 @@ from scipy.stats import qmc
 from torch import Tensor
 
 from bayesfs.models.gp_gaussian import Conditioned, Latent, root
-from bayesfs.models.gp_likelihood import Scores, equal_weights, normalise, standard_normal
+from bayesfs.models.gp_likelihood import Scores, equal_weights, normalise
 from bayesfs.models.gp_linalg import cholesky
 from bayesfs.models.gp_links import Link, softmax
 from bayesfs.models.gp_mixture import log_mean
 from bayesfs.models.gp_points import Query
+from bayesfs.noise import Noise
 from bayesfs.types import Predictive
 
 NODES = 8192
@@ -76,19 +77,22 @@ class FittedGaussian:
         """Class probabilities by quadrature; differentiable, the same at every call."""
         return latent_scores(self.conditioned.latent(query), self.link, self.rank, nodes)
 
-    def predictive(self, query: Query, draws: int, generator: torch.Generator) -> Predictive:
+    def predictive(self, query: Query, draws: int, noise: Noise) -> Predictive:
         """Class probabilities by quadrature, with those of draws of f."""
         latent = self.conditioned.latent(query)
-        noise = standard_normal((draws, *latent.mean.shape), latent.mean, generator)
-        f = latent.mean + _apply(root(latent.signal), by_rank(noise, self.rank), latent.mask)
+        f = latent.mean + query_noise(latent, draws, noise)
         scores = latent_scores(latent, self.link, self.rank, NODES)
         return predictive_of_draws(f, latent, self.link, self.rank, scores)
 
-    def function(self, draws: int, generator: torch.Generator) -> Tensor:
+    def function(self, draws: int, noise: Noise) -> Tensor:
         """(draw, task, way, n): draws of f + b at the support points."""
-        shape = (draws, *self.conditioned.targets.shape)
-        noise = [standard_normal(shape, self.conditioned.targets, generator) for _ in range(2)]
-        return self.conditioned.function(*(by_rank(z, self.rank) for z in noise))
+        return self.conditioned.drawn(draws, noise)
+
+
+def query_noise(latent: Latent, draws: int, noise: Noise) -> Tensor:
+    """(draw, task, way, video, frame) of N(0, signal), from numbers that all videos share."""
+    z = noise.normal(draws, "way", (latent.mean.shape[-1],), latent.mean)[:, :, :, None]
+    return _apply(root(latent.signal), z, latent.mask)
 
 
 def latent_scores(latent: Latent, link: Link, rank: Tensor, nodes: int) -> Scores:

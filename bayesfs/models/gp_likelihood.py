@@ -17,6 +17,7 @@ from torch import Tensor
 from bayesfs.models.gp_gaussian import TaskPrior
 from bayesfs.models.gp_points import Query
 from bayesfs.models.gp_sites import Site
+from bayesfs.noise import Noise
 from bayesfs.types import LabelDraws, Predictive
 
 
@@ -55,11 +56,11 @@ class Fitted(Protocol):
         """
         ...
 
-    def predictive(self, query: Query, draws: int, generator: torch.Generator) -> Predictive:
+    def predictive(self, query: Query, draws: int, noise: Noise) -> Predictive:
         """Class probabilities with draws of the class functions."""
         ...
 
-    def function(self, draws: int, generator: torch.Generator) -> Tensor:
+    def function(self, draws: int, noise: Noise) -> Tensor:
         """(draw, task, way, n): draws of f + b at the support points."""
         ...
 
@@ -92,8 +93,3 @@ def equal_weights(log_prob: Tensor, log_prob_given: Tensor) -> LabelDraws:
     """LabelDraws whose draws weigh the same."""
     weight = log_prob_given.new_full(log_prob_given.shape[:-1], -log(len(log_prob_given)))
     return LabelDraws(log_prob, log_prob_given, weight)
-
-
-def standard_normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers, drawn on the CPU so that a seed means the same everywhere."""
-    return torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)

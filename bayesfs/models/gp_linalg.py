@@ -54,10 +54,11 @@ def cholesky(matrix: Tensor, *, name: str) -> Tensor:
         added = torch.where(info > 0, jitter * scale, torch.zeros_like(scale))
         retried, again = _factor(matrix + added[..., None, None] * eye)
         factor = torch.where((info > 0)[..., None, None], retried, factor)
-        if not bool(again.any()):
+        info = torch.where(info > 0, again, info)  # what has a factor by now keeps it
+        if not bool(info.any()):
             logger.info("%s needed jitter %g x its mean diagonal", name, jitter)
             return factor
-    raise NotPositiveDefiniteError(_explain(matrix, again, name))
+    raise NotPositiveDefiniteError(_explain(matrix, info, name))
 
 
 def readable(condition: Tensor) -> bool | None:

@@ -112,7 +112,7 @@ def hold_out(episodes: EpisodeBatch, shots: int, rotation: int = 0) -> EpisodeBa
     row = torch.arange(len(order), device=order.device)[:, None]
     asked = asked[row, order]
     query_mask = episodes.support_mask.flatten(1, 2)[row, order] & asked[..., None]
-    return EpisodeBatch(
+    return EpisodeBatch.of_own(
         support=episodes.support * mask[..., None],
         support_mask=mask,
         support_kind=episodes.support_kind,

@@ -32,11 +32,11 @@ from bayesfs.errors import expect_positive
 from bayesfs.models.gp_drawn import FittedDraws
 from bayesfs.models.gp_gaussian import TaskPrior
 from bayesfs.models.gp_latent import FittedGaussian, by_rank
-from bayesfs.models.gp_likelihood import standard_normal
 from bayesfs.models.gp_linalg import cholesky, solve
 from bayesfs.models.gp_links import Link, one_vs_each
 from bayesfs.models.gp_sites import Site
 from bayesfs.models.gp_variational import Marginals, Sites, approximate
+from bayesfs.noise import Noise
 from bayesfs.polya_gamma import log_cosh_half, polya_gamma_mean, sample_polya_gamma
 
 
@@ -114,9 +114,16 @@ class OneVsEachGibbs:
     def fit(self, prior: TaskPrior) -> FittedDraws:
         """Chains run when draws are asked for; `log_evidence` is the mean-field ELBO."""
 
-        def sample(draws: int, generator: torch.Generator | None) -> Tensor:
-            generator = generator or torch.Generator().manual_seed(0)
-            return gibbs(prior, draws, generator, self.chains, self.burn_in, self.thin)
+        def sample(draws: int, noise: Noise | None) -> Tensor:
+            """Task after task, so that none moves the numbers of another."""
+            tasks, way, size = prior.support.one_hot.mT.shape
+            out = prior.matrix.new_zeros(draws, tasks, way, size)
+            fixed = [torch.Generator().manual_seed(0) for _ in range(tasks)]
+            for t, generator in enumerate(noise.generators() if noise else fixed):
+                alone, places = prior.alone(t)
+                u = gibbs(alone, draws, generator, self.chains, self.burn_in, self.thin)
+                out[:, t, places, : u.shape[-1]] = u[:, 0]
+            return out
 
         return FittedDraws(prior, sample, one_vs_each, OneVsEach().fit(prior).log_evidence)
 
@@ -158,7 +165,7 @@ def _sweep(prior: TaskPrior, u: Tensor, factor: Tensor, generator: torch.Generat
     gap = own_class(u, y) - u
     ranked = by_rank(gap, order)
     weight = by_rank(sample_polya_gamma(ranked, generator), prior.support.rank) * other
-    noise = standard_normal((2, *u.shape), u, generator)
+    noise = torch.randn((2, *u.shape), generator=generator, dtype=u.dtype).to(u.device)
     start = by_rank((factor[:, None] @ noise[0][..., None])[..., 0], prior.support.rank)
     error = by_rank(noise[1], prior.support.rank)
     for place in range(y.shape[1]):  # classes in an order that relabelling does not change

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bayesfs.models.gp_linalg import readable
+from bayesfs.noise import Order, from_start
 from bayesfs.types import EpisodeBatch
 
 
@@ -110,23 +111,25 @@ class Query:
 def support_points(episodes: EpisodeBatch) -> Support:
     """All support frames of each task; rows that are padding in every task are dropped.
 
-    Points stand in an order that does not depend on how the classes are numbered.
+    Points stand in an order that does not depend on how classes, videos and frames are numbered.
     """
     t, w, s, f, d = episodes.support.shape
     mask = episodes.support_mask.reshape(t, w * s * f)
     position = torch.arange(w * s * f, device=mask.device)
-    rank = _rank(episodes)
-    place = rank.repeat_interleave(s * f, dim=1) * (s * f) + position % (s * f)
-    order = torch.argsort(torch.where(mask, place, w * s * f), dim=1, stable=True)
-    order = order[:, : int(mask.sum(1).max())]
+    order = Order.of(episodes)
+    rank = order.rank
+    shot, frame = from_start(order.shot)[..., None], from_start(order.frame)
+    place = ((rank[..., None, None] * s + shot) * f + frame).reshape(t, w * s * f)
+    points = torch.argsort(torch.where(mask, place, w * s * f), dim=1, stable=True)
+    points = points[:, : int(mask.sum(1).max())]
     kind = episodes.support_kind.reshape(t, w * s, 1).expand(-1, -1, f).reshape(t, -1)
     return Support(
-        x=_rows(episodes.support.reshape(t, -1, d), order),
+        x=_rows(episodes.support.reshape(t, -1, d), points),
         videos=w * s,
-        video=(position // f)[order],
-        kind=kind.gather(1, order),
-        label=(position // (s * f))[order],
-        mask=mask.gather(1, order),
+        video=(position // f)[points],
+        kind=kind.gather(1, points),
+        label=(position // (s * f))[points],
+        mask=mask.gather(1, points),
         way_mask=episodes.way_mask,
         rank=rank,
     )
@@ -160,12 +163,6 @@ def places(groups: list[tuple[list[int], EpisodeBatch]]) -> list[int]:
 def query_points(episodes: EpisodeBatch) -> Query:
     """The query frames of each task."""
     return Query(episodes.query, episodes.query_kind, episodes.query_mask)
-
-
-def _rank(episodes: EpisodeBatch) -> Tensor:
-    """(task, way): place of each class by the sum of its features, padded classes last."""
-    total = (episodes.support.sum(-1) * episodes.support_mask).sum((2, 3))
-    return total.masked_fill(~episodes.way_mask, torch.inf).argsort(1).argsort(1)
 
 
 def _rows(x: Tensor, order: Tensor) -> Tensor:

@@ -32,7 +32,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bayesfs.categorical import systematic
 from bayesfs.models.gp_gaussian import (
     Conditioned,
     Latent,
@@ -45,11 +44,11 @@ from bayesfs.models.gp_likelihood import (
     Scores,
     equal_weights,
     normalise,
-    standard_normal,
 )
 from bayesfs.models.gp_linalg import cholesky, half_solve, solve
 from bayesfs.models.gp_points import Query
 from bayesfs.models.gp_sites import Site
+from bayesfs.noise import Noise
 from bayesfs.types import Predictive
 
 Coding = Literal["centred", "sign"]
@@ -136,25 +135,23 @@ class FittedRegression:
         precision, mean = (ones * ones).cumsum(-1), (ones * mean).cumsum(-1)
         return Scores(frame, self._log_prob(precision, mean, latent.way_mask))
 
-    def predictive(self, query: Query, draws: int, generator: torch.Generator) -> Predictive:
+    def predictive(self, query: Query, draws: int, noise: Noise) -> Predictive:
         """Closed-form probabilities, with draws of f + b given that the label is a valid one."""
         latent = self.conditioned.latent(query)
         scores = self.scores_of(latent)
         t, v, f = query.mask.shape
         frames = latent.by_frame()
-        frame = self._draws(frames, scores.frame.flatten(1, 2), draws, generator)
+        frame = self._draws(frames, scores.frame.flatten(1, 2), draws, noise)
         frame_given = frame.reshape(draws, t, v, f, -1)
-        video = self._draws(latent, scores.video, draws, generator)
+        video = self._draws(latent, scores.video, draws, noise)
         return Predictive(
             frame=equal_weights(scores.frame, frame_given),
             video=equal_weights(scores.video, video),
         )
 
-    def function(self, draws: int, generator: torch.Generator) -> Tensor:
+    def function(self, draws: int, noise: Noise) -> Tensor:
         """(draw, task, way, n): draws of f + b at the support points."""
-        shape = (draws, *self.conditioned.targets.shape)
-        noise = [standard_normal(shape, self.conditioned.targets, generator) for _ in range(2)]
-        return self.conditioned.function(*noise)
+        return self.conditioned.drawn(draws, noise)
 
     def _log_prob(self, precision: Tensor, mean: Tensor, way_mask: Tensor) -> Tensor:
         """Normalised (high - low) mean - (high^2 - low^2) / 2 precision.
@@ -171,13 +168,11 @@ class FittedRegression:
         weight = (high - low) * mean - 0.5 * (high**2 - low**2) * precision
         return normalise(weight, way_mask[..., None, None], -3).movedim(-3, -1)
 
-    def _draws(
-        self, latent: Latent, log_prob: Tensor, draws: int, generator: torch.Generator
-    ) -> Tensor:
+    def _draws(self, latent: Latent, log_prob: Tensor, draws: int, noise: Noise) -> Tensor:
         """(draw, task, video, way): log p(y | f_s) for draws f_s of all frames of each video."""
-        chosen = systematic(log_prob.exp(), draws, generator)
+        chosen = noise.classes(log_prob.exp(), draws)
         target = self._codes_of(chosen, latent)
-        f = conditional_draws(latent, target, generator)
+        f = conditional_draws(latent, target, noise)
         factor = cholesky(latent.deviation, name="of a query video")
         ones = latent.mask[:, None, :, :, None].to(f)
         solved = solve(factor, ones)[..., 0]
@@ -204,22 +199,25 @@ def _whitened(factor: Tensor, latent: Latent) -> tuple[Tensor, Tensor]:
     return half_solve(factor, ones.expand(*factor.shape[:-1], 1))[..., 0], mean
 
 
-def conditional_draws(latent: Latent, target: Tensor, generator: torch.Generator) -> Tensor:
+def conditional_draws(latent: Latent, target: Tensor, noise: Noise) -> Tensor:
     """Draws of f + b at query frames given u = target there, by Matheron's rule.
 
     Args:
         latent: Gaussian predictive.
         target: (draw, task, way, video, frame), zero where padded.
-        generator: source of the draws.
+        noise: source of the draws; all videos share its numbers.
 
     Returns:
         (draw, task, way, video, frame).
     """
-    noise = [standard_normal(tuple(target.shape), target, generator) for _ in range(2)]
+    size = (target.shape[-1],)
+    z, other = (
+        noise.normal(len(target), "way", size, target)[:, :, :, None, :, None] for _ in range(2)
+    )
     mask = latent.mask[:, None].to(target)
-    start = latent.mean + (root(latent.signal) @ noise[0][..., None])[..., 0] * mask
+    start = latent.mean + (root(latent.signal) @ z)[..., 0] * mask
     factor = cholesky(latent.deviation, name="of a query video")
-    error = (factor @ noise[1][..., None])[..., 0] * mask
+    error = (factor @ other)[..., 0] * mask
     total = cholesky(latent.total, name="of a query video")
     gap = (target - start - error)[..., None]
     gain = latent.signal @ torch.cholesky_inverse(total)

@@ -27,6 +27,7 @@ from bayesfs.models.gp_likelihood import Scores, equal_weights, normalise
 from bayesfs.models.gp_points import Query
 from bayesfs.models.gp_regression import FittedRegression, LabelRegression
 from bayesfs.models.gp_sites import Site
+from bayesfs.noise import Noise
 from bayesfs.types import LabelDraws, Predictive
 
 
@@ -68,7 +69,7 @@ class FittedSigmoid:
         running = torch.where(latent.mask[..., None], frame.exp(), 0.0).cumsum(2) / count
         return Scores(frame, running.log())
 
-    def predictive(self, query: Query, draws: int, generator: torch.Generator) -> Predictive:
+    def predictive(self, query: Query, draws: int, noise: Noise) -> Predictive:
         """The same at every draw: this method has no epistemic uncertainty."""
         scores = self.scores(query)
 
@@ -77,6 +78,6 @@ class FittedSigmoid:
 
         return Predictive(repeated(scores.frame), repeated(scores.video))
 
-    def function(self, draws: int, generator: torch.Generator) -> Tensor:
+    def function(self, draws: int, noise: Noise) -> Tensor:
         """(draw, task, way, n): draws of f + b at the support points."""
-        return self.regression.function(draws, generator)
+        return self.regression.function(draws, noise)

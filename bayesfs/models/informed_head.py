@@ -54,14 +54,13 @@ def informed_head(
     if size >= episodes.dim:
         return None
     basis = torch.linalg.svd(x.flatten(1, 3), full_matrices=False).Vh.mT  # (task, D, n)
-    small = replace(
-        episodes,
+    small = episodes.changed(
         support=torch.einsum("twsfd,tdn->twsfn", x, basis),
         query=episodes.query.new_zeros(*episodes.query.shape[:-1], size),
     )
     head = replace(model, relevance_spread=0.0, task_mean=False)
     known = {name: value for name, value in given.draws.items() if name in head.dims}
-    population = Posterior("exact", known, {name: head.dims[name] for name in known})
+    population = Posterior.of_own("exact", known, {name: head.dims[name] for name in known})
 
     def lift(draws: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         return _lift(draws, basis, model.task_mean, generator)

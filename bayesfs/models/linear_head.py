@@ -192,7 +192,7 @@ class HierarchicalHead:
         }
         dims = {name: d for name, d in self.dims.items() if "task" not in d}
         draws = {name: values[name][None] for name in dims}
-        return Posterior(kind="exact", draws=draws, dims=dims)
+        return Posterior.of_own(kind="exact", draws=draws, dims=dims)
 
     def _sample_population(self, x: Tensor) -> dict[str, Tensor]:
         dim, one = x.shape[-1], x.new_ones(())

@@ -36,6 +36,7 @@ from bayesfs.models.niw_posterior import (
     support_frames,
 )
 from bayesfs.models.population_draws import drawn_posterior, each_value
+from bayesfs.noise import Noise
 from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
 
 
@@ -222,7 +223,7 @@ class NIWClasses:
     ) -> Posterior:
         """Exact posterior: independent draws of every site, for each population draw in turn."""
 
-        def sample(value: dict[str, Tensor], noise: torch.Generator) -> Mapping[str, Tensor]:
+        def sample(value: dict[str, Tensor], noise: Noise) -> Mapping[str, Tensor]:
             prior = self.prior(value, episodes.dim)
             return raw_sites(
                 *self.sample_classes(condition_niw(episodes, prior), draws, noise), prior
@@ -233,7 +234,7 @@ class NIWClasses:
         )
 
     def sample_classes(
-        self, post: ClassPosterior, draws: int, noise: torch.Generator
+        self, post: ClassPosterior, draws: int, noise: Noise
     ) -> tuple[Tensor, Tensor]:
         """Means (draw, task, way, feature) and precision roots of draws from the posterior."""
         return sample_niw(post, draws, noise)
@@ -242,7 +243,7 @@ class NIWClasses:
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
     ) -> Predictive:
         """Closed-form predictive, averaged over population draws; see `sample_labels`."""
-        noise = torch.Generator().manual_seed(seed)
+        noise = Noise.of(episodes, seed, even=True)
         frames: list[LabelDraws] = []
         videos: list[LabelDraws] = []
         for value in each_value(population):
@@ -261,7 +262,7 @@ class NIWClasses:
         query: MeanFrames,
         exists: Tensor,
         draws: int,
-        noise: torch.Generator,
+        noise: Noise,
     ) -> LabelDraws:
         """Predictive of each query given one population draw, with draws of theta."""
         return sample_labels(post, query, exists, draws, noise)
@@ -293,7 +294,7 @@ class NIWMode(NIWClasses):
         return mode_density(post, query)
 
     def sample_classes(
-        self, post: ClassPosterior, draws: int, noise: torch.Generator
+        self, post: ClassPosterior, draws: int, noise: Noise
     ) -> tuple[Tensor, Tensor]:
         """The mode, `draws` times."""
         eye = torch.eye(post.mean.shape[-1]).to(post.mean).expand_as(post.root)
@@ -309,7 +310,7 @@ class NIWMode(NIWClasses):
         query: MeanFrames,
         exists: Tensor,
         draws: int,
-        noise: torch.Generator,
+        noise: Noise,
     ) -> LabelDraws:
         """The plug-in predictive as its own single draw, `draws` times."""
         density = mode_density(post, query).masked_fill(~exists[:, None], -torch.inf)

@@ -32,8 +32,9 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Size, Tensor
 from torch.distributions import constraints
 
-from bayesfs.models.conjugate import normal, video_means
+from bayesfs.models.conjugate import video_means
 from bayesfs.models.covariance import cholesky
+from bayesfs.noise import Noise
 from bayesfs.types import EpisodeBatch, LabelDraws
 
 LOG_2PI = math.log(2.0 * math.pi)
@@ -190,20 +191,19 @@ def mode_density(post: ClassPosterior, query: MeanFrames) -> Tensor:
     return -0.5 * (distances(post, query) * shrink / s.square() + log_det + dim * LOG_2PI)
 
 
-def sample_niw(post: ClassPosterior, draws: int, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample_niw(post: ClassPosterior, draws: int, noise: Noise) -> tuple[Tensor, Tensor]:
     """Draws of every class's mean and precision.
 
     Returns:
         mean (draw, task, way, feature), and P (draw, task, way, feature, feature) with
         Sigma^-1 = P P'.
     """
-    tasks, ways, dim = post.mean.shape
-    shape = (draws, tasks, ways)
+    dim = post.mean.shape[-1]
     order = torch.arange(dim).to(post.nu)
-    chi = _chi_square((post.nu[..., None] - order).expand(*shape, dim), noise)
-    lower = normal((*shape, dim, dim), post.mean, noise).tril(-1)
+    chi = noise.chi_square(draws, post.nu[..., None] - order)
+    lower = noise.normal(draws, "way", (dim, dim), post.mean).tril(-1)
     bartlett = lower + torch.diag_embed(chi.sqrt())
-    eps = normal((*shape, dim, 1), post.mean, noise)
+    eps = noise.normal(draws, "way", (dim, 1), post.mean)
     away = post.root @ torch.linalg.solve_triangular(bartlett.mT, eps, upper=True)
     mean = post.mean + away[..., 0] / post.kappa.sqrt()[..., None]
     root = torch.linalg.solve_triangular(post.root.mT, bartlett, upper=True)
@@ -215,7 +215,7 @@ def sample_labels(
     query: MeanFrames,
     exists: Tensor,  # (task, way)
     draws: int,
-    noise: torch.Generator,
+    noise: Noise,
 ) -> LabelDraws:
     """Exact predictive of each query, and label distributions of draws from p(theta | x, D).
 
@@ -234,7 +234,7 @@ def sample_labels(
     """
     density = student_density(post, query).masked_fill(~exists[:, None], -torch.inf)
     log_prob = density.log_softmax(-1)
-    chosen = torch.nn.functional.one_hot(_classes(log_prob.exp(), draws, noise), exists.shape[1])
+    chosen = torch.nn.functional.one_hot(noise.classes(log_prob.exp(), draws), exists.shape[1])
     plain = _log_joint(post, query, draws, noise, learnt=False)
     after = _log_joint(post, query, draws, noise, learnt=True)
     joint = torch.where(chosen.bool(), after, plain).masked_fill(~exists[:, None], -torch.inf)
@@ -243,9 +243,9 @@ def sample_labels(
 
 
 def _log_joint(
-    post: ClassPosterior, query: MeanFrames, draws: int, noise: torch.Generator, *, learnt: bool
+    post: ClassPosterior, query: MeanFrames, draws: int, noise: Noise, *, learnt: bool
 ) -> Tensor:
-    """(draw, task, query, way) log p(x | theta) of fresh draws for every query."""
+    """(draw, task, query, way) log p(x | theta); the draws are common to all queries."""
     dim, square = post.mean.shape[-1], distances(post, query)
     r, s = query.loading[..., None], query.size[..., None]
     kappa, nu = post.kappa[:, None], post.nu[:, None]
@@ -255,30 +255,17 @@ def _log_joint(
         grown = 1.0 + kappa / (after * s.square()) * square
         h, log_det = kappa / after * grown.rsqrt(), log_det + grown.log()
         kappa, nu = after, nu + 1
-    shape = (draws, *square.shape)
     order = torch.arange(1, dim).to(nu)
-    degrees = (nu[..., None] - order).expand(draws, len(square), 1, square.shape[-1], dim - 1)
-    rest = _chi_square(degrees, noise).log().sum(-1)
-    first = _chi_square(nu.expand(shape), noise)
-    along = first.sqrt() * h * square.sqrt() - r * normal(shape, square, noise) / kappa.sqrt()
-    across = square.new_zeros(shape)
+    rest = noise.chi_square(draws, nu[:, 0, :, None] - order).log().sum(-1)[:, :, None]
+    first = noise.chi_square(draws, nu[:, 0])[:, :, None]
+    eps = noise.normal(draws, "way", (), square)[:, :, None]
+    along = first.sqrt() * h * square.sqrt() - r * eps / kappa.sqrt()
+    across = square.new_zeros(())
     if dim > 1:
-        across = _chi_square(square.new_full(shape, dim - 1.0), noise) * r.square() / kappa
+        chi = noise.chi_square(draws, torch.full_like(nu[:, 0], dim - 1.0))
+        across = chi[:, :, None] * r.square() / kappa
     precision = first.log() + rest - log_det
     return 0.5 * precision - dim * s.log() - 0.5 * (along.square() + across) / s.square()
-
-
-def _classes(prob: Tensor, draws: int, noise: torch.Generator) -> Tensor:
-    """(draw, task, query) classes with the given probabilities (task, query, way)."""
-    flat = prob.flatten(0, 1).cpu()
-    chosen = torch.multinomial(flat, draws, replacement=True, generator=noise)
-    return chosen.T.reshape(draws, *prob.shape[:-1]).to(prob.device)
-
-
-def _chi_square(degrees: Tensor, noise: torch.Generator) -> Tensor:
-    """Chi-square draws, made on the CPU so that every device gives the same ones."""
-    half = torch._standard_gamma(0.5 * degrees.cpu(), generator=noise)
-    return 2.0 * half.to(degrees)
 
 
 class PrecisionNormal(TorchDistribution):  # type: ignore[misc]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from bayesfs.noise import Noise
 from bayesfs.types import EpisodeBatch, Posterior, PosteriorKind
 
 
@@ -21,7 +22,7 @@ def drawn_posterior(
     dims: Mapping[str, tuple[str, ...]],
     episodes: EpisodeBatch,
     population: Mapping[str, Tensor],
-    sample: Callable[[dict[str, Tensor], torch.Generator], Mapping[str, Tensor]],
+    sample: Callable[[dict[str, Tensor], Noise], Mapping[str, Tensor]],
     *,
     draws: int,
     seed: int,
@@ -33,15 +34,15 @@ def drawn_posterior(
         dims: site -> axes.
         episodes: T tasks.
         population: site -> (population draw, ...).
-        sample: (population value, generator) -> task-level sites (draw, ...).
+        sample: (population value, noise) -> task-level sites (draw, ...).
         draws: number of draws that `sample` makes.
         seed: of the draws.
     """
-    noise = torch.Generator().manual_seed(seed)
+    noise = Noise.of(episodes, seed)
     parts = [
         {**{s: v.expand(draws, *v.shape) for s, v in value.items()}, **sample(value, noise)}
         for value in each_value(population)
     ]
     joined = {site: torch.cat([part[site] for part in parts]) for site in dims}
     coords = {"task": episodes.tasks} if episodes.tasks else {}
-    return Posterior(kind, joined, dict(dims), coords=coords, seed=seed)
+    return Posterior.of_own(kind, joined, dict(dims), coords=coords, seed=seed)

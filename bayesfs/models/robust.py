@@ -30,6 +30,7 @@ from bayesfs.models.robust_frames import (
     frame_weights,
     video_log_density,
 )
+from bayesfs.noise import Noise
 from bayesfs.types import KINDS, EpisodeBatch, Posterior
 
 
@@ -196,7 +197,7 @@ class RobustHierarchy:
             seed: of the draws.
         """
 
-        def sample(value: dict[str, Tensor], noise: torch.Generator) -> dict[str, Tensor]:
+        def sample(value: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
             levels = self.base.levels(value, episodes.dim)
             means = weighted_videos(episodes, _Draw(levels, value["dof"], value["absent"]))
             return sample_sites(*means, episodes.support_kind, levels, draws, noise)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from torch import Tensor
 
 from bayesfs.display import card, number
 from bayesfs.errors import ShapeError
+from bayesfs.types.owned import ours, owned
 
 PosteriorKind = Literal["mcmc", "variational", "particles", "exact"]
 
@@ -17,6 +18,8 @@ PosteriorKind = Literal["mcmc", "variational", "particles", "exact"]
 @dataclass(frozen=True)
 class Posterior:
     """Draws of every latent site, with named axes, and how they were obtained.
+
+    The tensors are copied: what the caller does to his own afterwards changes nothing here.
 
     Attributes:
         kind: "exact", "mcmc", "variational" or "particles"; decides which diagnostics apply.
@@ -41,6 +44,8 @@ class Posterior:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("draws", "sample_stats", "dims", "coords"):
+            object.__setattr__(self, name, owned(getattr(self, name)))
         sizes = {}
         for site, value in self.draws.items():
             if site not in self.dims:
@@ -55,6 +60,17 @@ class Posterior:
             raise ShapeError(f"sites have different numbers of draws: {sizes}")
         if sizes and self.num_draws % self.chains:
             raise ShapeError(f"{self.num_draws} draws do not divide into {self.chains} chains")
+
+    @classmethod
+    def of_own(cls, *values: Any, **named: Any) -> Posterior:
+        """A posterior of tensors that nobody else holds, which are not copied."""
+        for value in (*values, *named.values()):
+            ours(value)
+        return cls(*values, **named)
+
+    def changed(self, **values: Any) -> Posterior:
+        """The posterior with other values of some attributes, which nobody else holds either."""
+        return replace(self, **ours(values))
 
     @property
     def num_draws(self) -> int:

@@ -12,6 +12,7 @@ import xarray as xr
 from bayesfs.display import card
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.types.missing import refuse_missing
+from bayesfs.types.owned import ours, owned
 
 KINDS = ("clean", "clutter")
 """Recording conditions; `support_kind` and `query_kind` index into this tuple."""
@@ -19,7 +20,7 @@ KINDS = ("clean", "clutter")
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Labelled frame embeddings: a validated view of one xarray Dataset.
+    """Labelled frame embeddings: a validated copy of one xarray Dataset.
 
     The dataset has `features` (frame, feature) and the coordinates `user`, `object`, `video`,
     `kind` (one of `KINDS`) and `split` over `frame`; optionally `quality` (frame, covariate),
@@ -36,6 +37,7 @@ class Embeddings:
     REQUIRED = ("user", "object", "video", "kind", "split")
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", owned(self.dataset))
         ds = self.dataset
         if "features" not in ds or ds["features"].dims != ("frame", "feature"):
             got = {name: v.dims for name, v in ds.data_vars.items()}
@@ -58,6 +60,11 @@ class Embeddings:
                 f"{int((~finite).sum())} frames have NaN or infinite features, first in video "
                 f"{videos[0]!r}; a corrupt image or an overflow in the backbone?"
             )
+
+    @classmethod
+    def of_own(cls, dataset: xr.Dataset) -> Embeddings:
+        """Of a dataset whose arrays nobody else holds, which are not copied."""
+        return cls(ours(dataset))
 
     @classmethod
     def from_arrays(
@@ -108,7 +115,7 @@ class Embeddings:
                 continue
             if np.ndim(value) == 1:
                 refuse_missing(value, name)
-            column = np.asarray(value, dtype=str)
+            column = np.array(value, dtype=str)
             if column.shape != (n,):
                 raise ShapeError(
                     f"expected {n} values of {name}, one per frame, got {column.shape}"
@@ -119,7 +126,7 @@ class Embeddings:
             table = np.stack([np.asarray(q, np.float32) for q in quality.values()], axis=1)
             ds["quality"] = (("frame", "covariate"), table)
             ds = ds.assign_coords(covariate=list(quality))
-        return cls(ds)
+        return cls.of_own(ds)
 
     def __len__(self) -> int:
         return int(self.dataset.sizes["frame"])
@@ -148,7 +155,7 @@ class Embeddings:
                 asked = [str(value) for value in values[:4]]
                 raise DataError(f"no frame has {name} {asked}; there are {known[:8]}")
             keep &= here
-        return Embeddings(self.dataset.isel(frame=np.flatnonzero(keep)))
+        return Embeddings.of_own(self.dataset.isel(frame=np.flatnonzero(keep)))
 
     def with_features(self, features: np.ndarray[Any, Any]) -> Embeddings:
         """The same frames and labels with other features (frame, feature)."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from bayesfs.display import card
 from bayesfs.errors import ShapeError
 from bayesfs.types.embeddings import KINDS
+from bayesfs.types.owned import ours, owned
 
 PAIRS = 2**14
 """Pairs of frames that are compared at a time."""
@@ -33,6 +34,8 @@ def user_of(task: str) -> str:
 @dataclass(frozen=True)
 class EpisodeBatch:
     """T few-shot tasks, padded to common sizes, with masks; one task is a batch of one.
+
+    The tensors are copied: what the caller does to his own afterwards changes nothing here.
 
     A query label belongs to the whole video. Padded entries are zero in the data and False in
     the masks; a class with no support frame is padding. So is an exact copy of an earlier frame of
@@ -105,9 +108,22 @@ class EpisodeBatch:
                 )
         self._check_names()
         self._check_values()
+        for attribute in fields(self):
+            object.__setattr__(self, attribute.name, owned(getattr(self, attribute.name)))
         copies = _copies(self.support, self.support_mask)
         if copies is not None:
-            object.__setattr__(self, "support_mask", self.support_mask & ~copies)
+            object.__setattr__(self, "support_mask", ours(self.support_mask & ~copies))
+
+    @classmethod
+    def of_own(cls, *values: Any, **named: Any) -> EpisodeBatch:
+        """A batch of tensors that nobody else holds, which are not copied."""
+        for value in (*values, *named.values()):
+            ours(value)
+        return cls(*values, **named)
+
+    def changed(self, **values: Any) -> EpisodeBatch:
+        """The batch with other values of some attributes, which nobody else holds either."""
+        return replace(self, **ours(values))
 
     def _check_values(self) -> None:
         if not (torch.isfinite(self.support).all() and torch.isfinite(self.query).all()):
@@ -207,7 +223,7 @@ class EpisodeBatch:
             if isinstance(value, Tensor):
                 is_index = isinstance(target, torch.dtype) and not value.is_floating_point()
                 changed[f.name] = value if is_index else value.to(target)
-        return replace(self, **changed)
+        return self.changed(**changed)
 
     def select(self, tasks: Sequence[int]) -> EpisodeBatch:
         """The batch of the given tasks, in the given order."""
@@ -219,7 +235,7 @@ class EpisodeBatch:
                 changed[f.name] = value[index]
             elif value:
                 changed[f.name] = tuple(value[i] for i in tasks)
-        return replace(self, **changed)
+        return self.changed(**changed)
 
     def limit_shots(self, shots: int) -> EpisodeBatch:
         """The same tasks with only the first `shots` support videos of each class."""
@@ -227,7 +243,7 @@ class EpisodeBatch:
             raise ShapeError(f"expected shots >= 1, got {shots}")
         names = ("support", "support_mask", "support_kind", "support_quality", "support_frame")
         cut = {n: getattr(self, n)[:, :, :shots] for n in names if getattr(self, n) is not None}
-        return replace(self, **cut)
+        return self.changed(**cut)
 
     def permute_classes(self, order: Sequence[int]) -> EpisodeBatch:
         """Relabel classes: new class j is old class `order[j]`, in every task of the batch.
@@ -246,7 +262,7 @@ class EpisodeBatch:
         )
         padded = [(*c, *[""] * (self.way - len(c))) for c in self.classes]
         changed["classes"] = tuple(tuple(c[i] for i in order) for c in padded)
-        return replace(self, **changed)
+        return self.changed(**changed)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: one line a task, the first twenty."""

@@ -32,6 +32,7 @@ from bayesfs.models.gp_softmax import Softmax
 from bayesfs.models.gp_variational import Sites, marginals
 from bayesfs.models.kernels import RBF
 from bayesfs.models.objectives import learner
+from bayesfs.noise import Noise
 from bayesfs.types import EpisodeBatch
 from bayesfs.uncertainty import kinds
 
@@ -253,10 +254,11 @@ def test_curvature_solves_equal_dense_ones() -> None:
 
 
 def test_laplace_finds_the_mode_and_draws_have_its_covariance() -> None:
-    prior = prior_of(ragged())
+    episodes = ragged()
+    prior = prior_of(episodes)
     fit = LaplaceSoftmax().fit(prior)
     assert isinstance(fit, FittedDraws)
-    draws = fit.sample(40_000, torch.Generator().manual_seed(0))[:, 1]
+    draws = fit.sample(40_000, Noise.of(episodes, 0))[:, 1]
     k, label = dense(prior, 1)
     keep, n = prior.support.mask[1], len(label)
     u = torch.zeros(3, n, dtype=torch.float64, requires_grad=True)
@@ -354,7 +356,7 @@ def test_predictive_draws_average_to_its_probabilities_and_agree_with_scores(
 ) -> None:
     episodes = ragged()
     fit = likelihood.fit(prior_of(episodes))
-    predictive = fit.predictive(query_points(episodes), 600, torch.Generator().manual_seed(0))
+    predictive = fit.predictive(query_points(episodes), 600, Noise.of(episodes, 0))
     scores = fit.scores(query_points(episodes))
     for part, score in ((predictive.frame, scores.frame), (predictive.video, scores.video)):
         average = part.log_prob_given.exp().mean(0)
@@ -365,7 +367,7 @@ def test_predictive_draws_average_to_its_probabilities_and_agree_with_scores(
             continue
         torch.testing.assert_close(average, part.prob)
         torch.testing.assert_close(part.prob, score.exp(), atol=0.1, rtol=0)
-    functions = fit.function(50, torch.Generator().manual_seed(0))
+    functions = fit.function(50, Noise.of(episodes, 0))
     assert functions.shape == (50, 2, 3, fit_points(episodes))
     assert torch.isfinite(functions).all()
 

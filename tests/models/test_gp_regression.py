@@ -19,6 +19,7 @@ from bayesfs.models.gp_points import query_points, support_points
 from bayesfs.models.gp_regression import FittedRegression, LabelRegression
 from bayesfs.models.gp_sites import sample_sites
 from bayesfs.models.kernels import RBF, Linear
+from bayesfs.noise import Noise
 from bayesfs.types import EpisodeBatch
 
 COVARIANCES = {
@@ -208,7 +209,7 @@ def test_evidence_without_a_video_kernel_is_that_of_every_frame() -> None:
 def test_draws_average_to_the_closed_form() -> None:
     episodes = ragged()
     fit, _ = fitted("linear", episodes)
-    predictive = fit.predictive(query_points(episodes), 4000, torch.Generator().manual_seed(0))
+    predictive = fit.predictive(query_points(episodes), 4000, Noise.of(episodes, 0))
     for part, mask in (
         (predictive.frame, episodes.query_mask),
         (predictive.video, episodes.video_mask),
@@ -221,7 +222,7 @@ def test_draws_average_to_the_closed_form() -> None:
 def test_function_draws_have_the_posterior_moments() -> None:
     episodes = ragged()
     fit, _ = fitted("rbf", episodes)
-    draws = fit.function(20_000, torch.Generator().manual_seed(0))
+    draws = fit.function(20_000, Noise.of(episodes, 0))
     prior = fit.conditioned.prior
     signal = prior.covariance.signal(prior.values, prior.support.x, prior.support.x)
     signal = signal * prior.support.pairs

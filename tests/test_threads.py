@@ -1,0 +1,91 @@
+"""Threads: four at a time give what one gives, and workers with several are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import bayesfs as bf
+from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.inference.autoguides import PyroSVI
+from bayesfs.inference.own import OwnApproximation
+from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.models.robust import RobustHierarchy
+from bayesfs.simulate import Program
+from bayesfs.testing import GaussianToy
+from bayesfs.types import EpisodeBatch
+
+THREADS = 4
+ROUNDS = 4
+"""Jobs of each thread."""
+
+Array = NDArray[np.float64]
+
+
+def classifier(number: int) -> Array:
+    """Fit on data of its own, and predict: traces, captures, a Laplace approximation."""
+    rng = np.random.default_rng(number)
+    y = np.repeat(["a", "b", "c"], 4)
+    x = rng.normal(size=(12, 5)) + 2.0 * np.repeat(np.eye(3, 5), 4, 0)
+    known = bf.BayesianFewShotClassifier().fit(x, y, groups=np.repeat(range(6), 2))
+    return np.asarray(known.predict_proba(rng.normal(size=(5, 5))))
+
+
+def robust(number: int) -> Array:
+    rng = np.random.default_rng(number)
+    y = np.repeat(["a", "b"], 4)
+    x = rng.normal(size=(8, 3)) + 2.0 * np.repeat(np.eye(2, 3), 4, 0)
+    known = bf.BayesianFewShotClassifier(
+        model=RobustHierarchy(), engine=OwnApproximation(draws=8, population_draws=2)
+    )
+    known.fit(x, y, groups=np.repeat(range(4), 2))
+    return np.asarray(known.predict_proba(rng.normal(size=(5, 3))))
+
+
+def tasks(number: int) -> EpisodeBatch:
+    batch, _ = synthetic_episodes(users=2, way=3, shots=2, frames=2, dim=3, seed=number)
+    return batch.to(torch.float64)
+
+
+def head(number: int) -> Array:
+    model = HierarchicalHead()
+    engine = bf.SVI(steps=10, draws=10)
+    posterior = engine.infer(model, tasks(number), seed=number, given=model.default_population(3))
+    return np.asarray(posterior.draws["weight_raw"].numpy())
+
+
+def pyro_svi(number: int) -> Array:
+    """Pyro's own inference: parameters and torch's global generator besides."""
+    model = GaussianToy()
+    given = model.fixed_population(3)
+    posterior = PyroSVI(steps=5, draws=5).infer(model, tasks(number), seed=number, given=given)
+    return np.asarray(posterior.draws["class_raw"].numpy())
+
+
+def simulated(number: int) -> Array:
+    """Two runs of a program forwards."""
+    program = Program(GaussianToy(), tasks(number))
+    return np.asarray(program.draw(seed=number).observed["x"].numpy())
+
+
+@pytest.mark.parametrize("job", [classifier, robust, head, pyro_svi, simulated])
+def test_four_threads_give_what_one_gives(job: Callable[[int], Array]) -> None:
+    numbers = [*range(THREADS * ROUNDS)]
+    expected = [job(number) for number in numbers[:THREADS]]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(lambda n: job(n % THREADS), numbers))
+    for number, value in zip(numbers, found, strict=True):
+        np.testing.assert_array_equal(value, expected[number % THREADS])
+
+
+def test_threads_leave_the_global_generator_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(simulated, range(THREADS * ROUNDS)))
+    assert torch.equal(before, torch.get_rng_state())
