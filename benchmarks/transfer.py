@@ -38,7 +38,7 @@ from transfer_parts.heads import HeadAnswers, Lesson
 from transfer_parts.methods import DEFAULT, METHODS, Answer, Make, Method
 from transfer_parts.scores import Cell, Figures, Scored, novelty_auroc, over_worlds
 from transfer_parts.tasks import Sizes, draw_tasks, is_possible, shots_of
-from transfer_parts.worlds import World, embedder_of, read_worlds, reader
+from transfer_parts.worlds import World, embedder_of, photographs, read_worlds, reader
 
 from bayesfs.types import Embeddings
 
@@ -171,6 +171,12 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--people", type=Path, nargs="*", default=[], help="worlds to learn from")
     parser.add_argument("--new", type=Path, nargs="*", default=[], help="worlds to be tried in")
+    parser.add_argument(
+        "--grocery",
+        type=Path,
+        help="npz with feat and label as for fewshot.py: one more of the people's worlds, of\n"
+        "another backbone, from which only scalars such as temperatures are learnt",
+    )
     parser.add_argument("--teach", type=re.compile, help="regular expression of taught videos")
     parser.add_argument("--ask", type=re.compile, help="regular expression of asked videos")
     parser.add_argument("--px", type=int, default=160, help="side of the frames")
@@ -204,6 +210,7 @@ def main() -> None:
         else:
             read = reader(lambda: embedder_of(args.backbone, args.px), args.cache or Path(scratch))
             people = read_worlds(args.people, read)
+            people += [] if args.grocery is None else [photographs(args.grocery)]
             new = read_worlds(args.new, read, args.teach, args.ask)
             bench = Bench(make, sizes)
         figures = report(bench, people, new)

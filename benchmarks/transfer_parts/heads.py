@@ -130,7 +130,7 @@ def residuals(world: World) -> Floats:
     means = np.stack([videos[table.object == k].mean(0) for k in range(len(count))])
     several = count[table.object] > 1
     rest = (videos - means[table.object])[several]
-    return rest / np.sqrt(max(len(rest) - int((count > 1).sum()), 1))
+    return np.asarray(rest / np.sqrt(max(len(rest) - int((count > 1).sum()), 1)))
 
 
 def cosine(x: Floats, label: Ints, q: Floats) -> Floats:
@@ -242,35 +242,38 @@ class Lesson:
         return Whitening.of([w for w in self.worlds if w.comparable])
 
     @cached_property
-    def folds(self) -> list[tuple[World, Whitening | None]]:
-        """Worlds to draw tasks from, each with a whitening that has not seen its objects.
+    def folds(self) -> list[list[tuple[World, Whitening | None]]]:
+        """Of each world, what tasks are drawn from, with a whitening that has not seen its objects.
 
-        Of the other worlds; a world that is alone is parted into two halves of its objects.
+        That of the other worlds of its backbone; a world without any is parted into two halves of
+        its objects.
         """
-        if len(self.worlds) == 1:
-            (only,) = self.worlds
-            order = np.random.default_rng(self.seed).permutation(only.objects)
-            halves = [only.only(np.sort(order[i::2])) for i in range(2)]
-            return [(halves[i], Whitening.of([halves[1 - i]])) for i in range(2)]
-        return [
-            (w, Whitening.of([o for o in self.worlds if o is not w and o.seen_from(w).comparable]))
-            for w in self.worlds
-        ]
+        out = []
+        for world in self.worlds:
+            peers = [o for o in self.worlds if o is not world and o.seen_from(world).comparable]
+            out.append([(world, Whitening.of(peers))] if peers else self._halves(world))
+        return out
+
+    def _halves(self, world: World) -> list[tuple[World, Whitening | None]]:
+        order = np.random.default_rng(self.seed).permutation(world.objects)
+        one, two = (world.only(np.sort(order[i::2])) for i in range(2))
+        return [(one, Whitening.of([two])), (two, Whitening.of([one]))]
 
     def heads(self, shots: int) -> Heads:
         """The heads, with scales for so many videos of each object."""
         curves: dict[str, list[Floats]] = {}
-        for world, whitening in self.folds:
-            scored: dict[str, list[Floats]] = {}
-            labels = []
-            for task in draw_tasks(world, shots, self.sizes, seed=self.seed):
-                label = task.query_labels[0].numpy()
-                labels.append(label[label >= 0])
-                for name, v in head_videos(task, whitening).items():
-                    score = SCORES[name](v.support, v.label, v.query)
-                    scored.setdefault(name, []).append(score[label >= 0])
-            for name, parts in scored.items():
-                curve = nll_curve(name, np.concatenate(parts), np.concatenate(labels))
+        for parts in self.folds:
+            scored: dict[str, list[tuple[Floats, Ints]]] = {}
+            for world, whitening in parts:
+                for task in draw_tasks(world, shots, self.sizes, seed=self.seed):
+                    label = task.query_labels[0].numpy()
+                    taught = label >= 0
+                    for name, v in head_videos(task, whitening).items():
+                        score = SCORES[name](v.support, v.label, v.query)
+                        scored.setdefault(name, []).append((score[taught], label[taught]))
+            for name, found in scored.items():
+                scores, labels = map(np.concatenate, zip(*found, strict=True))
+                curve = nll_curve(name, scores, labels)
                 curves.setdefault(name, []).append(curve)
         scales = {name: best_scale(name, found) for name, found in curves.items()}
         whitening = self.whitening if "whitened" in scales or not scales else None

@@ -15,6 +15,7 @@ from bayesfs.data.table import Bools, Ints, VideoTable
 from bayesfs.data.trees import read_tree
 from bayesfs.data.videos import IMAGE_SUFFIXES, UNKNOWN_OBJECT
 from bayesfs.errors import DataError
+from bayesfs.evaluation.stills import read_stills
 from bayesfs.features.embed import EfficientNetLite0, SizedEmbedder, TimmEmbedder
 from bayesfs.features.extract import extract
 from bayesfs.types import KINDS, Embeddings
@@ -148,6 +149,12 @@ def read_worlds(
             f"{[p.pattern for p in (teach, ask) if p is not None]}"
         )
     return worlds
+
+
+def photographs(path: Path) -> World:
+    """A world of an npz of photographs, each a video of one frame, of an unnamed backbone."""
+    stills = read_stills(path).dataset.assign_attrs(backbone=f"that of {path.name}")
+    return World.of(path.stem, Embeddings(stills))
 
 
 def embedder_of(spec: str | None, px: int) -> SizedEmbedder:
