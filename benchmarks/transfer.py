@@ -71,7 +71,7 @@ class Bench:
     ) -> tuple[Lesson, list[Method]]:
         """What the heads and the methods have learnt; made once for the same worlds."""
         tuned_on = tuple(people or others)
-        key = (*((w.name, w.comparable) for w in tuned_on), ("people", bool(people)))
+        key = (*((w.source, w.comparable) for w in tuned_on), ("people", bool(people)))
         if key not in self._taught:
             sizes = replace(self.sizes, tasks=self.learning_tasks)
             methods = [make(people) for make in self.make.values()]
@@ -114,12 +114,13 @@ def report(bench: Bench, people: Sequence[World], new: Sequence[World]) -> Figur
     """Print the table of every new world and give all figures."""
     figures: Figures = {}
     for world in new:
-        mine = [p.seen_from(world) for p in people if p.name != world.name]
+        mine = [p.seen_from(world) for p in people if p.source != world.source]
         others = [o.seen_from(world) for o in new if o is not world]
         lesson, methods = bench.learn(mine, others)
-        learnt = ", ".join(w.name for w in lesson.worlds) or "nothing"
+        tuned = ", ".join(w.name for w in lesson.worlds) or "the support alone"
+        learnt = ", ".join(w.name for w in mine) or "those that the library ships"
         print(f"\n{world.name}: {world.objects} objects, {len(world.videos)} videos, {world.rule}")
-        print(f"temperatures from {learnt}; methods' people: {', '.join(w.name for w in mine)}")
+        print(f"temperatures from {tuned}; methods' people: {learnt}")
         for shots in SHOTS:
             start = time.perf_counter()
             if is_possible(world, shots, bench.sizes):

@@ -475,6 +475,11 @@ def test_a_world_is_never_among_its_own_people(
     seen.clear()
     parts.main.report(bench, [], [room, shop])
     assert seen == [[], []]
+    namesake = parts.worlds.World.of(
+        "room", stills({f"r{i}": 4 for i in range(9)}, seed=7), source="elsewhere/room"
+    )
+    parts.main.report(bench, [namesake], [room])
+    assert seen[2:] == [["room"]]
     said = capsys.readouterr().out
     assert "few, 2 videos per object: not measured" in said
-    assert "temperatures from shop; methods' people: \n" in said
+    assert "temperatures from shop; methods' people: those that the library ships\n" in said

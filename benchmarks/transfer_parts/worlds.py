@@ -34,6 +34,7 @@ class World:
         teach: (video,) whether it may be taught from.
         ask: (video,) whether it may be asked.
         rule: in words, what chose these two.
+        source: where it was read from; two worlds of one source are the same.
         comparable: whether its features are of the new world's backbone. If not, only scalars may
             be learnt from it, such as a temperature.
     """
@@ -44,6 +45,7 @@ class World:
     teach: Bools
     ask: Bools
     rule: str
+    source: str
     comparable: bool = True
 
     @classmethod
@@ -53,6 +55,7 @@ class World:
         embeddings: Embeddings,
         teach: re.Pattern[str] | None = None,
         ask: re.Pattern[str] | None = None,
+        source: str = "",
     ) -> World:
         """A world of these frames; see `choose` for what is taught and asked."""
         x = embeddings.features
@@ -60,7 +63,7 @@ class World:
         unit = embeddings.with_features(x / np.where(norm > 0, norm, 1.0))
         table = VideoTable.of(unit)
         may_teach, may_ask, rule = choose(table, names_of(unit, table), teach, ask)
-        return cls(name, unit, table, may_teach, may_ask, rule)
+        return cls(name, unit, table, may_teach, may_ask, rule, source or name)
 
     @property
     def backbone(self) -> str:
@@ -141,7 +144,10 @@ def read_worlds(
     names = [p.resolve().name.removesuffix(".zarr") for p in paths]
     if len(set(names)) < len(names):
         raise DataError(f"expected worlds of different names, got {names}; rename a folder")
-    worlds = [World.of(n, read(p), teach, ask) for n, p in zip(names, paths, strict=True)]
+    worlds = [
+        World.of(n, read(p), teach, ask, str(p.resolve()))
+        for n, p in zip(names, paths, strict=True)
+    ]
     if (teach or ask) and not any(w.rule.startswith("by the names") for w in worlds):
         raise DataError(
             "expected --teach and --ask to be found in names of videos of one world at least, such "
