@@ -17,6 +17,17 @@ FIGURES = {
     "accuracy": ("best", "best.frame_nll_1", "best.video_acc_5", "best_peer.frame_nll_5"),
     "fewshot": ("best", "best.nll_5", "best_minus_peer.nll_1", "best_minus_peer.nll_5"),
     "gp": ("gp_predict_vs_list", "gp_train_vs_list", "gp_max_abs_diff", "gpu_vs_cpu_4096"),
+    "transfer": (
+        "desk.bayesfs.nll_1",
+        "shed.pool.ece_5",
+        "nll_minus_best_baseline_5",
+        "ece_2",
+        "coverage_min_2",
+        "coverage_max_2",
+        "novel_auroc_minus_baseline_2",
+        "nll_ratio_mean_1",
+        "novel_found_mean_2",
+    ),
     "uncertainty": (
         "t1_spearman",
         "t2_drift",

@@ -401,7 +401,7 @@ def test_probabilities_are_those_of_400_000_draws(likelihood: Likelihood, signal
     fit, query = likelihood.fit(TaskPrior.of(COVARIANCE, values, episodes)), query_points(episodes)
     assert isinstance(fit, FittedGaussian)
     frame, video = by_draws(fit, query)
-    said = fit.predictive(query, 8, torch.Generator().manual_seed(0))
+    said = fit.predictive(query, 8, Noise.of(episodes, 0))
     mask, there = episodes.query_mask, episodes.video_mask
     torch.testing.assert_close(said.frame.prob[mask], frame[mask], atol=0.002, rtol=0)
     torch.testing.assert_close(said.video.prob[there], video[there], atol=0.002, rtol=0)
@@ -416,7 +416,7 @@ def test_aleatoric_uncertainty_is_not_biased(
     fit, query = likelihood.fit(prior_of(episodes)), query_points(episodes)
 
     def aleatoric() -> tuple[Tensor, Tensor]:
-        said = fit.predictive(query, 200, torch.Generator().manual_seed(0))
+        said = fit.predictive(query, 200, Noise.of(episodes, 0))
         frame, video = kinds(said.frame)[1], kinds(said.video)[1]
         return frame[episodes.query_mask], video[episodes.video_mask]
 

@@ -1,0 +1,1 @@
+"""Parts of `benchmarks/transfer.py`: worlds, tasks, methods, simple heads, scores."""
