@@ -10,29 +10,35 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bayesfs.errors import NO_DOCSTRINGS
 
 if TYPE_CHECKING:
-    from bayesfs.conversion import to_datatree, to_numpy, to_pandas
-    from bayesfs.data.episodes import make_episode, sample_episodes
+    from bayesfs.data.from_arrays import make_episode
+    from bayesfs.data.sampling import sample_episodes
     from bayesfs.data.store import open_store
-    from bayesfs.estimator import BayesianFewShotClassifier
-    from bayesfs.evaluation.users import HeldOutUsers
+    from bayesfs.evaluation.held_out_users import HeldOutUsers
+    from bayesfs.explanation.explain import explain
     from bayesfs.inference.exact import Exact
-    from bayesfs.inference.svi import SVI
-    from bayesfs.models.gaussian import GaussianHierarchy
+    from bayesfs.inference.nuts.nuts import NUTS
+    from bayesfs.inference.svgd.svgd import SVGD
+    from bayesfs.inference.svi.svi import SVI
+    from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+    from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
     from bayesfs.models.objectives import PredictiveScore
-    from bayesfs.predict import predict
+    from bayesfs.prediction import predict
+    from bayesfs.sklearn import BayesianFewShotClassifier
     from bayesfs.study import Study
     from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
-    from bayesfs.uncertainty import decompose
+    from bayesfs.uncertainty.decompose import decompose
 
 __all__ = [
+    "NUTS",
+    "SVGD",
     "SVI",
     "BayesianFewShotClassifier",
+    "DeepKernelGP",
     "Embeddings",
     "EpisodeBatch",
     "Exact",
@@ -43,35 +49,34 @@ __all__ = [
     "PredictiveScore",
     "Study",
     "decompose",
+    "explain",
     "make_episode",
     "open_store",
     "predict",
     "sample_episodes",
-    "to_datatree",
-    "to_numpy",
-    "to_pandas",
 ]
 
 _HOME = {
-    "BayesianFewShotClassifier": "estimator",
+    "BayesianFewShotClassifier": "sklearn",
+    "DeepKernelGP": "models.gp.deep_kernel_gp",
     "Embeddings": "types",
     "EpisodeBatch": "types",
     "Exact": "inference.exact",
-    "GaussianHierarchy": "models.gaussian",
-    "HeldOutUsers": "evaluation.users",
+    "GaussianHierarchy": "models.gaussian.hierarchy",
+    "HeldOutUsers": "evaluation.held_out_users",
+    "NUTS": "inference.nuts.nuts",
     "Posterior": "types",
     "Predictive": "types",
     "PredictiveScore": "models.objectives",
-    "SVI": "inference.svi",
+    "SVGD": "inference.svgd.svgd",
+    "SVI": "inference.svi.svi",
     "Study": "study",
-    "decompose": "uncertainty",
-    "make_episode": "data.episodes",
+    "decompose": "uncertainty.decompose",
+    "explain": "explanation.explain",
+    "make_episode": "data.from_arrays",
     "open_store": "data.store",
-    "predict": "predict",
-    "sample_episodes": "data.episodes",
-    "to_datatree": "conversion",
-    "to_numpy": "conversion",
-    "to_pandas": "conversion",
+    "predict": "prediction",
+    "sample_episodes": "data.sampling",
 }
 
 
@@ -90,14 +95,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(ModuleType):
-    """Keeps the verb `predict` a function: importing the module `bayesfs.predict` would hide it."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -2,7 +2,7 @@
 
 import sys
 
-from bayesfs.cli import main
+from bayesfs.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

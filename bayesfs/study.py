@@ -1,7 +1,7 @@
 """One study: learn a population from some users, infer, predict and score the tasks of others.
 
 Use `Study` first: `learn` gives what is known about people in general, `infer` what follows for
-the tasks that an evaluation asks about. `bayesfs.runs` keeps the results in a run directory.
+the tasks that an evaluation asks about. `bayesfs.runs.run` keeps the results in a run directory.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayesfs.contracts import Choosy, ClosedLabels, Engine, Evaluation, Model, Progress
+from bayesfs.diagnostics.loo import left_out_log_prob, support_log_prob
+from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, prior_check
+from bayesfs.diagnostics.prior_sensitivity import with_densities
 from bayesfs.errors import DataError
-from bayesfs.evaluation.bootstrap import score_table
-from bayesfs.evaluation.datatree import to_datatree
-from bayesfs.evaluation.elpd import left_out_log_prob, support_log_prob
-from bayesfs.evaluation.predictive_checks import label_check, posterior_check, prior_check
-from bayesfs.evaluation.sensitivity import with_densities
-from bayesfs.features.project import Projection
-from bayesfs.features.reduce import PrincipalAxes
+from bayesfs.features.projection import Projection
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.metrics.score_table import score_table
 from bayesfs.models.population_draws import each_value
-from bayesfs.predict import complete_draws, distinct_population, predict
+from bayesfs.prediction import complete_draws, distinct_population, predict
+from bayesfs.protocols import ChecksModel, ClosedLabels, Engine, Evaluation, Model, Progress
+from bayesfs.results.assemble import assemble_tree
 from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
-from bayesfs.uncertainty import decompose
+from bayesfs.uncertainty.decompose import decompose
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Study:
             DataError: the evaluation's episodes do not say which frames they hold.
             InferenceError: the engine is not for this model.
         """
-        if isinstance(self.engine, Choosy):
+        if isinstance(self.engine, ChecksModel):
             self.engine.check_model(self.model)
         draw = self._train_draw()
         used = frames_of(embeddings, draw(embeddings, seed=seed))
@@ -205,7 +205,7 @@ class Answer:
         draws = complete_draws(self.model, self.posterior, learnt.population)
         dims = {**self.model.dims, **self.posterior.dims}
         whole = self.posterior.changed(draws=draws, dims=dims)
-        tree = to_datatree(
+        tree = assemble_tree(
             self.posterior,
             self.predictive,
             self.uncertainty,
@@ -240,7 +240,7 @@ def frames_of(embeddings: Embeddings, episodes: EpisodeBatch) -> Embeddings:
     if episodes.support_frame is None or episodes.query_frame is None:
         raise DataError(
             "expected episodes with support_frame and query_frame, so that the projection is "
-            "fitted on their frames only; were they drawn by bayesfs.data.episodes?"
+            "fitted on their frames only; were they drawn by bayesfs.data.sampling?"
         )
     rows = torch.cat([episodes.support_frame.flatten(), episodes.query_frame.flatten()])
     used = np.unique(rows[rows >= 0].cpu().numpy())

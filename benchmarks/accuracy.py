@@ -28,17 +28,16 @@ import numpy as np
 import torch
 import xarray as xr
 
+from bayesfs.data.sources.open import read_tree
 from bayesfs.data.store import open_store
-from bayesfs.data.synthetic import Population, synthetic_embeddings
-from bayesfs.data.trees import read_tree
-from bayesfs.evaluation.bootstrap import score_table
-from bayesfs.evaluation.users import HeldOutUsers
-from bayesfs.features.embed import EfficientNetLite0
-from bayesfs.features.extract import extract
-from bayesfs.features.reduce import PrincipalAxes
+from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+from bayesfs.features.extraction.extract import extract
+from bayesfs.features.reduction import PrincipalAxes
 from bayesfs.inference.exact import Exact
-from bayesfs.inference.svi import SVI
-from bayesfs.models.baselines import (
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.metrics.score_table import score_table
+from bayesfs.models.baselines.classifiers import (
     HeadEnsemble,
     Logistic,
     Mahalanobis,
@@ -46,16 +45,18 @@ from bayesfs.models.baselines import (
     Prototypes,
     fit_temperature,
 )
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_features import Identity
-from bayesfs.models.gp_transfer import SigmoidOfMean
-from bayesfs.models.kernels import Linear
-from bayesfs.models.objectives import Evidence, PredictiveScore
-from bayesfs.rundir import write_atomically
-from bayesfs.runs import fingerprint
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.feature_maps import Identity
+from bayesfs.models.gp.kernels import Linear
+from bayesfs.models.gp.likelihoods.sigmoid_of_mean import SigmoidOfMean
+from bayesfs.models.objectives import MarginalLikelihood, PredictiveScore
+from bayesfs.runs.directory import write_atomically
+from bayesfs.runs.run import store_fingerprint
 from bayesfs.study import Study, frames_of
+from bayesfs.synthetic.tasks import synthetic_embeddings
+from bayesfs.synthetic.truth import Population
 from bayesfs.types import Embeddings, EpisodeBatch, Predictive
 
 SHOTS = (1, 5)
@@ -168,7 +169,7 @@ class Cells:
 
     def figures(self, name: str, method: Method, data: Embeddings) -> dict[str, float]:
         """Figures of the test users of `data`, learnt from its train users."""
-        key = hashlib.sha256(f"{method!r} {fingerprint(data)} {self.evaluation!r}".encode())
+        key = hashlib.sha256(f"{method!r} {store_fingerprint(data)} {self.evaluation!r}".encode())
         path = self.folder / f"{name}-{key.hexdigest()[:16]}.json"
         if not path.exists():
             print(f"  {name}", file=sys.stderr, flush=True)
@@ -237,11 +238,11 @@ def main() -> None:
     dim, wide, steps = (8, 8, 5) if options.smoke else (256, 1000, 300)
     models = {
         "gaussian_score": Ours(GaussianHierarchy(), PredictiveScore, dim, steps),
-        "gaussian_evidence": Ours(GaussianHierarchy(), Evidence, dim, steps),
+        "gaussian_evidence": Ours(GaussianHierarchy(), MarginalLikelihood, dim, steps),
         "gp_regression": Ours(DeepKernelGP(), PredictiveScore, wide, steps, draws=32),
     }
     peers = {name: Peer(baseline, dim) for name, baseline in PEERS.items()}
-    peers["deep_kernel_transfer"] = Ours(DKT, Evidence, wide, steps, draws=32)
+    peers["deep_kernel_transfer"] = Ours(DKT, MarginalLikelihood, wide, steps, draws=32)
     if options.methods:
         models = {n: m for n, m in models.items() if n in options.methods}
         peers = {n: m for n, m in peers.items() if n in options.methods}

@@ -29,28 +29,25 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from bayesfs.commands.benchmark_data import StillTasks
-from bayesfs.commands.benchmark_methods import Lesson, Predict, closed_form, digest
-from bayesfs.evaluation.conditions import Condition
-from bayesfs.evaluation.fewshot import FewShotProtocol
-from bayesfs.evaluation.fewshot_scores import (
-    FewShotRun,
-    few_shot_difference,
-)
-from bayesfs.evaluation.items import scored_rows
-from bayesfs.evaluation.selective import auroc
-from bayesfs.evaluation.stills import read_stills, split_classes
-from bayesfs.features.reduce import PrincipalAxes
-from bayesfs.inference.svi import SVI
-from bayesfs.models.baselines import Baseline, fit_temperature, standard_baselines
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_features import Identity
-from bayesfs.models.gp_transfer import SigmoidOfMean
-from bayesfs.models.kernels import Linear
-from bayesfs.models.objectives import Evidence, PredictiveScore
-from bayesfs.rundir import write_atomically
+from bayesfs.benchmark.conditions import Condition
+from bayesfs.benchmark.methods import Lesson, Predict, closed_form_predict, digest
+from bayesfs.benchmark.tasks import StillTasks
+from bayesfs.data.stills import read_stills, split_classes
+from bayesfs.evaluation.few_shot import FewShotProtocol
+from bayesfs.evaluation.few_shot_scores import FewShotRun, few_shot_difference
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.metrics.items import scored_rows
+from bayesfs.metrics.selective import auroc
+from bayesfs.models.baselines.classifiers import Baseline, fit_temperature, standard_baselines
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.feature_maps import Identity
+from bayesfs.models.gp.kernels import Linear
+from bayesfs.models.gp.likelihoods.sigmoid_of_mean import SigmoidOfMean
+from bayesfs.models.objectives import MarginalLikelihood, PredictiveScore
+from bayesfs.runs.directory import write_atomically
 from bayesfs.types import UNLABELLED, Embeddings, EpisodeBatch, Predictive
 
 SHOTS = (1, 5)
@@ -134,7 +131,7 @@ def ours(model: Any, dims: tuple[int, ...], objective: Any = PredictiveScore) ->
         if isinstance(told, DeepKernelGP):
             learner, tasks = inner_products(told, tasks)
         population = engine.infer(objective(learner), tasks, seed=0)
-        return dict.fromkeys(SHOTS, closed_form(told, population.draws))
+        return dict.fromkeys(SHOTS, closed_form_predict(told, population.draws))
 
     return Method(learn, dims, f"{model!r} {objective!r}")
 
@@ -149,9 +146,9 @@ def inner_products(model: DeepKernelGP, tasks: EpisodeBatch) -> tuple[DeepKernel
     v, n = tasks.query.shape[1], w * s * f
     if model.covariance.features.sites or n + v >= d:
         return model, tasks
-    kind = torch.zeros(t, n + v, dtype=torch.long)
+    condition = torch.zeros(t, n + v, dtype=torch.long)
     frames = torch.cat([tasks.support.reshape(t, n, d), tasks.query.reshape(t, v, d)], 1)
-    mapped = model.covariance.features({}, frames, kind)
+    mapped = model.covariance.features({}, frames, condition)
     own = torch.linalg.qr(mapped.mT).R.mT  # (task, frame, frame)
     covariance = replace(model.covariance, features=Identity(normalise=False))
     smaller = replace(
@@ -176,7 +173,7 @@ OURS = (*MODELS, *POOLS)
 PEERS = {
     name.replace(" ", "_"): peer(baseline, (64,) if "ensemble" in name else (256, 1280))
     for name, baseline in standard_baselines().items()
-} | {"deep_kernel_transfer": ours(DKT, (1280,), Evidence)}
+} | {"deep_kernel_transfer": ours(DKT, (1280,), MarginalLikelihood)}
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ import gpytorch
 import torch
 from torch import Tensor
 
-from bayesfs.inference.potential import potential
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_features import Identity
-from bayesfs.models.gp_points import query_points
-from bayesfs.models.gp_regression import FittedRegression, LabelRegression
-from bayesfs.models.kernels import Linear
+from bayesfs.inference.program.potential import potential
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.feature_maps import Identity
+from bayesfs.models.gp.kernels import Linear
+from bayesfs.models.gp.likelihoods.regression import FittedRegression, LabelRegression
+from bayesfs.models.gp.points import query_points
 from bayesfs.types import EpisodeBatch
 
 SIGNAL, NOISE = 0.8, 0.3
@@ -47,10 +47,10 @@ def episodes_of(tasks: int, way: int, shot: int, dim: int, seed: int = 0) -> Epi
     return EpisodeBatch(
         support=support,
         support_mask=torch.ones(support.shape[:-1], dtype=torch.bool),
-        support_kind=torch.zeros(support.shape[:3], dtype=torch.long),
+        support_condition=torch.zeros(support.shape[:3], dtype=torch.long),
         query=query,
         query_mask=torch.ones(query.shape[:-1], dtype=torch.bool),
-        query_kind=torch.zeros(label.shape, dtype=torch.long),
+        query_condition=torch.zeros(label.shape, dtype=torch.long),
         query_labels=label.contiguous(),
     )
 

@@ -29,15 +29,15 @@ from gp import episodes_of
 from inference_peers import Cost, cost_of, least, numpyro_nuts, pyro_nuts, pyro_svgd, pyro_svi
 from torch import Tensor
 
-from bayesfs.contracts import Engine
-from bayesfs.inference.nuts import NUTS
-from bayesfs.inference.stein_flow import Schedule, flow
-from bayesfs.inference.stein_kernels import Linear
-from bayesfs.inference.stein_metric import Metric
-from bayesfs.inference.svgd import SVGD
-from bayesfs.inference.svi import SVI
-from bayesfs.models.linear_head import HierarchicalHead
-from bayesfs.predict import predict
+from bayesfs.inference.nuts.nuts import NUTS
+from bayesfs.inference.svgd.flow import SteinSchedule, flow
+from bayesfs.inference.svgd.kernels import LinearStein
+from bayesfs.inference.svgd.metric import Metric
+from bayesfs.inference.svgd.svgd import SVGD
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.prediction import predict
+from bayesfs.protocols import Engine
 from bayesfs.types import EpisodeBatch
 
 FIGURES = (
@@ -244,7 +244,7 @@ def gaussians(size: Sizes) -> dict[str, float]:
         density = Gaussian(mean, covariance)
         u = torch.randn(1, 100, dim, generator=g)
         metric = Metric.at_mode(density, u)
-        z = flow(density, u, Linear(), Schedule(200, 0.1, True), metric=metric).z[0]
+        z = flow(density, u, LinearStein(), SteinSchedule(200, 0.1, True), metric=metric).z[0]
         ratios.append(z.std(0) / sd)
         errors.append(float(((z.mean(0) - mean).abs() / sd).max()))
         low, high = float(ratios[-1].min()), float(ratios[-1].max())

@@ -28,8 +28,8 @@ from pyro.infer.mcmc import NUTS as PyroNUTS
 from pyro.infer.mcmc.util import initialize_model
 from torch import Tensor
 
-from bayesfs.inference.potential import Potential, potential
-from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.inference.program.potential import Potential, potential
+from bayesfs.models.heads.linear import HierarchicalHead
 from bayesfs.types import EpisodeBatch, Posterior
 
 

@@ -2,7 +2,7 @@
 
     bayesfs features ORBIT_ROOT orbit.zarr                    # every frame, no subsampling
     python benchmarks/orbit.py orbit.zarr --out orbit-run     # clean -> clutter, 50 tasks per user
-    python benchmarks/orbit.py orbit.zarr --query-kind clean
+    python benchmarks/orbit.py orbit.zarr --query-condition clean
     python benchmarks/orbit.py --smoke                        # tiny, simulated, for CI
 
 The population, the projection and the peers' temperatures are learnt on the store's train users.
@@ -25,18 +25,18 @@ from pathlib import Path
 
 import torch
 
-from bayesfs.commands.studies import compose
 from bayesfs.data.store import open_store
-from bayesfs.data.synthetic import synthetic_embeddings
+from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.evaluation.orbit import ABSENT, OrbitProtocol
 from bayesfs.evaluation.orbit_scores import OrbitRun, run_orbit
-from bayesfs.evaluation.paired import paired_difference
-from bayesfs.evaluation.resampling import too_few
-from bayesfs.evaluation.users import HeldOutUsers
-from bayesfs.models.baselines import Logistic, Prototypes, fit_temperature
-from bayesfs.predict import predict
-from bayesfs.recipes import load_recipe, recipe_folder
+from bayesfs.metrics.bootstrap import too_few
+from bayesfs.metrics.paired import paired_difference
+from bayesfs.models.baselines.classifiers import Logistic, Prototypes, fit_temperature
+from bayesfs.prediction import predict
+from bayesfs.recipes.load import load_recipe, recipe_folder
+from bayesfs.runs.compose import compose
 from bayesfs.study import Learnt, Study
+from bayesfs.synthetic.tasks import synthetic_embeddings
 from bayesfs.types import Embeddings, EpisodeBatch, Predictive
 
 SCORES = ("accuracy", "nll", "brier", "ece", "mce", "aurc")
@@ -90,7 +90,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("store", type=Path, nargs="?", help="feature store of an ORBIT tree")
     parser.add_argument("--model", type=Path, default=recipe_folder() / "models/gaussian.py")
     parser.add_argument("--engine", type=Path, default=recipe_folder() / "inference/exact.py")
-    parser.add_argument("--query-kind", choices=("clutter", "clean"), default="clutter")
+    parser.add_argument("--query-condition", choices=("clutter", "clean"), default="clutter")
     parser.add_argument("--split", default="test", help="test or validation")
     parser.add_argument("--tasks", type=int, default=50, help="tasks per user")
     parser.add_argument("--batch", type=int, default=5, help="tasks at a time; bounds the memory")
@@ -110,7 +110,9 @@ def study_of(args: argparse.Namespace) -> Study:
     paths = {"model": args.model, "engine": args.engine}
     recipes = {role: load_recipe(p, role) for role, p in paths.items()}
     evaluation = HeldOutUsers(
-        shots=(5,), query_kinds=(args.query_kind,), drop_flags=() if args.no_filter else (ABSENT,)
+        shots=(5,),
+        query_conditions=(args.query_condition,),
+        drop_flags=() if args.no_filter else (ABSENT,),
     )
     recipes["evaluation"] = replace(recipes["model"], values={"evaluation": evaluation})
     return compose(recipes, (), smoke=args.smoke)
@@ -129,7 +131,7 @@ def main() -> None:
     torch.manual_seed(0)
     embeddings = simulated() if args.store is None else open_store(args.store)
     protocol = OrbitProtocol(
-        query_kind=args.query_kind,
+        query_condition=args.query_condition,
         split=args.split,
         tasks_per_user=2 if args.smoke else args.tasks,
         min_query_frames=args.min_query_frames,

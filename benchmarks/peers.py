@@ -28,8 +28,8 @@ from accuracy import SHOTS, bare, embeddings_of, figures, join, simulated
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bayesfs.evaluation.users import HeldOutUsers
-from bayesfs.features.reduce import PrincipalAxes
+from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.features.reduction import PrincipalAxes
 from bayesfs.study import frames_of
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 

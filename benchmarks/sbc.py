@@ -6,7 +6,7 @@
     python benchmarks/sbc.py --smoke           # tiny, for CI
 
 For several draws of the population, tasks are drawn from the model, inferred, and the truth is
-ranked among the posterior draws (`bayesfs.evaluation.sbc` says how, and what p is: Bonferroni over
+ranked among the posterior draws (`bayesfs.diagnostics.sbc` says how, and what p is: Bonferroni over
 the quantities of a pair). A pair passes at p > .01; about one in a hundred right pairs fails by
 chance. Controls are engines known to be wrong: they must fail, or the sizes are too small to tell.
 The last line is JSON; a figure that was not measured is null.
@@ -25,29 +25,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bayesfs.contracts import Engine, Model
-from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.diagnostics.sbc import LEVELS, Calibration, calibrate
 from bayesfs.errors import BayesfsError
-from bayesfs.evaluation.sbc import LEVELS, Calibration, calibrate
-from bayesfs.evaluation.sbc_figures import coverage_picture, rank_picture
 from bayesfs.inference.exact import Exact
-from bayesfs.inference.flow import Flow
-from bayesfs.inference.gibbs import Gibbs
-from bayesfs.inference.guides import FullRank, MeanField
-from bayesfs.inference.laplace import Laplace
-from bayesfs.inference.nuts import NUTS
-from bayesfs.inference.own import OwnApproximation
-from bayesfs.inference.svgd import SVGD
-from bayesfs.inference.svi import SVI
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_features import Identity
-from bayesfs.models.gp_gaussian import TaskPrior, condition, root
-from bayesfs.models.linear_head import HierarchicalHead
-from bayesfs.models.niw import NIWClasses
-from bayesfs.models.robust import RobustHierarchy
-from bayesfs.simulate import Program
+from bayesfs.inference.gibbs.gibbs import Gibbs
+from bayesfs.inference.laplace.laplace import Laplace
+from bayesfs.inference.nuts.nuts import NUTS
+from bayesfs.inference.own_approximation import OwnApproximation
+from bayesfs.inference.program.simulation import Simulator
+from bayesfs.inference.svgd.svgd import SVGD
+from bayesfs.inference.svi.flow import Flow
+from bayesfs.inference.svi.guides import FullRank, MeanField
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.gaussian.robust import RobustHierarchy
+from bayesfs.models.gp.conditioning import TaskPrior, condition, root
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.feature_maps import Identity
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.models.niw.classes import NIWClasses
+from bayesfs.plots.sbc import coverage_picture, rank_picture
+from bayesfs.protocols import Engine, Model
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.types import EpisodeBatch, Posterior
 
 PASSED = 0.01
@@ -146,7 +146,7 @@ def population_draw(model: Model, template: EpisodeBatch, seed: int) -> Posterio
     shared = {site: axes for site, axes in model.dims.items() if "task" not in axes}
     if not shared:
         return None
-    draws = dict(Program(model, template).draw(seed=seed).draws)
+    draws = dict(Simulator(model, template).draw(seed=seed).draws)
     if isinstance(model, NIWClasses):  # its program sees features less their offset
         draws["offset_raw"] = torch.zeros_like(draws["offset_raw"])
     return Posterior("exact", {site: draws[site][None] for site in shared}, shared)

@@ -31,13 +31,13 @@ from uncertainty_parts.kinds import row_6, rows_1_2_5, rows_3_4
 from uncertainty_parts.levels import row_11
 from uncertainty_parts.sets import row_10
 
-from bayesfs.evaluation.users import HeldOutUsers
-from bayesfs.features.reduce import PrincipalAxes
+from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.features.reduction import PrincipalAxes
 from bayesfs.inference.exact import Exact
-from bayesfs.inference.svi import SVI
-from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.objectives import PredictiveScore
-from bayesfs.recipes import load_recipe
+from bayesfs.recipes.load import load_recipe
 from bayesfs.study import Study
 from bayesfs.types import Embeddings
 

@@ -4,14 +4,14 @@ This is the ORBIT benchmark's question: an object is recorded by itself on a bar
 then be found among other things.
 """
 
-from bayesfs.evaluation.users import HeldOutUsers
+from bayesfs.evaluation.held_out_users import HeldOutUsers
 
 evaluation = HeldOutUsers(
     # One video is the least a person can give; people record about five before they tire, and
     # teachable recognisers gain little beyond four (Theodorou et al. 2021).
     shots=(1, 5),
-    support_kinds=("clean",),
-    query_kinds=("clutter",),
+    support_conditions=("clean",),
+    query_conditions=("clutter",),
     # Neighbouring frames of a video are near copies: eight, evenly spaced, hold most of what a
     # short video says, and the model knows that they are not eight independent shots.
     frames_per_video=8,

@@ -1,7 +1,7 @@
 """Exact inference of every task, for models with a closed form; the population by SVI."""
 
 from bayesfs.inference.exact import Exact
-from bayesfs.inference.svi import SVI
+from bayesfs.inference.svi.svi import SVI
 
 # Nothing is iterated: draws are independent, so 128 give epistemic uncertainty to a few per cent.
 engine = Exact(draws=128, population_draws=8)

@@ -1,7 +1,7 @@
 """Pólya-Gamma Gibbs sampling of linear heads: exact like NUTS, with nothing to tune."""
 
-from bayesfs.inference.gibbs import Gibbs
-from bayesfs.inference.svi import SVI
+from bayesfs.inference.gibbs.gibbs import Gibbs
+from bayesfs.inference.svi.svi import SVI
 
 engine = Gibbs(
     # Every class is drawn exactly given the others: a hundred sweeps forget the start.

@@ -1,7 +1,7 @@
 """Laplace's approximation of every task: a Gaussian at the mode. Fast, good for softmax heads."""
 
-from bayesfs.inference.laplace import Laplace
-from bayesfs.inference.svi import SVI
+from bayesfs.inference.laplace.laplace import Laplace
+from bayesfs.inference.svi.svi import SVI
 
 engine = Laplace(
     # Dense precisions grow with the square of the number of latents; a head's weights have the

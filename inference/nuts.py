@@ -1,7 +1,7 @@
 """The no-U-turn sampler: the reference that other engines are judged by, in minutes."""
 
-from bayesfs.inference.nuts import NUTS
-from bayesfs.inference.svi import SVI
+from bayesfs.inference.nuts.nuts import NUTS
+from bayesfs.inference.svi.svi import SVI
 
 engine = NUTS(
     # Stan's schedule needs some hundred transitions to find step sizes and scales.

@@ -1,7 +1,7 @@
 """The approximation that a model such as that of `models/robust.py` brings along: no iterations."""
 
-from bayesfs.inference.own import OwnApproximation
-from bayesfs.inference.svi import SVI
+from bayesfs.inference.own_approximation import OwnApproximation
+from bayesfs.inference.svi.svi import SVI
 
 # Draws are independent, but a query gives each another weight: with 32 in 64 dimensions labels lose
 # .06 nats. Each costs a pass over all query frames.

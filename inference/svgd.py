@@ -1,7 +1,7 @@
 """Stein variational gradient descent: interacting particles, and a measure of how well they fit."""
 
-from bayesfs.inference.svgd import SVGD
-from bayesfs.inference.svi import SVI
+from bayesfs.inference.svgd.svgd import SVGD
+from bayesfs.inference.svi.svi import SVI
 
 engine = SVGD(
     # Each particle stands for a hundredth of the posterior; KL to NUTS on a head is about .003.

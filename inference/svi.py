@@ -1,6 +1,6 @@
 """Variational inference: for every model, in seconds, and it says how far to trust it (k-hat)."""
 
-from bayesfs.inference.svi import SVI
+from bayesfs.inference.svi.svi import SVI
 
 engine = SVI(
     # Enough for the non-centred models here; early stopping leaves when the ELBO is flat.

@@ -1,11 +1,11 @@
 """Deep-kernel Gaussian process on Dirichlet-transformed labels (Milios et al. 2018)."""
 
-from bayesfs.features.reduce import PrincipalAxes
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_dirichlet import Dirichlet
-from bayesfs.models.gp_features import OrderedAxes
-from bayesfs.models.kernels import Linear
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.feature_maps import OrderedAxes
+from bayesfs.models.gp.kernels import Linear
+from bayesfs.models.gp.likelihoods.dirichlet import Dirichlet
 from bayesfs.models.objectives import PredictiveScore
 
 model = DeepKernelGP(

@@ -1,11 +1,11 @@
 """A Gaussian process per object: regression on labels, with the predictive variance used."""
 
-from bayesfs.features.reduce import PrincipalAxes
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_features import OrderedAxes
-from bayesfs.models.gp_regression import LabelRegression
-from bayesfs.models.kernels import Linear
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.feature_maps import OrderedAxes
+from bayesfs.models.gp.kernels import Linear
+from bayesfs.models.gp.likelihoods.regression import LabelRegression
 from bayesfs.models.objectives import PredictiveScore
 
 model = DeepKernelGP(

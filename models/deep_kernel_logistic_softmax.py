@@ -1,11 +1,11 @@
 """Deep-kernel Gaussian process with logistic-softmax (Galy-Fajou et al. 2020)."""
 
-from bayesfs.features.reduce import PrincipalAxes
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_features import OrderedAxes
-from bayesfs.models.gp_logistic_softmax import LogisticSoftmax
-from bayesfs.models.kernels import Linear
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.feature_maps import OrderedAxes
+from bayesfs.models.gp.kernels import Linear
+from bayesfs.models.gp.likelihoods.logistic_softmax import LogisticSoftmax
 from bayesfs.models.objectives import PredictiveScore
 
 model = DeepKernelGP(

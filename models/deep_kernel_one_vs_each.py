@@ -1,11 +1,11 @@
 """Deep-kernel Gaussian process, one-vs-each with Pólya-Gamma variables (Snell and Zemel 2021)."""
 
-from bayesfs.features.reduce import PrincipalAxes
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_features import OrderedAxes
-from bayesfs.models.gp_one_vs_each import OneVsEach
-from bayesfs.models.kernels import Linear
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.feature_maps import OrderedAxes
+from bayesfs.models.gp.kernels import Linear
+from bayesfs.models.gp.likelihoods.one_vs_each import OneVsEach
 from bayesfs.models.objectives import PredictiveScore
 
 model = DeepKernelGP(

@@ -1,11 +1,11 @@
 """Deep-kernel Gaussian process with softmax, by variational inference."""
 
-from bayesfs.features.reduce import PrincipalAxes
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_features import OrderedAxes
-from bayesfs.models.gp_softmax import Softmax
-from bayesfs.models.kernels import Linear
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.feature_maps import OrderedAxes
+from bayesfs.models.gp.kernels import Linear
+from bayesfs.models.gp.likelihoods.softmax import Softmax
 from bayesfs.models.objectives import PredictiveScore
 
 model = DeepKernelGP(

@@ -3,13 +3,13 @@
 A yardstick, not a recommendation: its probabilities ignore the predictive variance.
 """
 
-from bayesfs.features.reduce import PrincipalAxes
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_features import Identity
-from bayesfs.models.gp_transfer import SigmoidOfMean
-from bayesfs.models.kernels import Linear
-from bayesfs.models.objectives import Evidence
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.feature_maps import Identity
+from bayesfs.models.gp.kernels import Linear
+from bayesfs.models.gp.likelihoods.sigmoid_of_mean import SigmoidOfMean
+from bayesfs.models.objectives import MarginalLikelihood
 
 model = DeepKernelGP(
     # Frames are independent and inputs exact, as in the paper.
@@ -18,6 +18,6 @@ model = DeepKernelGP(
 )
 
 # Marginal likelihood of -1 / +1 labels.
-objective = Evidence
+objective = MarginalLikelihood
 
 reduction = PrincipalAxes(dim=1000)

@@ -1,7 +1,7 @@
 """The Gaussian hierarchy population -> user -> object -> video -> frame, learnt as a recogniser."""
 
-from bayesfs.features.reduce import PrincipalAxes
-from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.objectives import PredictiveScore
 
 model = GaussianHierarchy(

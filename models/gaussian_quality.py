@@ -5,8 +5,8 @@ dark, glaring or flat picture costs in nats, and the report shows it.
 """
 
 from bayesfs.features.quality import COVARIATES
-from bayesfs.features.reduce import PrincipalAxes
-from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.objectives import PredictiveScore
 
 model = GaussianHierarchy(

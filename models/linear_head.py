@@ -4,8 +4,8 @@ It models labels given features and learns nothing from unlabelled frames. Take 
 Gaussian hierarchy describes features badly; take `gaussian.py` to say where an object lies.
 """
 
-from bayesfs.features.reduce import PrincipalAxes
-from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.models.heads.linear import HierarchicalHead
 
 model = HierarchicalHead(
     # Features have length 1, so weights of 5 give logits of up to 5: odds of a hundred to one.

@@ -4,8 +4,8 @@ Take it where objects differ in how much they vary from video to video. Exact, l
 and level with it on left-out train users of the development tree (docs/models/niw.md).
 """
 
-from bayesfs.features.reduce import PrincipalAxes
-from bayesfs.models.niw import NIWClasses
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.models.niw.classes import NIWClasses
 from bayesfs.models.objectives import PredictiveScore
 
 model = NIWClasses(

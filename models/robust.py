@@ -4,10 +4,10 @@ Take it to be told, frame by frame, whether the object is in the picture. It has
 a quick approximation of its own: use it with `inference/own.py`.
 """
 
-from bayesfs.features.reduce import PrincipalAxes
-from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.gaussian.robust import RobustHierarchy
 from bayesfs.models.objectives import PredictiveScore
-from bayesfs.models.robust import RobustHierarchy
 
 model = RobustHierarchy(
     base=GaussianHierarchy(loading=0.5, loading_sd=0.5),

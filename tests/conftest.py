@@ -1,14 +1,30 @@
 """Fixtures that several rooms' tests share."""
 
+import io
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from PIL import Image
+
+from bayesfs.data.store import Thumbnail
+from bayesfs.diagnostics.predictive_checks import label_check, prior_check
+from bayesfs.explanation.record import NextRecording, Statement
+from bayesfs.metrics.score_table import score_table
+from bayesfs.report.view import ReportData
+from bayesfs.results.assemble import assemble_tree
+from bayesfs.synthetic.tasks import synthetic_episodes
+from bayesfs.testing.toy import GaussianToy
+from bayesfs.types import LabelDraws, Posterior, Predictive
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each, before anything starts its threads
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np
-import pytest
 
 from bayesfs.data.store import save_store
 from bayesfs.types import Embeddings
@@ -41,14 +57,16 @@ def small_embeddings(users: int = 5, objects: int = 3, seed: int = 0) -> Embeddi
         split = "train" if u < users - 2 else "test"
         for o in range(objects):
             centre = 5 + rng.normal(size=12)
-            for kind, videos in (("clean", 5), ("clutter", 2)):
+            for condition, videos in (("clean", 5), ("clutter", 2)):
                 for v in range(videos):
-                    video = centre + (kind == "clutter") + 0.3 * rng.normal(size=12)
+                    video = centre + (condition == "clutter") + 0.3 * rng.normal(size=12)
                     rows.append(video + 0.2 * rng.normal(size=(3, 12)))
-                    labels += [(f"u{u}", f"<b>{o}</b>", f"u{u}-{o}-{kind}-{v}", kind, split)] * 3
-    user, thing, video, kind, split = zip(*labels, strict=True)
+                    labels += [
+                        (f"u{u}", f"<b>{o}</b>", f"u{u}-{o}-{condition}-{v}", condition, split)
+                    ] * 3
+    user, thing, video, condition, split = zip(*labels, strict=True)
     return Embeddings.from_arrays(
-        np.concatenate(rows), object=thing, video=video, user=user, kind=kind, split=split
+        np.concatenate(rows), object=thing, video=video, user=user, condition=condition, split=split
     )
 
 
@@ -64,3 +82,106 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "store.zarr"
     save_store(path, small_embeddings())
     return path
+
+
+HOSTILE = ("<script>alert(1)</script>", "mug\u202egnp", "a\"b'c & |d_e*", "clé ключ")
+
+
+def entropy(prob: torch.Tensor) -> torch.Tensor:
+    return -torch.where(prob > 0, prob * prob.log(), 0.0).sum(-1)
+
+
+def label_draws(log_prob_given: torch.Tensor) -> LabelDraws:
+    draws = log_prob_given.shape[0]
+    weight = torch.full(log_prob_given.shape[:-1], -math.log(draws))
+    return LabelDraws(torch.logsumexp(log_prob_given, 0) - math.log(draws), log_prob_given, weight)
+
+
+def make_run(shots: int, *, kind: str = "mcmc", draws: int = 60) -> tuple[xr.DataTree, xr.Dataset]:
+    """A run on the Gaussian hierarchy: nearest draw of the class mean, with a temperature."""
+    size = {"users": 3, "way": len(HOSTILE), "query_videos": 2, "query_frames": 6}
+    episodes, _ = synthetic_episodes(shots=shots, seed=3, dim=4, **size)
+    videos = episodes.query.shape[1]
+    labels = episodes.query_labels.clone()
+    labels[0, -1] = -1
+    episodes = type(episodes)(
+        **{
+            **episodes.__dict__,
+            "query_labels": labels,
+            "classes": (HOSTILE,) * len(episodes),
+            "videos": tuple(tuple(f"{t}--v{v}<b>" for v in range(videos)) for t in episodes.tasks),
+        }
+    )
+    g = torch.Generator().manual_seed(shots)
+    mean = episodes.support.mean((2, 3))
+    theta = mean + torch.randn(draws, *mean.shape, generator=g) / shots**0.5 / 2
+    frame = -((episodes.query[None, :, :, :, None] - theta[:, :, None, None]) ** 2).sum(-1) / 6
+    given = torch.log_softmax(frame, -1), torch.log_softmax(frame.mean(3) * 1.5, -1)
+    predictive = Predictive(label_draws(given[0]), label_draws(given[1]))
+    parts = {}
+    for unit, draws_of in (("frame", predictive.frame), ("video", predictive.video)):
+        total, aleatoric = entropy(draws_of.prob), entropy(draws_of.log_prob_given.exp()).mean(0)
+        dims = ("task", "video", "frame")[: total.ndim]
+        values = (("total", total), ("aleatoric", aleatoric), ("epistemic", total - aleatoric))
+        parts |= {f"{unit}_{part}": (dims, value.clamp(min=0).numpy()) for part, value in values}
+    posterior = Posterior(
+        kind,
+        {"class_mean": theta},
+        {"class_mean": ("task", "way", "feature")},
+        chains=2 if kind == "mcmc" else 1,
+        sample_stats={"elbo": -100 * torch.exp(-torch.arange(100.0) / 10)},
+    )
+    support = torch.linalg.vector_norm(episodes.support.mean(3) - mean[:, :, None], dim=-1)
+    support_log_prob = -0.3 * support[None] * (1 + 0.1 * torch.rand(draws, 1, 1, 1, generator=g))
+    tree = assemble_tree(
+        posterior, predictive, xr.Dataset(parts), episodes, support_log_prob=support_log_prob
+    )
+    toy = GaussianToy()
+    checked = prior_check(toy, episodes, given=toy.fixed_population(4), draws=20)
+    tree["prior_check"] = xr.DataTree(checked)
+    tree["posterior_check"] = xr.DataTree(xr.Dataset(attrs={"reason": "no <features>"}))
+    tree["label_check"] = xr.DataTree(label_check(tree, draws=100))
+    return tree, score_table(predictive, episodes, draws=100)
+
+
+def known_scores() -> xr.Dataset:
+    """A score table whose numbers a test can look for."""
+    estimate = np.array([[0.8131, 0.4321], [0.6871, 0.9876]])
+    cells = {"estimate": estimate, "low": estimate - 0.1, "high": estimate + 0.1}
+    cells["worst"] = estimate / 3
+    coords = {"item": ["video", "frame"], "score": ["accuracy", "nll"]}
+    return xr.Dataset({k: (("item", "score"), v) for k, v in cells.items()}, coords)
+
+
+def make_pictures(tree: xr.DataTree) -> dict[str, tuple[Thumbnail, ...]]:
+    rng = np.random.default_rng(0)
+    found = {}
+    for name in tree["constant_data"]["video_name"].values.ravel():
+        stream = io.BytesIO()
+        colour = rng.integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(colour).resize((96, 96)).save(stream, "JPEG")
+        found[str(name)] = (Thumbnail(str(name), 1, stream.getvalue()),) * 2
+    return found
+
+
+@pytest.fixture(scope="session")
+def report_data() -> ReportData:
+    """Two runs, at 1 and 5 support videos, with hostile names everywhere."""
+    runs = {shots: make_run(shots) for shots in (1, 5)}
+    trees = {shots: tree for shots, (tree, _) in runs.items()}
+    constant = trees[5]["constant_data"]
+    return ReportData(
+        title="A run of <Gaussian> & co",
+        trees=trees,
+        scores={1: runs[1][1], 5: known_scores()},
+        facts={"Model": "models/<gaussian>.py", "Seed": "7"},
+        warnings=("frame <12> is no JPEG",),
+        pictures=make_pictures(trees[5]),
+        advice=(NextRecording("U0001", "One more video of <i>mug</i>.", 0.21),),
+        said={
+            (str(constant["task"].values[0]), str(name)): Statement(
+                "" if i else "Blurred & dark.", {"object": 0.3, "video": 0.1, "frame": 0.2}
+            )
+            for i, name in enumerate(constant["video_name"].values[0])
+        },
+    )

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from bayesfs.cli import FAILED, main
+from bayesfs.cli.main import FAILED, main
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TARGETS = (
@@ -116,7 +116,7 @@ def test_a_report_runs_no_recipe_of_its_directory(
         for name in ("model.py", "engine.py", "evaluation.py", "conftest.py", "__init__.py"):
             (folder / name).write_text(trap)
     (tmp_path / "run" / "run.json").write_text(
-        '{"format": 1, "status": "done", "inputs": {}, "files": {"../../x": "0"}}'
+        '{"format": 2, "status": "done", "inputs": {}, "files": {"../../x": "0"}}'
     )
     assert main(["report", str(tmp_path / "run")]) == FAILED
     assert main(["features", str(tmp_path / "data"), str(tmp_path / "s.zarr")]) == FAILED

@@ -19,7 +19,7 @@ def test_unknown_names_are_errors() -> None:
 
 
 def test_the_verb_stays_a_function_whatever_is_imported_first() -> None:
-    code = "from bayesfs.predict import complete_draws; import bayesfs; print(bayesfs.predict)"
+    code = "from bayesfs.prediction import complete_draws; import bayesfs; print(bayesfs.predict)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("<function predict")
 

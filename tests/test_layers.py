@@ -1,4 +1,4 @@
-"""Imports go one way, so that each room can be read and replaced on its own."""
+"""Imports go one way: a room imports only rooms that stand before it in `ROOMS`."""
 
 import ast
 from pathlib import Path
@@ -7,99 +7,105 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bayesfs"
 
-FOUNDATION = {"types", "contracts", "errors", "polya_gamma", "categorical", "spacing", "noise"}
-MAY_IMPORT = {
-    "display": set(),
-    "types": {"errors", "display", "types"},
-    "contracts": {"types"},
-    "errors": set(),
-    "polya_gamma": set(),
-    "categorical": set(),
-    "spacing": set(),
-    "noise": {"types", "categorical"},
-    "data": FOUNDATION | {"data", "features"},
-    "features": FOUNDATION | {"features", "data"},
-    "models": FOUNDATION | {"models"},
-    "inference": FOUNDATION | {"inference"},
-    "predict": FOUNDATION | {"models", "inference"},
-    "simulate": FOUNDATION | {"inference"},
-    "uncertainty": FOUNDATION | {"predict"},
-    "levels": FOUNDATION | {"predict"},
-    "causes": FOUNDATION | {"predict", "uncertainty"},
-    "gain": FOUNDATION | {"predict", "uncertainty"},
-    "deciding": FOUNDATION,
-    "influence": FOUNDATION | {"predict"},
-    "wording": set(),
-    "evidence": FOUNDATION | {"uncertainty", "levels", "causes", "gain"},
-    "explain": FOUNDATION | {"wording", "deciding", "levels", "evidence"},
-    "evaluation": FOUNDATION
-    | {"data", "evaluation", "predict", "simulate", "uncertainty", "levels", "evidence", "explain"}
-    | {"features", "deciding", "wording", "influence"},
-    "testing": FOUNDATION
-    | {"testing", "data", "models", "inference", "predict", "simulate", "uncertainty"},
-}
-"""Room -> rooms it may import. A room that is not here (the commands) may import everything."""
+ROOMS = (
+    "errors",
+    "_utils",
+    "_linalg",
+    "types",
+    "_distributions",
+    "protocols",
+    "_utils.progress",
+    "synthetic",
+    "data",
+    "features",
+    "models.population_draws",
+    "models.gaussian",
+    "models.niw",
+    "models.heads",
+    "models.gp",
+    "models.baselines",
+    "models",
+    "inference.program",
+    "inference.laplace",
+    "inference.svi",
+    "inference.svgd",
+    "inference.nuts",
+    "inference.gibbs",
+    "inference",
+    "prediction",
+    "uncertainty",
+    "metrics",
+    "decisions",
+    "explanation",
+    "results",
+    "diagnostics",
+    "evaluation",
+    "plots",
+    "study",
+    "explanation.record",
+    "report",
+    "training",
+    "sklearn",
+    "deploy",
+    "recipes",
+    "runs",
+    "benchmark",
+    "cli",
+    "testing",
+    "__main__",
+    "__init__",
+)
+"""Ground floor first. A module belongs to the longest name here that it starts with."""
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def module_of(path: Path) -> str:
+    """Dotted name below the package; a package's own file has the package's name."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """Rooms of bayesfs that a module imports, anywhere in its text, also inside functions."""
-    rooms = set()
+def room_of(module: str) -> str:
+    """The room of a module, "" for none."""
+    found = [room for room in ROOMS if module == room or module.startswith(f"{room}.")]
+    return max(found, key=len, default="")
+
+
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if "_recipes" not in p.parts)
+MODULES = {module_of(path) for path in FILES}
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of bayesfs that a file imports, anywhere in its text, also inside functions."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import; write it in full"
-            module = node.module or ""
-            names = [f"{module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        rooms |= {name.split(".")[1] for name in names if name.startswith("bayesfs.")}
-    return rooms
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    inside = {name.removeprefix("bayesfs.") for name in names if name.startswith("bayesfs.")}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in inside}
 
 
-MODULES = sorted(p for p in PACKAGE.rglob("*.py") if room(p) in MAY_IMPORT)
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_imports_go_one_way(path: Path) -> None:
-    beyond = imported_rooms(path) - MAY_IMPORT[room(path)]
-    assert not beyond, f"{path.relative_to(PACKAGE)} imports {sorted(beyond)}"
+    place = ROOMS.index(room_of(module_of(path)))
+    beyond = {name for name in imported(path) if ROOMS.index(room_of(name)) > place}
+    assert not beyond, f"{module_of(path)} imports {sorted(beyond)}, which stand after it"
 
 
-def test_every_room_is_ordered_or_a_command() -> None:
-    """A new room must be given its place above, not slip through as if it were a command."""
-    commands = {
-        "__init__",
-        "__main__",
-        "cli",
-        "commands",
-        "recipes",
-        "recipe_names",
-        "overrides",
-        "rundir",
-        "study",
-        "progress",
-        "checkpoint",
-        "runs",
-        "conversion",
-        "estimator",
-        "single",
-        "learnt_axes",
-        "recogniser",
-        "recogniser_products",
-        "told",
-        "run_rules",
-        "cluster",
-        "cluster_runs",
-    }
-    found = {room(p) for p in PACKAGE.rglob("*.py")} - {"_recipes"}
-    assert found <= set(MAY_IMPORT) | commands
+def test_every_module_has_a_room_and_every_room_a_module() -> None:
+    assert {room_of(module) for module in MODULES} == set(ROOMS)
 
 
 def test_models_and_inference_never_import_each_other() -> None:
-    assert "inference" not in MAY_IMPORT["models"]
-    assert "models" not in MAY_IMPORT["inference"]
+    for path in FILES:
+        room = module_of(path).split(".")[0]
+        other = {"models": "inference", "inference": "models"}.get(room)
+        assert other not in {name.split(".")[0] for name in imported(path)}, path
+
+
+def test_the_root_holds_what_a_newcomer_looks_for() -> None:
+    root = {path.stem for path in PACKAGE.glob("*.py")}
+    expected = {"__init__", "__main__", "errors", "prediction", "protocols", "sklearn", "study"}
+    assert root == expected

@@ -8,9 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from bayesfs.cli import main
-from bayesfs.data.render import render_tree
-from bayesfs.recipes import recipe_folder
+from bayesfs.cli.main import main
+from bayesfs.recipes.load import recipe_folder
+from bayesfs.synthetic.videos.render import render_tree
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 OWNER = "anna-secret"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bayesfs.cli import COMMANDS, main
+from bayesfs.cli.main import main
+from bayesfs.cli.subcommands import COMMANDS
 from bayesfs.types import Embeddings
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -19,7 +20,7 @@ def test_its_python_runs_on_arrays(make_embeddings: Callable[..., Embeddings]) -
     assert blocks
     frames = make_embeddings()
     names = {"features": frames.features}
-    for plural in ("objects", "videos", "users", "kinds", "splits"):
+    for plural in ("objects", "videos", "users", "conditions", "splits"):
         names[plural] = frames.coord(plural[:-1])
     for block in blocks:
         exec(block, names)

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 import bayesfs as bf
-from bayesfs.data.synthetic import synthetic_episodes
-from bayesfs.inference.autoguides import PyroSVI
-from bayesfs.inference.own import OwnApproximation
-from bayesfs.models.linear_head import HierarchicalHead
-from bayesfs.models.robust import RobustHierarchy
-from bayesfs.simulate import Program
+from bayesfs.inference.own_approximation import OwnApproximation
+from bayesfs.inference.program.simulation import Simulator
+from bayesfs.inference.svi.autoguides import PyroSVI
+from bayesfs.models.gaussian.robust import RobustHierarchy
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import GaussianToy
 from bayesfs.types import EpisodeBatch
 
@@ -69,7 +69,7 @@ def pyro_svi(number: int) -> Array:
 
 def simulated(number: int) -> Array:
     """Two runs of a program forwards."""
-    program = Program(GaussianToy(), tasks(number))
+    program = Simulator(GaussianToy(), tasks(number))
     return np.asarray(program.draw(seed=number).observed["x"].numpy())
 
 

@@ -17,8 +17,8 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
+from bayesfs.data.sources.open import read_tree
 from bayesfs.data.store import save_store
-from bayesfs.data.trees import read_tree
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.types import Embeddings, EpisodeBatch
 
@@ -126,8 +126,8 @@ def test_clean_is_taught_and_clutter_is_asked(parts: Any) -> None:
         taught, asked = videos_of(world, task)
         assert all("-clean-" in name for name in taught)
         assert all("-clutter-" in name for name in asked)
-        assert task.support_kind.unique().tolist() == [0]
-        assert task.query_kind.unique().tolist() == [1]
+        assert task.support_condition.unique().tolist() == [0]
+        assert task.query_condition.unique().tolist() == [1]
         assert int(task.shot_mask.sum()) == 30
 
 

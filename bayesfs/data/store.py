@@ -1,7 +1,7 @@
 """Feature stores: labelled frame features in a Zarr 3 folder. Start with `open_store`.
 
 A store is one xarray Dataset that `xarray.open_zarr` opens as it is: `features` (frame, feature),
-`quality` (frame, covariate), and over frame the coordinates user, object, video, kind, split,
+`quality` (frame, covariate), and over frame the coordinates user, object, video, condition, split,
 `flag_*` (1, 0, -1 not annotated), `box_x`, `box_y`, `box_width`, `box_height` (pixels of
 1080 x 1080, NaN for none), `frame_number` and `path` (relative to the tree). Its attributes say
 which backbone made it from which frames and what was left out. Small JPEG pictures of each video,
@@ -23,21 +23,15 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from bayesfs.data.atomic import KEPT_NAME, PARTIAL, remove, write_whole
-from bayesfs.data.guarded import fixed_width
-from bayesfs.data.places import without_places
-from bayesfs.data.videos import LEVELS, Skipped
-from bayesfs.data.zarrfile import (
-    check_zarr,
-    concat,
-    create_array,
-    finish,
-    write_dataset,
-)
+from bayesfs._utils.atomic import KEPT_NAME, PARTIAL, remove, write_whole
+from bayesfs._utils.guarded_files import fixed_width
+from bayesfs._utils.places import without_places
+from bayesfs.data.sources.video import LEVELS, Skipped
+from bayesfs.data.zarr_files import check_zarr, concat, create_array, finish, write_dataset
 from bayesfs.errors import DataError
 from bayesfs.types import Embeddings
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; a store of another one is refused."""
 
 MAX_LOAD = 2**34
@@ -213,7 +207,7 @@ def store_attrs(path: str | Path) -> dict[str, Any]:
         if attrs.get("bayesfs_store") != FORMAT:
             raise DataError(
                 f"no feature store of version {FORMAT}, got {attrs.get('bayesfs_store')!r}; was it "
-                "written by `bayesfs features` or save_store?"
+                "written by an earlier bayesfs? Make it again with `bayesfs features` or save_store"
             )
         if not all(isinstance(v, str | int | float) for v in attrs.values()):
             raise DataError("its attributes hold more than text and numbers")

@@ -1,1 +1,1 @@
-"""Scores, calibration, diagnostics and the report."""
+"""What is scored: held-out users, ORBIT's tasks, few-shot episodes; comparisons."""

@@ -21,12 +21,12 @@ import pandas as pd
 import xarray as xr
 from arviz_stats import compare
 
+from bayesfs.diagnostics.loo import can_leave_one_out, heldout_elpd, support_elpd
+from bayesfs.diagnostics.verdicts import KHAT_MAX
 from bayesfs.errors import DataError
-from bayesfs.evaluation.calibration import reliability
-from bayesfs.evaluation.checks import KHAT_MAX
-from bayesfs.evaluation.elpd import can_leave_one_out, heldout_elpd, support_elpd
-from bayesfs.evaluation.paired import PairedDifference, paired_difference
-from bayesfs.evaluation.tree_rows import ITEMS, Item, labelled_items
+from bayesfs.metrics.calibration import reliability
+from bayesfs.metrics.paired import PairedDifference, paired_difference
+from bayesfs.results.rows import ITEMS, Item, labelled_items
 
 MAIN = ("accuracy", "nll", "brier", "ece", "aurc")
 """Scores that are compared by default."""
@@ -61,7 +61,7 @@ def compare_scores(
 
     Args:
         rows: name of a method -> its scored frames and videos; two methods or more.
-        scores: out of `bayesfs.evaluation.bootstrap.SCORES`.
+        scores: out of `bayesfs.metrics.score_table.SCORES`.
         draws: number of bootstrap samples.
         level: of the intervals.
         seed: of the bootstrap.
@@ -179,7 +179,7 @@ def reliability_table(
     """Confidence against accuracy of every method, with users as groups.
 
     Returns:
-        Columns `item`, `method` and those of `bayesfs.evaluation.calibration.reliability`.
+        Columns `item`, `method` and those of `bayesfs.metrics.calibration.reliability`.
     """
     parts = []
     for item in ITEMS:

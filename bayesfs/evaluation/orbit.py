@@ -16,10 +16,11 @@ from typing import Literal
 
 import numpy as np
 
-from bayesfs.data.slots import FrameRows, Slots, assemble
-from bayesfs.data.table import Bools, Ints, VideoTable, hash_keys, rank_within
+from bayesfs._utils.arrays import Bools, Ints
+from bayesfs.data.padding import FrameRows, Slots, assemble
+from bayesfs.data.video_table import VideoTable, hash_keys, rank_within
 from bayesfs.errors import DataError
-from bayesfs.types import KINDS, Embeddings, EpisodeBatch
+from bayesfs.types import CONDITIONS, Embeddings, EpisodeBatch
 
 ABSENT = "flag_object_not_present_issue"
 
@@ -29,8 +30,8 @@ class OrbitProtocol:
     """Which tasks ORBIT's test asks for; the defaults are the benchmark's.
 
     Attributes:
-        query_kind: "clutter": all clean videos teach, cluttered ones are recognised. "clean": the
-            first min(5, n - 1) of an object's n clean videos, by name, teach, the rest are
+        query_condition: "clutter": all clean videos teach, cluttered ones are recognised. "clean":
+            the first min(5, n - 1) of an object's n clean videos, by name, teach, the rest are
             recognised.
         split: split of the users that are tested.
         tasks_per_user: tasks per user; they differ in the frames (and, with many videos, in the
@@ -48,7 +49,7 @@ class OrbitProtocol:
         seed: of all draws.
     """
 
-    query_kind: Literal["clutter", "clean"] = "clutter"
+    query_condition: Literal["clutter", "clean"] = "clutter"
     split: str = "test"
     tasks_per_user: int = 50
     min_query_frames: int = 50
@@ -62,8 +63,10 @@ class OrbitProtocol:
     seed: int = 1991
 
     def __post_init__(self) -> None:
-        if self.query_kind not in KINDS:
-            raise DataError(f"expected query_kind out of {KINDS}, got {self.query_kind!r}")
+        if self.query_condition not in CONDITIONS:
+            raise DataError(
+                f"expected query_condition out of {CONDITIONS}, got {self.query_condition!r}"
+            )
         for name, value in vars(self).items():
             if isinstance(value, int) and name != "seed" and value < 1:
                 raise DataError(f"expected {name} >= 1, got {value}")
@@ -119,15 +122,15 @@ class _Pool:
     def of(cls, embeddings: Embeddings, protocol: OrbitProtocol) -> _Pool:
         table = VideoTable.of(embeddings)
         in_split = embeddings.coord("split")[table.start] == protocol.split
-        support, query = _roles(table, in_split, protocol.query_kind)
+        support, query = _roles(table, in_split, protocol.query_condition)
         kept = _kept(embeddings, protocol.drop_flag, table, query)
         frames = np.add.reduceat(kept.astype(np.int64), table.start)
         query &= frames >= protocol.min_query_frames
         objects = np.intersect1d(table.object[support], table.object[query])
         if not len(objects):
             raise DataError(
-                f"expected objects with a clean support video and a {protocol.query_kind} query "
-                f"video of at least {protocol.min_query_frames} frames in split "
+                f"expected objects with a clean support video and a {protocol.query_condition} "
+                f"query video of at least {protocol.min_query_frames} frames in split "
                 f"{protocol.split!r}, got none; are the videos short, or were frames subsampled?"
             )
         return cls(embeddings, table, support, query, kept, objects)
@@ -145,12 +148,12 @@ class _Pool:
         return found
 
 
-def _roles(table: VideoTable, in_split: Bools, query_kind: str) -> tuple[Bools, Bools]:
+def _roles(table: VideoTable, in_split: Bools, query_condition: str) -> tuple[Bools, Bools]:
     """(video,) may teach, (video,) may be recognised; before frames are counted."""
     named = in_split & (table.objects[table.object] != "")
-    clean = named & (table.kind == KINDS.index("clean"))
-    if query_kind != "clean":
-        return clean, named & (table.kind == KINDS.index(query_kind))
+    clean = named & (table.condition == CONDITIONS.index("clean"))
+    if query_condition != "clean":
+        return clean, named & (table.condition == CONDITIONS.index(query_condition))
     videos = np.flatnonzero(clean)
     rank = rank_within(table.object[videos], table.name[videos])
     count = np.bincount(table.object[videos], minlength=len(table.objects))[table.object[videos]]

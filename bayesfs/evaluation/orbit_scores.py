@@ -18,12 +18,12 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from bayesfs.contracts import Progress
 from bayesfs.errors import DataError
-from bayesfs.evaluation.bootstrap import table_of_rows
-from bayesfs.evaluation.items import frame_rows, video_rows
 from bayesfs.evaluation.orbit import OrbitProtocol
-from bayesfs.evaluation.resampling import bootstrap_interval, mean_statistic
+from bayesfs.metrics.bootstrap import bootstrap_interval, mean_statistic
+from bayesfs.metrics.items import frame_rows, video_rows
+from bayesfs.metrics.score_table import table_of_rows
+from bayesfs.protocols import Progress
 from bayesfs.types import Embeddings, EpisodeBatch, Predictive, refuse_missing, user_of
 
 METRICS = ("frame_acc", "frames_to_recognition", "video_acc")
@@ -37,7 +37,7 @@ class OrbitRun:
     """Predictions of all test tasks, scored.
 
     Attributes:
-        frames: rows of every query frame, from `bayesfs.evaluation.items.frame_rows`.
+        frames: rows of every query frame, from `bayesfs.metrics.items.frame_rows`.
         videos: rows of every query video, predicted from its frames jointly.
         results: predictions in ORBIT's form.
     """
@@ -116,7 +116,7 @@ def video_metrics(frames: pd.DataFrame) -> pd.DataFrame:
         video_acc             = 1[most frequent p_t = y], ties to the lowest class
 
     Args:
-        frames: rows from `bayesfs.evaluation.items.frame_rows`.
+        frames: rows from `bayesfs.metrics.items.frame_rows`.
 
     Returns:
         One row per task and video: `user`, `task`, `video`, `object` and the three metrics.
@@ -139,7 +139,7 @@ def orbit_metrics(
     """Means over user x task x video, ORBIT's half-width, and an interval over users.
 
     Args:
-        frames: rows from `bayesfs.evaluation.items.frame_rows`.
+        frames: rows from `bayesfs.metrics.items.frame_rows`.
         level: of the interval over users; ORBIT's half-width is always 1.96 sd / sqrt(N).
         draws: number of bootstrap samples of the users.
         seed: of the bootstrap.

@@ -13,18 +13,19 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from bayesfs.evaluation.bootstrap import worst_users
-from bayesfs.evaluation.calibration import (
+from bayesfs._utils.arrays import Floats, Ints
+from bayesfs.metrics.calibration import (
     classwise_ece,
     debiased_ece,
     ece,
     mce,
     squared_calibration_error,
 )
-from bayesfs.evaluation.kernel_calibration import skce
-from bayesfs.evaluation.scores import Floats, Ints, accuracy, brier, nll
-from bayesfs.evaluation.selective import accuracy_at_coverage, aurc, e_aurc, set_coverage
-from bayesfs.evaluation.tree_rows import ITEMS, labelled_items
+from bayesfs.metrics.kernel_calibration import skce
+from bayesfs.metrics.score_table import worst_users
+from bayesfs.metrics.scores import accuracy, brier, nll
+from bayesfs.metrics.selective import accuracy_at_coverage, aurc, e_aurc, set_coverage
+from bayesfs.results.rows import ITEMS, labelled_items
 
 SET_LEVEL = 0.9
 """Probability that a set of classes should hold."""
@@ -107,13 +108,13 @@ def _by_group(log_prob: Floats, rows: pd.DataFrame, group: str) -> pd.DataFrame:
     key = np.zeros(len(rows), dtype=int) if group == "all" else rows[group]
     lines = []
     for name, places in rows.groupby(key, sort=True).indices.items():
-        line = group_scores(log_prob[places], rows.iloc[places])
+        line = all_scores(log_prob[places], rows.iloc[places])
         shown = "" if group == "all" else str(name)
         lines.append({"group": group, "name": shown, "rows": len(places), **line})
     return pd.DataFrame(lines)
 
 
-def group_scores(log_prob: Floats, rows: pd.DataFrame) -> dict[str, float]:
+def all_scores(log_prob: Floats, rows: pd.DataFrame) -> dict[str, float]:
     """Every score of some items.
 
     Args:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bayesfs.contracts import ConjugateModel, Model
+from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import InferenceError
-from bayesfs.spacing import evenly_spaced
+from bayesfs.protocols import ConjugateModel, Model
 from bayesfs.types import EpisodeBatch, Posterior
 
 
@@ -50,7 +50,7 @@ class Exact:
         return conjugate.condition(episodes, population, draws=draws, seed=seed)
 
     def check_model(self, model: Model) -> None:
-        """Refuse a model that this engine cannot infer; see `bayesfs.contracts.Choosy`."""
+        """Refuse a model that this engine cannot infer; see `bayesfs.protocols.ChecksModel`."""
         _conjugate(model)
 
 

@@ -1,9 +1,9 @@
 """What a population is learnt from: the evidence of the support, or the score of the labels.
 
-Start with `PredictiveScore(model)` for a recogniser and `Evidence(model)` for a description of the
-data. Both are Pyro programs over the population sites alone, so that any engine that handles a
-joint density learns them (`SVI` gives a posterior over the population; its draws go to `given=`).
-They work for every model whose task level is known in closed form.
+Start with `PredictiveScore(model)` for a recogniser and `MarginalLikelihood(model)` for a
+description of the data. Both are Pyro programs over the population sites alone, so that any engine
+that handles a joint density learns them (`SVI` gives a posterior over the population; its draws go
+to `given=`). They work for every model whose task level is known in closed form.
 """
 
 from __future__ import annotations
@@ -19,49 +19,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from bayesfs.errors import InferenceError
+from bayesfs.protocols import Collapsible, OpenSet
 from bayesfs.types import EpisodeBatch
-
-
-@runtime_checkable
-class OpenWorld(Protocol):
-    """A model that knows the odds that a query shows none of the taught classes."""
-
-    def log_absent_odds(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Log odds, given the support: (task, video, frame) and (task, video)."""
-        ...
-
-
-class Collapsible(Protocol):
-    """A model whose task-level sites can be integrated out exactly, given the population."""
-
-    @property
-    def population_dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Population site -> axes."""
-        ...
-
-    def sample_population(self, like: Tensor) -> Mapping[str, Tensor]:
-        """Pyro program of the population sites; `like` (..., feature) gives size and dtype."""
-        ...
-
-    def log_evidence(self, episodes: EpisodeBatch, population: Mapping[str, Tensor]) -> Tensor:
-        """(task,) log p(support | population)."""
-        ...
-
-    def log_labels(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Log p(y | x, support, population): (task, video, frame, way) and (task, video, way)."""
-        ...
-
-    def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
-        """See `bayesfs.contracts.Model`."""
-        ...
-
-    def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
-        """See `bayesfs.contracts.Model`."""
-        ...
 
 
 @runtime_checkable
@@ -96,7 +55,7 @@ class _Objective:
         return self.model.log_joint_video(draws, episodes)
 
 
-class Prior(_Objective):
+class PopulationPrior(_Objective):
     """The population's prior alone, for a model of any kind: nothing is learnt from."""
 
     def __call__(self, episodes: EpisodeBatch) -> None:
@@ -104,7 +63,7 @@ class Prior(_Objective):
         self.model.sample_population(episodes.support)
 
 
-class Evidence(_Objective):
+class MarginalLikelihood(_Objective):
     """Population learnt by marginal likelihood: p(phi) prod_t p(support_t | phi).
 
     Needs support videos of every condition, as `population_episodes` gives.
@@ -125,7 +84,7 @@ class PredictiveScore(_Objective):
         log p(phi | train) = log p(phi) + sum_u mean_{t of user u} sum_{videos v of t}
                              [ log p(y_v | x_v) + mean_f log p(y_v | x_vf) ] / 2 + const.
 
-    Where the model knows the odds that nothing taught is shown (`OpenWorld`), y_v is a taught class
+    Where the model knows the odds that nothing taught is shown (`OpenSet`), y_v is a taught class
     or none: log p(y_v | x) counts log p(taught | x) too, and a video without a label counts
     log p(none | x). So tasks with objects that were left out teach it what unknown things look
     like.
@@ -143,11 +102,11 @@ class PredictiveScore(_Objective):
     def __call__(self, episodes: EpisodeBatch) -> None:
         """The Pyro program: population sites, and the score as a factor."""
         population = self.model.sample_population(episodes.support)
-        if not isinstance(self.model, OpenWorld):
+        if not isinstance(self.model, OpenSet):
             episodes = fully_labelled(episodes)
         frame, video = learner(self.model).log_labels(episodes, population)
         score = label_score(frame, video, episodes)
-        if isinstance(self.model, OpenWorld):
+        if isinstance(self.model, OpenSet):
             odds = self.model.log_absent_odds(episodes, population)
             score = score + presence_score(*odds, episodes)
         pyro.factor("score", (task_weight(episodes).to(score) * score).sum())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from bayesfs.noise import Noise
+from bayesfs._distributions.noise import Noise
 from bayesfs.types import EpisodeBatch, Posterior, PosteriorKind
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bayesfs.contracts import Engine, Model
-from bayesfs.data.arrays import stack
-from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.data.from_arrays import stack
+from bayesfs.protocols import Engine, Model
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing.expect import expect
 from bayesfs.testing.toy import GaussianToy
 from bayesfs.types import EpisodeBatch, Posterior

@@ -7,18 +7,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bayesfs.contracts import ConjugateModel, Model
-from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.inference.exact import Exact
-from bayesfs.inference.guides import FullRank
-from bayesfs.inference.potential import Potential, potential
-from bayesfs.inference.svi import SVI
-from bayesfs.predict import predict
-from bayesfs.simulate import Program
+from bayesfs.inference.program.potential import Potential, potential
+from bayesfs.inference.program.simulation import Simulator
+from bayesfs.inference.svi.guides import FullRank
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.prediction import predict
+from bayesfs.protocols import ConjugateModel, Model
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing.engines import pad
 from bayesfs.testing.expect import expect
 from bayesfs.types import EpisodeBatch, Posterior
-from bayesfs.uncertainty import kinds
+from bayesfs.uncertainty.decompose import decompose_draws
 
 
 class ModelContract:
@@ -145,16 +145,16 @@ class ModelContract:
             _assert_close(alone.log_density(rows), together.log_density(z)[[task]], 1e-8)
 
     def test_densities_of_sites_are_those_of_the_tasks_one_by_one(self) -> None:
-        """`Program.log_densities`, with as many tasks as classes: no axis stands for another."""
+        """`Simulator.log_densities`, with as many tasks as classes: no axis stands for another."""
         model, ways = self.make_model(), self.make_episodes().way
         few = self.make_episodes()
         episodes = few.select([i % len(few) for i in range(ways)])
         given = self.make_population(model, episodes)
         draws = self._draws(model, episodes, given)
-        together = Program(model, episodes).log_densities(draws)
+        together = Simulator(model, episodes).log_densities(draws)
         for task in range(ways):
             own = {s: _of_task(model, s, v, task) for s, v in draws.items()}
-            alone = Program(model, episodes.select([task])).log_densities(own)
+            alone = Simulator(model, episodes.select([task])).log_densities(own)
             for site, value in alone.items():
                 if value.ndim == 2:
                     _assert_close(together[site][:, [task]], value, 1e-8)
@@ -344,7 +344,7 @@ class ModelContract:
         given = self.make_plain_population(model, episodes)
         posterior = self.infer(model, episodes, given)
         predictive = predict(model, posterior, episodes, given=given)
-        frame, video = kinds(predictive.frame)[2], kinds(predictive.video)[2]
+        frame, video = decompose_draws(predictive.frame)[2], decompose_draws(predictive.video)[2]
         return torch.stack([frame[episodes.query_mask].mean(), video[episodes.video_mask].mean()])
 
     def _reverse_videos(self, model: Model, site: str, value: Tensor) -> Tensor:
@@ -379,8 +379,8 @@ def _repeated(episodes: EpisodeBatch) -> EpisodeBatch:
 def _reversed(episodes: EpisodeBatch) -> EpisodeBatch:
     """Support shots and frames, query videos and frames, each in reverse order."""
     axes = {
-        "support_kind": (2,),
-        "query_kind": (1,),
+        "support_condition": (2,),
+        "query_condition": (1,),
         "query_labels": (1,),
         **dict.fromkeys(("support", "support_mask", "support_quality", "support_frame"), (2, 3)),
         **dict.fromkeys(("query", "query_mask", "query_quality", "query_frame"), (1, 2)),

@@ -14,13 +14,14 @@ Axes, always in this order where they occur:
     covariate  measured quality of a frame
 """
 
-from bayesfs.types.draws import LabelDraws, Posterior, PosteriorKind, Predictive
-from bayesfs.types.embeddings import KINDS, Embeddings
+from bayesfs.types.embeddings import CONDITIONS, Embeddings
 from bayesfs.types.episodes import UNLABELLED, EpisodeBatch, user_of
 from bayesfs.types.missing import refuse_missing
+from bayesfs.types.posterior import Posterior, PosteriorKind
+from bayesfs.types.predictive import LabelDraws, Predictive
 
 __all__ = [
-    "KINDS",
+    "CONDITIONS",
     "UNLABELLED",
     "Embeddings",
     "EpisodeBatch",

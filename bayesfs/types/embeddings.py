@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayesfs.display import card
+from bayesfs._utils.display import card
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.types.missing import refuse_missing
 from bayesfs.types.owned import ours, owned
 
-KINDS = ("clean", "clutter")
-"""Recording conditions; `support_kind` and `query_kind` index into this tuple."""
+CONDITIONS = ("clean", "clutter")
+"""Recording conditions; `support_condition` and `query_condition` index into this tuple."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Embeddings:
     """Labelled frame embeddings: a validated copy of one xarray Dataset.
 
     The dataset has `features` (frame, feature) and the coordinates `user`, `object`, `video`,
-    `kind` (one of `KINDS`) and `split` over `frame`; optionally `quality` (frame, covariate),
-    `flag_*` coordinates (1 true, 0 false, -1 not annotated) and `path`. Frames of one video are
-    contiguous and in order of time.
+    `condition` (one of `CONDITIONS`) and `split` over `frame`; optionally `quality` (frame,
+    covariate), `flag_*` coordinates (1 true, 0 false, -1 not annotated) and `path`. Frames of one
+    video are contiguous and in order of time.
 
     Raises:
         DataError: a variable or coordinate is missing, a name is None, NaN or NA, or a feature is
@@ -34,7 +34,7 @@ class Embeddings:
 
     dataset: xr.Dataset
 
-    REQUIRED = ("user", "object", "video", "kind", "split")
+    REQUIRED = ("user", "object", "video", "condition", "split")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dataset", owned(self.dataset))
@@ -50,9 +50,9 @@ class Embeddings:
             raise DataError(f"expected coordinates {self.REQUIRED} over frame, missing {missing}")
         for name in self.REQUIRED:
             refuse_missing(ds[name].values, name)
-        unknown = sorted(set(np.unique(ds["kind"].values)) - set(KINDS))
+        unknown = sorted(set(np.unique(ds["condition"].values)) - set(CONDITIONS))
         if unknown:
-            raise DataError(f"expected kind to be one of {KINDS}, got {unknown}")
+            raise DataError(f"expected condition to be one of {CONDITIONS}, got {unknown}")
         finite = np.isfinite(ds["features"].values).all(axis=1)
         if not finite.all():
             videos = sorted(set(ds["video"].values[~finite].tolist()))
@@ -74,7 +74,7 @@ class Embeddings:
         object: Sequence[str],
         video: Sequence[str] | None = None,
         user: Sequence[str] | str = "user",
-        kind: Sequence[str] | str = "clean",
+        condition: Sequence[str] | str = "clean",
         split: Sequence[str] | str = "train",
         quality: Mapping[str, np.ndarray[Any, Any]] | None = None,
     ) -> Embeddings:
@@ -85,7 +85,7 @@ class Embeddings:
             object: class name of each frame.
             video: video name of each frame; names must be unique across users and objects.
             user: one user for all frames, or one per frame.
-            kind: recording condition, one of `KINDS`, for all frames or per frame.
+            condition: recording condition, one of `CONDITIONS`, for all frames or per frame.
             split: "train", "validation" or "test", for all frames or per frame.
             quality: covariate name -> (frame,) measured quality.
 
@@ -94,8 +94,8 @@ class Embeddings:
 
         Raises:
             ShapeError: features is not two-dimensional or a label has another length.
-            DataError: a feature is not finite, a kind is unknown, or a name is None, NaN, NA or
-                bytes.
+            DataError: a feature is not finite, a condition is unknown, or a name is None, NaN, NA
+                or bytes.
         """
         x = np.asarray(features)
         if x.ndim != 2:
@@ -105,7 +105,7 @@ class Embeddings:
             "user": user,
             "object": object,
             "video": [f"frame-{i:06d}" for i in range(n)] if video is None else video,
-            "kind": kind,
+            "condition": condition,
             "split": split,
         }
         coords: dict[str, Any] = {}

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesfs.display import card
+from bayesfs._utils.display import card
 from bayesfs.errors import ShapeError
-from bayesfs.types.embeddings import KINDS
+from bayesfs.types.embeddings import CONDITIONS
 from bayesfs.types.owned import ours, owned
 
 PAIRS = 2**14
@@ -45,10 +45,10 @@ class EpisodeBatch:
     Attributes:
         support: (task, way, shot, frame, feature) embeddings of the support videos.
         support_mask: (task, way, shot, frame) bool, True where there is a frame.
-        support_kind: (task, way, shot) index into `KINDS`.
+        support_condition: (task, way, shot) index into `CONDITIONS`.
         query: (task, video, frame, feature) embeddings of the query videos.
         query_mask: (task, video, frame) bool.
-        query_kind: (task, video) index into `KINDS`.
+        query_condition: (task, video) index into `CONDITIONS`.
         query_labels: (task, video) class index, or `UNLABELLED`.
         support_quality: (task, way, shot, frame, covariate), or None.
         query_quality: (task, video, frame, covariate), or None.
@@ -65,10 +65,10 @@ class EpisodeBatch:
 
     support: Tensor
     support_mask: Tensor
-    support_kind: Tensor
+    support_condition: Tensor
     query: Tensor
     query_mask: Tensor
-    query_kind: Tensor
+    query_condition: Tensor
     query_labels: Tensor
     support_quality: Tensor | None = None
     query_quality: Tensor | None = None
@@ -88,10 +88,10 @@ class EpisodeBatch:
         _, v, g, _ = self.query.shape
         expected = {
             "support_mask": (t, w, s, f),
-            "support_kind": (t, w, s),
+            "support_condition": (t, w, s),
             "query": (t, v, g, d),
             "query_mask": (t, v, g),
-            "query_kind": (t, v),
+            "query_condition": (t, v),
             "query_labels": (t, v),
             "support_frame": (t, w, s, f),
             "query_frame": (t, v, g),
@@ -159,10 +159,11 @@ class EpisodeBatch:
                 f"query_labels hold {sorted(set(self.query_labels.flatten().tolist()))} but "
                 f"support has way={ways.tolist()}; was the episode relabelled?"
             )
-        for kind in (self.support_kind, self.query_kind):
-            if ((kind < 0) | (kind >= len(KINDS))).any():
+        for condition in (self.support_condition, self.query_condition):
+            if ((condition < 0) | (condition >= len(CONDITIONS))).any():
                 raise ShapeError(
-                    f"expected kinds 0..{len(KINDS) - 1} ({KINDS}), got {kind.flatten().tolist()}"
+                    f"expected conditions 0..{len(CONDITIONS) - 1} ({CONDITIONS}), got "
+                    f"{condition.flatten().tolist()}"
                 )
 
     def _check_names(self) -> None:
@@ -241,7 +242,7 @@ class EpisodeBatch:
         """The same tasks with only the first `shots` support videos of each class."""
         if shots < 1:
             raise ShapeError(f"expected shots >= 1, got {shots}")
-        names = ("support", "support_mask", "support_kind", "support_quality", "support_frame")
+        names = ("support", "support_mask", "support_condition", "support_quality", "support_frame")
         cut = {n: getattr(self, n)[:, :, :shots] for n in names if getattr(self, n) is not None}
         return self.changed(**cut)
 
@@ -252,7 +253,7 @@ class EpisodeBatch:
         """
         index = torch.as_tensor(list(order), device=self.support.device)
         inverse = torch.argsort(index)
-        names = ("support", "support_mask", "support_kind", "support_quality", "support_frame")
+        names = ("support", "support_mask", "support_condition", "support_quality", "support_frame")
         changed: dict[str, Any] = {
             n: getattr(self, n)[:, index] for n in names if getattr(self, n) is not None
         }

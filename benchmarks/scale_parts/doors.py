@@ -31,21 +31,21 @@ import numpy as np
 import zarr
 from PIL import Image
 
-from bayesfs.checkpoint import load_posterior
-from bayesfs.commands.explain import explain_run
-from bayesfs.data.orbit import read_orbit
-from bayesfs.data.render import render_tree
+from bayesfs.cli.explain_run import explain_run
+from bayesfs.data.sources.orbit import read_orbit
+from bayesfs.data.stills import read_stills
 from bayesfs.data.store import Thumbnail, open_store, store_attrs, thumbnails, write_store
-from bayesfs.data.synthetic import synthetic_embeddings
 from bayesfs.errors import BayesfsError, DataError
-from bayesfs.evaluation.report_text import small_jpeg
-from bayesfs.evaluation.stills import read_stills
-from bayesfs.evaluation.tree_store import load_datatree, save_datatree
-from bayesfs.features.extract import extract
-from bayesfs.recipes import copy_recipes, load_recipe
-from bayesfs.run_rules import load_rules
-from bayesfs.rundir import RunDirectory
-from bayesfs.runs import report_run
+from bayesfs.features.extraction.extract import extract
+from bayesfs.plots.text import small_jpeg
+from bayesfs.recipes.load import copy_recipes, load_recipe
+from bayesfs.results.store import load_datatree, save_datatree
+from bayesfs.runs.checkpoint import load_posterior
+from bayesfs.runs.directory import RunDirectory
+from bayesfs.runs.rules import load_rules
+from bayesfs.runs.run import report_run
+from bayesfs.synthetic.tasks import synthetic_embeddings
+from bayesfs.synthetic.videos.render import render_tree
 from bayesfs.types import Embeddings
 
 from .hostile import PRELOAD, small_tree
@@ -285,9 +285,9 @@ def recipes_of_another(here: Path) -> str:
 
 def pictures_of_two(here: Path) -> str:
     """Pictures of two videos whose names are alike in letters."""
-    from bayesfs.commands import explain
+    from bayesfs.cli import explain_run
 
-    name = getattr(explain, "picture_name", None)
+    name = getattr(explain_run, "picture_name", None)
     if name is None:
         return "two pictures have one name"
     pairs = (("keys on desk", None), ("keys_on_desk", None), ("keys", 5), ("keys-05", None))
@@ -332,7 +332,7 @@ def neighbours_of_a_cluster(here: Path) -> str:
     import distributed
     import psutil
 
-    from bayesfs.cluster import connect
+    from bayesfs.runs.distributed import connect
 
     with connect("local:1") as client:
         client.submit(int).result()
@@ -514,8 +514,8 @@ def names_in_markdown(here: Path) -> str:
 
 def places_in_what_is_shared(here: Path) -> str:
     """Files of a run, with the home of a person on the machine above all of them."""
-    from bayesfs.cli import main
-    from bayesfs.recipes import recipe_folder
+    from bayesfs.cli.main import main
+    from bayesfs.recipes.load import recipe_folder
 
     home = here / "home" / OWNER
     home.mkdir(parents=True)
@@ -598,7 +598,7 @@ def open_doors() -> dict[str, list[str]]:
     """Kinds of doors that open -> what came of it."""
     found: dict[str, list[str]] = {}
     context = multiprocessing.get_context("forkserver")  # imports once, for all processes
-    context.set_forkserver_preload([*PRELOAD, "bayesfs.evaluation.stills", "h5py"])
+    context.set_forkserver_preload([*PRELOAD, "bayesfs.data.stills", "h5py"])
     for kind, trials in DOORS.items():
         for number, trial in enumerate(trials):
             answers = context.Queue()

@@ -20,10 +20,10 @@ import numpy as np
 import xarray as xr
 from PIL import Image
 
-from bayesfs.cli import main
-from bayesfs.evaluation.tree_store import load_datatree
-from bayesfs.features import shards
-from bayesfs.recipes import recipe_folder
+from bayesfs.cli.main import main
+from bayesfs.features.extraction import shards
+from bayesfs.recipes.load import recipe_folder
+from bayesfs.results.store import load_datatree
 
 RECIPES = ("models/gaussian.py", "inference/exact.py", "evaluation/clutter.py")
 SETTINGS = (
@@ -32,7 +32,7 @@ SETTINGS = (
     "reduction.dim=6",
     "engine.draws=16",
 )
-PRELOAD = ["bayesfs.commands.explain", "bayesfs.runs", "bayesfs.data.synthetic"]
+PRELOAD = ["bayesfs.cli.explain_run", "bayesfs.runs.run", "bayesfs.synthetic.tasks"]
 
 
 def make_tree(root: Path, users: int = 5, frames: int = 2) -> Path:
@@ -41,10 +41,10 @@ def make_tree(root: Path, users: int = 5, frames: int = 2) -> Path:
     for u in range(users):
         split = "train" if u < users - 2 else "test"
         for thing in ("cup", "keys"):
-            for kind, videos in (("clean", 3), ("clutter", 2)):
+            for condition, videos in (("clean", 3), ("clutter", 2)):
                 for v in range(videos):
-                    name = f"P{u}--{thing}--{kind}--{v}"
-                    folder = root / split / f"P{u}" / thing / kind / name
+                    name = f"P{u}--{thing}--{condition}--{v}"
+                    folder = root / split / f"P{u}" / thing / condition / name
                     folder.mkdir(parents=True)
                     for k in range(1, frames + 1):
                         pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)

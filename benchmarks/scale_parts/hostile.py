@@ -38,32 +38,33 @@ import torch
 import xarray as xr
 from PIL import Image
 
-from bayesfs.checkpoint import load_posterior, load_projection, save_posterior, save_projection
-from bayesfs.data.annotations import annotate
-from bayesfs.data.orbit import read_orbit
+from bayesfs._utils.progress import terminal_safe
+from bayesfs.data.sources.annotations import annotate
+from bayesfs.data.sources.open import read_tree
+from bayesfs.data.sources.orbit import read_orbit
+from bayesfs.data.sources.video import Skipped, Video
 from bayesfs.data.store import Thumbnail, open_store, thumbnails, write_store
-from bayesfs.data.synthetic import synthetic_episodes
-from bayesfs.data.trees import read_tree
-from bayesfs.data.videos import Video
-from bayesfs.deciding import Rules, UnitRules
+from bayesfs.decisions.rules import Rules, UnitRules
 from bayesfs.errors import BayesfsError
-from bayesfs.evaluation.bootstrap import score_table
-from bayesfs.evaluation.datatree import to_datatree
-from bayesfs.evaluation.report import ReportData, write_report
-from bayesfs.evaluation.report_view import Said
-from bayesfs.evaluation.table_scores import UNITS, load_summary, save_summary, summary
-from bayesfs.evaluation.tables import batch_path, task_table, write_table
-from bayesfs.evaluation.tree_store import load_datatree, save_datatree
-from bayesfs.features.project import Projection
-from bayesfs.features.shards import Rows, load_shard, save_shard
-from bayesfs.features.video import Skipped, decode, read_image
-from bayesfs.predict import label_draws
-from bayesfs.progress import terminal_safe
-from bayesfs.run_rules import load_rules
-from bayesfs.rundir import RunDirectory
-from bayesfs.told import Told
+from bayesfs.explanation.record import ExplanationRecord, Statement
+from bayesfs.features.decoding.pictures import read_image
+from bayesfs.features.decoding.video import decode
+from bayesfs.features.extraction.shards import ShardRows, load_shard, save_shard
+from bayesfs.features.projection import Projection
+from bayesfs.metrics.score_table import score_table
+from bayesfs.prediction import label_draws
+from bayesfs.report.view import ReportData
+from bayesfs.report.write import write_report
+from bayesfs.results.assemble import assemble_tree
+from bayesfs.results.store import load_datatree, save_datatree
+from bayesfs.results.table_scores import UNITS, load_summary, save_summary, summary
+from bayesfs.results.tables import batch_path, task_table, write_table
+from bayesfs.runs.checkpoint import load_posterior, load_projection, save_posterior, save_projection
+from bayesfs.runs.directory import RunDirectory
+from bayesfs.runs.rules import load_rules
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.types import Embeddings, EpisodeBatch, LabelDraws, Posterior, Predictive
-from bayesfs.uncertainty import decompose
+from bayesfs.uncertainty.decompose import decompose
 
 from .mutate import Read, hostile_name, mutated, mutated_json, replaced
 from .planted import (
@@ -77,7 +78,7 @@ from .planted import (
     target_thumbnails,
 )
 
-PRELOAD = ["bayesfs.commands.explain", "bayesfs.runs", "bayesfs.data.synthetic"]
+PRELOAD = ["bayesfs.cli.explain_run", "bayesfs.runs.run", "bayesfs.synthetic.tasks"]
 """What the server of processes imports once; it does not find this module's own package."""
 
 HANG = 5.0
@@ -247,7 +248,7 @@ def target_projection(folder: Path) -> Read:
 
 def target_shard(folder: Path) -> Read:
     """An unfinished shard of features."""
-    rows = Rows(
+    rows = ShardRows(
         np.ones((2, 3), np.float32),
         np.ones((2, 2), np.float32),
         np.zeros((2, 3), np.int64),
@@ -282,7 +283,7 @@ def small_tree() -> xr.DataTree:
     predictive, noise = guesses(episodes), torch.Generator().manual_seed(1)
     means = torch.randn(4, *episodes.support.mean((2, 3)).shape, generator=noise)
     posterior = Posterior("exact", {"mean": means}, {"mean": ("task", "way", "feature")})
-    tree = to_datatree(posterior, predictive, decompose(predictive, episodes), episodes)
+    tree = assemble_tree(posterior, predictive, decompose(predictive, episodes), episodes)
     tree["scores"] = xr.DataTree(score_table(predictive, episodes, draws=10))
     return tree
 
@@ -356,11 +357,13 @@ def target_terminal(folder: Path) -> Read:
 def target_notes(folder: Path) -> Read:
     """The small JSON files of a run directory: explanations, scores of everybody, rules."""
     rules = UnitRules(*[0.5] * len(fields(UnitRules)))
-    told = Told({("P1", "v"): Said("a cup", {"video": 0.1})}, [("P1", "record", 0.2)])
+    told = ExplanationRecord(
+        {("P1", "v"): Statement("a cup", {"video": 0.1})}, [("P1", "record", 0.2)]
+    )
     scores = {1: {unit: {"nll": 1.0, "nll_low": 0.5, "users": 2.0} for unit in UNITS}}
     readers: list[tuple[bytes, Callable[[Path], object]]] = []
     for write, load in (
-        (told.save, Told.load),
+        (told.save, ExplanationRecord.load),
         (partial(save_summary, scores), load_summary),
         (partial(_save_rules, rules), load_rules),
     ):

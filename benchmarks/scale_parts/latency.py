@@ -15,11 +15,11 @@ import pyro
 import torch
 from numpy.typing import NDArray
 
-from bayesfs.evaluation.users import HeldOutUsers
-from bayesfs.features.project import Projection
+from bayesfs.deploy.recogniser import teach
+from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.features.projection import Projection
 from bayesfs.inference.exact import Exact
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.recogniser import teach
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.study import Learnt, Study
 from bayesfs.types import Posterior
 

@@ -22,15 +22,16 @@ import numpy as np
 import zarr
 from PIL import Image
 
-from bayesfs.data.expansion import decoded_size
-from bayesfs.data.owned import claim
-from bayesfs.data.places import folder_name, without_places
-from bayesfs.data.videos import Video
+from bayesfs._utils.expansion import decoded_size
+from bayesfs._utils.owned_folders import claim
+from bayesfs._utils.places import folder_name, without_places
+from bayesfs.data.sources.video import Video
+from bayesfs.data.stills import read_stills
 from bayesfs.errors import BayesfsError
-from bayesfs.evaluation.report_text import harmless, harmless_markdown, small_jpeg
-from bayesfs.evaluation.stills import read_stills
-from bayesfs.features.video import decode, read_image
-from bayesfs.rundir import RunDirectory
+from bayesfs.features.decoding.pictures import read_image
+from bayesfs.features.decoding.video import decode
+from bayesfs.plots.text import harmless, harmless_markdown, small_jpeg
+from bayesfs.runs.directory import RunDirectory
 
 from .mutate import Read, hostile_name, mutated, replaced
 

@@ -16,25 +16,25 @@ import pyro
 import torch
 from torch import Tensor
 
-from bayesfs.data.synthetic import synthetic_episodes
-from bayesfs.inference.laplace import Laplace
-from bayesfs.inference.own import OwnApproximation
-from bayesfs.inference.svi import SVI
-from bayesfs.models.baselines import standard_baselines
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.families import Full, LowRank, PerFeature
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.gp_dirichlet import Dirichlet
-from bayesfs.models.gp_laplace import LaplaceSoftmax
-from bayesfs.models.gp_logistic_softmax import LogisticSoftmax
-from bayesfs.models.gp_one_vs_each import OneVsEach
-from bayesfs.models.gp_regression import LabelRegression
-from bayesfs.models.gp_softmax import Softmax
-from bayesfs.models.gp_transfer import SigmoidOfMean
-from bayesfs.models.linear_head import HierarchicalHead
-from bayesfs.models.niw import NIWClasses, NIWMode
-from bayesfs.models.robust import RobustHierarchy
-from bayesfs.predict import predict
+from bayesfs.inference.laplace.laplace import Laplace
+from bayesfs.inference.own_approximation import OwnApproximation
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.baselines.classifiers import standard_baselines
+from bayesfs.models.gaussian.families import Full, LowRankCovariance, PerFeature
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.gaussian.robust import RobustHierarchy
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.likelihoods.dirichlet import Dirichlet
+from bayesfs.models.gp.likelihoods.laplace_softmax import LaplaceSoftmax
+from bayesfs.models.gp.likelihoods.logistic_softmax import LogisticSoftmax
+from bayesfs.models.gp.likelihoods.one_vs_each import OneVsEach
+from bayesfs.models.gp.likelihoods.regression import LabelRegression
+from bayesfs.models.gp.likelihoods.sigmoid_of_mean import SigmoidOfMean
+from bayesfs.models.gp.likelihoods.softmax import Softmax
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.models.niw.classes import NIWClasses, NIWMode
+from bayesfs.prediction import predict
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
 
 Ask = Callable[[EpisodeBatch], Predictive]
@@ -72,7 +72,7 @@ def head(engine: SVI | Laplace) -> Ask:
 MODELS: dict[str, Ask] = {
     "gaussian": conjugate(GaussianHierarchy()),
     "gaussian_per_feature": conjugate(GaussianHierarchy(PerFeature())),
-    "gaussian_low_rank": conjugate(GaussianHierarchy(LowRank())),
+    "gaussian_low_rank": conjugate(GaussianHierarchy(LowRankCovariance())),
     "gaussian_full": conjugate(GaussianHierarchy(Full())),
     "gaussian_quality": conjugate(GaussianHierarchy(covariates=("a", "b"))),
     "robust_own": robust,

@@ -16,18 +16,18 @@ import numpy as np
 import psutil
 import xarray as xr
 
-from bayesfs.cluster import Job, connect, score_users
-from bayesfs.data.atomic import write_whole
-from bayesfs.data.rows import user_rows
+from bayesfs._utils.atomic import write_whole
 from bayesfs.data.store import open_store, write_store
-from bayesfs.data.synthetic import synthetic_embeddings
-from bayesfs.evaluation.users import HeldOutUsers
-from bayesfs.features.reduce import PrincipalAxes
+from bayesfs.data.user_rows import user_rows
+from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.features.reduction import PrincipalAxes
 from bayesfs.inference.exact import Exact
-from bayesfs.inference.svi import SVI
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.runs.distributed import ScoringJob, connect, score_users
 from bayesfs.study import Study
+from bayesfs.synthetic.tasks import synthetic_embeddings
 from bayesfs.types import Embeddings
 
 BLOCK = 100
@@ -60,7 +60,7 @@ def _block(users: int, name: str, dim: int, seed: int) -> xr.Dataset:
     split = np.full(made.sizes["frame"], name.partition("-")[0])
     keep = made[["features"]].reset_coords(drop=True)
     columns = {n: ("frame", v) for n, v in {**text, "split": split}.items()}
-    columns |= {n: ("frame", made[n].values) for n in ("object", "kind")}
+    columns |= {n: ("frame", made[n].values) for n in ("object", "condition")}
     return keep.assign_coords(columns)
 
 
@@ -110,7 +110,7 @@ def load_test(
         with connect(f"local:{workers}") as client:
             for count in counts:
                 results = folder / f"{name}-{count}.zarr"
-                job = Job(study, learnt, stores[count], results, seed=0)
+                job = ScoringJob(study, learnt, stores[count], results, seed=0)
                 warm = replace(job, store=stores[counts[0]], results=folder / "warm-up.zarr")
                 if count == counts[0]:
                     score_users(client, warm, per_batch=16)
@@ -127,7 +127,9 @@ def load_test(
     return found
 
 
-def timed(client: Any, job: Job, workers: int, repeats: int = 1) -> tuple[float, float, float]:
+def timed(
+    client: Any, job: ScoringJob, workers: int, repeats: int = 1
+) -> tuple[float, float, float]:
     """Processor and wall seconds a user, and a worker's peak memory in GB.
 
     Processor time of the workers and of this process; unlike wall time, it does not depend on what

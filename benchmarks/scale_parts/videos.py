@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bayesfs.data.trees import read_tree
-from bayesfs.features.batches import batches
-from bayesfs.features.embed import EfficientNetLite0
-from bayesfs.features.extract import make_store
-from bayesfs.features.job import Job
-from bayesfs.features.video import Sampling
-from bayesfs.recogniser import teach
+from bayesfs.data.sources.open import read_tree
+from bayesfs.deploy.recogniser import teach
+from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+from bayesfs.features.decoding.sampling import Sampling
+from bayesfs.features.extraction.batches import batches
+from bayesfs.features.extraction.extract import make_store
+from bayesfs.features.extraction.job import ExtractionJob
 
 from .latency import setting
 
@@ -74,14 +74,14 @@ def backbone_share(
         backbone_share (wall time), backbone_cpu_share (the same of processor time, in which
         decoding beside the backbone counts), extract_frames_per_second, torch_threads.
     """
-    tree, embedder = read_tree(make_videos(folder / "tree", videos, frames)), EfficientNetLite0(px)
-    plan = {"px": px, "size": embedder.batch, "sampling": Sampling(), "thumbnails": False}
+    tree, backbone = read_tree(make_videos(folder / "tree", videos, frames)), EfficientNetLite0(px)
+    plan = {"px": px, "size": backbone.batch, "sampling": Sampling(), "thumbnails": False}
     stacked = [b.images for b in batches(tree.videos, 0, **plan) if len(b.images)]
-    embedder(stacked[0])
+    backbone(stacked[0])
     bare, whole = [], []
     for number in range(repeats):
-        bare.append(_timed(lambda: [embedder(images) for images in stacked]))
-        job = Job(tree.videos, embedder, folder / f"s{number}.zarr", Sampling(), True)
+        bare.append(_timed(lambda: [backbone(images) for images in stacked]))
+        job = ExtractionJob(tree.videos, backbone, folder / f"s{number}.zarr", Sampling(), True)
         whole.append(_timed(partial(make_store, job)))
         shares = bare[-1] / whole[-1]
         print(f"    share of the backbone: {shares[0]:.3f} (wall), {shares[1]:.3f} (processor)")

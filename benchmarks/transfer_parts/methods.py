@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesfs.deciding import SLACK
 from bayesfs.errors import ShapeError
-from bayesfs.estimator import BayesianFewShotClassifier
+from bayesfs.metrics.selective import SLACK
+from bayesfs.sklearn import BayesianFewShotClassifier
 from bayesfs.types import EpisodeBatch
 from transfer_parts.worlds import World
 

@@ -9,9 +9,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from bayesfs.evaluation.bootstrap import BOUNDS, statistics
-from bayesfs.evaluation.items import scored_rows
-from bayesfs.evaluation.resampling import (
+from bayesfs.metrics.bootstrap import (
     Interval,
     Statistic,
     bootstrap_interval,
@@ -19,7 +17,9 @@ from bayesfs.evaluation.resampling import (
     mean_statistic,
     rows_statistic,
 )
-from bayesfs.evaluation.selective import auroc
+from bayesfs.metrics.items import scored_rows
+from bayesfs.metrics.score_table import BOUNDS, statistics
+from bayesfs.metrics.selective import auroc
 from bayesfs.types import UNLABELLED
 from transfer_parts.methods import Answer, Bools, Floats, Ints
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bayesfs.data.arrays import make_episode
-from bayesfs.data.table import Ints
-from bayesfs.spacing import evenly_spaced
-from bayesfs.types import KINDS, EpisodeBatch
+from bayesfs._utils.arrays import Ints
+from bayesfs._utils.spacing import evenly_spaced
+from bayesfs.data.from_arrays import make_episode
+from bayesfs.types import CONDITIONS, EpisodeBatch
 from transfer_parts.worlds import World
 
 LEAST = 2
@@ -118,8 +118,8 @@ def _episode(
         q["features"],
         q["video"],
         q["label"],
-        support_kind=s["kind"],
-        query_kind=q["kind"],
+        support_condition=s["kind"],
+        query_condition=q["kind"],
         support_quality=s["quality"],
         query_quality=q["quality"],
         task=name,
@@ -141,6 +141,6 @@ def _side(world: World, chosen: list[tuple[int, Any]], frames: int) -> dict[str,
         "features": torch.from_numpy(world.embeddings.features[rows].astype(np.float64)),
         "video": videos,
         "label": labels,
-        "kind": KINDS[int(np.bincount(kinds).argmax())],
+        "kind": CONDITIONS[int(np.bincount(kinds).argmax())],
         "quality": None if quality is None else torch.from_numpy(quality.astype(np.float64)),
     }

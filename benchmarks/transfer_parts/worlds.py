@@ -10,15 +10,18 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from bayesfs._utils.arrays import Bools, Ints
+from bayesfs.data.sources.open import read_tree
+from bayesfs.data.sources.video import IMAGE_SUFFIXES, UNKNOWN_OBJECT
+from bayesfs.data.stills import read_stills
 from bayesfs.data.store import open_store
-from bayesfs.data.table import Bools, Ints, VideoTable
-from bayesfs.data.trees import read_tree
-from bayesfs.data.videos import IMAGE_SUFFIXES, UNKNOWN_OBJECT
+from bayesfs.data.video_table import VideoTable
 from bayesfs.errors import DataError
-from bayesfs.evaluation.stills import read_stills
-from bayesfs.features.embed import EfficientNetLite0, SizedEmbedder, TimmEmbedder
-from bayesfs.features.extract import extract
-from bayesfs.types import KINDS, Embeddings
+from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+from bayesfs.features.backbones.timm_models import TimmBackbone
+from bayesfs.features.extraction.extract import extract
+from bayesfs.protocols import SizedBackbone
+from bayesfs.types import CONDITIONS, Embeddings
 
 Read = Callable[[Path], Embeddings]
 
@@ -124,7 +127,7 @@ def choose(
         may_ask = found.get("ask", labelled & ~may_teach)
         return may_teach, may_ask, "by the names of videos"
     missed = "; no name of a video is of --teach and --ask" if found else ""
-    clean, clutter = (labelled & (table.kind == KINDS.index(k)) for k in KINDS)
+    clean, clutter = (labelled & (table.kind == CONDITIONS.index(k)) for k in CONDITIONS)
     if clean.any() and clutter.any():
         return clean, clutter, f"taught clean, asked in clutter{missed}"
     return labelled, labelled, f"at random{missed}"
@@ -163,24 +166,24 @@ def photographs(path: Path) -> World:
     return World.of(path.stem, Embeddings(stills))
 
 
-def embedder_of(spec: str | None, px: int) -> SizedEmbedder:
+def embedder_of(spec: str | None, px: int) -> SizedBackbone:
     """The backbone of that name: a store's, or timm/MODEL; EfficientNet-Lite0 for None."""
     if spec is None:
         return EfficientNetLite0(px=px)
     if spec.startswith("timm/"):
-        return TimmEmbedder(spec.removeprefix("timm/"), px)
+        return TimmBackbone(spec.removeprefix("timm/"), px)
     return EfficientNetLite0.named(spec)
 
 
-def reader(embedder: Callable[[], SizedEmbedder], cache: Path) -> Read:
+def reader(backbone: Callable[[], SizedBackbone], cache: Path) -> Read:
     """Features of a tree, kept in the cache; those of a store as they are; each path once."""
     read: dict[Path, Embeddings] = {}
-    made: list[SizedEmbedder] = []
+    made: list[SizedBackbone] = []
 
     def features(path: Path) -> Embeddings:
         if (path / "zarr.json").exists():
             return open_store(path)
-        made.extend([] if made else [embedder()])
+        made.extend([] if made else [backbone()])
         tree = read_tree(path)
         key = hashlib.sha256(f"{path.resolve()} {made[0].name}".encode()).hexdigest()[:12]
         store = cache / f"{path.resolve().name}-{key}.zarr"

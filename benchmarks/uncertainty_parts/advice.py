@@ -10,12 +10,12 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from bayesfs.gain import expected_gain
-from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.objectives import label_score
-from bayesfs.predict import thinned
+from bayesfs.prediction import thinned
 from bayesfs.study import Learnt, Study
 from bayesfs.types import EpisodeBatch
+from bayesfs.uncertainty.information_gain import expected_gain
 from uncertainty_parts.bench import Bench, Found
 
 
@@ -33,7 +33,7 @@ def row_9(bench: Bench, study: Study, learnt: Learnt, trials: int) -> Found:
         shots = torch.from_numpy(rng.integers(1, 4, (len(tasks), tasks.way)))
         keep = torch.arange(tasks.support.shape[2]) < shots[..., None]
         before = masked_support(tasks, keep)
-        gain = expected_gain(model, learnt.population, before, fantasies=8, seed=trial)
+        gain = expected_gain(model, learnt.population, before, simulated_videos=8, seed=trial)
         start, prob = nll_and_prob(model, before, values)
         drops = []
         for way in range(tasks.way):

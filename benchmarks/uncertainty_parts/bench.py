@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesfs.evaluation.selective import auroc
-from bayesfs.evaluation.users import HeldOutUsers
-from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.metrics.selective import auroc
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.study import Answer, Learnt, Study
 from bayesfs.types import Embeddings
 

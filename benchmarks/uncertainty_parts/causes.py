@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from bayesfs.causes import by_cause
-from bayesfs.data.synthetic import Population, synthetic_episodes
-from bayesfs.models.families import PerFeature
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.types import KINDS, Posterior
+from bayesfs.models.gaussian.families import PerFeature
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.synthetic.tasks import synthetic_episodes
+from bayesfs.synthetic.truth import Population
+from bayesfs.types import CONDITIONS, Posterior
+from bayesfs.uncertainty.by_quality import by_cause
 from uncertainty_parts.bench import Bench, Found, area
 
 DEFECTS = ("blur_issue", "occlusion_issue", "overexposed_issue", "underexposed_issue")
@@ -24,7 +25,7 @@ def row_7(bench: Bench) -> Found:
     if not all(n in bench.data.dataset.coords for n in names):
         return {}
     covariates = tuple(str(c) for c in bench.data.dataset["covariate"].values)
-    evaluation = bench.held_out(shots=(3,), query_kinds=("clean",), train_shots=(1, 3))
+    evaluation = bench.held_out(shots=(3,), query_conditions=("clean",), train_shots=(1, 3))
     study = bench.study(evaluation)
     if isinstance(study.model, GaussianHierarchy):
         study = replace(study, model=replace(study.model, covariates=covariates))
@@ -61,10 +62,10 @@ def simulated_population(dim: int, slopes: Sequence[float]) -> tuple[Population,
     model = GaussianHierarchy(PerFeature(), covariates=tuple("c" * len(slopes)))
     scale = torch.tensor([0.5, 1.0, 0.4, 0.6, 0.4, 0.6], dtype=torch.float64) * dim**0.5
     draws = {
-        "offset_raw": torch.zeros(1, len(KINDS), dim, dtype=torch.float64),
+        "offset_raw": torch.zeros(1, len(CONDITIONS), dim, dtype=torch.float64),
         "loading": torch.ones(1, dtype=torch.float64),
         "absent_odds": torch.full((1,), -2.0, dtype=torch.float64),
-        "quality_slope": torch.tensor([[list(slopes)] * len(KINDS)], dtype=torch.float64),
+        "quality_slope": torch.tensor([[list(slopes)] * len(CONDITIONS)], dtype=torch.float64),
         "scale": scale[None],
         "relative": torch.ones(1, 6, dim, dtype=torch.float64),
     }

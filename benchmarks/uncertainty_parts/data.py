@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from accuracy import as_split
 
-from bayesfs.data.synthetic import Population, synthetic_embeddings
 from bayesfs.features.quality import COVARIATES
+from bayesfs.synthetic.tasks import synthetic_embeddings
+from bayesfs.synthetic.truth import Population
 from bayesfs.types import Embeddings
 from uncertainty_parts.causes import DEFECTS
 
@@ -79,7 +80,7 @@ def shop(path: Path, *, way: int = 5, meta_train: int = 50, photographs: int = 1
     with np.load(path, allow_pickle=False) as file:
         features, label, split = (file[name] for name in ("feat", "label", "split"))
     order = np.random.default_rng(0).permutation(np.unique(label))
-    rows, user, thing, kind, part = [], [], [], [], []
+    rows, user, thing, conditions, part = [], [], [], [], []
     for name, classes in people(order, way, meta_train):
         for k in classes:
             for number, condition in ((0, "clean"), (2, "clutter")):
@@ -87,10 +88,10 @@ def shop(path: Path, *, way: int = 5, meta_train: int = 50, photographs: int = 1
                 rows += found.tolist()
                 user += [name] * len(found)
                 thing += [f"class {k:02d}"] * len(found)
-                kind += [condition] * len(found)
+                conditions += [condition] * len(found)
                 part += ["train" if name.startswith("train") else "test"] * len(found)
     return Embeddings.from_arrays(
-        features[rows].astype(np.float32), object=thing, user=user, kind=kind, split=part
+        features[rows].astype(np.float32), object=thing, user=user, condition=conditions, split=part
     )
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from bayesfs.evaluation.conditions import with_queries_of_others
-from bayesfs.evaluation.disentangle import Relabelled, correlation, disentanglement_error
-from bayesfs.predict import thinned
+from bayesfs.benchmark.conditions import with_queries_of_others
+from bayesfs.benchmark.disentangle import Relabelled, correlation, disentanglement_error
+from bayesfs.prediction import thinned
 from bayesfs.study import Learnt, Study
 from bayesfs.types import UNLABELLED
-from bayesfs.uncertainty import decompose
+from bayesfs.uncertainty.decompose import decompose
 from uncertainty_parts.bench import SHOTS, Bench, Found, accuracy_of, area, mean_of
 
 KINDS_OF = ("aleatoric", "epistemic")

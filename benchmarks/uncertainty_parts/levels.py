@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bayesfs.data.synthetic import synthetic_episodes
-from bayesfs.levels import EPISTEMIC, PARTS, by_level
-from bayesfs.models.families import PerFeature
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.predict import thinned
-from bayesfs.uncertainty import decompose
+from bayesfs.models.gaussian.families import PerFeature
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.prediction import thinned
+from bayesfs.synthetic.tasks import synthetic_episodes
+from bayesfs.uncertainty.by_level import EPISTEMIC, PARTS, by_level
+from bayesfs.uncertainty.decompose import decompose
 from uncertainty_parts.bench import Found
 from uncertainty_parts.causes import simulated_population
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from accuracy import as_split
 
-from bayesfs.deciding import Judged, judged, rank_of, unit_rules
+from bayesfs.decisions.prediction_sets import rank_of
+from bayesfs.decisions.queries import Judged, judged
+from bayesfs.decisions.rules import unit_rules
 from bayesfs.study import Learnt, Study
 from uncertainty_parts.bench import Bench, Found
 

@@ -7,7 +7,7 @@ import numcodecs
 import numpy as np
 import pytest
 
-from bayesfs.data.expansion import ZSTD_BLOCK, decoded_size
+from bayesfs._utils.expansion import ZSTD_BLOCK, decoded_size
 from bayesfs.errors import DataError
 
 CODECS = {

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bayesfs.data.folder import read_folder
-from bayesfs.data.trees import read_tree
-from bayesfs.data.videos import UNKNOWN_OBJECT
+from bayesfs.data.sources.folder import read_folder
+from bayesfs.data.sources.open import read_tree
+from bayesfs.data.sources.video import UNKNOWN_OBJECT
 from bayesfs.errors import DataError
 
 
@@ -23,7 +23,7 @@ def test_files_and_folders_of_frames(tmp_path: Path) -> None:
     touch(root, "keys/1.MOV", "keys/2.mp4", "mug/first/f10.jpg", "mug/first/f2.jpg")
     touch(root, "unlabelled/q.mp4", "unlabelled/r/a.png")
     found = read_folder(root)
-    rows = [(v.user, v.object, v.kind, v.path, v.is_file) for v in found.videos]
+    rows = [(v.user, v.object, v.condition, v.path, v.is_file) for v in found.videos]
     assert rows == [
         ("anna", "keys", "clean", "keys/1.MOV", True),
         ("anna", "keys", "clean", "keys/2.mp4", True),
@@ -46,12 +46,16 @@ def test_settings_and_another_folder_of_queries(tmp_path: Path) -> None:
         unlabelled=tmp_path / "new",
         user="U",
         split="train",
-        kind="clutter",
-        unlabelled_kind="clean",
+        condition="clutter",
+        unlabelled_condition="clean",
     )
     teach, query = found.videos
-    assert (teach.user, teach.split, teach.kind) == ("U", "train", "clutter")
-    assert (query.object, query.kind, query.location) == ("", "clean", tmp_path / "new" / "q.mp4")
+    assert (teach.user, teach.split, teach.condition) == ("U", "train", "clutter")
+    assert (query.object, query.condition, query.location) == (
+        "",
+        "clean",
+        tmp_path / "new" / "q.mp4",
+    )
     assert [(s.path, s.level) for s in found.skipped] == [("unlabelled", "file")]
 
 
@@ -157,8 +161,8 @@ def test_layouts_are_told_apart(tmp_path: Path) -> None:
 
 def test_unknown_kind_and_missing_folder(tmp_path: Path) -> None:
     touch(tmp_path, "keys/1.mp4")
-    with pytest.raises(DataError, match="kind"):
-        read_folder(tmp_path, kind="messy")
+    with pytest.raises(DataError, match="condition"):
+        read_folder(tmp_path, condition="messy")
     with pytest.raises(DataError, match="not there"):
         read_folder(tmp_path / "nowhere")
     with pytest.raises(DataError, match="not there"):

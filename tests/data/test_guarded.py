@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bayesfs.data.guarded import (
+from bayesfs._utils.guarded_files import (
     FREE,
     check_expansion,
     fixed_width,

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from bayesfs.data.listed import check_listed
+from bayesfs.data.zarr_limits import check_listed
 from bayesfs.errors import DataError
 
 TABLE = xr.Dataset(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bayesfs.data.atomic import PARTIAL
-from bayesfs.data.owned import MARK, claim, is_claimed
+from bayesfs._utils.atomic import PARTIAL
+from bayesfs._utils.owned_folders import MARK, claim, is_claimed
 from bayesfs.errors import DataError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bayesfs.data.places import folder_name, place_from, without_places
+from bayesfs._utils.places import folder_name, place_from, without_places
 
 HOME = "/home/anna smith"
 

@@ -15,6 +15,7 @@ import xarray as xr
 import zarr
 
 from bayesfs.data import store as store_module
+from bayesfs.data.sources.video import Skipped
 from bayesfs.data.store import (
     Thumbnail,
     iter_store,
@@ -26,7 +27,6 @@ from bayesfs.data.store import (
     thumbnails,
     write_store,
 )
-from bayesfs.data.videos import Skipped
 from bayesfs.errors import DataError
 from bayesfs.types import Embeddings
 
@@ -71,7 +71,7 @@ def test_round_trip(whole: Path) -> None:
 @pytest.mark.filterwarnings("error")
 def test_plain_xarray_opens_it(whole: Path) -> None:
     ds = xr.open_zarr(whole, chunks=None)
-    assert {"user", "object", "video", "kind", "split"} <= set(ds.coords)
+    assert {"user", "object", "video", "condition", "split"} <= set(ds.coords)
     assert ds["features"].dims == ("frame", "feature")
     assert str(ds["object"].values[80]) == "clé"
 
@@ -247,7 +247,7 @@ def test_other_version_or_strange_attributes(copy: Path) -> None:
     edit(copy, attributes={"bayesfs_store": 99})
     with pytest.raises(DataError, match="version"):
         store_attrs(copy)
-    edit(copy, attributes={"bayesfs_store": 1, "skipped": [1]})
+    edit(copy, attributes={"bayesfs_store": 2, "skipped": [1]})
     with pytest.raises(DataError, match="text and numbers"):
         open_store(copy)
     with pytest.raises(DataError, match="damaged"):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bayesfs.cli import main
+from bayesfs.cli.main import main
 from bayesfs.testing import EngineContract, ModelContract
 
 ROOT = Path(__file__).parents[2]

@@ -13,24 +13,24 @@ import torch
 import xarray as xr
 from arviz_base import rc_context
 
-from bayesfs.data.synthetic import synthetic_embeddings, synthetic_episodes
-from bayesfs.estimator import BayesianFewShotClassifier
-from bayesfs.evaluation.axes import query_index
-from bayesfs.evaluation.datatree import to_datatree
-from bayesfs.evaluation.elpd import heldout_elpd
-from bayesfs.evaluation.tree_query import log_likelihood_group, predictive_group
-from bayesfs.evaluation.tree_store import load_datatree, save_datatree
-from bayesfs.evaluation.users import HeldOutUsers
-from bayesfs.features.reduce import PrincipalAxes
+from bayesfs.diagnostics.loo import heldout_elpd
+from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.features.reduction import PrincipalAxes
 from bayesfs.inference.exact import Exact
-from bayesfs.inference.nuts import NUTS
-from bayesfs.inference.svi import SVI
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.linear_head import HierarchicalHead
-from bayesfs.predict import predict
+from bayesfs.inference.nuts.nuts import NUTS
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.prediction import predict
+from bayesfs.results.assemble import assemble_tree
+from bayesfs.results.axes import query_index
+from bayesfs.results.query import log_likelihood_group, predictive_group
+from bayesfs.results.store import load_datatree, save_datatree
+from bayesfs.sklearn import BayesianFewShotClassifier
 from bayesfs.study import Study
+from bayesfs.synthetic.tasks import synthetic_embeddings, synthetic_episodes
 from bayesfs.types import LabelDraws, Posterior, Predictive
-from bayesfs.uncertainty import decompose
+from bayesfs.uncertainty.decompose import decompose
 
 OUTCOME = ("plot_ppc_dist", "plot_ppc_pava", "plot_loo_pit", "plot_ppc_pit", "plot_ppc_tstat")
 SITES = ("plot_trace", "plot_rank", "plot_forest", "plot_ess")
@@ -74,7 +74,7 @@ def joint_tree(model: Any, engine: Any) -> xr.DataTree:
     )
     posterior = engine.infer(model, episodes, seed=0)
     predictive = predict(model, posterior, episodes)
-    return to_datatree(posterior, predictive, decompose(predictive, episodes), episodes)
+    return assemble_tree(posterior, predictive, decompose(predictive, episodes), episodes)
 
 
 MAKERS: dict[str, Callable[[], xr.DataTree]] = {

@@ -8,7 +8,6 @@ from scipy.stats import t as student
 from sklearn.metrics import log_loss
 
 from bayesfs.errors import DataError, ShapeError
-from bayesfs.evaluation.bootstrap import group_scores
 from bayesfs.evaluation.comparison import (
     compare_elpd,
     compare_scores,
@@ -16,11 +15,12 @@ from bayesfs.evaluation.comparison import (
     reliability_table,
     user_table,
 )
-from bayesfs.evaluation.comparison_plot import plot_reliability
-from bayesfs.evaluation.report import ReportData
 from bayesfs.evaluation.score_sheet import score_sheet
-from bayesfs.evaluation.scores import nll
-from bayesfs.evaluation.tree_rows import labelled_items, tree_rows
+from bayesfs.metrics.score_table import group_scores
+from bayesfs.metrics.scores import nll
+from bayesfs.plots.reliability import plot_reliability
+from bayesfs.report.view import ReportData
+from bayesfs.results.rows import labelled_items, tree_rows
 
 USERS, VIDEOS = 40, 6
 

@@ -12,7 +12,7 @@ from bayesfs.evaluation.orbit_scores import orbit_metrics, run_orbit, video_metr
 from bayesfs.types import Embeddings, EpisodeBatch, LabelDraws, Predictive
 
 VIDEOS = {
-    # user, object, kind: numbers of frames of its videos
+    # user, object, condition: numbers of frames of its videos
     ("P02", "mug", "clean"): (95, 31),
     ("P02", "mug", "clutter"): (60, 1300),
     ("P02", "bag", "clean"): (40,) * 7,
@@ -34,15 +34,19 @@ def tree() -> Embeddings:
     Every third frame of P02's long cluttered mug video does not show the mug, nor does any of
     the last 5 of P01's cup. Rows of users and videos stand in no particular order.
     """
-    columns: dict[str, list[str]] = {k: [] for k in ("user", "object", "kind", "video", "split")}
+    columns: dict[str, list[str]] = {
+        k: [] for k in ("user", "object", "condition", "video", "split")
+    }
     feature, absent = [], []
     entries = [(u, o, k, i, n) for (u, o, k), c in VIDEOS.items() for i, n in enumerate(c)]
-    entries += [("P00", "hat", kind, i, 60) for kind in ("clean", "clutter") for i in range(2)]
+    entries += [
+        ("P00", "hat", condition, i, 60) for condition in ("clean", "clutter") for i in range(2)
+    ]
     order = np.random.default_rng(0).permutation(len(entries))
-    for user, thing, kind, i, n in [entries[j] for j in order]:
+    for user, thing, condition, i, n in [entries[j] for j in order]:
         split = "train" if user == "P00" else "test"
-        name = f"{user}--{thing}--{kind}--{i:02d}"
-        for column, value in zip(columns, (user, thing, kind, name, split), strict=True):
+        name = f"{user}--{thing}--{condition}--{i:02d}"
+        for column, value in zip(columns, (user, thing, condition, name, split), strict=True):
             columns[column] += [value] * n
         feature += list(range(n))
         gone = [
@@ -75,8 +79,8 @@ def test_videos_of_a_task(tree: Embeddings) -> None:
     )
     assert task.query_labels.tolist() == [[0, 1, 1]]
     assert task.shot_mask.sum(-1).tolist() == [[7, 2]]
-    assert (task.query_kind == 1).all()
-    assert (task.support_kind == 0).all()
+    assert (task.query_condition == 1).all()
+    assert (task.support_condition == 0).all()
     many = task_of(OrbitProtocol(), tree, "P01")
     assert many.shot_mask.sum(-1).tolist() == [[1, 15]]
     assert many.query_labels.sum() == 15
@@ -134,7 +138,7 @@ def test_frames_without_annotation_do_not_count_as_present(tree: Embeddings) -> 
 
 def test_clean_to_clean_splits_by_name(tree: Embeddings) -> None:
     """Bag has 7 clean videos: 5 teach and 2 are asked; mug has 2: 1 and 1."""
-    protocol = OrbitProtocol(query_kind="clean", min_query_frames=30)
+    protocol = OrbitProtocol(query_condition="clean", min_query_frames=30)
     task = task_of(protocol, tree, "P02")
     assert task.classes == (("axe", "bag", "mug"),)
     assert task.shot_mask.sum(-1).tolist() == [[1, 5, 1]]
@@ -144,7 +148,7 @@ def test_clean_to_clean_splits_by_name(tree: Embeddings) -> None:
         "P02--bag--clean--06",
         "P02--mug--clean--01",
     )
-    assert (task.query_kind == 0).all()
+    assert (task.query_condition == 0).all()
     only = task_of(protocol, tree, "P01")  # cup's only clean video teaches nothing: 1 - 1 = 0
     assert only.classes == (("pen",),)
 
@@ -174,8 +178,8 @@ def test_rows_lead_back_to_the_embeddings(tree: Embeddings) -> None:
 
 
 def test_bad_protocols_are_refused(tree: Embeddings) -> None:
-    with pytest.raises(DataError, match="query_kind"):
-        OrbitProtocol(query_kind="dark")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="query_condition"):
+        OrbitProtocol(query_condition="dark")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="support_step"):
         OrbitProtocol(support_step=0)
     with pytest.raises(DataError, match="subsampled"):

@@ -14,13 +14,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from bayesfs.data.videos import Skipped, Video
+from bayesfs.data.sources.video import Skipped, Video
 from bayesfs.errors import DataError
-from bayesfs.features import boxes, containers
-from bayesfs.features.boxes import check_boxes
-from bayesfs.features.containers import survey
-from bayesfs.features.sampling import Sampling
-from bayesfs.features.video import MAX_NOTED, Frame, decode, displayed, frame_count
+from bayesfs.features.decoding import boxes, containers
+from bayesfs.features.decoding.boxes import check_boxes
+from bayesfs.features.decoding.containers import survey
+from bayesfs.features.decoding.sampling import Sampling
+from bayesfs.features.decoding.video import MAX_NOTED, Frame, decode, displayed, frame_count
 
 av = pytest.importorskip("av")
 
@@ -387,8 +387,8 @@ def promising(samples: int, extra: bytes = b"") -> bytes:
 MEASURED = """
 import resource, sys, time
 from pathlib import Path
-from bayesfs.data.videos import Video
-from bayesfs.features.video import decode
+from bayesfs.data.sources.video import Video
+from bayesfs.features.decoding.video import decode
 import av
 before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
 (got,) = decode(Video("test", "u", "o", "clean", "v", Path(sys.argv[1]), "v.mp4"), 16)

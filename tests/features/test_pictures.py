@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bayesfs.errors import DataError
-from bayesfs.features import pictures
-from bayesfs.features.pictures import content_kind, read_image
+from bayesfs.features.decoding import pictures
+from bayesfs.features.decoding.pictures import content_kind, read_image
 
 SIDE = 16
 

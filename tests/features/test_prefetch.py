@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bayesfs.features.prefetch import Prefetch
+from bayesfs.features.extraction.prefetch import Prefetch
 
 
 def test_all_items_in_order() -> None:

@@ -101,10 +101,10 @@ def test_tells_the_spoilt_frames_of_real_objects(turntable: Path) -> None:
     """Area under the ROC curve of each covariate for the exact flags of composed frames."""
     from sklearn.metrics import roc_auc_score
 
-    from bayesfs.data.trees import read_tree
-    from bayesfs.features.video import read_image
+    from bayesfs.data.sources.open import read_tree
+    from bayesfs.features.decoding.pictures import read_image
 
-    videos = [v for v in read_tree(turntable).videos if v.kind == "clean"][::8]
+    videos = [v for v in read_tree(turntable).videos if v.condition == "clean"][::8]
     got = quality(np.stack([read_image(p, 128) for v in videos for p in v.frames]))
     for flag, column, sign in (
         ("blur_issue", "sharpness", -1),

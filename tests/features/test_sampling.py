@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bayesfs.errors import DataError
-from bayesfs.features.sampling import Sampling
+from bayesfs.features.decoding.sampling import Sampling
 
 gaps = st.lists(st.floats(1e-3, 5.0), min_size=1, max_size=60)
 

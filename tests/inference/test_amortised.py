@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.errors import InferenceError
-from bayesfs.inference.amortised import AmortisedSVI, SiteMap
-from bayesfs.inference.guides import FullRank
-from bayesfs.inference.svi import SVI
-from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.inference.svi.amortised import AmortisedSVI, SiteMap
+from bayesfs.inference.svi.guides import FullRank
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import EngineContract, GaussianToy
 
 

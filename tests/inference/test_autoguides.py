@@ -3,11 +3,11 @@ import pytest
 import torch
 from pyro.infer.autoguide import AutoMultivariateNormal
 
-from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.errors import InferenceError
-from bayesfs.inference.autoguides import PyroSVI
-from bayesfs.inference.svi import SVI
-from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.inference.svi.autoguides import PyroSVI
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import EngineContract, GaussianToy
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from arviz_stats.base import array_stats
 
-from bayesfs.contracts import LinearHead, LinearLogits
-from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.errors import InferenceError
-from bayesfs.inference.gibbs import Gibbs
-from bayesfs.inference.gibbs_sweep import elliptical_slice
-from bayesfs.inference.nuts import NUTS
-from bayesfs.inference.svgd import SVGD
-from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.inference.gibbs.gibbs import Gibbs
+from bayesfs.inference.gibbs.sweep import elliptical_slice
+from bayesfs.inference.nuts.nuts import NUTS
+from bayesfs.inference.svgd.svgd import SVGD
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.protocols import LinearHead, LinearLogits
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import GaussianToy
 from bayesfs.testing.engines import pad
 

@@ -5,13 +5,14 @@ import pytest
 import torch
 from scipy import optimize, stats
 
-from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs._linalg.jitter import robust_cholesky
 from bayesfs.errors import InferenceError, NotPositiveDefiniteError
-from bayesfs.inference.curvature import maximise, precision, robust_cholesky
-from bayesfs.inference.factors import Kronecker, dense_factor, kronecker_factor
-from bayesfs.inference.laplace import Laplace
-from bayesfs.inference.potential import potential
-from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.inference.laplace.factors import KroneckerPrecision, dense_factor, kronecker_factor
+from bayesfs.inference.laplace.laplace import Laplace
+from bayesfs.inference.program.curvature import maximise, precision
+from bayesfs.inference.program.potential import potential
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import EngineContract, GaussianToy
 
 
@@ -115,7 +116,7 @@ def test_kronecker_factor_is_exact_where_the_curvature_is_one():
     root = factor.spread(eye.expand(density.tasks, -1, -1))  # rows: H^(-1/2) e_i
     torch.testing.assert_close(torch.linalg.inv(root.mT @ root), dense)
     torch.testing.assert_close(factor.log_det, torch.logdet(dense))
-    assert isinstance(factor, Kronecker)
+    assert isinstance(factor, KroneckerPrecision)
 
 
 def test_kronecker_is_close_to_dense_at_the_mode():

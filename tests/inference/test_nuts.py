@@ -9,11 +9,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.errors import InferenceError
-from bayesfs.inference.nuts import NUTS
-from bayesfs.inference.pyro_nuts import PyroNUTS
-from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.inference.nuts.nuts import NUTS
+from bayesfs.inference.nuts.pyro_nuts import PyroNUTS
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import EngineContract, GaussianToy
 
 
@@ -70,7 +70,7 @@ def test_statistics_have_one_entry_per_draw_and_task(toy):
 
 def test_energy_is_that_of_the_model(toy):
     """Mean potential energy: size / 2 nats above its minimum, and as much kinetic energy."""
-    from bayesfs.inference.potential import potential
+    from bayesfs.inference.program.potential import potential
 
     model, episodes, posterior = toy
     density = potential(model, episodes, model.fixed_population(2))
@@ -116,7 +116,7 @@ def test_a_batch_that_is_not_full_and_a_double_precision_one():
 
 
 def test_batches_of_one_shape_share_one_compiled_sampler():
-    from bayesfs.inference import chains
+    from bayesfs.inference.nuts import chains
 
     model = GaussianToy()
     given = model.fixed_population(2)

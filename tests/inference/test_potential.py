@@ -12,10 +12,10 @@ from pyro.infer.mcmc.util import initialize_model
 from scipy import stats
 from torch.func import vmap
 
-from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.errors import InferenceError, ShapeError
-from bayesfs.inference.capture import capture, record
-from bayesfs.inference.potential import potential
+from bayesfs.inference.program.capture import capture, record
+from bayesfs.inference.program.potential import potential
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import GaussianToy
 from bayesfs.types import Posterior
 

@@ -9,25 +9,25 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.errors import InferenceError
-from bayesfs.inference.program import Block
-from bayesfs.inference.stein_flow import Annealing, Schedule, flow
-from bayesfs.inference.stein_kernels import IMQ, RBF, Linear, Mixture, PerBlock
-from bayesfs.inference.stein_metric import Metric
-from bayesfs.inference.svgd import SVGD
-from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.inference.program.sites import Block
+from bayesfs.inference.svgd.flow import Annealing, SteinSchedule, flow
+from bayesfs.inference.svgd.kernels import IMQ, LinearStein, Mixture, PerBlock, RBFStein
+from bayesfs.inference.svgd.metric import Metric
+from bayesfs.inference.svgd.svgd import SVGD
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import EngineContract, GaussianToy
 
 KERNELS = [
-    RBF(),
-    RBF(1.3),
+    RBFStein(),
+    RBFStein(1.3),
     IMQ(),
-    Linear("full"),
-    Linear("diagonal"),
+    LinearStein("full"),
+    LinearStein("diagonal"),
     PerBlock(IMQ(), "row"),
-    PerBlock(Linear(), "site"),
-    Mixture((Linear("diagonal"), IMQ()), (1.0, 0.5)),
+    PerBlock(LinearStein(), "site"),
+    Mixture((LinearStein("diagonal"), IMQ()), (1.0, 0.5)),
 ]
 BLOCKS = (Block("a", 0, 1, "task", ()), Block("b", 1, 5, "way", (2, 2)))
 
@@ -73,12 +73,14 @@ def moved(density, kernel, particles=100, steps=200, precondition=True, **kw):
     g = torch.Generator().manual_seed(0)
     u = torch.randn(density.tasks, particles, density.size, generator=g)
     metric = Metric.at_mode(density, u) if precondition else None
-    return flow(density, u, kernel, Schedule(steps, 0.1, True, **kw), metric=metric)
+    return flow(density, u, kernel, SteinSchedule(steps, 0.1, True, **kw), metric=metric)
 
 
 @pytest.mark.parametrize("name", covariances(2))
 @pytest.mark.parametrize(
-    "kernel", [Linear(), Mixture((Linear(), IMQ()), (1.0, 0.5))], ids=["linear", "linear + IMQ"]
+    "kernel",
+    [LinearStein(), Mixture((LinearStein(), IMQ()), (1.0, 0.5))],
+    ids=["linear", "linear + IMQ"],
 )
 def test_100_particles_have_the_moments_of_a_gaussian_in_32_dimensions(name, kernel):
     covariance = covariances(32)[name]
@@ -91,8 +93,8 @@ def test_100_particles_have_the_moments_of_a_gaussian_in_32_dimensions(name, ker
 
 
 def test_the_plain_rbf_collapses_there():
-    """Why `Linear` is the default."""
-    z = moved(Gaussian(torch.zeros(32), torch.eye(32)), RBF()).z[0]
+    """Why `LinearStein` is the default."""
+    z = moved(Gaussian(torch.zeros(32), torch.eye(32)), RBFStein()).z[0]
     assert z.std(0).max() < 0.6
 
 
@@ -113,7 +115,7 @@ def test_direction_and_discrepancy_agree(kernel):
     assert expected > 0
 
 
-@pytest.mark.parametrize("kernel", [RBF(1.3), IMQ(0.8)], ids=repr)
+@pytest.mark.parametrize("kernel", [RBFStein(1.3), IMQ(0.8)], ids=repr)
 def test_stein_kernel_by_automatic_differentiation(kernel):
     g = torch.Generator().manual_seed(2)
     x, s = (torch.randn(6, 3, generator=g, dtype=torch.float64) for _ in range(2))
@@ -138,7 +140,7 @@ def test_stein_kernel_by_automatic_differentiation(kernel):
 def test_independent_draws_have_the_expected_discrepancy_and_narrow_ones_more():
     density = Gaussian(torch.zeros(4), torch.eye(4), tasks=200)
     z = torch.randn(200, 50, 4, generator=torch.Generator().manual_seed(3))
-    for kernel in (IMQ(), RBF(), Linear("diagonal")):
+    for kernel in (IMQ(), RBFStein(), LinearStein("diagonal")):
         ratios = []
         for scale in (1.0, 0.6):
             x = scale * z
@@ -256,14 +258,14 @@ def test_annealing_finds_both_modes():
     z = torch.randn(1, 50, 1, generator=torch.Generator().manual_seed(0)) - 6
     shares = []
     for annealing in (None, Annealing(share=0.7, power=4.0)):
-        schedule = Schedule(600, 0.1, False, annealing)
-        shares.append(float((flow(TwoModes(), z, RBF(), schedule).z > 0).float().mean()))
+        schedule = SteinSchedule(600, 0.1, False, annealing)
+        shares.append(float((flow(TwoModes(), z, RBFStein(), schedule).z > 0).float().mean()))
     assert shares[0] < 0.1
     assert 0.3 < shares[1] < 0.7
 
 
 def test_it_stops_when_the_discrepancy_has_stalled():
-    result = moved(Gaussian(torch.zeros(4), torch.eye(4)), Linear(), steps=1000)
+    result = moved(Gaussian(torch.zeros(4), torch.eye(4)), LinearStein(), steps=1000)
     assert len(result.ksd) < 75
     assert result.ksd[-1] < 1e-2 * result.ksd[0]
     assert result.ksd_ratio < 1.5
@@ -271,7 +273,7 @@ def test_it_stops_when_the_discrepancy_has_stalled():
 
 def test_a_collapsed_set_of_particles_is_told():
     """RBF in 32 dimensions: far more discrepancy than independent draws have."""
-    assert moved(Gaussian(torch.zeros(32), torch.eye(32)), RBF()).ksd_ratio > 2
+    assert moved(Gaussian(torch.zeros(32), torch.eye(32)), RBFStein()).ksd_ratio > 2
 
 
 def test_only_informed_latents_move_and_completions_fill_the_rest():
@@ -290,16 +292,16 @@ def test_only_informed_latents_move_and_completions_fill_the_rest():
 
 def test_mistakes_are_told(one_task):
     with pytest.raises(InferenceError, match="more particles than latents"):
-        SVGD(particles=5, kernel=Linear("full"), steps=5).infer(
+        SVGD(particles=5, kernel=LinearStein("full"), steps=5).infer(
             GaussianToy(), one_task, seed=0, given=GaussianToy().fixed_population(2)
         )
     with pytest.raises(InferenceError, match="particles >= 2"):
         SVGD(particles=1)
     with pytest.raises(InferenceError, match="weights above 0"):
-        Mixture((RBF(), IMQ()), (1.0, -1.0))
+        Mixture((RBFStein(), IMQ()), (1.0, -1.0))
     with pytest.raises(InferenceError, match=r"share in \(0, 1\)"):
         Annealing(share=1.0)
     broken = Gaussian(torch.zeros(2), torch.eye(2))
     broken.gradient = lambda z: z * math.nan
     with pytest.raises(InferenceError, match="not finite at step 0"):
-        moved(broken, RBF(), precondition=False)
+        moved(broken, RBFStein(), precondition=False)

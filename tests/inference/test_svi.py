@@ -6,13 +6,13 @@ import pytest
 import torch
 from scipy import stats
 
-from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.errors import InferenceError
-from bayesfs.inference.elbo import Schedule, maximise_elbo
-from bayesfs.inference.flow import Flow
-from bayesfs.inference.guides import FullRank, LowRank, MeanField
-from bayesfs.inference.svi import SVI, pareto_khat
-from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.inference.svi.elbo import Schedule, maximise_elbo
+from bayesfs.inference.svi.flow import Flow
+from bayesfs.inference.svi.guides import FullRank, LowRank, MeanField
+from bayesfs.inference.svi.svi import SVI, pareto_khat
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import EngineContract, GaussianToy
 from bayesfs.types import Posterior
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from bayesfs.data.synthetic import synthetic_episodes
-from bayesfs.inference.aten_in_jax import OPERATIONS
-from bayesfs.inference.potential import potential
-from bayesfs.inference.translate import precision_of, translate
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.linear_head import HierarchicalHead
+from bayesfs.inference.nuts.aten_in_jax import OPERATIONS
+from bayesfs.inference.nuts.translate import precision_of, translate
+from bayesfs.inference.program.potential import potential
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import GaussianToy
 
 

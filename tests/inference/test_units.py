@@ -8,26 +8,26 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bayesfs.contracts import Model
-from bayesfs.data.synthetic import synthetic_episodes
-from bayesfs.evaluation.datatree import to_datatree
-from bayesfs.evaluation.diagnostics import diagnose
-from bayesfs.inference.svi import SVI
-from bayesfs.inference.units import data_length
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.linear_head import HierarchicalHead
-from bayesfs.models.niw import NIWClasses
-from bayesfs.models.objectives import Evidence, PredictiveScore
-from bayesfs.models.robust import RobustHierarchy
-from bayesfs.predict import predict
+from bayesfs.diagnostics.convergence import diagnose
+from bayesfs.inference.program.units import data_length
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.gaussian.robust import RobustHierarchy
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.models.niw.classes import NIWClasses
+from bayesfs.models.objectives import MarginalLikelihood, PredictiveScore
+from bayesfs.prediction import predict
+from bayesfs.protocols import Model
+from bayesfs.results.assemble import assemble_tree
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.types import EpisodeBatch
-from bayesfs.uncertainty import decompose
+from bayesfs.uncertainty.decompose import decompose
 
 MODELS: list[Model] = [
     GaussianHierarchy(),
     RobustHierarchy(),
     NIWClasses(),
-    Evidence(GaussianHierarchy()),
+    MarginalLikelihood(GaussianHierarchy()),
     PredictiveScore(GaussianHierarchy()),
 ]
 name = pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)
@@ -81,7 +81,7 @@ def test_data_times_100_are_not_fit_for_use(factor: float, found: bool) -> None:
     model, episodes = GaussianHierarchy(), tasks(factor)
     posterior = SVI(steps=60, draws=16).infer(model, episodes, seed=0)
     predictive = predict(model, posterior, episodes)
-    tree = to_datatree(posterior, predictive, decompose(predictive, episodes), episodes)
+    tree = assemble_tree(posterior, predictive, decompose(predictive, episodes), episodes)
     said = diagnose(tree)
     assert ("units of the data" in {check.name for check in said.failed}) == found
     if found:

@@ -8,10 +8,10 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from bayesfs.data.episodes import make_episode, population_episodes, stack
-from bayesfs.data.synthetic import Population, synthetic_embeddings, synthetic_episodes
+from bayesfs.data.from_arrays import make_episode, stack
+from bayesfs.data.sampling import population_episodes
 from bayesfs.errors import InferenceError, ShapeError
-from bayesfs.models.baselines import (
+from bayesfs.models.baselines.classifiers import (
     HeadEnsemble,
     Logistic,
     Mahalanobis,
@@ -20,7 +20,9 @@ from bayesfs.models.baselines import (
     fit_temperature,
     standard_baselines,
 )
-from bayesfs.models.point_classifiers import mahalanobis_logits
+from bayesfs.models.baselines.point_classifiers import mahalanobis_logits
+from bayesfs.synthetic.tasks import synthetic_embeddings, synthetic_episodes
+from bayesfs.synthetic.truth import Population
 
 EVERY = list(standard_baselines().values())
 EVERY = [replace(b, steps=40) if isinstance(b, HeadEnsemble) else b for b in EVERY]
@@ -196,7 +198,7 @@ def test_temperatures_minimise_the_train_score(baseline):
 
 def test_temperatures_come_from_train_users_only():
     emb, _ = synthetic_embeddings(users=4, test_users=3, seed=11)
-    from bayesfs.data.episodes import sample_episodes
+    from bayesfs.data.sampling import sample_episodes
 
     train = sample_episodes(emb.where(split="train"), seed=0)
     test = sample_episodes(emb.where(split="test"), seed=0)

@@ -9,29 +9,33 @@ import pytest
 import torch
 from torch.func import vmap
 
-from bayesfs.data.synthetic import synthetic_episodes
-from bayesfs.inference.svi import SVI
-from bayesfs.models.covariance import cholesky
-from bayesfs.models.families import CovarianceFamily, Full, LowRank
-from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs._linalg.jitter import jittered_cholesky
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.gaussian.families import CovarianceFamily, Full, LowRankCovariance
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.objectives import PredictiveScore
+from bayesfs.synthetic.tasks import synthetic_episodes
 
 
 def test_a_cholesky_factor_under_vmap_is_that_without() -> None:
     root = torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     matrix = root @ root.mT + torch.eye(3, dtype=torch.float64)
-    torch.testing.assert_close(vmap(cholesky)(matrix), cholesky(matrix), rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(
+        vmap(jittered_cholesky)(matrix), jittered_cholesky(matrix), rtol=1e-7, atol=1e-7
+    )
 
 
 def test_jitter_is_added_only_where_it_is_needed() -> None:
     good, flat = torch.eye(2).double(), torch.ones(2, 2).double()
     flat[1, 1] -= 1e-9
-    factor = cholesky(torch.stack([good, flat]))
+    factor = jittered_cholesky(torch.stack([good, flat]))
     assert torch.equal(factor[0], good)
     torch.testing.assert_close(factor[1] @ factor[1].mT, flat, atol=1e-7, rtol=0)
 
 
-@pytest.mark.parametrize("family", [Full(), LowRank(rank=1)], ids=lambda f: type(f).__name__)
+@pytest.mark.parametrize(
+    "family", [Full(), LowRankCovariance(rank=1)], ids=lambda f: type(f).__name__
+)
 def test_dense_families_are_learnt_from_labels(family: CovarianceFamily) -> None:
     batch, _ = synthetic_episodes(users=3, way=3, shots=2, frames=2, dim=3, seed=0)
     program = PredictiveScore(GaussianHierarchy(family))

@@ -10,32 +10,32 @@ import pytest
 import torch
 from torch import Tensor
 
-from bayesfs.contracts import ConjugateModel
-from bayesfs.data.episodes import stack
+from bayesfs._linalg.cholesky import cholesky
+from bayesfs.data.from_arrays import stack
 from bayesfs.errors import InferenceError, NotPositiveDefiniteError, ShapeError
 from bayesfs.inference.exact import Exact
-from bayesfs.inference.potential import potential
-from bayesfs.models.deep_kernel_gp import FUNCTION, DeepKernelGP
-from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_dirichlet import Dirichlet
-from bayesfs.models.gp_features import (
+from bayesfs.inference.program.potential import potential
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import FUNCTION, DeepKernelGP
+from bayesfs.models.gp.feature_maps import (
     MLP,
     FeatureMap,
     Identity,
     LinearMap,
     OrderedAxes,
-    PrincipalAxes,
+    PrincipalAxesMap,
 )
-from bayesfs.models.gp_laplace import LaplaceSoftmax
-from bayesfs.models.gp_linalg import cholesky
-from bayesfs.models.gp_logistic_softmax import LogisticSoftmax
-from bayesfs.models.gp_objective import HeldOutScore, hold_out
-from bayesfs.models.gp_one_vs_each import OneVsEach
-from bayesfs.models.gp_points import by_support_size, query_points
-from bayesfs.models.gp_sites import merge, population_draws, positive
-from bayesfs.models.gp_softmax import Softmax
-from bayesfs.models.kernels import RBF, Linear, Matern, Spectral
-from bayesfs.models.objectives import Evidence, PredictiveScore
+from bayesfs.models.gp.hyperparameters import merge, population_draws, positive
+from bayesfs.models.gp.kernels import RBF, Linear, Matern, Spectral
+from bayesfs.models.gp.likelihoods.dirichlet import Dirichlet
+from bayesfs.models.gp.likelihoods.laplace_softmax import LaplaceSoftmax
+from bayesfs.models.gp.likelihoods.logistic_softmax import LogisticSoftmax
+from bayesfs.models.gp.likelihoods.one_vs_each import OneVsEach
+from bayesfs.models.gp.likelihoods.softmax import Softmax
+from bayesfs.models.gp.objective import HeldOutScore, hold_out
+from bayesfs.models.gp.points import by_support_size, query_points
+from bayesfs.models.objectives import MarginalLikelihood, PredictiveScore
+from bayesfs.protocols import ConjugateModel
 from bayesfs.testing import ModelContract
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -46,11 +46,11 @@ def tasks(
     shot: int = 3,
     frame: int = 2,
     videos: int = 5,
-    kinds: bool = False,
+    conditions: bool = False,
     noise: float = 0.5,
     dtype: torch.dtype = torch.float64,
 ) -> EpisodeBatch:
-    """Two tasks whose classes scatter about centres; with `kinds`, each last shot is cluttered."""
+    """Tasks whose classes scatter about centres; with `conditions`, each last shot is cluttered."""
     g = torch.Generator().manual_seed(0)
     centre = torch.randn(2, way, 6, generator=g, dtype=dtype)
     shape = (2, way, shot, frame, 6)
@@ -58,16 +58,16 @@ def tasks(
     label = torch.randint(way, (2, videos), generator=g)
     about = centre[torch.arange(2)[:, None], label][:, :, None]
     query = about + noise * torch.randn(2, videos, frame, 6, generator=g, dtype=dtype)
-    kind = torch.zeros(2, way, shot, dtype=torch.long)
-    if kinds:
-        kind[:, :, -1] = 1
+    condition = torch.zeros(2, way, shot, dtype=torch.long)
+    if conditions:
+        condition[:, :, -1] = 1
     return EpisodeBatch(
         support=support,
         support_mask=torch.ones(shape[:-1], dtype=torch.bool),
-        support_kind=kind,
+        support_condition=condition,
         query=query,
         query_mask=torch.ones(query.shape[:-1], dtype=torch.bool),
-        query_kind=torch.ones(2, videos, dtype=torch.long),
+        query_condition=torch.ones(2, videos, dtype=torch.long),
         query_labels=label,
         tasks=("A", "B"),
     )
@@ -276,7 +276,7 @@ def test_frames_of_one_video_count_for_less_than_videos() -> None:
         many,
         support=x.reshape(1, 2, 1, 40, 6),
         support_mask=torch.ones(1, 2, 1, 40, dtype=torch.bool),
-        support_kind=torch.zeros(1, 2, 1, dtype=torch.long),
+        support_condition=torch.zeros(1, 2, 1, dtype=torch.long),
     )
     model = DeepKernelGP(VideoCovariance(Identity(), Linear(), constant=1.0, shift=None))
     values = population(model, many) | {"video_scale": torch.ones(2, dtype=torch.float64)}
@@ -345,14 +345,14 @@ def test_jitter_is_added_only_where_it_is_needed() -> None:
     [
         Identity(),
         OrderedAxes(),
-        PrincipalAxes(latent=4),
+        PrincipalAxesMap(latent=4),
         LinearMap(3),
-        MLP(PrincipalAxes(latent=4)),
+        MLP(PrincipalAxesMap(latent=4)),
     ],
     ids=lambda f: type(f).__name__,
 )
 def test_every_feature_map_learns_prepared_or_not(features: FeatureMap) -> None:
-    episodes = tasks(kinds=True)
+    episodes = tasks(conditions=True)
     for model in (
         DeepKernelGP(VideoCovariance(features, Spectral(2))),
         DeepKernelGP(VideoCovariance(features, Spectral(2))).prepare(episodes),
@@ -368,41 +368,41 @@ def test_every_feature_map_learns_prepared_or_not(features: FeatureMap) -> None:
 def test_principal_axes_centre_by_kind_and_whiten() -> None:
     g = torch.Generator().manual_seed(0)
     x = torch.randn(400, 5, generator=g, dtype=torch.float64) * torch.tensor([5, 3, 2, 1, 0.5])
-    kind = torch.arange(400) % 2
-    x = x + kind[:, None] * 7.0
-    whole = PrincipalAxes(latent=None, normalise=False).prepare(x, kind)
-    z = whole({"whitening": torch.tensor(1.0, dtype=x.dtype)}, x[None], kind[None])[0]
+    condition = torch.arange(400) % 2
+    x = x + condition[:, None] * 7.0
+    whole = PrincipalAxesMap(latent=None, normalise=False).prepare(x, condition)
+    z = whole({"whitening": torch.tensor(1.0, dtype=x.dtype)}, x[None], condition[None])[0]
     for k in range(2):
-        torch.testing.assert_close(z[kind == k].mean(0), torch.zeros(5, dtype=x.dtype))
+        torch.testing.assert_close(z[condition == k].mean(0), torch.zeros(5, dtype=x.dtype))
     cov = z.T @ z / len(z)
     torch.testing.assert_close(cov / cov[0, 0], torch.eye(5, dtype=x.dtype))
-    kept = whole({"whitening": torch.tensor(0.0, dtype=x.dtype)}, x[None], kind[None])[0]
-    centred = x - torch.stack([x[kind == k].mean(0) for k in range(2)])[kind]
+    kept = whole({"whitening": torch.tensor(0.0, dtype=x.dtype)}, x[None], condition[None])[0]
+    centred = x - torch.stack([x[condition == k].mean(0) for k in range(2)])[condition]
     torch.testing.assert_close(kept.square().sum(1), centred.square().sum(1))
 
 
 def test_ordered_axes_are_principal_axes_of_projected_features() -> None:
     g = torch.Generator().manual_seed(0)
     x = torch.randn(300, 5, generator=g, dtype=torch.float64) * torch.tensor([5, 3, 2, 1, 0.5])
-    kind = torch.zeros(300, dtype=torch.long)
+    condition = torch.zeros(300, dtype=torch.long)
     values = {"whitening": torch.tensor(0.4, dtype=x.dtype)}
-    whole = PrincipalAxes(latent=None, normalise=False).prepare(x, kind)
+    whole = PrincipalAxesMap(latent=None, normalise=False).prepare(x, condition)
     assert whole.axes is not None
     projected = (x - whole.axes.centre[0]) @ whole.axes.basis
     told = OrderedAxes().with_spectrum(tuple((3 * whole.axes.spread).tolist()))
-    expected = whole(values, x[None], kind[None])
+    expected = whole(values, x[None], condition[None])
     expected = expected / expected.norm(dim=-1, keepdim=True)
-    torch.testing.assert_close(told(values, projected[None], kind[None]), expected)
+    torch.testing.assert_close(told(values, projected[None], condition[None]), expected)
     with pytest.raises(ShapeError, match="another projection"):
-        told(values, projected[None, :, :3], kind[None])
+        told(values, projected[None, :, :3], condition[None])
     assert DeepKernelGP().with_spectrum((1.0, 0.5)).covariance.features.spectrum == (1.0, 0.5)
 
 
 def test_hold_out_learns_from_clean_and_asks_for_clutter() -> None:
-    episodes = tasks(kinds=True)
+    episodes = tasks(conditions=True)
     part = hold_out(episodes, shots=1)
     assert part.support_mask.flatten(3).any(-1).sum(2).eq(1).all()
-    assert part.query_kind[part.video_mask].eq(1).all()
+    assert part.query_condition[part.video_mask].eq(1).all()
     assert part.video_mask.sum(1).eq(4).all()
     for t in range(2):
         for v in range(4):
@@ -422,8 +422,8 @@ def test_hold_out_of_one_kind_keeps_a_video_back_and_rotates() -> None:
 
 
 def test_objectives_of_the_library_take_the_model_and_gradients_are_finite() -> None:
-    episodes = tasks(kinds=True)
-    for objective in (Evidence, PredictiveScore):
+    episodes = tasks(conditions=True)
+    for objective in (MarginalLikelihood, PredictiveScore):
         program = objective(DeepKernelGP(VideoCovariance(base=Matern(0.5))))
         density = potential(program, episodes)
         value, gradient = density.value_and_gradient(density.prior(3, seed=0))
@@ -432,7 +432,7 @@ def test_objectives_of_the_library_take_the_model_and_gradients_are_finite() -> 
 
 
 def test_learning_raises_the_score_of_new_tasks() -> None:
-    episodes = tasks(kinds=True, noise=1.0)
+    episodes = tasks(conditions=True, noise=1.0)
     model = DeepKernelGP(objective=HeldOutScore((1, 2)))
     density = potential(model, episodes)
     z = density.prior(16, seed=0).mean(1, keepdim=True)

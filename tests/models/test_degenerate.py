@@ -11,35 +11,35 @@ from _pytest.mark.structures import ParameterSet
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bayesfs.data.synthetic import synthetic_embeddings, synthetic_episodes
 from bayesfs.errors import DataError, ShapeError
-from bayesfs.evaluation.users import HeldOutUsers
+from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.inference.exact import Exact
-from bayesfs.inference.gibbs import Gibbs
-from bayesfs.inference.laplace import Laplace
-from bayesfs.inference.own import OwnApproximation
-from bayesfs.inference.potential import potential
-from bayesfs.inference.svi import SVI
-from bayesfs.learnt_axes import LearntAxes
-from bayesfs.models.baselines import HeadEnsemble, standard_baselines
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.families import Full, LowRank, PerFeature
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.gp_dirichlet import Dirichlet
-from bayesfs.models.gp_laplace import LaplaceSoftmax
-from bayesfs.models.gp_logistic_softmax import LogisticSoftmax
-from bayesfs.models.gp_one_vs_each import OneVsEach
-from bayesfs.models.gp_regression import LabelRegression
-from bayesfs.models.gp_softmax import Softmax
-from bayesfs.models.gp_transfer import SigmoidOfMean
-from bayesfs.models.linear_head import HierarchicalHead
-from bayesfs.models.niw import NIWClasses, NIWMode
-from bayesfs.models.objectives import Evidence, PredictiveScore
-from bayesfs.models.robust import RobustHierarchy
-from bayesfs.predict import predict
+from bayesfs.inference.gibbs.gibbs import Gibbs
+from bayesfs.inference.laplace.laplace import Laplace
+from bayesfs.inference.own_approximation import OwnApproximation
+from bayesfs.inference.program.potential import potential
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.baselines.classifiers import HeadEnsemble, standard_baselines
+from bayesfs.models.gaussian.families import Full, LowRankCovariance, PerFeature
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.gaussian.robust import RobustHierarchy
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.likelihoods.dirichlet import Dirichlet
+from bayesfs.models.gp.likelihoods.laplace_softmax import LaplaceSoftmax
+from bayesfs.models.gp.likelihoods.logistic_softmax import LogisticSoftmax
+from bayesfs.models.gp.likelihoods.one_vs_each import OneVsEach
+from bayesfs.models.gp.likelihoods.regression import LabelRegression
+from bayesfs.models.gp.likelihoods.sigmoid_of_mean import SigmoidOfMean
+from bayesfs.models.gp.likelihoods.softmax import Softmax
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.models.niw.classes import NIWClasses, NIWMode
+from bayesfs.models.objectives import MarginalLikelihood, PredictiveScore
+from bayesfs.prediction import predict
 from bayesfs.study import Study
+from bayesfs.synthetic.tasks import synthetic_embeddings, synthetic_episodes
+from bayesfs.training.supervised_projection import LearnedProjection
 from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
-from bayesfs.uncertainty import decompose
+from bayesfs.uncertainty.decompose import decompose
 
 DIM = 4
 Ask = Callable[[EpisodeBatch], Predictive]
@@ -132,7 +132,7 @@ BASELINES = {
 MODELS: Mapping[str, Ask] = {
     "gaussian": conjugate(GaussianHierarchy()),
     "gaussian_per_feature": conjugate(GaussianHierarchy(PerFeature())),
-    "gaussian_low_rank": conjugate(GaussianHierarchy(LowRank())),
+    "gaussian_low_rank": conjugate(GaussianHierarchy(LowRankCovariance())),
     "gaussian_full": conjugate(GaussianHierarchy(Full())),
     "gaussian_quality": of_quality(1.0),
     "gaussian_quality_far_out": of_quality(100.0),
@@ -318,7 +318,7 @@ def test_a_density_in_double_precision_is_double_throughout(name: str) -> None:
         joint = potential(model, episodes)
         joint.value_and_gradient(joint.prior(2, seed=0))
         if not isinstance(model, HierarchicalHead | RobustHierarchy):
-            for objective in (Evidence(model), PredictiveScore(model)):
+            for objective in (MarginalLikelihood(model), PredictiveScore(model)):
                 score = potential(objective, episodes)
                 score.value_and_gradient(score.prior(2, seed=0))
     assert not narrowed.found
@@ -366,7 +366,7 @@ def test_learnt_axes_of_degenerate_users(case: str) -> None:
     size = {"users": 3, "test_users": 1, "way": 3, "shots": 2, "frames": 2, "query_videos": 1}
     drawn, _ = synthetic_embeddings(seed=0, dim=DIM, **size)
     evaluation = HeldOutUsers(shots=(2,), train_shots=(2,))
-    axes = LearntAxes(dims=(2, 3), evaluation=evaluation, steps=4, check_every=2)
+    axes = LearnedProjection(dims=(2, 3), evaluation=evaluation, steps=4, check_every=2)
     study = Study(
         GaussianHierarchy(), Exact(16, 2), evaluation, SVI(steps=5, draws=4), reduction=axes
     )

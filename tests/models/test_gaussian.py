@@ -14,22 +14,35 @@ from pyro import poutine
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
-from bayesfs.data.synthetic import Population, synthetic_episodes
+from bayesfs._linalg.jitter import jittered_cholesky
 from bayesfs.errors import InferenceError, NotPositiveDefiniteError, ShapeError
 from bayesfs.inference.exact import Exact
-from bayesfs.models.conjugate import Levels, condition_classes, log_normal_each, video_noise
-from bayesfs.models.covariance import Dense, Diagonal, cholesky
-from bayesfs.models.families import CovarianceFamily, Full, LowRank, PerFeature, PowerLaw
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.gaussian_labels import frame_queries, joint_log_density, log_absent_odds
-from bayesfs.predict import predict
+from bayesfs.models.gaussian.conjugate import (
+    Levels,
+    condition_classes,
+    log_normal_each,
+    video_noise,
+)
+from bayesfs.models.gaussian.covariance import Dense, Diagonal
+from bayesfs.models.gaussian.families import (
+    CovarianceFamily,
+    Full,
+    LowRankCovariance,
+    PerFeature,
+    PowerLaw,
+)
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.gaussian.labels import frame_queries, joint_log_density, log_absent_odds
+from bayesfs.prediction import predict
+from bayesfs.synthetic.tasks import synthetic_episodes
+from bayesfs.synthetic.truth import Population
 from bayesfs.types import EpisodeBatch, Posterior
-from bayesfs.uncertainty import decompose, kinds
+from bayesfs.uncertainty.decompose import decompose, decompose_draws
 
 FAMILIES: list[CovarianceFamily] = [
     PowerLaw(spectrum=(0.9, 0.5, 0.3)),
     PerFeature(),
-    LowRank(rank=2),
+    LowRankCovariance(rank=2),
     Full(),
 ]
 
@@ -74,14 +87,14 @@ def width(batch: EpisodeBatch, levels: Levels, frame: tuple[int, ...]) -> float:
     """exp(2 slope . quality) of one support frame."""
     if levels.slope is None or batch.support_quality is None:
         return 1.0
-    slope = levels.slope[batch.support_kind[frame[:-1]]]
+    slope = levels.slope[batch.support_condition[frame[:-1]]]
     return float((2.0 * batch.support_quality[frame] @ slope).exp())
 
 
 def joint_covariance(batch: EpisodeBatch, task: int, levels: Levels) -> tuple[np.ndarray, ...]:
     """Frames of one task: (values, mean, covariance, class of each frame, loading of each)."""
     where = batch.support_mask[task].nonzero().numpy()
-    kind = batch.support_kind[task].numpy()
+    condition = batch.support_condition[task].numpy()
     x = batch.support[task].numpy()
     loading, offset = levels.loading.numpy(), levels.offset.numpy()
     dim, n = batch.dim, len(where)
@@ -90,15 +103,15 @@ def joint_covariance(batch: EpisodeBatch, task: int, levels: Levels) -> tuple[np
     video, frame = dense(levels.video), dense(levels.frame)
     for i, (k, v, f) in enumerate(where):
         for j, (k2, v2, f2) in enumerate(where):
-            r = loading[kind[k, v]] * loading[kind[k2, v2]]
+            r = loading[condition[k, v]] * loading[condition[k2, v2]]
             block = r * task_cov + (k == k2) * r * way
             if (k, v) == (k2, v2):
-                own = frame[kind[k, v]] * width(batch, levels, (task, k, v, f))
-                block = block + video[kind[k, v]] + (f == f2) * own
+                own = frame[condition[k, v]] * width(batch, levels, (task, k, v, f))
+                block = block + video[condition[k, v]] + (f == f2) * own
             cov[i, :, j] = block
-    mean = np.stack([offset[kind[k, v]] for k, v, _ in where])
+    mean = np.stack([offset[condition[k, v]] for k, v, _ in where])
     values = np.stack([x[k, v, f] for k, v, f in where])
-    r = np.array([loading[kind[k, v]] for k, v, _ in where])
+    r = np.array([loading[condition[k, v]] for k, v, _ in where])
     return values, mean, cov.reshape(n * dim, n * dim), where[:, 0], r
 
 
@@ -160,7 +173,7 @@ def test_uncertainty_is_ordered_and_padding_is_nan() -> None:
     population = given(model, draw_population(model, 3))
     posterior = Exact(draws=64).infer(model, batch, seed=0, given=population)
     predictive = predict(model, posterior, batch)
-    total, aleatoric, epistemic = kinds(predictive.frame)
+    total, aleatoric, epistemic = decompose_draws(predictive.frame)
     ways = batch.way_mask.sum(-1).double().log()[:, None, None]
     assert ((epistemic >= 0) & (epistemic <= total) & (aleatoric >= 0)).all()
     assert (total <= ways + 1e-9).all()
@@ -199,10 +212,10 @@ def from_the_model(model: GaussianHierarchy, values: dict[str, Tensor], tasks: i
     template = EpisodeBatch(
         support=blank,
         support_mask=torch.ones(tasks, way, shots, frames, dtype=torch.bool),
-        support_kind=torch.zeros(tasks, way, shots, dtype=torch.long),
+        support_condition=torch.zeros(tasks, way, shots, dtype=torch.long),
         query=blank[:, :, 0],
         query_mask=torch.ones(tasks, way, frames, dtype=torch.bool),
-        query_kind=torch.zeros(tasks, way, dtype=torch.long),
+        query_condition=torch.zeros(tasks, way, dtype=torch.long),
         query_labels=torch.arange(way).expand(tasks, way).contiguous(),
     )
     levels = model.levels(values, dim)
@@ -218,7 +231,7 @@ def from_the_model(model: GaussianHierarchy, values: dict[str, Tensor], tasks: i
         query=x[:, :, 4],
         **{
             "support_mask": template.support_mask[:, :, :4],
-            "support_kind": template.support_kind[:, :, :4],
+            "support_condition": template.support_condition[:, :, :4],
         },
     )
 
@@ -260,7 +273,7 @@ def test_exact_says_what_it_needs() -> None:
     with pytest.raises(ShapeError, match="spectrum of 3 features"):
         model.with_spectrum((1.0, 2.0)).log_labels(batch, draw_population(model, 3))
     with pytest.raises(NotPositiveDefiniteError, match="no Cholesky factor"):
-        cholesky(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
+        jittered_cholesky(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
 
 
 def test_slopes_of_zero_change_nothing() -> None:
@@ -356,11 +369,12 @@ def test_interpolated_densities_equal_those_of_every_query_by_itself() -> None:
     population = draw_population(WITH_QUALITY, 3)
     population["quality_slope"] = torch.tensor([[0.45, -0.3]] * 2, dtype=torch.float64)
     levels = WITH_QUALITY.levels(population, 3)
-    x, kind, count = queries = frame_queries(batch, levels)
+    x, condition, count = queries = frame_queries(batch, levels)
     assert float(count.max() / count.min()) > 20
     means = condition_classes(batch, levels).mean
     centre = (
-        levels.offset[kind][:, :, None] + levels.loading[kind][..., None, None] * means[:, None]
+        levels.offset[condition][:, :, None]
+        + levels.loading[condition][..., None, None] * means[:, None]
     )
-    want = log_normal_each(x, centre, video_noise(levels, kind, count).expand_axis(2))
+    want = log_normal_each(x, centre, video_noise(levels, condition, count).expand_axis(2))
     torch.testing.assert_close(joint_log_density(queries, means, levels), want, atol=1e-3, rtol=0)

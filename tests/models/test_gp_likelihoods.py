@@ -13,28 +13,28 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from bayesfs.models import gp_latent
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_dirichlet import Dirichlet, dirichlet_targets
-from bayesfs.models.gp_drawn import FittedDraws
-from bayesfs.models.gp_features import Identity
-from bayesfs.models.gp_gaussian import TaskPrior
-from bayesfs.models.gp_gpytorch import exact_gp, gp_inputs
-from bayesfs.models.gp_laplace import Curvature, LaplaceSoftmax
-from bayesfs.models.gp_latent import FittedGaussian, normal_nodes
-from bayesfs.models.gp_likelihood import Likelihood
-from bayesfs.models.gp_links import logistic_softmax, one_vs_each, softmax
-from bayesfs.models.gp_logistic_softmax import LogisticSoftmax
-from bayesfs.models.gp_one_vs_each import OneVsEach, OneVsEachGibbs, gibbs
-from bayesfs.models.gp_points import Query, query_points
-from bayesfs.models.gp_softmax import Softmax
-from bayesfs.models.gp_variational import Sites, marginals
-from bayesfs.models.kernels import RBF
+from bayesfs._distributions.noise import Noise
+from bayesfs.models.gp.approximations import latent
+from bayesfs.models.gp.approximations.drawn import FittedDraws
+from bayesfs.models.gp.approximations.latent import FittedGaussian, sobol_normal_nodes
+from bayesfs.models.gp.approximations.variational import Sites, marginals
+from bayesfs.models.gp.conditioning import TaskPrior
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.feature_maps import Identity
+from bayesfs.models.gp.gpytorch import exact_gp, gp_inputs
+from bayesfs.models.gp.kernels import RBF
+from bayesfs.models.gp.likelihood import Likelihood
+from bayesfs.models.gp.likelihoods.dirichlet import Dirichlet, dirichlet_targets
+from bayesfs.models.gp.likelihoods.laplace_softmax import Curvature, LaplaceSoftmax
+from bayesfs.models.gp.likelihoods.logistic_softmax import LogisticSoftmax
+from bayesfs.models.gp.likelihoods.one_vs_each import OneVsEach, OneVsEachGibbs, gibbs
+from bayesfs.models.gp.likelihoods.softmax import Softmax
+from bayesfs.models.gp.links import logistic_softmax, one_vs_each, softmax
+from bayesfs.models.gp.points import Query, query_points
 from bayesfs.models.objectives import learner
-from bayesfs.noise import Noise
 from bayesfs.types import EpisodeBatch
-from bayesfs.uncertainty import kinds
+from bayesfs.uncertainty.decompose import decompose_draws
 
 COVARIANCE = VideoCovariance(Identity(normalise=False), RBF(), shift=None)
 VALUES = {
@@ -67,10 +67,10 @@ def ragged(seed: int = 0, dtype: torch.dtype = torch.float64) -> EpisodeBatch:
     return EpisodeBatch(
         support=support * mask[..., None],
         support_mask=mask,
-        support_kind=torch.zeros(2, 3, 2, dtype=torch.long),
+        support_condition=torch.zeros(2, 3, 2, dtype=torch.long),
         query=query * query_mask[..., None],
         query_mask=query_mask,
-        query_kind=torch.tensor([[0, 1, 1], [1, 1, 0]]),
+        query_condition=torch.tensor([[0, 1, 1], [1, 1, 0]]),
         query_labels=torch.tensor([[0, 1, 1], [2, 0, 1]]),
     )
 
@@ -189,7 +189,7 @@ def best_bound(
 
 
 def test_softmax_reaches_the_bound_that_direct_optimisation_reaches() -> None:
-    nodes = normal_nodes(256, 3, 1, torch.zeros(1, dtype=torch.float64))
+    nodes = sobol_normal_nodes(256, 3, 1, torch.zeros(1, dtype=torch.float64))
     prior = prior_of(ragged())
     z = nodes[:, 0, prior.support.rank[1]]
 
@@ -417,11 +417,11 @@ def test_aleatoric_uncertainty_is_not_biased(
 
     def aleatoric() -> tuple[Tensor, Tensor]:
         said = fit.predictive(query, 200, Noise.of(episodes, 0))
-        frame, video = kinds(said.frame)[1], kinds(said.video)[1]
+        frame, video = decompose_draws(said.frame)[1], decompose_draws(said.video)[1]
         return frame[episodes.query_mask], video[episodes.video_mask]
 
     ours = aleatoric()
-    monkeypatch.setattr(gp_latent, "INNER", 4096)
+    monkeypatch.setattr(latent, "INNER", 4096)
     for said, known in zip(ours, aleatoric(), strict=True):
         torch.testing.assert_close(said, known, atol=0.004, rtol=0)
         assert abs(float((said - known).mean())) < 0.002

@@ -10,16 +10,16 @@ import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
-from bayesfs.categorical import systematic
-from bayesfs.models.deep_kernel_gp import DeepKernelGP
-from bayesfs.models.gp_covariance import VideoCovariance
-from bayesfs.models.gp_features import Identity
-from bayesfs.models.gp_gpytorch import exact_gp, gp_inputs
-from bayesfs.models.gp_points import query_points, support_points
-from bayesfs.models.gp_regression import FittedRegression, LabelRegression
-from bayesfs.models.gp_sites import sample_sites
-from bayesfs.models.kernels import RBF, Linear
-from bayesfs.noise import Noise
+from bayesfs._distributions.categorical import systematic
+from bayesfs._distributions.noise import Noise
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.feature_maps import Identity
+from bayesfs.models.gp.gpytorch import exact_gp, gp_inputs
+from bayesfs.models.gp.hyperparameters import sample_hyperparameters
+from bayesfs.models.gp.kernels import RBF, Linear
+from bayesfs.models.gp.likelihoods.regression import FittedRegression, LabelRegression
+from bayesfs.models.gp.points import query_points, support_points
 from bayesfs.types import EpisodeBatch
 
 COVARIANCES = {
@@ -45,10 +45,10 @@ def ragged(dtype: torch.dtype = torch.float64, seed: int = 0) -> EpisodeBatch:
     return EpisodeBatch(
         support=support * mask[..., None],
         support_mask=mask,
-        support_kind=torch.tensor([[[0, 1], [0, 0], [0, 0]], [[0, 0], [1, 0], [0, 1]]]),
+        support_condition=torch.tensor([[[0, 1], [0, 0], [0, 0]], [[0, 0], [1, 0], [0, 1]]]),
         query=query * query_mask[..., None],
         query_mask=query_mask,
-        query_kind=torch.tensor([[0, 1, 1, 0], [1, 1, 0, 0]]),
+        query_condition=torch.tensor([[0, 1, 1, 0], [1, 1, 0, 0]]),
         query_labels=torch.tensor([[0, 1, 1, 0], [2, 0, 1, -1]]),
     )
 
@@ -56,7 +56,7 @@ def ragged(dtype: torch.dtype = torch.float64, seed: int = 0) -> EpisodeBatch:
 def fitted(name: str, episodes: EpisodeBatch) -> tuple[FittedRegression, dict[str, torch.Tensor]]:
     model = DeepKernelGP(COVARIANCES[name])
     torch.manual_seed(2)
-    values = sample_sites(model.sites, episodes.support)
+    values = sample_hyperparameters(model.sites, episodes.support)
     result = model.fit(episodes, values)
     assert isinstance(result, FittedRegression)
     return result, values
@@ -67,10 +67,10 @@ def by_hand(name: str, episodes: EpisodeBatch, values: dict[str, torch.Tensor], 
     c = COVARIANCES[name]
     s = episodes.support_mask[t]
     x, (label, shot, _) = episodes.support[t][s], s.nonzero().T
-    kind, video = episodes.support_kind[t][label, shot], label * 10 + shot
+    condition, video = episodes.support_condition[t][label, shot], label * 10 + shot
     x = x / x.norm(dim=1, keepdim=True)
     q = episodes.query[t, v][episodes.query_mask[t, v]]
-    q, qk = q / q.norm(dim=1, keepdim=True), episodes.query_kind[t, v]
+    q, qk = q / q.norm(dim=1, keepdim=True), episodes.query_condition[t, v]
     level = 0 if c.constant is None else values["constant_scale"] ** 2
 
     def k(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -82,9 +82,9 @@ def by_hand(name: str, episodes: EpisodeBatch, values: dict[str, torch.Tensor], 
     def own(scale: torch.Tensor | float, a: torch.Tensor) -> torch.Tensor | float:
         return scale * k(a, a) if c.scaled_video else scale
 
-    prior = k(x, x) + level + torch.diag(values["frame_scale"][kind] ** 2)
+    prior = k(x, x) + level + torch.diag(values["frame_scale"][condition] ** 2)
     if c.video is not None:
-        same = (video[:, None] == video).double() * values["video_scale"][kind] ** 2
+        same = (video[:, None] == video).double() * values["video_scale"][condition] ** 2
         prior = prior + own(same, x)
     way = int(episodes.way_mask[t].sum())
     code = torch.eye(way, dtype=x.dtype)[label] - 1 / way
@@ -166,7 +166,9 @@ def test_latent_equals_unbatched_gpytorch(name: str) -> None:
         for v in range(3):
             own = torch.zeros(n, n, dtype=torch.float64)
             if COVARIANCES[name].video is not None:
-                own = values["video_scale"][episodes.query_kind[t, v]] ** 2 * torch.ones_like(own)
+                own = values["video_scale"][episodes.query_condition[t, v]] ** 2 * torch.ones_like(
+                    own
+                )
             if COVARIANCES[name].scaled_video:
                 own = own * COVARIANCES[name].base(values, mapped.x[t, v], mapped.x[t, v])
             signal = block[v, :, v] - own
@@ -180,10 +182,10 @@ def test_evidence_is_the_density_of_video_means() -> None:
     s = episodes.support_mask[t]
     x, (label, shot, _) = episodes.support[t][s], s.nonzero().T
     x = x / x.norm(dim=1, keepdim=True)
-    kind, video = episodes.support_kind[t][label, shot], label * 2 + shot
+    condition, video = episodes.support_condition[t][label, shot], label * 2 + shot
     k = values["signal"] ** 2 * torch.exp(-((torch.cdist(x, x) / values["lengthscale"]) ** 2) / 2)
-    k = k + torch.diag(values["frame_scale"][kind] ** 2)
-    k = k + (video[:, None] == video) * values["video_scale"][kind] ** 2
+    k = k + torch.diag(values["frame_scale"][condition] ** 2)
+    k = k + (video[:, None] == video) * values["video_scale"][condition] ** 2
     mean = (video == torch.arange(6)[:, None]).double()
     mean = mean / mean.sum(1, keepdim=True)
     normal = multivariate_normal(np.zeros(6), (mean @ k @ mean.T).numpy())
@@ -199,7 +201,7 @@ def test_evidence_without_a_video_kernel_is_that_of_every_frame() -> None:
     s = episodes.support_mask[t]
     x, (label, shot, _) = episodes.support[t][s], s.nonzero().T
     x = x / x.norm(dim=1, keepdim=True)
-    noise = torch.diag(values["frame_scale"][episodes.support_kind[t][label, shot]] ** 2)
+    noise = torch.diag(values["frame_scale"][episodes.support_condition[t][label, shot]] ** 2)
     k = (values["signal"] ** 2 * x @ x.T + noise).numpy()
     code = (torch.eye(3, dtype=x.dtype)[label] - 1 / 3).numpy()
     expected = sum(multivariate_normal(np.zeros(len(k)), k).logpdf(code[:, c]) for c in range(3))
@@ -245,7 +247,7 @@ def test_the_two_codings_share_one_factor_and_sign_is_minus_plus_one() -> None:
     episodes = ragged()
     model = DeepKernelGP(COVARIANCES["rbf"], likelihood=LabelRegression("sign"))
     torch.manual_seed(2)
-    values = sample_sites(model.sites, episodes.support)
+    values = sample_hyperparameters(model.sites, episodes.support)
     fit = model.fit(episodes, values)
     assert isinstance(fit, FittedRegression)
     real = fit.conditioned.prior.support.mask[1]
@@ -267,10 +269,10 @@ def test_wide_predictive_flattens() -> None:
     episodes = ragged()
     model = DeepKernelGP(COVARIANCES["linear"])
     torch.manual_seed(2)
-    values = sample_sites(model.sites, episodes.support)
+    values = sample_hyperparameters(model.sites, episodes.support)
     wide = {**values, "frame_scale": values["frame_scale"] * torch.tensor([1.0, 10.0])}
     narrow, flat = (model.fit(episodes, v).scores(query_points(episodes)) for v in (values, wide))
-    cluttered = replace(episodes, query_kind=torch.ones_like(episodes.query_kind))
+    cluttered = replace(episodes, query_condition=torch.ones_like(episodes.query_condition))
     assert torch.isfinite(model.fit(cluttered, wide).scores(query_points(cluttered)).frame[1]).all()
     top = [s.frame[1, :2].exp().max(-1).values.mean() for s in (narrow, flat)]
     assert top[1] < top[0]

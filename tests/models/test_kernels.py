@@ -6,9 +6,10 @@ import gpytorch
 import pytest
 import torch
 
-from bayesfs.models.gp_gpytorch import GPyTorchKernel
-from bayesfs.models.gp_sites import sample_sites
-from bayesfs.models.kernels import (
+from bayesfs._linalg.directions import unit
+from bayesfs.models.gp.gpytorch import GPyTorchKernel
+from bayesfs.models.gp.hyperparameters import sample_hyperparameters
+from bayesfs.models.gp.kernels import (
     RBF,
     BaseKernel,
     Cosine,
@@ -16,7 +17,6 @@ from bayesfs.models.kernels import (
     Matern,
     Spectral,
     square_distance,
-    unit,
 )
 
 KERNELS = [Linear(), Cosine(), RBF(), Matern(0.5), Matern(1.5), Matern(2.5), Spectral()]
@@ -24,7 +24,7 @@ KERNELS = [Linear(), Cosine(), RBF(), Matern(0.5), Matern(1.5), Matern(2.5), Spe
 
 def values_of(kernel: BaseKernel, x: torch.Tensor) -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
-    return sample_sites(kernel.sites, x)
+    return sample_hyperparameters(kernel.sites, x)
 
 
 def points(n: int, d: int, seed: int = 0) -> torch.Tensor:

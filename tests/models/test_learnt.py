@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.errors import InferenceError
-from bayesfs.inference.potential import potential
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.learnt import LinearMap, MapScore
+from bayesfs.inference.program.potential import potential
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.learned_map import LearnedLinearMap, MapScore
 from bayesfs.models.objectives import label_score
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.types import EpisodeBatch
 
 SPECTRUM = (0.8, 0.5, 0.3, 0.1)
@@ -21,7 +21,7 @@ def unit_episodes() -> EpisodeBatch:
     """Tasks with features of length 1, as a projection gives them."""
     drawn, _ = synthetic_episodes(users=3, way=3, shots=2, frames=2, dim=4, ragged=True, seed=1)
     sites = {"map_raw": torch.zeros(4, 4, dtype=torch.float64)}
-    return MapScore(GaussianHierarchy(), LinearMap(), SPECTRUM).mapped(
+    return MapScore(GaussianHierarchy(), LearnedLinearMap(), SPECTRUM).mapped(
         drawn.to(torch.float64), sites
     )
 
@@ -33,9 +33,9 @@ def random_map(seed: int = 0) -> dict[str, Tensor]:
 
 def test_zero_is_the_identity_and_lengths_stay_one() -> None:
     z, spectrum = unit_episodes().query, torch.tensor(SPECTRUM).double()
-    same = LinearMap().apply(z, {"map_raw": torch.zeros(4, 4).double()}, spectrum)
+    same = LearnedLinearMap().apply(z, {"map_raw": torch.zeros(4, 4).double()}, spectrum)
     torch.testing.assert_close(same, z)
-    length = LinearMap(2.0).apply(z, random_map(), spectrum).norm(dim=-1)
+    length = LearnedLinearMap(2.0).apply(z, random_map(), spectrum).norm(dim=-1)
     exists = z.norm(dim=-1) > 0
     torch.testing.assert_close(length, exists.double())
     assert not exists.all(), "some padding should be here"
@@ -46,7 +46,7 @@ def test_spread_is_the_change_of_a_feature_relative_to_its_sd() -> None:
     z = torch.nn.functional.normalize(torch.randn(500, 4, generator=noise).double(), dim=-1)
     spectrum = torch.tensor(SPECTRUM).double()
     changes = [
-        (z @ LinearMap(0.2).matrix(random_map(s), spectrum) - z).square().mean(0)
+        (z @ LearnedLinearMap(0.2).matrix(random_map(s), spectrum) - z).square().mean(0)
         for s in range(200)
     ]
     size = torch.stack(changes).mean(0).sqrt() / spectrum
@@ -55,7 +55,7 @@ def test_spread_is_the_change_of_a_feature_relative_to_its_sd() -> None:
 
 def test_without_a_map_the_score_is_that_of_the_labels() -> None:
     episodes, model = unit_episodes(), GaussianHierarchy().with_spectrum(SPECTRUM)
-    program = MapScore(model, LinearMap(0.0), SPECTRUM)
+    program = MapScore(model, LearnedLinearMap(0.0), SPECTRUM)
     density = potential(program, episodes)
     z = density.prior(1, seed=0)
     sites = {site: value[0] for site, value in density.constrain(z).items()}
@@ -73,7 +73,8 @@ def test_without_a_map_the_score_is_that_of_the_labels() -> None:
 def test_the_gradient_reaches_the_map() -> None:
     episodes = unit_episodes()
     density = potential(
-        MapScore(GaussianHierarchy().with_spectrum(SPECTRUM), LinearMap(0.5), SPECTRUM), episodes
+        MapScore(GaussianHierarchy().with_spectrum(SPECTRUM), LearnedLinearMap(0.5), SPECTRUM),
+        episodes,
     )
     z = density.prior(2, seed=0)
     _, gradient = density.value_and_gradient(z)
@@ -86,4 +87,6 @@ def test_the_gradient_reaches_the_map() -> None:
 
 def test_it_is_no_model_of_a_task() -> None:
     with pytest.raises(InferenceError, match="learns a map alone"):
-        MapScore(GaussianHierarchy(), LinearMap(), SPECTRUM).log_joint_frame({}, unit_episodes())
+        MapScore(GaussianHierarchy(), LearnedLinearMap(), SPECTRUM).log_joint_frame(
+            {}, unit_episodes()
+        )

@@ -6,10 +6,10 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.errors import ShapeError
-from bayesfs.inference.potential import potential
-from bayesfs.models.linear_head import HierarchicalHead, normal_nodes
+from bayesfs.inference.program.potential import potential
+from bayesfs.models.heads.linear import HierarchicalHead, normal_nodes
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import ModelContract
 
 

@@ -10,23 +10,23 @@ from pyro import poutine
 from scipy import stats
 from torch import Tensor
 
-from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.inference.exact import Exact
-from bayesfs.inference.potential import potential
-from bayesfs.inference.svi import SVI
-from bayesfs.models.niw import NIWClasses, NIWMode, class_mean, precision_root, raw_sites
-from bayesfs.models.niw_posterior import (
+from bayesfs.inference.program.potential import potential
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.niw.classes import NIWClasses, NIWMode, class_mean, precision_root, raw_sites
+from bayesfs.models.niw.posterior import (
     ClassPrior,
     condition_niw,
     query_videos,
     student_density,
     support_frames,
 )
-from bayesfs.models.objectives import Evidence, PredictiveScore
-from bayesfs.predict import predict
+from bayesfs.models.objectives import MarginalLikelihood, PredictiveScore
+from bayesfs.prediction import predict
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import ModelContract
 from bayesfs.types import EpisodeBatch, Posterior
-from bayesfs.uncertainty import decompose
+from bayesfs.uncertainty.decompose import decompose
 
 MODELS = [NIWClasses(spectrum=(0.9, 0.5, 0.3)), NIWMode(spectrum=(0.9, 0.5, 0.3))]
 
@@ -211,7 +211,7 @@ def test_a_mode_has_no_epistemic_uncertainty_and_its_draw_predicts_the_same() ->
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)
 def test_the_population_is_learnt(model: NIWClasses) -> None:
     batch = episodes(users=6)
-    for objective in (Evidence, PredictiveScore):
+    for objective in (MarginalLikelihood, PredictiveScore):
         engine = SVI(steps=60, draws=4, khat_draws=0)
         elbo = engine.infer(objective(model), batch, seed=0).sample_stats["elbo"]
         assert torch.isfinite(elbo).all()

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from pyro import poutine
 from torch import Tensor
 
-from bayesfs.data.synthetic import synthetic_episodes
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.niw import NIWClasses
-from bayesfs.models.niw_posterior import ClassPrior, condition_niw, support_frames
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.niw.classes import NIWClasses
+from bayesfs.models.niw.posterior import ClassPrior, condition_niw, support_frames
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.types import EpisodeBatch
 
 
@@ -61,7 +61,7 @@ def test_gaussian_evidence_equals_extended_precision(dim: int, frames: int) -> N
     _, way, shots, frames, _ = episodes.support.shape
     index = np.arange(way * shots * frames)
     video, label = index // frames, index // (shots * frames)
-    assert (episodes.support_kind == 0).all(), "clean videos have loading 1"
+    assert (episodes.support_condition == 0).all(), "clean videos have loading 1"
     parts = {  # which pairs of frames share each effect
         "task": np.ones((len(index), len(index))),
         "way": label[:, None] == label,

@@ -12,25 +12,26 @@ from pyro import poutine
 from scipy import stats
 from torch import Tensor
 
-from bayesfs.contracts import Model
-from bayesfs.data.synthetic import Population, synthetic_episodes
 from bayesfs.errors import InferenceError, ShapeError
 from bayesfs.inference.exact import Exact
-from bayesfs.inference.guides import FullRank
-from bayesfs.inference.own import OwnApproximation
-from bayesfs.inference.svi import SVI
-from bayesfs.models.families import LowRank, PerFeature
-from bayesfs.models.gaussian import GaussianHierarchy
-from bayesfs.models.objectives import PredictiveScore
-from bayesfs.models.robust import RobustHierarchy
-from bayesfs.models.robust_frames import (
+from bayesfs.inference.own_approximation import OwnApproximation
+from bayesfs.inference.svi.guides import FullRank
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.gaussian.families import LowRankCovariance, PerFeature
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.gaussian.robust import RobustHierarchy
+from bayesfs.models.gaussian.robust_frames import (
     RobustFrame,
-    frame_weights,
+    robust_frame_weights,
     scale_mixture,
     student_log,
     video_log_density,
 )
-from bayesfs.predict import predict
+from bayesfs.models.objectives import PredictiveScore
+from bayesfs.prediction import predict
+from bayesfs.protocols import Model
+from bayesfs.synthetic.tasks import synthetic_episodes
+from bayesfs.synthetic.truth import Population
 from bayesfs.testing import ModelContract
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -231,7 +232,7 @@ def test_an_outlying_frame_is_given_no_weight_and_the_others_keep_theirs() -> No
     d = torch.randn(1, 8, 20, generator=noise, dtype=torch.float64) + 1.0
     d[0, 3] += 30.0
     background = torch.distributions.Normal(0.0, 10.0).log_prob(d).sum(-1)
-    weight = frame_weights(
+    weight = robust_frame_weights(
         d,
         torch.ones(1, 20, dtype=torch.float64),
         torch.ones(1, 8, dtype=torch.bool),
@@ -279,4 +280,4 @@ def test_full_covariances_and_covariates_are_refused() -> None:
     with pytest.raises(ShapeError, match="without covariates"):
         RobustHierarchy(GaussianHierarchy(covariates=("sharpness",)))
     with pytest.raises(ShapeError, match="diagonal family"):
-        RobustHierarchy(GaussianHierarchy(LowRank(rank=1)))
+        RobustHierarchy(GaussianHierarchy(LowRankCovariance(rank=1)))

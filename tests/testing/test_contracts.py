@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from bayesfs.simulate import Program
+from bayesfs.inference.program.simulation import Simulator
 from bayesfs.testing import EngineContract, GaussianToy, ModelContract
 from bayesfs.types import Posterior
 
@@ -130,12 +130,12 @@ def test_the_contract_catches_densities_that_are_summed_over_other_tasks(monkeyp
         def make_model(self):
             return GaussianToy()
 
-    plain = Program._by_task
+    plain = Simulator._by_task
 
     def mixed(self, name, node):
         value = plain(self, name, node)
         return value.sum().expand(value.shape)
 
-    monkeypatch.setattr(Program, "_by_task", mixed)
+    monkeypatch.setattr(Simulator, "_by_task", mixed)
     with pytest.raises(AssertionError):
         Contract().test_densities_of_sites_are_those_of_the_tasks_one_by_one()

@@ -1,0 +1,1 @@
+"""Distributions that PyTorch lacks: systematic draws of classes, Pólya-Gamma."""

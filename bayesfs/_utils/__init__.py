@@ -1,0 +1,1 @@
+"""Small helpers that know nothing of models: display, spacing, atomic files, progress."""

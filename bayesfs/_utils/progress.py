@@ -1,0 +1,102 @@
+"""Progress bars for the command, and text that is safe to print to a terminal.
+
+Use `bar` first: a context that yields the callback which long work reports to. Standard error may
+be closed or full; `say` writes a line there all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TextIO
+
+from rich.markup import escape
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from bayesfs.protocols import Progress
+
+JOINERS = "\u200c\u200d"
+"""Zero-width joiners: format characters that Persian, Hindi and emoji need."""
+
+
+@contextlib.contextmanager
+def bar(title: str) -> Iterator[Progress]:
+    """A progress bar on standard error; where that is no terminal, a line at each end.
+
+    Args:
+        title: what is going on, shown before the bar.
+
+    Yields:
+        A callback (done, total, message) to report to; it may be called as often as one likes.
+
+    Example:
+        >>> with bar("features") as progress:
+        ...     progress(1, 10, "video P001--mug--clean--0")
+    """
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    shown = tqdm(desc=title, disable=not terminal, dynamic_ncols=True, leave=True)
+    last = ""
+
+    def report(done: int, total: int, message: str) -> None:
+        nonlocal last
+        last = terminal_safe(message)
+        shown.total = total
+        shown.set_postfix_str(last, refresh=False)
+        shown.update(done - shown.n)
+
+    if shown.disable:
+        say(f"{title} ...")
+    with shown:
+        yield report
+    if shown.disable:
+        say(f"{title}: done{f' ({last})' if last else ''}")
+
+
+def say(text: str) -> None:
+    """A line on standard error; work never fails because nobody can read it."""
+    if sys.stderr is None:
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        give_up(sys.stderr)
+
+
+def give_up(stream: TextIO) -> None:
+    """Let what a stream holds, and all that is to come, go nowhere: it cannot be written."""
+    with contextlib.suppress(OSError):
+        hole = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(hole, stream.fileno())
+        os.close(hole)
+
+
+def terminal_safe(text: str, *, longest: int = 200) -> str:
+    r"""Text without what could move the cursor, hide or reorder: for names that come from data.
+
+    Control characters (ANSI escapes start with one), format characters (right-to-left marks) and
+    lone surrogates are replaced by U+FFFD; what is longer than `longest` characters is cut.
+
+    Example:
+        >>> terminal_safe("keys\x1b[2J")
+        'keys�[2J'
+    """
+    cut = text if len(text) <= longest else text[: longest - 1] + "…"
+    return "".join(c if _is_harmless(c) else "�" for c in cut)
+
+
+def table_text(text: object) -> str:
+    r"""A name for a cell of a table on the terminal: safe, and never taken for rich's markup.
+
+    Example:
+        >>> table_text("P1 [/b]\x1b")
+        'P1 \\[/b]�'
+    """
+    return escape(terminal_safe(str(text)))
+
+
+def _is_harmless(character: str) -> bool:
+    return character in JOINERS or unicodedata.category(character) not in ("Cc", "Cf", "Cs")

@@ -1,0 +1,1 @@
+"""One table of models, engines and baselines on one data set."""

@@ -1,0 +1,1 @@
+"""The command `bayesfs`: its options in `subcommands`, and what each does."""

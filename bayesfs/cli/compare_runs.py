@@ -1,0 +1,264 @@
+"""Finished runs side by side, on the same users and episodes: `compare_runs`."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+from rich.console import Console
+from rich.table import Table
+
+from bayesfs._utils.owned_folders import claim
+from bayesfs._utils.places import owners
+from bayesfs._utils.progress import table_text
+from bayesfs.errors import RunError
+from bayesfs.evaluation.comparison import (
+    MAIN,
+    compare_elpd,
+    compare_scores,
+    overall_table,
+    reliability_table,
+    user_table,
+)
+from bayesfs.evaluation.score_sheet import score_sheet
+from bayesfs.metrics.bootstrap import interval_note
+from bayesfs.plots.reliability import plot_reliability
+from bayesfs.results.rows import ITEMS, tree_rows
+from bayesfs.runs.directory import STATE, RunDirectory, checksum, explained, write_atomically
+from bayesfs.runs.run import Inputs, inputs_of, load_trees
+
+Trees = Mapping[str, Mapping[int, xr.DataTree]]
+"""Name of a run -> number of support videos -> its DataTree."""
+
+SAME = {
+    "data": "data",
+    "seed": "seed",
+    "version": "version of bayesfs",
+    "smoke": "choice of --smoke",
+}
+"""Inputs of a run that decide its episodes -> what a person calls them."""
+
+COMPARISON = "a comparison"
+"""What its folder says that it is for."""
+
+WORST = 5
+"""Users printed at most; the CSV has all."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Tables of a comparison; each has a column `shots`.
+
+    Attributes:
+        scores: from `bayesfs.evaluation.comparison.overall_table`.
+        users: from `user_table`.
+        elpd: from `compare_elpd`.
+        reliability: from `reliability_table`.
+        sheet: from `bayesfs.evaluation.score_sheet.score_sheet`, of every run.
+    """
+
+    scores: pd.DataFrame
+    users: pd.DataFrame
+    elpd: pd.DataFrame
+    reliability: pd.DataFrame
+    sheet: pd.DataFrame
+
+
+def compare_runs(paths: Sequence[Path], out: Path) -> Comparison:
+    """Compare runs with the first one, print the tables and write them and a picture.
+
+    Args:
+        paths: finished run directories of the same data, users and episodes; two or more.
+        out: folder for scores.csv, users.csv, elpd.csv, reliability.csv, sheet.csv (every score
+            of every run by user, object and video), reliability.png and comparison.json.
+
+    Raises:
+        RunError: a run is not finished, or the runs are of different data, users or episodes.
+    """
+    names = short_names(paths)
+    runs = {name: RunDirectory(path) for name, path in zip(names, paths, strict=True)}
+    for run in runs.values():
+        run.finished()
+    inputs = {name: inputs_of(run) for name, run in runs.items()}
+    for other in names[1:]:
+        _refuse_other_episodes(inputs, names[0], other)
+    trees = {name: load_trees(run) for name, run in runs.items()}
+    found = compare_trees(trees)
+    _write(found, out, dict(zip(names, paths, strict=True)))  # first: nobody may be listening
+    if any(given.get("cluster") for given in inputs.values()):
+        print("runs on a cluster: compared by the people whom their reports show, not by everybody")
+    _print(found)
+    print(f"tables and picture: {out}")
+    return found
+
+
+def compare_trees(trees: Trees) -> Comparison:
+    """Tables at every number of support videos that all runs were scored at."""
+    shots = sorted(set.intersection(*(set(t) for t in trees.values())))
+    if not shots:
+        at = {name: sorted(t) for name, t in trees.items()}
+        raise RunError(f"the runs have no number of support videos in common: {at}")
+    parts = [_at_shots({name: t[k] for name, t in trees.items()}, k) for k in shots]
+    return Comparison(
+        *(pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    )
+
+
+def _at_shots(trees: Mapping[str, xr.DataTree], shots: int) -> list[pd.DataFrame]:
+    pairs = compare_scores({name: tree_rows(tree) for name, tree in trees.items()})
+    with warnings.catch_warnings():  # the column high_k says it
+        warnings.filterwarnings("ignore", message=".*shape parameter of Pareto distribution.*")
+        elpd = compare_elpd(trees)
+    sheets = [score_sheet(tree).assign(run=name) for name, tree in trees.items()]
+    tables = [overall_table(pairs), user_table(pairs), elpd, reliability_table(trees)]
+    tables.append(pd.concat(sheets, ignore_index=True))
+    for table in tables:
+        table.insert(0, "shots", shots)
+    return tables
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Shortest ends of the paths that tell the runs apart; numbered where these name somebody.
+
+    Raises:
+        RunError: there are fewer than two, or one is named twice.
+
+    Example:
+        >>> short_names([Path("a/run"), Path("b/run"), Path("c/other")])
+        ['a/run', 'b/run', 'c/other']
+    """
+    whole = [path.resolve() for path in paths]
+    if len(paths) < 2:
+        raise RunError(f"expected two runs or more to compare, got {[str(p) for p in paths]}")
+    for one, other in combinations(whole, 2):
+        if one == other:
+            raise RunError(f"{one}: the same run twice; a run is compared with other runs")
+    for count in range(1, min(len(path.parts) for path in whole)):
+        ends = [path.parts[-count:] for path in whole]
+        if owners() & {part for end in ends for part in end}:
+            break  # what else the paths hold is of this machine
+        if len(set(ends)) == len(ends):
+            return [str(Path(*end)) for end in ends]
+    return [f"{path.name} ({number})" for number, path in enumerate(whole, 1)]
+
+
+def _refuse_other_episodes(inputs: Mapping[str, Inputs], first: str, other: str) -> None:
+    """Raise where something that decides the episodes differs between two runs."""
+    one, two = (_what_decides(inputs[name]) for name in (first, other))
+    differing = [name for name in one if one[name] != two[name]]
+    if differing:
+        shown = ", ".join(
+            name if name in ("data", "evaluation recipe") else f"{name} ({one[name]}, {two[name]})"
+            for name in differing
+        )
+        raise RunError(
+            f"{first} and {other} are not of the same users and episodes: they differ in {shown}; "
+            "runs can be compared only where the model, engine or reduction alone differ"
+        )
+
+
+def _what_decides(inputs: Inputs) -> dict[str, Any]:
+    settings = [s for s in inputs["settings"] if s.strip().startswith("evaluation.")]
+    return {
+        **{name: inputs.get(key) or 0 for key, name in SAME.items()},
+        "evaluation recipe": inputs["recipes"].get("evaluation.py"),
+        "settings of the evaluation": sorted(settings),
+    }
+
+
+def _print(found: Comparison) -> None:
+    console = Console()
+    for shots, scores in found.scores.groupby("shots", sort=True):
+        console.print(_score_grid(scores, int(str(shots))))
+        reasons = [r for r in scores["reason"].unique() if r]
+        for reason in reasons:
+            console.print(f"  no intervals over users: {table_text(reason)}", highlight=False)
+        if note := interval_note(int(scores["users"].max()), 0.95):
+            console.print(f"  {note}", highlight=False)
+        console.print(_user_grid(found.users[found.users["shots"] == shots], int(str(shots))))
+        console.print(_elpd_grid(found.elpd[found.elpd["shots"] == shots], int(str(shots))))
+
+
+def _videos(shots: int) -> str:
+    return f"{shots} video{'s' if shots > 1 else ''} per object"
+
+
+def _score_grid(scores: pd.DataFrame, shots: int) -> Table:
+    reference = table_text(scores["reference"].iloc[0])
+    grid = Table(
+        "", "run", "score", reference, "difference", "95 % over users", "users better",
+        title=f"Scores, {_videos(shots)}",
+    )  # fmt: skip
+    for row in scores.to_dict("records"):
+        grid.add_row(
+            table_text(f"{row['item']} {row['score']}"),
+            table_text(row["method"]),
+            f"{row['value']:.3f}",
+            f"{row['reference_value']:.3f}",
+            f"{row['difference']:+.3f}",
+            "" if row["reason"] else f"{row['low']:+.3f} to {row['high']:+.3f}",
+            f"{100 * row['share_better']:.0f} %",
+        )
+    return grid
+
+
+def _user_grid(users: pd.DataFrame, shots: int) -> Table:
+    """Frame NLL of the users who lose most by each run, and of the one who gains most."""
+    grid = Table("user", "run", "frame nll", "reference", "difference", "95 % over videos")
+    grid.title = f"For whom better, for whom worse, {_videos(shots)}"
+    chosen = users[(users["item"] == "frame") & (users["score"] == "nll")]
+    for name, rows in chosen.groupby("method", sort=False):
+        ends = rows if len(rows) <= WORST else pd.concat([rows.head(1), rows.tail(WORST - 1)])
+        for row in ends.to_dict("records"):
+            grid.add_row(
+                table_text(row["user"]),
+                table_text(name),
+                f"{row['value']:.3f}",
+                f"{row['reference_value']:.3f}",
+                f"{row['difference']:+.3f}",
+                "" if pd.isna(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}",
+            )
+    return grid
+
+
+def _elpd_grid(elpd: pd.DataFrame, shots: int) -> Table:
+    grid = Table("videos", "run", "elpd", "difference", "weight", "k > 0.7")
+    grid.title = f"Expected log predictive density (ArviZ), {_videos(shots)}"
+    words = {"query": "query, held out", "support": "support, one left out"}
+    for row in elpd.to_dict("records"):
+        grid.add_row(
+            words[row["view"]],
+            table_text(row["method"]),
+            f"{row['elpd']:.2f} ± {row['se']:.2f}",
+            f"{row['elpd_diff']:.2f} ± {row['dse']:.2f}",
+            f"{row['weight']:.2f}",
+            f"{row['high_k']} of {row['videos']}",
+        )
+    return grid
+
+
+def _write(found: Comparison, out: Path, paths: Mapping[str, Path]) -> None:
+    with explained(out):
+        claim(out, COMPARISON)
+    names = ("scores", "users", "elpd", "reliability", "sheet")
+    tables = {name: getattr(found, name) for name in names}
+    for name, table in tables.items():
+        write_atomically(out / f"{name}.csv", partial(table.to_csv, index=False))
+    curves = {int(str(k)): t for k, t in found.reliability.groupby("shots")}
+    write_atomically(out / "reliability.png", partial(plot_reliability, curves))
+    summary = {
+        "runs": {name: checksum(path / STATE) for name, path in paths.items()},
+        "compared": list(MAIN),
+        "items": list(ITEMS),
+        **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
+    }
+    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(out / "comparison.json", lambda p: p.write_text(text, encoding="utf-8"))

@@ -1,0 +1,388 @@
+"""The subcommands of `bayesfs`: one function each, its docstring is the help.
+
+Heavy imports happen inside the functions, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from bayesfs.errors import BayesfsError
+
+Tree = Annotated[Path, Positional, arg(metavar="TREE")]
+Store = Annotated[Path, Positional, arg(metavar="STORE")]
+Folder = Annotated[Path, Positional, arg(metavar="DIR")]
+ModelFile = Annotated[Path, Positional, arg(metavar="MODEL.py")]
+EngineFile = Annotated[Path, Positional, arg(metavar="ENGINE.py")]
+EvaluationFile = Annotated[Path, Positional, arg(metavar="EVALUATION.py")]
+Settings = Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="NAME.FIELD=VALUE")]
+
+
+def demo(out: Folder = Path("bayesfs-demo"), *, seed: int = 0) -> None:
+    """Draw a small set of videos, learn from it, and report: no download, a few minutes.
+
+    For example:
+
+        bayesfs demo
+
+    Args:
+        out: folder for the videos, features and results.
+        seed: of everything random.
+    """
+    from bayesfs.cli.studies import make_demo
+
+    make_demo(out, seed)
+
+
+def features(
+    tree: Tree,
+    store: Store,
+    *,
+    px: int = 160,
+    centre: float | None = 0.125,
+    device: str | None = None,
+    every: int = 1,
+    fps: float | None = None,
+    max_frames: int | None = None,
+    no_thumbnails: bool = False,
+) -> None:
+    r"""Compute the features of a tree of videos and keep them in a store.
+
+    A run that was interrupted goes on where it was; a second run does nothing. For example:
+
+        bayesfs features my-videos my-videos.zarr
+
+    Args:
+        tree: ORBIT-shaped tree, or a folder "object name/" of video files or folders of frames.
+        store: folder to write, such as my-videos.zarr.
+        px: side of the frames in pixels.
+        centre: what is so far from a frame's centre, in sides of the frame, counts for less by a
+            factor of .6; "None" counts all positions alike, for pictures that nobody aimed.
+        device: where the backbone runs; a GPU where there is one by default.
+        every: use every n-th frame.
+        fps: use about so many frames a second instead.
+        max_frames: use at most so many frames of a video, spread evenly.
+        no_thumbnails: keep no small pictures: neither the store nor a report holds a pixel.
+    """
+    from bayesfs.cli.studies import make_features
+    from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+    from bayesfs.features.decoding.sampling import Sampling
+    from bayesfs.runs.compose import usable_device
+
+    sampling = Sampling(every=every, fps=fps, max_frames=max_frames)
+    backbone = EfficientNetLite0(px=px, device=usable_device(device), centre=centre)
+    make_features(tree, store, backbone, sampling, thumbnails=not no_thumbnails)
+
+
+def run(
+    model: ModelFile,
+    engine: EngineFile,
+    evaluation: EvaluationFile,
+    *,
+    data: Path,
+    out: Path,
+    seed: int = 0,
+    settings: Settings = (),
+    smoke: bool = False,
+    no_thumbnails: bool = False,
+    cluster: str | None = None,
+) -> None:
+    r"""Learn a population from the train users, score the test users, and report.
+
+    Recipes are code: run only those that you trust. An interrupted run goes on when the same
+    command is given again. For example:
+
+        bayesfs run models/gaussian.py inference/exact.py evaluation/clutter.py \
+            --data my-videos.zarr --out runs/first --set reduction.dim=64
+
+    Args:
+        model: recipe that defines `model`.
+        engine: recipe that defines `engine`.
+        evaluation: recipe that defines `evaluation`.
+        data: feature store, from `bayesfs features`.
+        out: run directory, new or of the same run.
+        seed: of everything random.
+        settings: change one field of what a recipe defines.
+        smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
+        no_thumbnails: the report shows no picture of the videos.
+        cluster: score very many users on dask: local, local:WORKERS, or a scheduler's address;
+            everybody's predictions go to DIR/results.zarr, and the report shows a few people.
+    """
+    from bayesfs.cli.studies import make_run
+
+    paths = {"model": model, "engine": engine, "evaluation": evaluation}
+    make_run(
+        paths,
+        data,
+        out,
+        settings=settings,
+        seed=seed,
+        smoke=smoke,
+        pictures=not no_thumbnails,
+        cluster=cluster,
+    )
+
+
+def report(
+    directory: Folder, *, format: Literal["html", "md"] = "html", data: Path | None = None
+) -> None:
+    """Write the report of a finished run again; no recipe is run.
+
+    For example:
+
+        bayesfs report runs/first --format md
+
+    Args:
+        directory: run directory.
+        format: of the report.
+        data: feature store, for its thumbnails; the run knows where it is if that is nearby.
+    """
+    from bayesfs.cli.studies import make_report
+
+    make_report(directory, format, data)
+
+
+def compare(
+    runs: Annotated[tuple[Path, ...], Positional, arg(metavar="RUN")],
+    *,
+    out: Path = Path("comparison"),
+    data: Path | None = None,
+    seed: int = 0,
+    smoke: bool = False,
+) -> None:
+    """Compare finished runs of the same episodes with the first one, or engines on one model.
+
+    Of runs: paired differences of the scores overall and for every user, with intervals; expected
+    log predictive densities (leave-one-out, the video being the unit); reliability curves. For
+    example:
+
+        bayesfs compare runs/first runs/second --out comparison
+
+    Of recipes, a model's and then engines', with --data: how far the engines' posteriors are from
+    one another, and what they cost. For example:
+
+        bayesfs compare models/linear_head.py inference/svi.py inference/nuts.py --data store.zarr
+
+    Args:
+        runs: run directories, the first one being the reference; or recipes.
+        out: folder for the tables and the picture.
+        data: feature store, to compare engines on.
+        seed: of the comparison of engines.
+        smoke: make the comparison of engines tiny; the numbers mean nothing.
+    """
+    if runs and all(path.suffix == ".py" for path in runs):
+        if data is None or len(runs) < 2:
+            raise BayesfsError(
+                "engines are compared on a model and data: bayesfs compare MODEL.py ENGINE.py "
+                "ENGINE.py --data STORE"
+            )
+        from bayesfs.cli.compare_engines import run_engine_comparison
+
+        run_engine_comparison(runs[0], runs[1:], data, out=out, seed=seed, smoke=smoke)
+        return
+    if data is not None or seed or smoke:
+        raise BayesfsError(
+            "--data, --seed and --smoke are for a comparison of engines; runs are compared as they "
+            "are: bayesfs compare RUN RUN --out DIR"
+        )
+    from bayesfs.cli.compare_runs import compare_runs
+
+    compare_runs(runs, out)
+
+
+def predict(
+    teach: Annotated[Path, Positional, arg(metavar="TEACH")],
+    videos: Annotated[Path, Positional, arg(metavar="VIDEOS")],
+    *,
+    run: Path,
+    table: Path | None = None,
+    device: str | None = None,
+    trust: bool = False,
+    allow_missing: bool = False,
+) -> None:
+    """Say which of a person's objects unlabelled videos show, a sentence each.
+
+    TEACH holds one folder per object with its videos, VIDEOS the videos to name: video files, or
+    folders of frames. For example:
+
+        bayesfs predict my-things new-videos --run bayesfs-demo/run
+
+    Args:
+        teach: folder "object name/" of videos.
+        videos: folder of the videos to name.
+        run: finished run whose population is used.
+        table: CSV file to write, with probabilities and uncertainties: a row a video, also of those
+            that cannot be read.
+        device: where the backbone runs; a GPU where there is one by default.
+        trust: run recipes kept in the run directory though bayesfs does not ship them.
+        allow_missing: go on without objects of which no video can be read, instead of stopping.
+    """
+    from bayesfs.cli.name_videos import name_videos
+
+    name_videos(
+        teach,
+        videos,
+        run,
+        table=table,
+        device=device,
+        trust=trust,
+        allow_missing=allow_missing,
+    )
+
+
+def explain(
+    directory: Annotated[Path, Positional, arg(metavar="RUN")],
+    *,
+    video: str | None = None,
+    data: Path | None = None,
+    shots: int | None = None,
+    out: Path | None = None,
+    rules: bool = False,
+    trust: bool = False,
+) -> None:
+    """Say what a video of a finished run shows, how sure that is, why, and what to do about it.
+
+    Prints one sentence and the numbers behind it, and draws the doubt over the video's time, by
+    kind, level and cause. Without --video, lists the videos. For example:
+
+        bayesfs explain bayesfs-demo/run --video VIDEO
+
+    Args:
+        directory: finished run.
+        video: a query video of a test user.
+        data: the run's feature store; the run knows where it is if that is nearby.
+        shots: support videos per object; as many as the run has by default.
+        out: picture to write (png, svg, pdf); by default in RUN/explained, named after the video.
+        rules: show instead, for each user, how often answers and sets of answers are right by the
+            rules that were learnt on train users.
+        trust: run recipes kept in the run directory though bayesfs does not ship them.
+    """
+    from bayesfs.cli.explain_run import explain_run
+
+    explain_run(directory, video, data=data, shots=shots, out=out, rules=rules, trust=trust)
+
+
+def benchmark(
+    data: Annotated[Path, Positional, arg(metavar="DATA")],
+    *,
+    out: Path,
+    models: tuple[Path, ...] = (),
+    engines: tuple[Path, ...] = (),
+    evaluation: Path | None = None,
+    shots: tuple[int, ...] = (1, 5),
+    way: int = 0,
+    ways: tuple[int, ...] = (),
+    noise: tuple[float, ...] = (),
+    corruptions: tuple[str, ...] = (),
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5),
+    tree: Path | None = None,
+    device: str | None = None,
+    episodes: int = 600,
+    seeds: int = 5,
+    meta_train: int | None = None,
+    axes: int = 256,
+    no_baselines: bool = False,
+    seed: int = 0,
+    smoke: bool = False,
+) -> None:
+    r"""Score models x engines and baselines on the same tasks, in one table with intervals.
+
+    DATA is a feature store (held-out users are scored) or an .npz file of labelled features
+    (N-way K-shot episodes of held-out classes). A benchmark that was interrupted goes on from the
+    last finished cell; a model that is added costs its own cells only. For example:
+
+        bayesfs benchmark features.npz --out benchmarks/first \
+            --models models/gaussian.py models/deep_kernel_gp.py --shots 1 5 --ways 10 --noise 0.5
+
+        bayesfs benchmark store.zarr --out benchmarks/corrupted --tree my-videos \
+            --corruptions noise blur darkness overexposure low_contrast occlusion cut_off
+
+    Args:
+        data: feature store, or labelled features.
+        out: folder for the cells and the tables (CSV, JSON).
+        models: recipes of models; shipped ones by default.
+        engines: recipes of engines, each used with each model; the exact one by default.
+        evaluation: recipe that says which users' tasks are scored, for a feature store.
+        shots: numbers of support videos or pictures per class.
+        way: classes per task; 0 takes all objects of a user, and 5 classes of stills.
+        ways: further numbers of classes, scored at the most shots.
+        noise: levels of noise on the query's features, scored at the most shots; 1 is as large as
+            what tells pictures apart.
+        corruptions: what to do to the pictures of the query before the backbone sees them, scored
+            at the most shots with the mean uncertainty of each kind: noise, blur, darkness,
+            overexposure, low_contrast, occlusion, cut_off.
+        severities: how badly, 1 to 5.
+        tree: the recordings that the feature store was made from, to corrupt.
+        device: where the backbone runs on corrupted pictures; a GPU where there is one by default.
+        episodes: episodes of stills per seed.
+        seeds: number of seeds of the episodes of stills.
+        meta_train: classes of stills to learn from; three fifths by default.
+        axes: principal axes that baselines get.
+        no_baselines: leave the baselines out.
+        seed: of everything random.
+        smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
+    """
+    from bayesfs.benchmark.run import Plan, run_benchmark
+
+    plan = Plan(
+        data=data,
+        models=models,
+        engines=engines,
+        evaluation=evaluation,
+        baselines=not no_baselines,
+        axes=axes,
+        shots=tuple(sorted(set(shots))),
+        way=way,
+        ways=ways,
+        noises=noise,
+        tree=tree,
+        corruptions=tuple(dict.fromkeys(corruptions)),
+        severities=severities,
+        device=device,
+        episodes=episodes,
+        seeds=seeds,
+        meta_train=meta_train,
+        seed=seed,
+        smoke=smoke,
+    )
+    run_benchmark(plan, out)
+
+
+def init(folder: Folder) -> None:
+    """Copy the shipped recipes into a folder, to edit and run.
+
+    For example:
+
+        bayesfs init my-study
+
+    Args:
+        folder: a new folder; nothing in it is overwritten.
+    """
+    from bayesfs.recipes.load import copy_recipes
+    from bayesfs.runs.directory import explained
+
+    with explained(folder):
+        copies = copy_recipes(folder)
+    for copy in copies:
+        print(copy)
+    recipes = "models/gaussian.py inference/exact.py evaluation/clutter.py"
+    place = shlex.quote(str(folder))
+    print(f"\nNext: cd {place}; bayesfs run {recipes} --data STORE --out runs/first")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "features": features,
+    "run": run,
+    "report": report,
+    "compare": compare,
+    "benchmark": benchmark,
+    "predict": predict,
+    "explain": explain,
+    "init": init,
+}

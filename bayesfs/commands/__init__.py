@@ -1,1 +1,0 @@
-"""The subcommands: their options in `bayesfs.commands.subcommands`, and what each does."""

@@ -1,0 +1,1 @@
+"""Prediction sets, abstention and novelty by thresholds learnt on train users."""

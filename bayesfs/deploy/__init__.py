@@ -1,0 +1,1 @@
+"""A taught recogniser for a device."""

@@ -1,0 +1,1 @@
+"""Can the posterior be trusted? Convergence, checks, leave-one-out, SBC."""

@@ -1,0 +1,200 @@
+"""Can the posterior be trusted? `diagnose` a run's DataTree; read `Diagnostics.verdict` first.
+
+What is checked depends on how the draws were made:
+
+    mcmc         R-hat, bulk and tail ESS, MCSE, divergences, BFMI
+    variational  trend of the ELBO at its end, Pareto k-hat of p / q, the mode's gradient (Laplace)
+    particles    kernel Stein discrepancy: its ratio to that of as many independent draws, where the
+                 engine tells it, or else what is left of its start
+    exact        nothing: the draws are independent draws from the posterior
+
+for a population that was learnt whether the data are in the units that its prior is made for, and
+for all of them whether the draws suffice to weigh the query's own features. What does not
+apply is nan, with the reason in words. Thresholds: `bayesfs.diagnostics.verdicts`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from arviz_stats import ess, mcse, rhat
+from numpy.typing import NDArray
+
+from bayesfs._utils.spacing import evenly_spaced
+from bayesfs.diagnostics.loo import weight_pareto_k
+from bayesfs.diagnostics.verdicts import (
+    ESS_MIN,
+    GRADIENT_MAX,
+    KHAT_MAX,
+    KSD_RATIO_MAX,
+    MCSE_MAX,
+    RHAT_MAX,
+    Check,
+    bfmi_check,
+    divergence_check,
+    elbo_check,
+    ksd_check,
+    rhat_check,
+    site_check,
+    task_check,
+    units_check,
+    weights_check,
+    without,
+)
+from bayesfs.errors import DataError
+
+MAX_SCALARS = 1000
+"""Scalars per site that are looked at, evenly spread."""
+
+TAILS = (0.05, 0.95)
+"""Quantiles whose smaller ESS is the tail ESS: Vehtari et al. 2021; ArviZ's own are .11, .89."""
+
+_WHY_NOT = {
+    "mcmc": "does not apply to MCMC",
+    "variational": "does not apply: independent draws of an approximation",
+    "particles": "does not apply: particles are not a chain",
+    "exact": "does not apply: independent draws from the posterior itself",
+}
+_CHAIN = ("R-hat", "bulk ESS", "tail ESS", "MCSE / sd", "divergences", "BFMI")
+_ALL = (*_CHAIN, "ELBO trend", "k-hat", "KSD left")
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """All checks of one posterior.
+
+    Attributes:
+        name: whose posterior, such as "tasks" or "population".
+        kind: how the draws were made.
+        checks: what was checked and what does not apply.
+        sites: per site `scalars`, `looked_at` (how many of them count), and of those the worst
+            `rhat`, `rhat_above` (how many are above the line), `ess_bulk`, `ess_tail` and
+            `mcse_over_sd`.
+    """
+
+    name: str
+    kind: str
+    checks: tuple[Check, ...]
+    sites: pd.DataFrame
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that do not pass."""
+        return tuple(check for check in self.checks if check.passed is False)
+
+    @property
+    def verdict(self) -> str:
+        """Fit for use, or what to look at; says so where there was nothing to judge by."""
+        if self.failed:
+            return "look at " + ", ".join(check.name for check in self.failed)
+        if self.kind == "exact":
+            return "fit for use: exact draws, given the population"
+        if any(check.passed for check in self.checks):
+            return "fit for use"
+        return "not judged: the engine reports nothing to judge it by"
+
+
+def diagnose(tree: xr.DataTree, *, group: str = "posterior", name: str = "tasks") -> Diagnostics:
+    """Check one posterior of a run.
+
+    Args:
+        tree: from `bayesfs.results.assemble.assemble_tree`.
+        group: "posterior" or "population".
+        name: what to call it.
+
+    Returns:
+        Its diagnostics.
+
+    Raises:
+        DataError: the tree has no such group, or its kind is none of the four.
+    """
+    if group not in tree.children:
+        raise DataError(f"expected a group {group!r}, got {list(tree.children)}")
+    prefix = "population_" if group == "population" else ""
+    kind = str(tree.attrs.get(f"{prefix}kind"))
+    if kind not in _WHY_NOT:
+        raise DataError(f"expected kind to be one of {tuple(_WHY_NOT)}, got {kind!r}")
+    stats = tree["population_sample_stats" if prefix else "sample_stats"].to_dataset()
+    sites = site_table(tree[group].to_dataset(), kind)
+    tasks = tree["constant_data"]["task"].to_numpy()
+    checks = _applicable(kind, sites, stats, tasks[:0] if prefix else tasks)
+    have = {check.name for check in checks}
+    superseded = {"KSD left"} if "KSD ratio" in have else set()
+    checks += [without(n, _WHY_NOT[kind]) for n in _ALL if n not in have | superseded]
+    if "units" in stats:
+        checks.append(units_check(stats))
+    if not prefix:
+        weights = tree["predictive_weights"].to_dataset()["video"]
+        checks.append(weights_check(weight_pareto_k(weights).to_numpy()))
+    return Diagnostics(name, kind, tuple(checks), sites)
+
+
+def _applicable(
+    kind: str, sites: pd.DataFrame, stats: xr.Dataset, tasks: NDArray[Any]
+) -> list[Check]:
+    """The checks that this kind of draws can pass or fail."""
+    if kind == "mcmc":
+        return [
+            rhat_check(sites),
+            site_check("bulk ESS", sites["ess_bulk"], ESS_MIN, least=True),
+            site_check("tail ESS", sites["ess_tail"], ESS_MIN, least=True),
+            site_check("MCSE / sd", sites["mcse_over_sd"], MCSE_MAX, least=False),
+            divergence_check(stats),
+            bfmi_check(stats),
+        ]
+    if kind == "particles":
+        if "ksd_ratio" not in stats:
+            return [ksd_check(stats)]
+        return [task_check("KSD ratio", stats["ksd_ratio"], KSD_RATIO_MAX, tasks)]
+    if kind == "exact":
+        return []
+    checks = [elbo_check(stats, max(len(tasks), 1))]
+    for name, variable, limit in (
+        ("k-hat", "khat", KHAT_MAX),
+        ("gradient at the mode", "gradient", GRADIENT_MAX),
+    ):
+        if variable in stats:
+            checks.append(task_check(name, stats[variable], limit, tasks))
+        elif variable == "khat":
+            checks.append(without(name, "the engine does not report it"))
+    return checks
+
+
+def site_table(posterior: xr.Dataset, kind: str) -> pd.DataFrame:
+    """Worst R-hat, ESS and relative MCSE of every site; nan for what does not apply to the kind.
+
+    Padding is left out; of a site with more than `MAX_SCALARS` scalars, evenly spread ones count.
+    """
+    rows = {str(site): _site_row(posterior[site], kind) for site in posterior.data_vars}
+    columns = ["scalars", "looked_at", "rhat", "rhat_above", "ess_bulk", "ess_tail", "mcse_over_sd"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def _site_row(site: xr.DataArray, kind: str) -> list[float]:
+    flat = site.to_numpy().reshape(site.sizes["chain"], site.sizes["draw"], -1)
+    flat = flat[..., np.isfinite(flat).all((0, 1))]
+    chosen = spread(flat, MAX_SCALARS)
+    counts = [flat.shape[-1], chosen.shape[-1]]
+    if not chosen.shape[-1] or kind == "particles":
+        return [*counts, *[math.nan] * 5]
+    if kind != "mcmc":  # independent draws: sd / sqrt(draws)
+        return [*counts, *[math.nan] * 4, 1 / math.sqrt(chosen.shape[0] * chosen.shape[1])]
+    data = xr.Dataset({"x": (("chain", "draw", "scalar"), chosen)})
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = mcse(data)["x"].to_numpy() / chosen.std((0, 1))
+        ratio = rhat(data)["x"].to_numpy()
+        bulk = ess(data, method="bulk")["x"].to_numpy()
+        tail = ess(data, method="tail", prob=TAILS)["x"].to_numpy()
+    above = float((ratio > RHAT_MAX).sum())
+    least, most = np.fmin.reduce, np.fmax.reduce
+    return [*counts, most(ratio), above, least(bulk), least(tail), most(relative)]
+
+
+def spread(values: NDArray[Any], most: int) -> NDArray[Any]:
+    """At most so many entries of the last axis, evenly spread from the first to the last."""
+    return values[..., evenly_spaced(values.shape[-1], most)]

@@ -1,0 +1,210 @@
+"""Would another prior have said something else? Power scaling: `prior_sensitivity`.
+
+The prior of a site, or the likelihood, is raised to a power near 1 and the posterior draws are
+re-weighted accordingly (Pareto-smoothed); how far a scalar's marginal moves, per log2 of the power,
+is its sensitivity. Above `SENSITIVE` for the prior alone, the prior speaks and the data hardly do;
+above it for both, prior and data pull the posterior to different places.
+
+With a few hundred draws, weights that have nothing to do with a scalar move its empirical marginal
+too. So every value stands beside the largest that the scalars of its site get from weights dealt to
+the draws at random; what does not pass that is noise.
+
+Densities must be known at every draw: `with_densities` keeps them with a posterior (of the
+population too, whose likelihood is the objective it was learnt by), from where a DataTree has them
+in `sample_stats` as `log_prior_SITE` and `log_likelihood`.
+
+Source: Kallioinen et al. 2024; `arviz_stats.psense` does the arithmetic.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from arviz_stats import psense
+
+from bayesfs._utils.spacing import evenly_spaced
+from bayesfs.errors import DataError
+from bayesfs.inference.program.simulation import Simulator
+from bayesfs.protocols import Model
+from bayesfs.types import EpisodeBatch, Posterior
+
+SENSITIVE = 0.05
+"""Kallioinen et al. 2024."""
+
+DEALS = 19
+"""Random deals of the weights: of a site without effect, some scalar passes the largest of them
+about once in 20."""
+
+DRAWS_MIN = 100
+"""Draws below which nothing is said."""
+
+PRIOR = "log_prior_"
+
+COLUMNS = ("site", "prior", "prior_chance", "likelihood", "likelihood_chance", "diagnosis")
+"""Of the table of `prior_sensitivity`; `chance` is what weights dealt at random give."""
+
+WEAK, DISAGREE = "strong prior, weak data", "prior and data disagree"
+MUTE = "too few draws to say"
+"""Diagnoses besides ✓; the last where weights dealt at random would move the scalar as far."""
+
+Values = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def with_densities(model: Model, posterior: Posterior, episodes: EpisodeBatch) -> Posterior:
+    """The posterior with the log prior of each of its sites and the log-likelihood, in nats.
+
+    Args:
+        model: the program that the posterior is of, such as an objective's.
+        posterior: draws of every site of the program.
+        episodes: what it was inferred from.
+
+    Returns:
+        The same draws, with `log_prior_SITE` and `log_likelihood` among the `sample_stats`: (draw,)
+        of the population's sites if there are any, else (draw, task) of the tasks'.
+
+    Raises:
+        DataError: a site of the program has no draws.
+    """
+    lacking = sorted(set(model.dims) - set(posterior.draws))
+    if lacking:
+        raise DataError(f"expected draws of every site of the program, missing {lacking}")
+    program = Simulator(model, episodes)
+    found = program.log_densities(posterior.draws)
+    likelihood = torch.stack([found[name] for name in program.observed]).sum(0)
+    if posterior.population:
+        likelihood = likelihood.reshape(len(likelihood), -1).sum(-1)
+    priors = {f"{PRIOR}{site}": found[site] for site in posterior.population or model.dims}
+    stats = {**posterior.sample_stats, **priors, "log_likelihood": likelihood}
+    return posterior.changed(sample_stats=stats)
+
+
+def prior_sensitivity(
+    tree: xr.DataTree, group: str = "population", *, per_site: int = 12, seed: int = 0
+) -> pd.DataFrame:
+    """Sensitivity of the scalars of each site to the site's own prior and to the likelihood.
+
+    Args:
+        tree: from `bayesfs.results.assemble.assemble_tree`, of a posterior with densities.
+        group: "population", or "posterior" for the tasks.
+        per_site: scalars of each site at most, evenly spread; of tasks' sites, the root mean square
+            of each task instead.
+        seed: of the random deals.
+
+    Returns:
+        One row per scalar with the columns `COLUMNS`; empty without densities, or with fewer than
+        `DRAWS_MIN` draws.
+    """
+    prefix = "population_" if group == "population" else ""
+    posterior = tree[group].to_dataset()
+    stats = tree[f"{prefix}sample_stats"].to_dataset()
+    rows: list[tuple[object, ...]] = []
+    if posterior.sizes.get("chain", 0) * posterior.sizes.get("draw", 0) < DRAWS_MIN:
+        posterior = posterior[[]]
+    for site in map(str, posterior.data_vars):
+        if f"{PRIOR}{site}" in stats and "log_likelihood" in stats:
+            rows += list(_of_site(posterior[site], stats, per_site, seed))
+    return pd.DataFrame(rows, columns=["scalar", *COLUMNS]).set_index("scalar")
+
+
+def _of_site(
+    site: xr.DataArray, stats: xr.Dataset, per_site: int, seed: int
+) -> Iterator[tuple[object, ...]]:
+    """Rows of one site; of a site with tasks, one task after the other."""
+    name, prior, likelihood = str(site.name), stats[f"{PRIOR}{site.name}"], stats["log_likelihood"]
+    if "task" not in site.dims:
+        values, labels = _spread(site, per_site)
+        shared = likelihood.sum("task") if "task" in likelihood.dims else likelihood
+        table = power_scaling(values, prior.to_numpy(), shared.to_numpy(), seed=seed)
+        yield from ((label, name, *row) for label, row in zip(labels, table, strict=True))
+        return
+    rest = [d for d in site.dims if d not in ("chain", "draw", "task")]
+    size: xr.DataArray = (site**2).mean(rest) ** 0.5 if rest else site
+    for task in range(site.sizes["task"]):
+        at = {"task": task}
+        if np.isfinite(size.isel(at)).all():
+            values = size.isel(at).transpose("chain", "draw").to_numpy()[..., None]
+            pair = (prior.isel(at).to_numpy(), likelihood.isel(at).to_numpy())
+            row = power_scaling(values, *pair, seed=seed)[0]
+            yield f"rms of {name}[{site['task'].to_numpy()[task]}]", name, *row
+
+
+def power_scaling(
+    values: Values, log_prior: Values, log_likelihood: Values, *, seed: int = 0
+) -> list[tuple[float, float, float, float, str]]:
+    """(prior, its chance, likelihood, its chance, diagnosis) of every scalar.
+
+    Args:
+        values: (chain, draw, scalar).
+        log_prior: (chain, draw) nats.
+        log_likelihood: (chain, draw) nats.
+        seed: of the random deals.
+    """
+    rng = np.random.default_rng(seed)
+    prior, likelihood = _psense(values, log_prior), _psense(values, log_likelihood)
+    chance = [_chance(values, weight, rng) for weight in (log_prior, log_likelihood)]
+    pairs = zip(prior.tolist(), likelihood.tolist(), strict=True)
+    return [
+        (p, chance[0], x, chance[1], diagnosis(p > chance[0], p, x > chance[1], x))
+        for p, x in pairs
+    ]
+
+
+def _chance(values: Values, log_weight: Values, rng: np.random.Generator) -> float:
+    """The largest sensitivity of any scalar to weights dealt at random."""
+    deals = (rng.permutation(log_weight.ravel()).reshape(log_weight.shape) for _ in range(DEALS))
+    return max(float(_psense(values, dealt).max()) for dealt in deals)
+
+
+def diagnosis(prior_real: bool, prior: float, likelihood_real: bool, likelihood: float) -> str:
+    """What the two sensitivities mean, in words; `real` is beyond chance."""
+    if prior < SENSITIVE:
+        return "✓"
+    if not prior_real:
+        return MUTE
+    if likelihood < SENSITIVE or not likelihood_real:
+        return WEAK
+    return DISAGREE
+
+
+def decided_by_prior(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of `prior_sensitivity` that the prior decides."""
+    return table[table["diagnosis"].isin((WEAK, DISAGREE))]
+
+
+def _psense(values: Values, log_weight: Values) -> Values:
+    """(scalar,) sensitivity to a density known at every draw."""
+    names = ("chain", "draw")  # as one chain: ArviZ cannot smooth chains of one draw
+    rows, weight = values.reshape(1, -1, values.shape[-1]), log_weight.reshape(1, -1)
+    tree = xr.DataTree.from_dict(
+        {
+            "posterior": xr.Dataset({"x": ((*names, "scalar"), rows)}),
+            "log_prior": xr.Dataset({"x": (names, weight)}),
+        }
+    )
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = psense(tree, group="prior")
+    return np.asarray(found["x"].to_numpy(), np.float64)
+
+
+def _spread(site: xr.DataArray, most: int) -> tuple[Values, list[str]]:
+    """(chain, draw, scalar) of evenly spread scalars, and their names."""
+    draws = site.transpose("chain", "draw", ...).to_numpy()
+    shape = draws.shape[2:]
+    flat = draws.reshape(*draws.shape[:2], -1)
+    index = evenly_spaced(flat.shape[-1], most)
+    labels = []
+    for i in index:
+        at = np.unravel_index(i, shape) if shape else ()
+        where = ", ".join(
+            str(site[d].to_numpy()[j] if d in site.coords else j)
+            for d, j in zip(site.dims[2:], at, strict=True)
+        )
+        labels.append(f"{site.name}[{where}]" if where else str(site.name))
+    return flat[..., index], labels

@@ -1,0 +1,273 @@
+"""Single checks of a posterior, one number each against one stated threshold.
+
+`bayesfs.diagnostics.convergence` decides which of them apply.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from bayesfs.diagnostics.prior_sensitivity import MUTE, decided_by_prior
+
+RHAT_MAX = 1.01
+"""Vehtari et al. 2021. Among many scalars some pass it by chance: 1 % may, up to `RHAT_NEVER`."""
+
+RHAT_NEVER = 1.05
+
+ESS_MIN = 400.0
+"""Bulk and tail, all chains together: Vehtari et al. 2021."""
+
+MCSE_MAX = 0.05
+"""Of the mean, in posterior standard deviations: what 400 independent draws give."""
+
+BFMI_MIN = 0.3
+"""Betancourt 2016."""
+
+KHAT_MAX = 0.7
+"""Vehtari et al. 2024; for variational inference Yao et al. 2018."""
+
+ELBO_GAIN_MAX = 0.5
+"""Nats per task that the ELBO may still gain in its last tenth, if that is more than noise."""
+
+GRADIENT_MAX = 0.01
+"""Nats per unit of a latent with a standard normal prior, at the mode."""
+
+KSD_LEFT_MAX = 0.1
+"""Share of the first kernel Stein discrepancy that may be left in the end."""
+
+KSD_RATIO_MAX = 2.0
+"""Squared kernel Stein discrepancy, as a multiple of that of as many independent draws."""
+
+WEIGHTS_MAX = 0.05
+"""Share of query videos whose weights may have a k-hat above `KHAT_MAX`."""
+
+CALIBRATED_P_MIN = 0.01
+"""Of the curves of class sets (PIT) and of one class against the rest (PAV)."""
+
+CALIBRATED_NEEDS = 20
+"""Labelled query videos below which calibration is not judged."""
+
+UNLIKE_MAX = 0.1
+"""Share of (task, quantity) pairs whose predictive p may be beyond 1 %; chance gives 2 %."""
+
+LOO_MAX = 0.1
+"""Share of support videos left out by weights whose k-hat may be above `KHAT_MAX`."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number held against one threshold.
+
+    Attributes:
+        name: what was computed.
+        value: the number; nan where it does not apply.
+        threshold: what it should be, in words.
+        passed: whether it is; None where it does not apply.
+        reason: where the worst value is, or why there is none.
+    """
+
+    name: str
+    value: float
+    threshold: str
+    passed: bool | None
+    reason: str = ""
+
+
+def without(name: str, reason: str) -> Check:
+    """A check that does not apply, and why."""
+    return Check(name, math.nan, "", None, reason)
+
+
+def rhat_check(sites: pd.DataFrame) -> Check:
+    """Worst rank-normalised split R-hat of all sites, and the share of scalars above the line.
+
+    Args:
+        sites: with columns `rhat`, `rhat_above` (number above `RHAT_MAX`) and `looked_at`.
+    """
+    worst = sites["rhat"].max()
+    if not np.isfinite(worst):
+        return without("R-hat", "needs at least two chains of four draws that move")
+    share = sites["rhat_above"].sum() / sites["looked_at"].sum()
+    passed = bool(worst <= RHAT_MAX or (worst <= RHAT_NEVER and share <= 0.01))
+    line = f"≤ {RHAT_MAX}, or 99 % of scalars and none above {RHAT_NEVER}"
+    reason = f"{sites['rhat'].idxmax()}; {100 * share:.1f} % of the scalars above {RHAT_MAX}"
+    return Check("R-hat", float(worst), line, passed, reason)
+
+
+def site_check(name: str, values: pd.Series[float], limit: float, *, least: bool) -> Check:
+    """The worst value over sites against a limit that it must reach (`least`) or not pass."""
+    worst = values.min() if least else values.max()
+    if not np.isfinite(worst):
+        return without(name, "needs at least four draws that move")
+    at = values.idxmin() if least else values.idxmax()
+    passed = bool(worst >= limit if least else worst <= limit)
+    return Check(name, float(worst), f"{'≥' if least else '≤'} {limit:g}", passed, str(at))
+
+
+def divergence_check(stats: xr.Dataset) -> Check:
+    """Number of divergent transitions; none is right."""
+    if "diverging" not in stats:
+        return without("divergences", "the engine does not report them")
+    diverging = stats["diverging"]
+    count = int(diverging.sum())
+    reason = f"of {diverging.size} transitions"
+    if count and "task" in diverging.dims:
+        per_task = diverging.sum([d for d in diverging.dims if d != "task"]).to_numpy()
+        reason += f", in {int((per_task > 0).sum())} of {per_task.size} tasks"
+    return Check("divergences", float(count), "0", count == 0, reason)
+
+
+def bfmi_check(stats: xr.Dataset) -> Check:
+    """Smallest Bayesian fraction of missing information E[(e_n - e_{n-1})^2] / Var[e]."""
+    if "energy" not in stats:
+        return without("BFMI", "the engine does not report the energy")
+    energy = stats["energy"].transpose("chain", "draw", ...).to_numpy().astype(float)
+    change = (np.diff(energy, axis=1) ** 2).mean(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        worst = float(np.nanmin(change / energy.var(1)))
+    return Check("BFMI", worst, f"≥ {BFMI_MIN}", worst >= BFMI_MIN, "worst chain")
+
+
+def elbo_check(stats: xr.Dataset, tasks: int) -> Check:
+    """Gain of the ELBO per task between its last two tenths; noise is judged from their spread."""
+    name = "ELBO trend"
+    if "elbo" not in stats:
+        return without(name, "the engine reports no ELBO")
+    elbo = stats["elbo"].to_numpy().astype(float)
+    elbo = elbo.reshape(len(elbo), -1).sum(1) / tasks
+    tenth = len(elbo) // 10
+    if tenth < 5 or not np.isfinite(elbo).all():
+        return without(name, f"needs 50 finite steps, got {int(np.isfinite(elbo).sum())}")
+    before, last = elbo[-2 * tenth : -tenth], elbo[-tenth:]
+    gain = last.mean() - before.mean()
+    noise = 2 * math.hypot(before.std(ddof=1), last.std(ddof=1)) / math.sqrt(tenth)
+    passed = bool(abs(gain) <= max(noise, ELBO_GAIN_MAX))
+    line = f"|gain| ≤ {ELBO_GAIN_MAX} nats per task, or within noise"
+    return Check(name, float(gain), line, passed, f"last {tenth} steps; noise {noise:.2g} nats")
+
+
+def task_check(name: str, values: xr.DataArray, limit: float, tasks: NDArray[Any]) -> Check:
+    """The largest value over tasks, and which tasks pass the limit; no tasks for a population."""
+    flat = np.atleast_1d(values.to_numpy().astype(float)).ravel()
+    if not np.isfinite(flat).any():
+        return without(name, "there are too few draws for it")
+    above = np.flatnonzero(flat > limit)
+    if not len(tasks):
+        return Check(name, float(np.nanmax(flat)), f"≤ {limit}", len(above) == 0)
+    reason = f"{len(above)} of {flat.size} tasks above"
+    if len(above) and flat.size == len(tasks):
+        reason += ": " + ", ".join(str(t) for t in tasks[above[:5]])
+        reason += ", ..." if len(above) > 5 else ""
+    return Check(name, float(np.nanmax(flat)), f"≤ {limit}", len(above) == 0, reason)
+
+
+def units_check(stats: xr.Dataset) -> Check:
+    """Size of the data against what the prior of the population is made for."""
+    value = float(stats["units"])
+    reason = "length of the data against the prior's range; centre and scale the features"
+    return Check("units of the data", value, "≤ 1", value <= 1, reason)
+
+
+def ksd_check(stats: xr.Dataset) -> Check:
+    """What is left of the kernel Stein discrepancy at the end, as a share of its start."""
+    name = "KSD left"
+    if "ksd" not in stats:
+        return without(name, "the engine reports no KSD")
+    ksd = stats["ksd"]
+    if not any(str(d).endswith("_step") for d in ksd.dims) or len(ksd) < 2:
+        return without(name, "only its last value is known, and it has no scale of its own")
+    history = ksd.to_numpy().astype(float).reshape(len(ksd), -1)
+    left = float((history[-1] / history[0]).max())
+    return Check(name, left, f"≤ {KSD_LEFT_MAX} of the start", left <= KSD_LEFT_MAX, "worst task")
+
+
+def weights_check(pareto_k: NDArray[Any]) -> Check:
+    """Share of query videos for which a few draws carry the weights p(x | theta_s).
+
+    Args:
+        pareto_k: (query,) from `bayesfs.diagnostics.loo.weight_pareto_k`.
+    """
+    name = "weights of the draws"
+    known = pareto_k[np.isfinite(pareto_k)]
+    if not known.size:
+        return without(name, "no labelled query video, or too few draws")
+    if not known.any():
+        return without(name, "all draws weigh the same")
+    share = float((known > KHAT_MAX).mean())
+    line = f"≤ {100 * WEIGHTS_MAX:.0f} % of the query videos with k-hat above {KHAT_MAX}"
+    return Check(name, share, line, share <= WEIGHTS_MAX, f"worst k-hat {known.max():.2f}")
+
+
+def calibration_check(name: str, p: float, items: int, reason: str) -> Check:
+    """The p value of a calibration curve of so many labelled videos."""
+    if items < CALIBRATED_NEEDS:
+        return without(name, f"{items} labelled query videos, {CALIBRATED_NEEDS} are needed")
+    line = f"p ≥ {CALIBRATED_P_MIN}"
+    return Check(name, p, line, p >= CALIBRATED_P_MIN, reason)
+
+
+def unlike_check(name: str, checked: xr.Dataset, extreme: float) -> Check:
+    """Share of (quantity, task) pairs that the model does not make.
+
+    Args:
+        name: of the check.
+        checked: from `bayesfs.diagnostics.predictive_checks`.
+        extreme: p below it, or above 1 minus it, is one.
+    """
+    if "p" not in checked:
+        return without(name, str(checked.attrs.get("reason", "this run did not make it")))
+    p = checked["p"].transpose("quantity", "task").to_numpy()
+    known = np.isfinite(p)
+    if not known.any():
+        return without(name, "too few videos or classes for any quantity")
+    beyond = is_extreme(p, extreme)
+    share = float(beyond.sum() / known.sum())
+    often = beyond.sum(1) / np.maximum(known.sum(1), 1)
+    worst = checked["quantity"].to_numpy()[int(often.argmax())]
+    line = f"≤ {100 * UNLIKE_MAX:.0f} % of tasks and quantities beyond {100 * extreme:.0f} %"
+    return Check(name, share, line, share <= UNLIKE_MAX, f"most often {worst}" if share else "")
+
+
+def is_extreme(p: NDArray[Any], extreme: float) -> NDArray[np.bool_]:
+    """Which p values are below it or above 1 minus it; nan is not."""
+    return np.asarray((p < extreme) | (p > 1 - extreme))
+
+
+def loo_check(pareto_k: NDArray[Any]) -> Check:
+    """Share of support videos whose leaving out rests on a few draws, or on none.
+
+    Args:
+        pareto_k: (support video,) from `bayesfs.diagnostics.loo.support_elpd`.
+    """
+    name = "leave one video out"
+    known = pareto_k[~np.isnan(pareto_k)]
+    if not known.size:
+        return without(name, "too few draws, or all are as sure of each video")
+    share = float((~(pareto_k <= KHAT_MAX)).mean())
+    line = f"≤ {100 * LOO_MAX:.0f} % of the support videos with k-hat above {KHAT_MAX} or not known"
+    reason = f"worst k-hat {known.max():.2f}"
+    if unknown := len(pareto_k) - len(known):
+        reason += f"; {unknown} not known, since all draws are as sure of the video"
+    return Check(name, share, line, share <= LOO_MAX, reason)
+
+
+def prior_check_of(table: pd.DataFrame) -> Check:
+    """Scalars of the population that the prior decides, from `prior_sensitivity`."""
+    name = "prior sensitivity"
+    if not len(table):
+        return without(name, "the densities of the population's draws were not kept")
+    if (table["diagnosis"] == MUTE).all():
+        return without(name, MUTE)
+    off = decided_by_prior(table)
+    reason = ", ".join(map(str, off.index[:4])) + (", ..." if len(off) > 4 else "")
+    line = "0 of the population's scalars that the prior decides"
+    return Check(
+        name, len(off), line, len(off) == 0, reason or f"of {len(table)} scalars looked at"
+    )

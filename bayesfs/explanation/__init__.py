@@ -1,0 +1,1 @@
+"""What is said of one video: answer, reasons, and one piece of advice."""

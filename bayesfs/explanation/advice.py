@@ -1,0 +1,72 @@
+"""The one piece of advice about a video: `advise`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from bayesfs.explanation.explanation import Action, Advice, Explanation
+
+ENOUGH = 0.01
+"""One more video that is expected to take less than so many nats off a query is not worth it.
+
+On train users of real objects the best video takes off .023 to .054 after one video an object,
+.006 to .030 after three, and .003 to .012 after five, where accuracy levels off too."""
+
+COSTLY = 0.01
+"""A measured cause that costs fewer nats than this is none."""
+
+REMEDY: Mapping[str, Action] = {
+    "blurred": "steadier",
+    "dark": "more light",
+    "flat": "more light",
+    "bright": "less light",
+    "busy": "closer",
+    "absent": "show",
+}
+"""Cause -> what mends it."""
+
+
+def advise(found: Explanation, missing: float, enough: float = ENOUGH) -> Advice:
+    """The one piece of advice; see the module.
+
+    Args:
+        found: the explanation without it.
+        missing: share of the video's frames that show nothing taught.
+        enough: nats below which one more video is not advised.
+    """
+    if not found.answer or (missing > 0.5 and len(found.answer) > 1):
+        return Advice("show", "absent")
+    if len(found.answer) == 1:
+        best = max(found.gain.values(), default=math.nan)
+        return Advice("enough", nats=best) if best < enough else Advice("nothing")
+    record, mend = _record(found, enough), _mend(found)
+    if record is None and mend is None:
+        if found.kind == "epistemic":
+            return Advice("enough")
+        if found.confusable not in found.answer:
+            return Advice("other side", "alone")
+        return Advice("other side", "several" if len(found.answer) > 2 else "")
+    if record is None or mend is None:
+        return record or mend or Advice("nothing")
+    if math.isnan(record.nats):
+        return record if found.kind == "epistemic" else mend
+    return record if record.nats >= mend.nats else mend
+
+
+def _record(found: Explanation, enough: float) -> Advice | None:
+    """The recording of a likely object that takes most off this video, if that is enough."""
+    worth = {key: nats for key, nats in found.own_gain.items() if key[0] in found.answer}
+    if not worth:
+        unknown = not found.own_gain and found.kind == "epistemic"
+        return Advice("record", thing=found.answer[0]) if unknown else None
+    (thing, condition), nats = max(worth.items(), key=lambda item: item[1])
+    return Advice("record", condition, thing, nats) if nats >= enough else None
+
+
+def _mend(found: Explanation) -> Advice | None:
+    """What would mend the costliest measured cause, if it costs anything."""
+    for cause, nats in found.causes.items():
+        if nats >= COSTLY and cause in REMEDY:
+            return Advice(REMEDY[cause], cause, nats=nats)
+    return None

@@ -1,0 +1,213 @@
+"""What a video shows, how sure that is, why, and what to do about it: start with `explain`.
+
+The reasons are numbers: uncertainty by kind and level (`bayesfs.uncertainty.by_level`), by measured
+cause (`bayesfs.uncertainty.by_quality`), and what one more video of each object is worth
+(`bayesfs.uncertainty.information_gain`). From them comes at most one piece of advice:
+
+- sure: none; nothing taught in sight, or in most frames: to show the object;
+- else whichever takes more nats off this video: to mend its costliest measured cause (hold
+  steadier, more light, ...), or to record one more video of one of the likely objects, in the
+  condition in which it is worth most;
+- where neither takes off enough: to show another side where the video leaves the doubt, and
+  "enough" where teaching leaves it, since more of it would hardly help.
+
+An explanation is data; `Explanation.sentence` puts it into words (`bayesfs.explanation.sentences`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from bayesfs.decisions.rules import Rules
+from bayesfs.errors import DataError
+from bayesfs.explanation.advice import ENOUGH, advise
+from bayesfs.explanation.evidence import Evidence, gather
+from bayesfs.explanation.explanation import Advice, Explanation
+from bayesfs.explanation.sentences import likeliest
+from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
+from bayesfs.uncertainty.by_level import EPISTEMIC, PARTS
+
+CAUSES: Mapping[tuple[str, bool], str] = {
+    ("sharpness", False): "blurred",
+    ("sharpness", True): "busy",
+    ("brightness", False): "dark",
+    ("brightness", True): "bright",
+    ("contrast", False): "flat",
+    ("contrast", True): "busy",
+    ("dark_clipped", True): "dark",
+    ("bright_clipped", True): "bright",
+}
+"""Measured quality, and whether it is above the typical -> cause."""
+
+
+def explain(
+    model: object,
+    population: Posterior,
+    episodes: EpisodeBatch,
+    predictive: Predictive,
+    *,
+    rules: Rules | None = None,
+    enough: float = ENOUGH,
+    seed: int,
+) -> tuple[tuple[Explanation, ...], ...]:
+    """Explain every query video.
+
+    Args:
+        model: what it can say decides how much is explained; `GaussianHierarchy` with covariates
+            says everything, any other model the kind.
+        population: posterior of the population sites.
+        episodes: T tasks.
+        predictive: of their queries.
+        rules: thresholds learnt on train users; without them a set holds nine tenths of the
+            probability.
+        enough: nats per query below which one more video is not advised.
+        seed: of the draws behind levels, causes and gain.
+
+    Returns:
+        For each task, one explanation a query video.
+
+    Example:
+        >>> explain(model, population, episodes, predictive, seed=0)[0][0].sentence("en")
+        ... # doctest: +SKIP
+        'May be wrong: keys or wallet. The video is blurred; hold steadier.'
+    """
+    evidence = gather(model, population, episodes, predictive, seed=seed)
+    return tuple(
+        tuple(
+            explain_video(evidence, task, int(video), rules=rules, enough=enough)
+            for video in episodes.video_mask[task].nonzero()[:, 0]
+        )
+        for task in range(len(episodes))
+    )
+
+
+def explain_video(
+    evidence: Evidence,
+    task: int,
+    video: int,
+    *,
+    rules: Rules | None = None,
+    enough: float = ENOUGH,
+) -> Explanation:
+    """Explain one query video from the numbers.
+
+    Raises:
+        DataError: it is padding.
+    """
+    episodes = evidence.episodes
+    if not episodes.video_mask[task, video]:
+        raise DataError(f"task {episodes.task_name(task)!r} has no query video {video}")
+    things = _classes(episodes, task)
+    p = evidence.predictive.video.prob[task, video, : len(things)].detach().cpu().numpy()
+    absent = _absent(evidence, task, video)
+    none = absent > (rules.video.most_absent if rules else 0.5)
+    named = () if none else tuple(things[i] for i in _answer(p, rules))
+    order = np.argsort(-p, kind="stable")
+    parts = _parts(evidence, task, video)
+    levels = [part for part in PARTS if part in parts]
+    kind: Literal["aleatoric", "epistemic"] = (
+        "epistemic" if parts["epistemic"] >= parts["aleatoric"] else "aleatoric"
+    )
+    own = [part for part in levels if (part in EPISTEMIC) == (kind == "epistemic")]
+    found = Explanation(
+        video=episodes.videos[task][video] if episodes.videos else str(video),
+        answer=named,
+        prob={things[i]: float(p[i]) for i in order},
+        absent=absent,
+        kind=kind,
+        level=max(own, key=lambda part: parts[part]) if own else "",
+        parts=parts,
+        causes=_causes(evidence, task, video),
+        confusable=things[order[1]] if len(things) > 1 else "",
+        gain=_gain(None if evidence.gain is None else evidence.gain[task], things),
+        own_gain=_gain(
+            None if evidence.own_gain is None else evidence.own_gain[task, video], things
+        ),
+        advice=Advice("nothing"),
+    )
+    threshold = rules.frame.most_absent if rules else 0.5
+    return replace(found, advice=advise(found, _missing(evidence, task, video, threshold), enough))
+
+
+def _answer(prob: np.ndarray[Any, Any], rules: Rules | None) -> list[int]:
+    """Classes to name, likeliest first; one alone only where the set and the risk allow it.
+
+    What is called probable must be likelier than not, whatever train users would allow.
+    """
+    if rules is None:
+        return likeliest(prob)
+    chosen = rules.video.in_set(prob)
+    order = [int(i) for i in np.argsort(-prob, kind="stable")]
+    named = [i for i in order if chosen[i]]
+    alone = rules.video.alone(prob) and prob[order[0]] > 0.5
+    return named if len(named) > 1 or alone else order[:2]
+
+
+def _parts(evidence: Evidence, task: int, video: int) -> dict[str, float]:
+    """Nats by kind and level; kinds are sums of levels where those are known."""
+    if evidence.levels is None:
+        names = ("total", "aleatoric", "epistemic")
+        return {n: float(evidence.kinds[f"video_{n}"][task, video]) for n in names}
+    levels = {part: float(evidence.levels[f"video_{part}"][task, video]) for part in PARTS}
+    epistemic = sum(levels[part] for part in EPISTEMIC)
+    total = sum(levels.values())
+    return {"total": total, "aleatoric": total - epistemic, "epistemic": epistemic, **levels}
+
+
+def _causes(evidence: Evidence, task: int, video: int) -> dict[str, float]:
+    """Measured cause -> mean nats per frame.
+
+    A cause that two qualities show costs what the costlier one does, since drops do not add up.
+    """
+    if evidence.causes is None or evidence.episodes.query_quality is None:
+        return {}
+    mask = evidence.episodes.query_mask[task, video].cpu().numpy()
+    drop = evidence.causes["frame_drop"].values[task, video][mask]
+    quality = evidence.episodes.query_quality[task, video].cpu().numpy()[mask]
+    names = [str(name) for name in evidence.causes["covariate"].values]
+    found: dict[str, float] = {}
+    for j, name in enumerate(names):
+        above = bool((np.abs(drop[:, j]) * quality[:, j]).sum() > 0)
+        cause, nats = CAUSES.get((name, above), ""), float(drop[:, j].mean())
+        if cause and nats > found.get(cause, 0.0):
+            found[cause] = nats
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _absent(evidence: Evidence, task: int, video: int) -> float:
+    if evidence.causes is None:
+        return math.nan
+    return float(evidence.causes["video_absent"][task, video])
+
+
+def _missing(evidence: Evidence, task: int, video: int, threshold: float) -> float:
+    """Share of the video's frames that more likely than not show nothing taught."""
+    if evidence.causes is None:
+        return 0.0
+    mask = evidence.episodes.query_mask[task, video].cpu().numpy()
+    return float((evidence.causes["frame_absent"].values[task, video][mask] > threshold).mean())
+
+
+def _gain(gain: Tensor | None, things: tuple[str, ...]) -> dict[tuple[str, str], float]:
+    """(object, condition) -> nats, from (way, condition)."""
+    if gain is None:
+        return {}
+    values = gain.detach().cpu().numpy()
+    return {
+        (thing, condition): float(values[way, k])
+        for way, thing in enumerate(things)
+        for k, condition in enumerate(CONDITIONS)
+        if np.isfinite(values[way, k])
+    }
+
+
+def _classes(episodes: EpisodeBatch, task: int) -> tuple[str, ...]:
+    if episodes.classes:
+        return episodes.classes[task]
+    return tuple(str(way) for way in range(int(episodes.way_mask[task].sum())))

@@ -1,0 +1,83 @@
+"""What is said of one video: `Explanation`, with its `Advice`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from bayesfs.explanation.sentences import advice_text, answer_text
+
+Action = Literal[
+    "nothing", "enough", "record", "steadier", "more light", "less light", "closer", "show",
+    "other side",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The one thing to do.
+
+    Attributes:
+        action: "nothing" needs no words, "enough" says that more teaching would hardly help.
+        reason: the cause that it mends, or the condition to record in; "" where there is none.
+        thing: object to record, or "".
+        nats: what it is expected to take off: per query for "record" and "enough", per frame for a
+            measured cause; NaN where that is not known.
+    """
+
+    action: Action
+    reason: str = ""
+    thing: str = ""
+    nats: float = math.nan
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One query video, explained.
+
+    Attributes:
+        video: its name.
+        answer: objects that it may show, likeliest first; empty where that is none of them.
+        prob: object -> probability.
+        absent: probability that nothing taught is shown; NaN where the model does not know.
+        kind: "aleatoric" or "epistemic", whichever part is larger.
+        level: the level of the hierarchy that adds most; "" where levels are not known.
+        parts: "total", "aleatoric", "epistemic" and each level -> nats, of the whole video.
+        causes: measured cause -> nats per frame that it costs, costliest first.
+        confusable: the likeliest wrong object, or "".
+        gain: (object, condition) -> expected fall in nats per query after one more such video.
+        own_gain: the same for this video.
+        advice: what to do.
+    """
+
+    video: str
+    answer: tuple[str, ...]
+    prob: Mapping[str, float]
+    absent: float
+    kind: Literal["aleatoric", "epistemic"]
+    level: str
+    parts: Mapping[str, float]
+    causes: Mapping[str, float]
+    confusable: str
+    gain: Mapping[tuple[str, str], float]
+    own_gain: Mapping[tuple[str, str], float]
+    advice: Advice
+
+    def sentence(self, language: str | None = None) -> str:
+        """What is said, such as "May be wrong: keys or wallet. It is dark; use more light".
+
+        Args:
+            language: such as "de"; that of the environment by default.
+        """
+        only = next(iter(self.prob)) if len(self.prob) == 1 else ""
+        said = answer_text(self.answer, none=not self.answer, only=only, language=language)
+        sure = len(self.answer) == 1
+        advice = self.advice
+        if sure and advice.action == "enough":
+            return said
+        first = self.answer[0] if self.answer else ""
+        names = {"name": advice.thing, "first": first, "second": self.confusable}
+        done = advice_text(advice.action, reason=advice.reason, names=names, language=language)
+        return f"{said} {done}".strip()

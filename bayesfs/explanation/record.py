@@ -1,0 +1,150 @@
+"""What a run tells of its videos, kept for the report: sentences, levels, and what to record next.
+
+`record_explanations` explains every query video of a run's tasks; `ExplanationRecord` is what the
+report shows of it, plain text and numbers, so that a report runs no recipe.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bayesfs._utils.json_files import read_json
+from bayesfs.decisions.rules import Rules
+from bayesfs.explanation.advice import ENOUGH
+from bayesfs.explanation.explain import explain
+from bayesfs.explanation.explanation import Explanation
+from bayesfs.explanation.sentences import advice_text
+from bayesfs.study import Answer, Learnt
+from bayesfs.uncertainty.by_level import PARTS
+
+
+@dataclass(frozen=True)
+class NextRecording:
+    """What to record next.
+
+    Attributes:
+        task: name of the task (the person).
+        text: what to do, in a sentence.
+        gain: expected drop of the uncertainty in nats, nan where it is not known.
+    """
+
+    task: str
+    text: str
+    gain: float = math.nan
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a run says of one query video of one task, from `bayesfs.explain`.
+
+    Attributes:
+        text: the sentence for the person.
+        levels: level of the hierarchy, such as "class", "video" or "frame" -> its share of the
+            video's uncertainty, in nats, in the order to show; empty where that is not known.
+    """
+
+    text: str
+    levels: Mapping[str, float] = field(default_factory=dict)
+
+
+MOST_TASKS = 64
+"""A run explains so many tasks at most, some seconds each; `bayesfs explain` explains any."""
+
+
+@dataclass(frozen=True)
+class ExplanationRecord:
+    """Explanations of a run's videos.
+
+    Attributes:
+        said: (task, video) -> sentence, and nats by level where the model knows its levels.
+        advice: (task, sentence, expected gain in nats per query) of what to record next.
+    """
+
+    said: Mapping[tuple[str, str], Statement]
+    advice: Sequence[tuple[str, str, float | None]]
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        said = [[*key, asdict(one)] for key, one in self.said.items()]
+        found = {"said": said, "advice": self.advice}
+        path.write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> ExplanationRecord:
+        """Read what `save` wrote; what an earlier layout holds is not told.
+
+        Raises:
+            DataError: the file is not that.
+        """
+        with read_json(path) as found:
+            if "causes" in found:  # of a run made before 27 November 2026, keyed by video alone
+                return cls({}, [])
+            return cls(
+                said={
+                    (str(task), str(video)): Statement(
+                        str(one["text"]), {str(k): float(x) for k, x in one["levels"].items()}
+                    )
+                    for task, video, one in found["said"]
+                },
+                advice=[
+                    (str(task), str(text), None if gain is None else float(gain))
+                    for task, text, gain in found["advice"]
+                ],
+            )
+
+    def report_advice(self) -> list[NextRecording]:
+        """The advice as the report takes it."""
+        return [
+            NextRecording(task, text, math.nan if gain is None else gain)
+            for task, text, gain in self.advice
+        ]
+
+
+def record_explanations(
+    answer: Answer, learnt: Learnt, rules: Rules | None, *, seed: int
+) -> ExplanationRecord:
+    """Explain every query video of an answer.
+
+    Args:
+        answer: about the tasks, at the number of support videos to explain.
+        learnt: what they were inferred with.
+        rules: thresholds learnt on train users.
+        seed: of the draws behind levels, causes and gain.
+    """
+    found = explain(
+        answer.model,
+        learnt.population,
+        answer.episodes,
+        answer.predictive,
+        rules=rules,
+        seed=seed,
+    )
+    said = {
+        (answer.episodes.task_name(t), e.video): Statement(e.sentence(), _levels(e))
+        for t, explanations in enumerate(found)
+        for e in explanations
+    }
+    return ExplanationRecord(said=said, advice=list(_advice(answer, found)))
+
+
+def _levels(explanation: Explanation) -> dict[str, float]:
+    parts = explanation.parts
+    return {part: parts[part] for part in PARTS if part in parts}
+
+
+def _advice(
+    answer: Answer, found: Sequence[Sequence[Explanation]]
+) -> Iterator[tuple[str, str, float | None]]:
+    """For each task the recording that is worth most, or that no more is needed."""
+    for t, explanations in enumerate(found):
+        gain = explanations[0].gain if explanations else {}
+        if not gain:
+            continue
+        (thing, condition), nats = max(gain.items(), key=lambda item: item[1])
+        action = "record" if nats >= ENOUGH else "enough"
+        text = advice_text(action, reason=condition, names={"name": thing})
+        yield answer.episodes.task_name(t), text, nats

@@ -1,0 +1,56 @@
+"""What all frozen backbones share: input size, normalisation, batches. See `Network`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bayesfs.errors import DataError, ShapeError
+
+CPU_BATCH = 8
+"""Frames per pass on a CPU: so few that what a layer makes stays in its caches."""
+
+GPU_BATCH = 64
+"""Frames per pass on a GPU: so many that it is busy."""
+
+
+class Network:
+    """A network with its input size and normalisation; fulfils `SizedBackbone`."""
+
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def __init__(
+        self, name: str, px: int, dim: int, device: torch.device | str | None, batch: int | None
+    ) -> None:
+        if px < 32 or (batch is not None and batch < 1):
+            raise DataError(f"expected px >= 32 and batch >= 1, got px={px}, batch={batch}")
+        self.name, self.px, self.dim = f"{name}@{px}px", px, dim
+        self.device = default_device(device)
+        self.batch = batch or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(frame, 3, px, px) normalised -> (frame, feature)."""
+        raise NotImplementedError
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(frame, px, px, 3) uint8 RGB -> (frame, feature) float32, in batches."""
+        size = (self.px, self.px, 3)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != size:
+            raise ShapeError(f"expected uint8 (frame, *{size}), got {images.dtype} {images.shape}")
+        mean = 255 * torch.tensor(self.mean, device=self.device).view(3, 1, 1)
+        std = 255 * torch.tensor(self.std, device=self.device).view(3, 1, 1)
+        parts = [np.zeros((0, self.dim), np.float32)]
+        with torch.inference_mode():
+            for start in range(0, len(images), self.batch):
+                part = torch.from_numpy(images[start : start + self.batch].copy()).to(self.device)
+                x = part.permute(0, 3, 1, 2).float().sub_(mean).div_(std)
+                parts.append(self.forward(x).float().cpu().numpy())
+        return np.concatenate(parts)
+
+
+def default_device(device: torch.device | str | None) -> torch.device:
+    """The given device, else a GPU where there is one, else the CPU."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,0 +1,1 @@
+"""Recordings -> small square RGB frames: start with `video.decode`."""

@@ -1,0 +1,1 @@
+"""Features of a whole tree, resumable: start with `extract.extract`."""

@@ -1,0 +1,85 @@
+"""How many features a study keeps: `PrincipalAxes`, the setting behind a fitted `Projection`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayesfs.errors import ShapeError
+from bayesfs.features.projection import Projection, fit_projection
+from bayesfs.types import Embeddings
+
+
+@dataclass(frozen=True)
+class PrincipalAxes:
+    """Unit norm, centring by recording condition, and the leading principal axes.
+
+    Attributes:
+        dim: number of axes to keep; cut to the rank of the train frames.
+
+    Raises:
+        ShapeError: dim is below 1.
+    """
+
+    dim: int = 256
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ShapeError(f"expected dim >= 1, got {self.dim}")
+
+    def fit(self, embeddings: Embeddings) -> Projection:
+        """The projection of the given frames, which must be of train users only."""
+        return fit_projection(embeddings, self.dim)
+
+    def cross_fit(self, embeddings: Embeddings, dim: int) -> Embeddings:
+        """Every user's frames projected by axes and means fitted on the other users only.
+
+        Measured quality is standardised by the other users' frames likewise.
+
+        A new user's frames had no part in the projection, so neither must those of the users that
+        the population is learnt from: projected by axes of their own frames, classes lie further
+        apart than they will for anybody else, and what is learnt is overconfident. Each user has
+        axes of his own, so this serves models that use features within one task only.
+
+        Args:
+            embeddings: frames of the train users; a single user is projected by his own axes.
+            dim: number of features; missing ones are zero.
+        """
+        names = sorted(set(embeddings.coord("user").tolist()))
+        if len(names) < 2:
+            return self.fit(embeddings)(embeddings)
+        return left_out(embeddings, [[name] for name in names], self.fit, dim)
+
+
+def left_out(
+    embeddings: Embeddings,
+    groups: Sequence[Sequence[str]],
+    fit: Callable[[Embeddings], Callable[[Embeddings], Embeddings]],
+    dim: int,
+) -> Embeddings:
+    """Every group's frames by what was fitted on the others: features and measured quality.
+
+    Args:
+        embeddings: frames of the groups.
+        groups: users of each group, every user in one of them; a single group is its own others.
+        fit: frames -> what projects other frames.
+        dim: number of features; missing ones are zero.
+    """
+    user = embeddings.coord("user")
+    out = np.zeros((len(embeddings), dim), np.float32)
+    raw = embeddings.dataset.get("quality")
+    quality = None if raw is None else raw.copy()
+    for group in groups:
+        here = np.isin(user, list(group))
+        rest = embeddings if here.all() else embeddings.where(user=np.unique(user[~here]).tolist())
+        projected = fit(rest)(embeddings.where(user=list(group)))
+        width = min(dim, projected.features.shape[1])
+        out[here, :width] = projected.features[:, :width]
+        if quality is not None:
+            quality[here] = projected.dataset["quality"].values
+    crossed = embeddings.with_features(out)
+    if quality is None:
+        return crossed
+    return Embeddings.of_own(crossed.dataset.assign(quality=quality))

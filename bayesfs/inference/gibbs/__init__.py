@@ -1,0 +1,1 @@
+"""Pólya-Gamma Gibbs sampling of linear heads."""

@@ -1,0 +1,138 @@
+"""Gibbs sampling of linear heads with Pólya-Gamma variables: `Gibbs`.
+
+No gradients, no step size, no rejections: every class's weights are drawn exactly from their
+conditional. It knows a model only through `bayesfs.protocols.LinearHead`; the conditionals are in
+`bayesfs.inference.gibbs.sweep`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from bayesfs.errors import InferenceError
+from bayesfs.inference.gibbs.sweep import GibbsState, sweep
+from bayesfs.inference.program.batches import infer_in_batches
+from bayesfs.inference.program.informed import PosteriorOrFuture, fit_informed
+from bayesfs.inference.program.potential import Potential
+from bayesfs.protocols import LinearHead, Model, Progress
+from bayesfs.types import EpisodeBatch, Posterior
+
+REPORT = 20
+"""Sweeps between two reports of progress."""
+
+
+@dataclass(frozen=True)
+class Gibbs:
+    """All chains of all tasks of a batch together, started from independent draws of the prior.
+
+    R-hat, effective sample sizes and MCSE are computed from the draws, which are chain-major, by
+    `bayesfs.diagnostics.convergence`; there are no divergences and no energy.
+
+    Attributes:
+        burn_in: sweeps that are discarded.
+        draws: draws kept in each chain.
+        thin: sweeps between two draws.
+        chains: chains per task.
+        informed: sample only what the support informs, where the model knows it; see
+            `bayesfs.inference.program.informed`.
+        batch_size: tasks at a time; bounds the memory.
+        population_draws: see `bayesfs.inference.svi.svi.SVI`.
+        progress: called with (sweeps of the batch, of how many, message).
+
+    Example:
+        >>> posterior = Gibbs().infer(model, episodes, seed=0, given=population)  # doctest: +SKIP
+    """
+
+    burn_in: int = 100
+    draws: int = 250
+    thin: int = 2
+    chains: int = 4
+    informed: bool = True
+    batch_size: int = 64
+    population_draws: int = 1
+    progress: Progress | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        counts = (self.draws, self.thin, self.chains, self.batch_size, self.population_draws)
+        if min(counts) < 1 or self.burn_in < 0:
+            raise InferenceError(
+                "expected burn_in >= 0 and draws, thin, chains, batch_size and population_draws "
+                f">= 1, got {self.burn_in} and {counts}"
+            )
+
+    def infer(
+        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+    ) -> Posterior:
+        """Posterior of kind "mcmc"; see `bayesfs.protocols.Engine.infer`.
+
+        Raises:
+            InferenceError: the model is no linear head, or its population is not given.
+        """
+        self.check_model(model)
+        if given is None and any("task" not in axes for axes in model.dims.values()):
+            raise InferenceError(
+                "Gibbs needs given=: the posterior of the population, learnt by SVI on train users"
+            )
+        generator = torch.Generator().manual_seed(seed)
+        seeds = count(seed)  # others for each batch and each draw of the population
+
+        def fit(density: Potential, draws: int) -> Posterior:
+            return self._fit(density, -(-draws // self.chains), generator, seed)
+
+        def fit_batch(density: Potential, draws: int) -> PosteriorOrFuture:
+            if not self.informed:
+                return fit(density, draws)
+            return fit_informed(fit, density, draws, seed=next(seeds))
+
+        return infer_in_batches(
+            fit_batch,
+            model,
+            episodes,
+            given,
+            draws=self.draws * self.chains,
+            batch_size=self.batch_size,
+            population_draws=self.population_draws,
+        )
+
+    def check_model(self, model: Model) -> None:
+        """Refuse a model that this engine cannot infer; see `bayesfs.protocols.ChecksModel`."""
+        _linear_head(model)
+
+    def _fit(
+        self, density: Potential, draws: int, generator: torch.Generator, seed: int
+    ) -> Posterior:
+        model, episodes = _linear_head(density.model), density.episodes
+        head = model.linear_logits(episodes, density.population)
+        state = GibbsState.from_prior(head, self.chains, generator)
+        kept, total = [], self.burn_in + draws * self.thin
+        for i in range(1, total + 1):
+            state = sweep(head, state, generator)
+            if i > self.burn_in and (i - self.burn_in) % self.thin == 0:
+                kept.append(state)
+            if self.progress is not None and (i % REPORT == 0 or i == total):
+                self.progress(i, total, "Gibbs")
+        e = _chain_major([s.e for s in kept])
+        beta = _chain_major([s.beta for s in kept])
+        z, u = beta.tensor_split([head.scaled.shape[-1]], -1)
+        sites = model.from_linear(e, z, u, episodes, generator)
+        return density.posterior(
+            density.unconstrain(sites), kind="mcmc", seed=seed, chains=self.chains
+        )
+
+
+def _linear_head(model: Model) -> LinearHead:
+    if not isinstance(model, LinearHead):
+        raise InferenceError(
+            f"Gibbs needs a linear head (bayesfs.protocols.LinearHead), got "
+            f"{type(model).__name__}; use NUTS for it"
+        )
+    return model
+
+
+def _chain_major(values: list[Tensor]) -> Tensor:
+    """Draws of (chain, ...) -> (chain x draw, ...)."""
+    return torch.stack(values, 1).flatten(0, 1)

@@ -1,0 +1,1 @@
+"""Laplace's approximation, batched over tasks."""

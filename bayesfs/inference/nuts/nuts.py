@@ -1,0 +1,210 @@
+"""Markov chains for every task at once: `NUTS`.
+
+The model's Pyro program is recorded and translated to JAX (`bayesfs.inference.nuts.translate`); all
+chains of all tasks of a batch then run in lockstep in one compiled function
+(`bayesfs.inference.nuts.lockstep`), adapted by NumPyro's own step size and mass matrix schedule.
+The compiled function is used again for every batch and every model call of the same shapes.
+`bayesfs.inference.nuts.pyro_nuts.PyroNUTS` runs Pyro's sampler instead, as a second reference.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bayesfs.errors import InferenceError
+from bayesfs.inference.nuts.chains import Run, Sampler, safe_workers
+from bayesfs.inference.nuts.lockstep import DEPTHS
+from bayesfs.inference.nuts.translate import precision_of, translate
+from bayesfs.inference.program.batches import infer_in_batches
+from bayesfs.inference.program.informed import fit_informed
+from bayesfs.inference.program.potential import Potential
+from bayesfs.protocols import Model, Progress
+from bayesfs.types import EpisodeBatch, Posterior
+
+
+@dataclass(frozen=True)
+class NUTS:
+    """The no-U-turn sampler with a diagonal mass matrix, all tasks and chains in lockstep.
+
+    Chains start from independent draws of the prior, so that R-hat means something.
+
+    Diagnostics in `Posterior.sample_stats`, each (draw, task); the draws are chain-major, and
+    R-hat, bulk and tail ESS, MCSE and BFMI are computed from them by
+    `bayesfs.diagnostics.convergence`:
+
+        diverging: whether the trajectory's energy error became huge.
+        energy: the Hamiltonian, for BFMI.
+        acceptance_rate: mean Metropolis probability along the trajectory.
+        n_steps: leapfrog steps.
+        step_size: of the chain, after warm-up.
+
+    Attributes:
+        warmup: transitions that adapt step sizes and mass matrices, and are discarded.
+        draws: draws kept in each chain.
+        chains: chains per task.
+        target_accept: acceptance rate that the step size is adapted to.
+        max_depth: trajectories have at most 2^max_depth - 1 steps; at most 10.
+        warmup_depth: the same during warm-up, where one long tree would hold up all chains.
+        batch_size: tasks in lockstep; bounds the memory. 8 tasks of 4 chains fit a core's cache.
+        workers: batches that run at a time; None means one per core, where that is safe.
+        informed: sample only what the support informs, where the model knows it, and draw the
+            rest from the prior: the same posterior in fewer latents. See
+            `bayesfs.inference.program.informed`.
+        population_draws: see `bayesfs.inference.svi.svi.SVI`.
+        progress: called with (transitions, of how many, message).
+
+    Source: see `bayesfs.inference.nuts.lockstep`; adaptation as in Stan, by NumPyro.
+
+    Example:
+        >>> posterior = NUTS(warmup=500, draws=500).infer(model, episodes, seed=0, given=population)
+        ... # doctest: +SKIP
+        >>> posterior.sample_stats["diverging"].any()  # doctest: +SKIP
+    """
+
+    warmup: int = 500
+    draws: int = 500
+    chains: int = 4
+    target_accept: float = 0.8
+    max_depth: int = DEPTHS
+    warmup_depth: int = 4
+    batch_size: int = 8
+    workers: int | None = None
+    informed: bool = True
+    population_draws: int = 1
+    progress: Progress | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        counts = (self.draws, self.chains, self.batch_size, self.population_draws)
+        if min(counts) < 1 or self.warmup < 1 or not 0 < self.target_accept < 1:
+            raise InferenceError(
+                "expected warmup, draws, chains, batch_size and population_draws >= 1 and "
+                f"target_accept in (0, 1), got {self.warmup}, {counts} and {self.target_accept}"
+            )
+        if not (1 <= self.max_depth <= DEPTHS and 1 <= self.warmup_depth <= DEPTHS):
+            raise InferenceError(f"expected max_depth and warmup_depth in 1..{DEPTHS}")
+
+    def infer(
+        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+    ) -> Posterior:
+        """Posterior of kind "mcmc"; see `bayesfs.protocols.Engine.infer`.
+
+        Raises:
+            InferenceError: the model has no translation to JAX, or its density is not finite
+                where a chain starts.
+        """
+        whole = _whole_batches(model, episodes, given, self.batch_size)
+        done = _Progress(self.progress)
+        with ThreadPoolExecutor(self.workers or safe_workers()) as pool:
+            posterior = infer_in_batches(
+                lambda density, draws: self._fit(pool, density, draws, seed, done),
+                model,
+                whole,
+                given,
+                draws=self.draws * self.chains,
+                batch_size=self.batch_size,
+                population_draws=self.population_draws,
+            )
+        return _first_tasks(posterior, len(episodes)) if whole is not episodes else posterior
+
+    def _fit(
+        self, pool: Executor, density: Potential, draws: int, seed: int, done: _Progress
+    ) -> Posterior | Future[Posterior]:
+        def submit(density: Potential, draws: int) -> Future[Posterior]:
+            return self._submit(pool, density, draws, seed, done)
+
+        if not self.informed:
+            return submit(density, draws)
+        return fit_informed(submit, density, draws, seed=seed + done.batches)
+
+    def _submit(
+        self, pool: Executor, density: Potential, draws: int, seed: int, done: _Progress
+    ) -> Future[Posterior]:
+        """Record and compile here, sample in a thread: Pyro's tracing is not safe in threads."""
+        like, kept = density.episodes.support, -(-draws // self.chains)
+        batch = done.expect(self.warmup + kept)
+        program, data = translate(density, like)
+        start = density.prior(self.chains, seed=seed + batch)
+        if not torch.isfinite(density.value_and_gradient(start)[0]).all():
+            raise InferenceError("the log density is not finite at draws from the prior")
+        sampler = Sampler(
+            program, self.warmup, self.target_accept, self.warmup_depth, self.max_depth
+        )
+        with precision_of(like):
+            run = Run.prepare(sampler, data, start.cpu().numpy(), (seed, batch))
+        return pool.submit(self._sample, run, density, kept, seed, done)
+
+    def _sample(
+        self, run: Run, density: Potential, draws: int, seed: int, done: _Progress
+    ) -> Posterior:
+        like = density.episodes.support
+        with precision_of(like):  # a setting of the thread
+            chains = run.draw(draws, done)
+        return density.posterior(
+            _flat(chains.position, like).movedim(0, 1),
+            kind="mcmc",
+            seed=seed,
+            chains=self.chains,
+            sample_stats={name: _flat(v, like) for name, v in chains.statistics.items()},
+        )
+
+
+class _Progress:
+    """Adds up the transitions of batches that run side by side."""
+
+    def __init__(self, callback: Progress | None) -> None:
+        self._callback = callback
+        self._lock = Lock()
+        self.batches = self._done = self._total = 0
+
+    def expect(self, transitions: int) -> int:
+        """A further batch, of so many transitions; returns its number."""
+        self._total += transitions
+        self.batches += 1
+        return self.batches - 1
+
+    def __call__(self, transitions: int) -> None:
+        """So many transitions of some batch are made."""
+        with self._lock:
+            self._done += transitions
+            if self._callback is not None:
+                self._callback(self._done, self._total, "NUTS")
+
+
+def _whole_batches(
+    model: Model, episodes: EpisodeBatch, given: Posterior | None, batch_size: int
+) -> EpisodeBatch:
+    """The tasks, the last one repeated to fill its batch, so that one compiled sampler does all."""
+    joint = given is None and any("task" not in axes for axes in model.dims.values())
+    missing = -len(episodes) % batch_size
+    if joint or len(episodes) <= batch_size or not missing:
+        return episodes
+    last = len(episodes) - 1
+    return episodes.select([*range(len(episodes)), *[last] * missing])
+
+
+def _first_tasks(posterior: Posterior, tasks: int) -> Posterior:
+    draws = {
+        site: value.narrow(1 + posterior.dims[site].index("task"), 0, tasks)
+        if "task" in posterior.dims[site]
+        else value
+        for site, value in posterior.draws.items()
+    }
+    stats = {name: value[:, :tasks] for name, value in posterior.sample_stats.items()}
+    coords = {
+        axis: names[:tasks] if axis == "task" else names for axis, names in posterior.coords.items()
+    }
+    return posterior.changed(draws=draws, sample_stats=stats, coords=coords)
+
+
+def _flat(value: NDArray[Any], like: Tensor) -> Tensor:
+    """(draw, task, chain, ...) -> (chain-major draw, task, ...)."""
+    tensor = torch.from_numpy(np.array(value)).to(like.device)
+    return tensor.movedim(2, 0).flatten(0, 1)

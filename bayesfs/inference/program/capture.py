@@ -1,0 +1,348 @@
+"""Record a tensor function once as a straight list of tensor operations, and replay it.
+
+Use `capture`. A Pyro program spends most of its time in Python: handlers, distributions, vmap
+and autograd bookkeeping. Its tensor operations do not change from one step to the next, so they
+are recorded once (with the backward pass) below all of that, and replayed alone. What depends on
+no input is evaluated while recording; repeated, idle and unused operations are dropped.
+
+Source: the same idea as torch.fx's make_fx, without symbolic proxies (ten times quicker to record).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+logger = logging.getLogger(__name__)
+
+_ATEN = torch.ops.aten
+_IDLE_IF_UNCHANGED = frozenset(
+    (
+        _ATEN.view.default,
+        _ATEN._unsafe_view.default,
+        _ATEN.expand.default,
+        _ATEN.permute.default,
+        _ATEN.alias.default,
+        _ATEN.detach.default,
+        _ATEN.lift_fresh.default,
+    )
+)
+
+
+# operation -> (argument that is kept, argument that must be constant, its value)
+_IDLE_BY_CONSTANT: Mapping[Any, tuple[tuple[int, int, float], ...]] = {
+    _ATEN.add.Tensor: ((0, 1, 0.0), (1, 0, 0.0)),
+    _ATEN.sub.Tensor: ((0, 1, 0.0),),
+    _ATEN.mul.Tensor: ((0, 1, 1.0), (1, 0, 1.0)),
+    _ATEN.div.Tensor: ((0, 1, 1.0),),
+    _ATEN.pow.Tensor_Scalar: ((0, 1, 1.0),),
+    _ATEN.masked_fill.Scalar: ((0, 1, False),),
+    _ATEN.where.self: ((1, 0, True), (2, 0, False)),
+}
+# operation -> the same one through a quicker Python binding
+_QUICK: Mapping[Any, Any] = {
+    _ATEN.add.Tensor: torch.add,
+    _ATEN.sub.Tensor: torch.sub,
+    _ATEN.mul.Tensor: torch.mul,
+    _ATEN.mul.Scalar: torch.mul,
+    _ATEN.div.Tensor: torch.div,
+    _ATEN.neg.default: torch.neg,
+    _ATEN.exp.default: torch.exp,
+    _ATEN.pow.Tensor_Scalar: torch.pow,
+    _ATEN.sum.dim_IntList: torch.sum,
+    _ATEN.mean.dim: torch.mean,
+    _ATEN.logsumexp.default: torch.logsumexp,
+    _ATEN.bmm.default: torch.bmm,
+    _ATEN.addcmul.default: torch.addcmul,
+    _ATEN.addcdiv.default: torch.addcdiv,
+    _ATEN.cat.default: torch.cat,
+    _ATEN.unsqueeze.default: torch.unsqueeze,
+    _ATEN.permute.default: torch.permute,
+    _ATEN.transpose.int: torch.transpose,
+    _ATEN.view.default: torch.Tensor.reshape,
+    _ATEN._unsafe_view.default: torch.Tensor.reshape,
+    _ATEN.expand.default: torch.Tensor.expand,
+}
+_BY_SHAPE = frozenset(
+    (
+        _ATEN.new_zeros.default,
+        _ATEN.new_ones.default,
+        _ATEN.new_full.default,
+        _ATEN.zeros_like.default,
+        _ATEN.ones_like.default,
+        _ATEN.full_like.default,
+    )
+)
+"""Operations whose result depends on the shape of their input only: constants."""
+
+_BY_VALUE = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
+
+
+class CannotRecord(Exception):
+    """The operations depend on tensor values, on chance or on changes in place."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor that depends on the input: its variable in the replay."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation; where the recorded call had tensors that depend on the input, Slots."""
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    output: Any  # a Slot, or a tuple of Slots and None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What `record` saw: replayed by `capture`, translated by `bayesfs.inference.nuts.translate`.
+
+    Attributes:
+        calls: operations that the result depends on.
+        inputs: number of inputs; they are the Slots 0, 1, ...
+        result: a Slot, or a tuple of Slots and constants.
+    """
+
+    calls: tuple[Call, ...]
+    inputs: int
+    result: Any
+
+
+def capture(function: Callable[..., Any], *example: Tensor) -> Callable[..., Any]:
+    """The same function, recorded at the shapes of `example`.
+
+    Where recording is impossible (a branch on a tensor's value, randomness, changes in place),
+    the function itself is returned and the reason is logged.
+
+    Args:
+        function: tensors -> a tensor or a tuple of tensors; pure.
+        example: inputs whose shapes, dtypes and device the recording is for.
+
+    Returns:
+        A function of the same arguments; its results carry no autograd history.
+
+    Example:
+        >>> square = capture(lambda x: x * x, torch.ones(3))
+        >>> square(torch.arange(3.0))
+        tensor([0., 1., 4.])
+    """
+    try:
+        recording = record(function, *example)
+    except CannotRecord as reason:
+        logger.info("not recorded, run as it is: %s", reason)
+        return torch.no_grad()(function)
+    return torch.no_grad()(_assemble(recording))
+
+
+def record(function: Callable[..., Any], *example: Tensor) -> Recording:
+    """The tensor operations of a function at the shapes of `example`, in order.
+
+    Raises:
+        CannotRecord: there is a branch on a tensor's value, randomness or a change in place.
+    """
+    recorder = _Recorder(example)
+    with torch.no_grad(), recorder:
+        output = function(*example)
+    result = recorder.refer(output)
+    return Recording(tuple(_needed(recorder.calls, result)), len(example), result)
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes every operation that depends on an input, below vmap and autograd."""
+
+    def __init__(self, inputs: tuple[Tensor, ...]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[Call] = []
+        self._slots: dict[int, Slot] = {}
+        self._count = 0
+        self._alive: list[Any] = []  # so that no id is used twice
+        self._outputs: dict[Any, Any] = {}
+        for tensor in inputs:
+            self._new_slot(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation, and note it if an input is among its ancestors."""
+        kwargs = kwargs or {}
+        tracked = func not in _BY_SHAPE and any(
+            id(x) in self._slots for x in tree_leaves((args, kwargs))
+        )
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise CannotRecord(f"{func} is random")
+        if tracked and (func._schema.is_mutable or self._by_value(func, args)):
+            raise CannotRecord(f"{func} reads or changes values that depend on the input")
+        output = func(*args, **kwargs)
+        if tracked:
+            self._note(func, args, kwargs, output)
+        return output
+
+    def _by_value(self, func: Any, args: Any) -> bool:
+        """Whether the result's shape, or a Python number, depends on values of the input."""
+        if func is _ATEN.index.Tensor:  # by numbers, or by a constant mask, it does not
+            index = [x for x in args[1] if id(x) in self._slots]
+            return any(x.dtype in (torch.bool, torch.uint8) for x in index)
+        return not _BY_VALUE.isdisjoint(func.tags)
+
+    def refer(self, value: Any) -> Any:
+        """Replace tensors that depend on an input by their Slot."""
+        return tree_map(lambda x: self._slots.get(id(x), x), value)
+
+    def _note(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
+        unchanged = self._unchanged(func, args, kwargs, output)
+        if unchanged is not None:
+            known: Any = self._slots[id(unchanged)]
+        else:
+            arguments = (self.refer(args), self.refer(kwargs))
+            key = (func, repr(tree_map(_identity, arguments)))
+            if key not in self._outputs:
+                self._outputs[key] = tree_map(self._new_slot, output)
+                self.calls.append(Call(func, *arguments, self._outputs[key]))
+            known = self._outputs[key]
+        for tensor, slot in zip(tree_leaves(output), tree_leaves(known), strict=True):
+            if slot is not None:
+                self._slots[id(tensor)] = slot
+        self._alive.append((args, kwargs, output))
+
+    def _unchanged(self, func: Any, args: Any, kwargs: Any, output: Any) -> Tensor | None:
+        """The input-dependent argument that the operation leaves as it is, if there is one.
+
+        By a constant, its values are left as they are, and its strides may differ: the replay
+        reshapes where the recorded function took a view.
+        """
+        if func in _IDLE_IF_UNCHANGED:
+            kept = args[0]
+            return kept if id(kept) in self._slots and _same_layout(kept, output) else None
+        if func in _IDLE_BY_CONSTANT and not kwargs:  # `alpha` scales what is added
+            kept = next(
+                (args[i] for i, at, x in _IDLE_BY_CONSTANT[func] if self._holds(args[at], x)), None
+            )
+            same = kept is not None and (kept.shape, kept.dtype) == (output.shape, output.dtype)
+            return kept if same and id(kept) in self._slots else None
+        return None
+
+    def _holds(self, constant: Any, value: float) -> bool:
+        """Whether an argument is a constant, `value` throughout."""
+        if isinstance(constant, Tensor):
+            return id(constant) not in self._slots and bool((constant == value).all())
+        return bool(constant == value)
+
+    def _new_slot(self, tensor: Any) -> Slot | None:
+        if not isinstance(tensor, Tensor):
+            return None
+        self._slots[id(tensor)] = slot = Slot(self._count)
+        self._count += 1
+        self._alive.append(tensor)
+        return slot
+
+
+def _identity(value: Any) -> Any:
+    return id(value) if isinstance(value, Tensor) else value
+
+
+def _same_layout(before: Tensor, after: Tensor) -> bool:
+    same = before.shape == after.shape and before.stride() == after.stride()
+    return same and before.dtype == after.dtype
+
+
+def _slots(value: Any) -> set[Slot]:
+    return {x for x in tree_leaves(value) if isinstance(x, Slot)}
+
+
+def _needed(calls: list[Call], result: Any) -> list[Call]:
+    """The calls that the result depends on, in order."""
+    wanted, kept = _slots(result), []
+    for call in reversed(calls):
+        if wanted & _slots(call.output):
+            wanted |= _slots((call.args, call.kwargs))
+            kept.append(call)
+    return kept[::-1]
+
+
+def _assemble(recording: Recording) -> Callable[..., Any]:
+    """Python function that makes the calls one after another and forgets what it can."""
+    calls, inputs, result = recording.calls, recording.inputs, recording.result
+    names: dict[str, Any] = {}
+    last = {slot: i for i, call in enumerate(calls) for slot in _slots((call.args, call.kwargs))}
+    lines = [f"def replay({', '.join(f'v{i}' for i in range(inputs))}):"]
+    for i, call in enumerate(map(_folded, calls)):
+        names[f"f{i}"] = _QUICK.get(call.operation, call.operation)
+        arguments = [_source(x, names) for x in call.args]
+        arguments += [f"{k}={_source(x, names)}" for k, x in call.kwargs.items()]
+        lines.append(f"    {_target(call.output)} = f{i}({', '.join(arguments)})")
+        over = [f"v{s.number}" for s, at in last.items() if at == i and s not in _slots(result)]
+        if over:
+            lines.append(f"    del {', '.join(over)}")
+    lines.append(f"    return {_source(result, names)}")
+    exec("\n".join(lines), names)
+    replay: Callable[..., Any] = names["replay"]
+    return replay
+
+
+def _folded(call: Call) -> Call:
+    """A batch of products with a constant that repeats itself, as fewer and larger products.
+
+    vmap over particles repeats a task's constant matrix for every particle; matrices of a few
+    rows each are slow to multiply.
+    """
+    if call.operation is not _ATEN.bmm.default or not isinstance(call.args[1], Tensor):
+        return call
+    constant = call.args[1]
+    period = _period(constant)
+    if period == len(constant):
+        return call
+    few = constant[:period].contiguous()
+    return Call(lambda a: _product(a, few), call.args[:1], call.kwargs, call.output)
+
+
+def _product(a: Tensor, few: Tensor) -> Tensor:
+    """(repeats x n, i, j) times a constant (n, j, k) that every repeat shares."""
+    n, _, k = few.shape
+    rows = a.reshape(-1, n, *a.shape[1:]).transpose(0, 1)
+    flat = torch.bmm(rows.flatten(1, 2), few)
+    return flat.view(n, -1, a.shape[1], k).transpose(0, 1).reshape(len(a), a.shape[1], k)
+
+
+def _period(constant: Tensor) -> int:
+    """Smallest n such that the first n entries repeat along the first axis."""
+    size = len(constant)
+    alike = (constant == constant[:1]).flatten(1).all(1).nonzero().flatten().tolist()
+    for n in alike[1:]:
+        if size % n == 0 and torch.equal(
+            constant.reshape(-1, n, *constant.shape[1:]),
+            constant[:n].expand(size // n, *constant[:n].shape),
+        ):
+            return int(n)
+    return size
+
+
+def _target(output: Any) -> str:
+    if isinstance(output, Slot):
+        return f"v{output.number}"
+    return ", ".join("_" if s is None else f"v{s.number}" for s in output) + ","
+
+
+def _source(value: Any, names: dict[str, Any]) -> str:
+    """Source text of an argument; whatever has no short literal becomes a named constant."""
+    if isinstance(value, Slot):
+        return f"v{value.number}"
+    if isinstance(value, tuple):
+        return "(" + "".join(_source(x, names) + ", " for x in value) + ")"
+    if isinstance(value, list):
+        return "[" + ", ".join(_source(x, names) for x in value) + "]"
+    if value is None or isinstance(value, bool | int):
+        return repr(value)
+    name = f"c{len(names)}"
+    names[name] = value
+    return name

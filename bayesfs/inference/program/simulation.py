@@ -1,0 +1,180 @@
+"""A model run forwards: its sites from the prior, its data from the likelihood. Use `Simulator`.
+
+A Pyro program says both what is believed and how data come about. `Simulator.draw` runs it with its
+observations let loose, whatever sites are held; `Simulator.log_densities` scores draws site by
+site. Prior and posterior predictive checks, power scaling and simulation-based calibration rest on
+these two and need no second copy of a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from pyro import poutine
+from pyro.distributions import Unit
+from torch import Tensor
+
+from bayesfs.errors import DataError
+from bayesfs.inference.program.sites import (
+    TraceSite,
+    check_plates,
+    named_value,
+    plate_dim,
+    sampled_sites,
+    seeded,
+    trace_program,
+)
+from bayesfs.protocols import Model
+from bayesfs.types import EpisodeBatch
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One run of a program.
+
+    Attributes:
+        draws: site -> value, with the axes of `model.dims`.
+        observed: name -> simulated data, with all plates: (task, way, shot, frame, *event).
+    """
+
+    draws: Mapping[str, Tensor]
+    observed: Mapping[str, Tensor]
+
+
+class Simulator:
+    """The Pyro program of a model over the support of certain episodes.
+
+    Args:
+        model: the model.
+        episodes: the tasks; their support gives sizes, masks, conditions and whatever the program
+            conditions on, and is what `log_densities` scores.
+
+    Example:
+        >>> program = Simulator(model, episodes)  # doctest: +SKIP
+        >>> program.draw(seed=0).observed["frames"].shape  # doctest: +SKIP
+        torch.Size([4, 5, 3, 8, 64])
+    """
+
+    def __init__(self, model: Model, episodes: EpisodeBatch) -> None:
+        self.model, self.episodes = model, episodes
+        with torch.no_grad(), seeded(0):
+            trace = trace_program(model, episodes, {})
+        check_plates(trace)
+        self._nodes: dict[str, TraceSite] = dict(sampled_sites(trace))
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Names of the observed sites."""
+        return tuple(name for name, node in self._nodes.items() if node["is_observed"])
+
+    @property
+    def makes_features(self) -> bool:
+        """Whether a run draws the features of the support: whether the model is generative."""
+        shape = self.episodes.support.shape
+        return len(self.observed) == 1 and all(
+            self._nodes[name]["value"].shape == shape and self._is_drawn(self._nodes[name])
+            for name in self.observed
+        )
+
+    def draw(self, *, seed: int, held: Mapping[str, Tensor] | None = None) -> Simulation:
+        """Run the program forwards.
+
+        Args:
+            seed: the same seed gives the same run.
+            held: site -> value with the axes of `model.dims`; the other sites and all data are
+                drawn given these.
+
+        Raises:
+            DataError: an observation is weighted (a power likelihood or a score), so that it is no
+                distribution to draw from.
+        """
+        values = {name: self._in_plates(name, value) for name, value in (held or {}).items()}
+        free = poutine.condition(poutine.uncondition(self.model), data=values)
+        with torch.no_grad(), seeded(seed):
+            nodes = dict(sampled_sites(poutine.trace(free).get_trace(self.episodes)))
+        self._check_weights(nodes)
+        named = {name: named_value(nodes[name]["value"], nodes[name]) for name in self.model.dims}
+        return Simulation(named, {name: nodes[name]["value"] for name in self.observed})
+
+    def prior(self, *, seed: int, held: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Latent sites alone, for models of any observation; arguments as in `draw`.
+
+        Returns:
+            Site -> value with the axes of `model.dims`.
+        """
+        values = {name: self._in_plates(name, value) for name, value in (held or {}).items()}
+        with torch.no_grad(), seeded(seed):
+            nodes = dict(sampled_sites(trace_program(self.model, self.episodes, values)))
+        return {name: named_value(nodes[name]["value"], nodes[name]) for name in self.model.dims}
+
+    def log_densities(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Log density of every site at every draw, in nats, padding left out.
+
+        Args:
+            draws: every site -> (draw, *model.dims[site]).
+
+        Returns:
+            Site -> (draw, task), or (draw,) for a population site; observed sites are among them.
+        """
+        rows: dict[str, list[Tensor]] = {name: [] for name in self._nodes}
+        for s in range(len(next(iter(draws.values())))):
+            values = {name: self._in_plates(name, draws[name][s]) for name in self.model.dims}
+            with torch.no_grad():
+                trace = trace_program(self.model, self.episodes, values)
+                trace.compute_log_prob()
+            for name, node in sampled_sites(trace):
+                rows[name].append(self._by_task(name, node))
+        return {name: torch.stack(row) for name, row in rows.items()}
+
+    def log_likelihood(self, draws: Mapping[str, Tensor]) -> Tensor:
+        """(draw, task): log p(support | theta_s), in nats; arguments as in `log_densities`."""
+        densities = self.log_densities(draws)
+        return torch.stack([densities[name] for name in self.observed]).sum(0)
+
+    def _in_plates(self, name: str, value: Tensor) -> Tensor:
+        """A value with the axes of `model.dims`, shaped as the program samples it."""
+        like = self._nodes[name]["value"]
+        if value.numel() != math.prod(like.shape):
+            raise DataError(
+                f"expected site {name!r} with {tuple(like.shape)} values for these episodes, got "
+                f"{tuple(value.shape)}; does it belong to other episodes?"
+            )
+        return value.to(like).reshape(like.shape)
+
+    def _by_task(self, name: str, node: TraceSite) -> Tensor:
+        """(task,) or () log density of a site, summed over the axes below."""
+        log_prob: Tensor = node["log_prob"]
+        if plate_dim(node, "task") is None:
+            return log_prob.sum()
+        if name not in self.observed:
+            log_prob = log_prob * self._exists(node)
+        return log_prob.reshape(len(self.episodes), -1).sum(-1)
+
+    def _exists(self, node: TraceSite) -> Tensor:
+        """Which entries of a latent site are no padding, each axis at the dim of its plate."""
+        dims = [plate_dim(node, plate) for plate in ("task", "way", "shot")]
+        mask = self.episodes.shot_mask
+        for axis in (1, 2):
+            mask = mask if dims[axis] is not None else mask.any(axis, keepdim=True)
+        if dims[1:] == [None, None]:  # no task is padding
+            mask = torch.ones_like(mask)
+        size = {dim: n for dim, n in zip(dims, mask.shape, strict=True) if dim is not None}
+        return mask.reshape([size.get(dim, 1) for dim in range(min(size), 0)])
+
+    @staticmethod
+    def _is_drawn(node: TraceSite) -> bool:
+        """Whether an observation has a distribution to draw from: no score, no exponent."""
+        plain = bool((torch.as_tensor(node["scale"]) == 1).all())
+        return plain and not isinstance(node["fn"], Unit)
+
+    def _check_weights(self, nodes: Mapping[str, TraceSite]) -> None:
+        for name in self.observed:
+            if not self._is_drawn(nodes[name]):
+                raise DataError(
+                    f"site {name!r} of {type(self.model).__name__} is a score, or has an exponent "
+                    "other than 1, so that there is no distribution to draw data from; for a head, "
+                    "give every video one frame"
+                )

@@ -1,0 +1,1 @@
+"""Scores of predictions: proper scores, calibration, selection, intervals over users."""

@@ -1,0 +1,1 @@
+"""Baselines with the predictive of the Bayesian models."""

@@ -1,0 +1,1 @@
+"""The Gaussian hierarchy, exact and robust: start with `hierarchy`."""

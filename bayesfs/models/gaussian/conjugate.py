@@ -1,0 +1,305 @@
+"""Exact Gaussian algebra of the hierarchy population -> task -> class -> video -> frame.
+
+Start with `condition_classes`: sufficient statistics of the support in, the joint Gaussian
+posterior of all class means out. For a video of condition q with n frames of mean xbar, loading
+r_q and offset o_q, integrating the video effect and the frames leaves
+
+    xbar | mu ~ N(o_q + r_q mu, N),     N = V_q + F_q / n,
+
+so that frames enter through n only beside V_q: uncertainty shrinks with videos. Where measured
+quality widens the noise of frame f to F_q / w_f (`frame_weights`), xbar is the weighted mean and n
+the sum of the weights. With
+P = sum_videos r^2 N^-1, h = sum_videos r N^-1 (xbar - o) for each class, mu | a ~ N(a, B) and
+a ~ N(0, A),
+
+    mu | a, D ~ N(S (B^-1 a + h), S),                     S   = (B^-1 + P)^-1,
+    a  | D    ~ N(S_a sum_k B^-1 S_k h_k, S_a),
+    S_a = (A^-1 + sum_k (B^-1 - B^-1 S_k B^-1))^-1,
+
+and Cov(mu_j, mu_k | D) = [j = k] S_k + L_j S_a L_k' with L = S B^-1.
+
+Source: the standard linear Gaussian results, Bishop (2006), section 2.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayesfs._distributions.noise import Noise
+from bayesfs.errors import ShapeError
+from bayesfs.models.gaussian.covariance import Operator
+from bayesfs.types import CONDITIONS, EpisodeBatch
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+WIDEST = 8.0
+"""Largest effect of measured quality on the log sd of a frame's noise."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Values of all population parameters, ready for the algebra.
+
+    Attributes:
+        offset: (condition, feature) population mean in each condition.
+        loading: (condition,) how much of a class's mean survives in each condition; 1 for clean.
+        task: covariance A of task effects, no batch axes.
+        way: covariance B of class effects, no batch axes.
+        video: (condition,) covariances V of video effects.
+        frame: (condition,) covariances F of frames within a video.
+        slope: (condition, covariate) effect of measured quality on the log sd of a frame's noise in
+            each condition, or None.
+        absent: () log prior odds that a query shows none of the taught classes.
+    """
+
+    offset: Tensor
+    loading: Tensor
+    task: Operator
+    way: Operator
+    video: Operator
+    frame: Operator
+    slope: Tensor | None = None
+    absent: Tensor | float = -math.inf
+
+
+@dataclass(frozen=True)
+class ClassPosterior:
+    """Joint Gaussian posterior of the class means mu of each task.
+
+    Attributes:
+        task_mean: (task, feature) posterior mean of the task effect.
+        task_cov: (task,) posterior covariance S_a of the task effect.
+        given_task: (task, way) covariance S of mu given the task effect.
+        gain: (task, way) L = S B^-1.
+        informed: (task, way, feature) h, the data's information about mu.
+        pull: (task, way, feature) S h: what the data add to L a.
+    """
+
+    task_mean: Tensor
+    task_cov: Operator
+    given_task: Operator
+    gain: Operator
+    informed: Tensor
+    pull: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(task, way, feature) posterior mean of mu."""
+        return self.gain.apply(self.task_mean[:, None]) + self.pull
+
+    def cov(self) -> Operator:
+        """(task, way) marginal posterior covariance of each mu."""
+        return self.given_task + self.shared()
+
+    def shared(self) -> Operator:
+        """(task, way) L S_a L', the part of the covariance that comes through the task effect."""
+        return self.gain @ self.task_cov.expand_axis(1) @ self.gain.transposed()
+
+    def cross(self, way: int) -> Operator:
+        """(task, way) Cov(mu_j, mu_way | D) for every class j."""
+        one = self.gain[:, way].expand_axis(1)
+        cov = self.gain @ self.task_cov.expand_axis(1) @ one.transposed()
+        indicator = self.pull.new_zeros(self.pull.shape[:2])
+        indicator[:, way] = 1.0
+        return cov + self.given_task.scaled(indicator)
+
+    def sample(self, draws: int, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Draws of the task effects (draw, task, feature) and means (draw, task, way, feature)."""
+        dim = self.pull.shape[-1]
+        eps = noise.normal(draws, "task", (dim,), self.pull)
+        task = self.task_mean + self.task_cov.colour(eps)
+        eps = noise.normal(draws, "way", (dim,), self.pull)
+        mean = self.gain.apply(task[:, :, None]) + self.pull + self.given_task.colour(eps)
+        return task, mean
+
+
+def frame_weights(
+    mask: Tensor, quality: Tensor | None, condition: Tensor, levels: Levels
+) -> Tensor:
+    """(..., frame) precision of each frame relative to the level's, exp(-2 slope . quality).
+
+    slope . quality is cut at `WIDEST`: a frame whose measurement is absurd has noise that is some
+    thousand times wider or narrower, in single precision too, and not none or infinitely much.
+
+    Args:
+        mask: (..., frame) frames that exist; others get 0.
+        quality: (..., frame, covariate) standardised quality, or None.
+        condition: (...) recording condition of the frames' video.
+        levels: population parameters.
+
+    Raises:
+        ShapeError: the model has slopes for covariates that the episodes do not have.
+    """
+    dtype = levels.offset.dtype
+    if levels.slope is None:
+        return mask.to(dtype)
+    wanted, found = levels.slope.shape[-1], 0 if quality is None else quality.shape[-1]
+    if quality is None or found != wanted:
+        raise ShapeError(
+            f"expected {wanted} covariates of quality per frame, as the model has "
+            f"slopes, got {found}; was the feature store made without quality?"
+        )
+    widening = (quality.to(dtype) * levels.slope[condition][..., None, :]).sum(-1)
+    return mask * torch.exp(-2.0 * widening.clamp(-WIDEST, WIDEST))
+
+
+def video_means(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean (..., feature) over frames, and the sum of their weights (...).
+
+    Args:
+        x: (..., frame, feature).
+        weight: (..., frame) weights or a mask; 0 for padding.
+    """
+    w = weight.to(x)
+    count = w.sum(-1)
+    total = (x * w[..., None]).sum(-2)
+    return total / torch.where(count > 0, count, 1.0)[..., None], count
+
+
+def support_weights(episodes: EpisodeBatch, levels: Levels) -> Tensor:
+    """(task, way, shot, frame) weights of the support frames."""
+    quality, condition = episodes.support_quality, episodes.support_condition
+    return frame_weights(episodes.support_mask, quality, condition, levels)
+
+
+def support_means(episodes: EpisodeBatch, levels: Levels) -> tuple[Tensor, Tensor]:
+    """Mean frame (task, way, shot, feature) and effective number of frames of support videos."""
+    return video_means(episodes.support, support_weights(episodes, levels))
+
+
+def video_noise(levels: Levels, condition: Tensor, count: Tensor) -> Operator:
+    """N = V_condition + F_condition / count, with the axes of both; padding has count 1."""
+    return levels.video[condition] + levels.frame[condition].scaled(
+        1.0 / torch.where(count > 0, count, 1.0)
+    )
+
+
+def condition_classes(episodes: EpisodeBatch, levels: Levels) -> ClassPosterior:
+    """Exact posterior of the class means given the support; see the module for the equations."""
+    mean, count = support_means(episodes, levels)
+    return condition_on_videos(mean, count, episodes.support_condition, levels)
+
+
+def condition_on_videos(
+    mean: Tensor, count: Tensor, condition: Tensor, levels: Levels
+) -> ClassPosterior:
+    """The same for mean frames that are given, with effective numbers of frames.
+
+    Args:
+        mean: (task, way, shot, feature) mean frame of each support video.
+        count: (task, way, shot) number of frames, not necessarily whole; 0 for padding.
+        condition: (task, way, shot) condition.
+        levels: population parameters.
+    """
+    loading = levels.loading[condition]
+    weight = (count > 0).to(mean)
+    precision = video_noise(levels, condition, count).inverse().scaled(weight)
+    known = precision.scaled(loading**2).sum(2)
+    h = (loading[..., None] * precision.apply(mean - levels.offset[condition])).sum(2)
+    prior = levels.way.inverse()
+    given_task = (prior + known).inverse()
+    gain = given_task @ prior
+    pull = given_task.apply(h)
+    learnt = (prior - prior @ gain).sum(1)
+    task_cov = (levels.task.inverse() + learnt).inverse()
+    task_mean = task_cov.apply(prior.apply(pull).sum(1))
+    return ClassPosterior(task_mean, task_cov, given_task, gain, h, pull)
+
+
+def log_evidence(episodes: EpisodeBatch, levels: Levels) -> Tensor:
+    """(task,) log p(support | population), task, class, video effects integrated out, in nats."""
+    weight = support_weights(episodes, levels)
+    mean, count = video_means(episodes.support, weight)
+    condition = episodes.support_condition
+    exists = (count > 0).to(mean)
+    centred = mean - levels.offset[condition]
+    noise = video_noise(levels, condition, count)
+    quad = (centred * noise.inverse().apply(centred)).sum(-1)
+    between = -0.5 * (quad + noise.logdet() + mean.shape[-1] * LOG_2PI)
+    within = _within_video(episodes, mean, weight, levels)
+    total = (exists * (between + within)).sum((1, 2))
+    post = condition_on_videos(mean, count, condition, levels)
+    # completing the square in mu given a, then in a
+    pulled = (post.pull * post.informed).sum((-1, -2))
+    logdets = (post.given_task.logdet() - levels.way.logdet()).sum(-1)
+    g = levels.way.inverse().apply(post.pull).sum(1)
+    total = total + 0.5 * (pulled + logdets)
+    logdet_task = post.task_cov.logdet() - levels.task.logdet()
+    return total + 0.5 * (logdet_task + (g * post.task_cov.apply(g)).sum(-1))
+
+
+def _within_video(episodes: EpisodeBatch, mean: Tensor, weight: Tensor, levels: Levels) -> Tensor:
+    """(task, way, shot) log density of the frames about their video's mean, given that mean.
+
+    With n frames of weights w_f and their sum W, D features,
+
+        [D (sum_f log w_f - log W) - (n - 1) (D log 2 pi + log|F|)
+         - sum_f w_f (x_f - xbar)' F^-1 (x_f - xbar)] / 2.
+    """
+    deviation = episodes.support - mean[..., None, :]
+    mask, dim = weight > 0, mean.shape[-1]
+    log_weight = torch.where(mask, weight, 1.0).log().sum(-1)
+    total = weight.sum(-1)
+    log_total = torch.where(total > 0, total, 1.0).log()
+    out = torch.zeros_like(total)
+    for q in range(len(CONDITIONS)):
+        quad = (weight * (deviation * levels.frame[q].inverse().apply(deviation)).sum(-1)).sum(-1)
+        free = (mask.to(weight).sum(-1) - 1.0) * (dim * LOG_2PI + levels.frame[q].logdet())
+        value = 0.5 * (dim * (log_weight - log_total) - free - quad)
+        out = torch.where(episodes.support_condition == q, value, out)
+    return out
+
+
+def groups(condition: Tensor, count: Tensor) -> Iterator[tuple[int, float, Tensor, Tensor]]:
+    """Queries that share condition and number of frames, hence one noise covariance.
+
+    Args:
+        condition: (task, query) condition.
+        count: (task, query) number of frames; 0 for padding.
+
+    Yields:
+        (condition, count, columns, mask): `columns` indexes the queries where the group occurs in
+        some task, `mask` (task, column) tells where it does.
+    """
+    pairs = torch.stack([condition.to(count.dtype), count], -1)
+    for q, n in pairs.flatten(0, 1).unique(dim=0).tolist():  # type: ignore[no-untyped-call]
+        if n <= 0:
+            continue
+        member = (condition == int(q)) & (count == n)
+        columns = member.any(0).nonzero()[:, 0]
+        yield int(q), n, columns, member[:, columns]
+
+
+def log_normal(
+    x: Tensor,  # (task, query, feature)
+    mean: Tensor,  # (task, way, feature)
+    cov: Operator,  # (task, way) or broadcastable to it; further axes in front are kept
+) -> Tensor:
+    """(..., task, query, way) log density of every query under every class, in nats.
+
+    Evaluated through the expanded square, one matrix product for all queries of a task.
+    """
+    precision = cov.inverse()
+    centre = mean.mean(-2, keepdim=True)  # moving the origin near the data limits cancellation
+    x, mean = x - centre, mean - centre
+    pm = precision.apply(mean)
+    cross = x @ pm.mT
+    square = precision.squares(x)
+    const = (mean * pm).sum(-1) + cov.logdet() + mean.shape[-1] * LOG_2PI
+    return cross - 0.5 * (square + const[..., None, :])
+
+
+def log_normal_each(
+    x: Tensor,  # (task, query, feature)
+    mean: Tensor,  # (task, query, way, feature)
+    cov: Operator,  # (task, query, way)
+) -> Tensor:
+    """(task, query, way) log density where every query has covariances of its own, in nats."""
+    rest = x[:, :, None] - mean
+    quad = (rest * cov.inverse().apply(rest)).sum(-1)
+    return -0.5 * (quad + cov.logdet() + mean.shape[-1] * LOG_2PI)

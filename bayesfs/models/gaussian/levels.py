@@ -1,0 +1,198 @@
+"""What each level of the Gaussian hierarchy adds to the doubt about a label: `level_entropies`.
+
+With the population phi, task effect a, class means mu and the query's video effect b, the chain
+rule of mutual information splits the entropy of the label y of a query x, given support D,
+
+    H[y | x, D] = I(y; phi) + I(y; a | phi) + I(y; mu | phi, a) + I(y; b | phi, a, mu)
+                  + H[y | x, phi, a, mu, b],
+
+everything given x and D. Each term is the fall of an expected entropy when one more level is known:
+
+    H0 = H[p(y | x, D)]                     H1 = E H[p(y | x, D, phi)]
+    H2 = E H[p(y | x, D, phi, a)]           H3 = E H[p(y | x, phi, mu)]
+    H4 = E H[p(y | x, phi, mu, b)].
+
+H0 and H1 are in closed form. For the others a, mu and b are drawn from their posterior given the
+query too: draw y* from p(y | x, D, phi), a prior pair (latents, x~) with x~ of class y*, and add
+Cov(latent, x) Cov(x)^-1 (x - x~) (Matheron's rule); given a draw, the label law is Gaussian again.
+
+Source: the chain rule, Cover and Thomas (2006), theorem 2.5.2; for the draws see
+`bayesfs.models.gaussian.labels`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from bayesfs._distributions.categorical import entropy
+from bayesfs._distributions.noise import Noise
+from bayesfs.models.gaussian.conjugate import (
+    ClassPosterior,
+    Levels,
+    condition_classes,
+    log_normal_each,
+    video_noise,
+)
+from bayesfs.models.gaussian.covariance import Operator
+from bayesfs.models.gaussian.labels import (
+    Queries,
+    frame_queries,
+    log_labels_of,
+    taught_prior,
+    video_queries,
+)
+from bayesfs.types import EpisodeBatch
+
+STAGES = ("data", "population", "task", "class", "video")
+"""What is known at each stage, besides all before it."""
+
+
+def level_entropies(
+    episodes: EpisodeBatch, values: Sequence[Levels], *, draws: int, seed: int
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Expected entropies H0 to H4 of frames and of videos, with standard errors, in nats.
+
+    Args:
+        episodes: T tasks.
+        values: population parameters of each population draw.
+        draws: draws of the latents for each of them.
+        seed: of the draws.
+
+    Returns:
+        For frames (stage, task, video, frame) and for videos (stage, task, video): a pair of
+        entropies and their Monte Carlo standard errors (zero for the first two stages), in the
+        order of `STAGES`.
+    """
+    shape = episodes.query.shape[:3]
+    frames, videos = [], []
+    for t in range(len(episodes)):
+        task = episodes.select([t])
+        noise = Noise.of(task, seed)
+        frames.append(_one_task(task, values, frame_queries, draws, noise))
+        videos.append(_one_task(task, values, video_queries, draws, noise))
+    by_frame = tuple(torch.cat(part, 1).reshape(-1, *shape) for part in zip(*frames, strict=True))
+    by_video = tuple(torch.cat(part, 1) for part in zip(*videos, strict=True))
+    return (by_frame[0], by_frame[1]), (by_video[0], by_video[1])
+
+
+def _one_task(
+    task: EpisodeBatch,
+    values: Sequence[Levels],
+    queries_of: Callable[[EpisodeBatch, Levels], Queries],
+    draws: int,
+    noise: Noise,
+) -> tuple[Tensor, Tensor]:
+    """(stage, 1, query) entropies and standard errors of one task."""
+    prior = taught_prior(task)
+    log_probs, known, sampled = [], [], []
+    for levels in values:
+        post, queries = condition_classes(task, levels), queries_of(task, levels)
+        log_prob = log_labels_of(post, levels, queries, prior)
+        log_probs.append(log_prob)
+        known.append(entropy(log_prob))
+        sampled.append(_sampled(post, levels, queries, prior, log_prob, draws, noise))
+    mixed = torch.stack(log_probs).logsumexp(0) - math.log(len(values))
+    each = torch.stack(sampled)  # (population draw, stage, draw, task, query)
+    mean = each.mean((0, 2))
+    error = each.var(2).mean(0).div(draws * len(values)).sqrt()
+    exact = torch.stack([entropy(mixed), torch.stack(known).mean(0)])
+    return torch.cat([exact, mean]), torch.cat([torch.zeros_like(exact), error])
+
+
+def _sampled(
+    post: ClassPosterior,
+    levels: Levels,
+    queries: Queries,
+    prior: Tensor,
+    log_prob: Tensor,
+    draws: int,
+    noise: Noise,
+) -> Tensor:
+    """(stage, draw, task, query) entropies given a; given mu; given mu and b."""
+    x, condition, count = queries
+    r, cov = levels.loading[condition], post.cov()
+    z, law = x - levels.offset[condition], video_noise(levels, condition, count)
+    chosen = noise.classes(log_prob.exp(), draws)
+    task, mean = post.sample(draws, noise)
+    own = _of_class(mean, chosen)
+    eps = law.colour(noise.normal(draws, "task", (x.shape[-1],), x)[:, :, None])
+    total = cov.expand_axis(1).scaled((r**2)[..., None]) + law.expand_axis(2)
+    pulled = _chosen_query(total.inverse(), chosen).apply(z - r[..., None] * own - eps)
+    shift = r[..., None] * _chosen(_task_cross(post), chosen).apply(pulled)
+    effect = task[:, :, None] + shift
+    centres = (
+        r[..., None, None]
+        * (post.gain.expand_axis(1).apply(effect[..., None, :]) + post.pull[:, None]),
+        r[..., None, None] * _class_means(post, mean, chosen, shift, r[..., None] * pulled),
+    )
+    rest = z - _of_way(centres[1], chosen)
+    frame = levels.frame[condition].scaled(1.0 / torch.where(count > 0, count, 1.0))
+    left = (levels.video[condition].inverse() + frame.inverse()).inverse()
+    video = left.apply(frame.inverse().apply(rest))
+    video = video + left.colour(noise.normal(draws, "task", (x.shape[-1],), x)[:, :, None])
+    given_task = post.given_task.expand_axis(1).scaled((r**2)[..., None]) + law.expand_axis(2)
+    logits = (
+        _logits(z, centres[0], given_task),
+        _logits(z, centres[1], law.expand_axis(2)),
+        _logits(z, centres[1] + video[..., None, :], frame.expand_axis(2)),
+    )
+    there = (count > 0)[..., None]
+    return torch.stack([entropy((v * there + prior[:, None]).log_softmax(-1)) for v in logits])
+
+
+def _logits(z: Tensor, centre: Tensor, cov: Operator) -> Tensor:
+    """(draw, task, query, way) log densities, a draw at a time to bound memory."""
+    return torch.stack([log_normal_each(z, c, cov) for c in centre])
+
+
+def _class_means(
+    post: ClassPosterior, mean: Tensor, chosen: Tensor, shift: Tensor, pulled: Tensor
+) -> Tensor:
+    """(draw, task, query, way, feature) draws of mu given x: all classes move through a, one by x.
+
+    Args:
+        post: given the support.
+        mean: (draw, task, way, feature) draws given the support.
+        chosen: (draw, task, query) class of the query.
+        shift: (draw, task, query, feature) change of the task effect.
+        pulled: (draw, task, query, feature) r Cov(x)^-1 (x - x~).
+    """
+    through_task = post.gain.expand_axis(1).apply(shift[..., None, :])
+    own = _chosen(post.given_task, chosen).apply(pulled)
+    ways = torch.arange(mean.shape[2], device=mean.device)
+    direct = own[..., None, :] * (chosen[..., None] == ways)[..., None]
+    return mean[:, :, None] + through_task + direct
+
+
+def _task_cross(post: ClassPosterior) -> Operator:
+    """(task, way) Cov(a, mu_k | D)."""
+    return post.task_cov.expand_axis(1) @ post.gain.transposed()
+
+
+def _of_class(mean: Tensor, chosen: Tensor) -> Tensor:
+    """(draw, task, way, feature) at (draw, task, query) -> (draw, task, query, feature)."""
+    index = chosen[..., None].expand(*chosen.shape, mean.shape[-1])
+    return mean.gather(2, index)
+
+
+def _of_way(centre: Tensor, chosen: Tensor) -> Tensor:
+    """(draw, task, query, way, feature) at (draw, task, query) -> (draw, task, query, feature)."""
+    index = chosen[..., None, None].expand(*chosen.shape, 1, centre.shape[-1])
+    return centre.gather(3, index)[..., 0, :]
+
+
+def _chosen(operator: Operator, chosen: Tensor) -> Operator:
+    """(task, way) operators at (draw, task, query)."""
+    task = torch.arange(chosen.shape[1], device=chosen.device)[:, None]
+    return operator[task, chosen]
+
+
+def _chosen_query(operator: Operator, chosen: Tensor) -> Operator:
+    """(task, query, way) operators at (draw, task, query)."""
+    task = torch.arange(chosen.shape[1], device=chosen.device)[:, None]
+    query = torch.arange(chosen.shape[2], device=chosen.device)
+    return operator[task, query, chosen]

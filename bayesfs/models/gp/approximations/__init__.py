@@ -1,0 +1,1 @@
+"""Approximations of the posterior over class functions."""

@@ -1,0 +1,1 @@
+"""Likelihoods of class functions, one a file."""

@@ -1,0 +1,1 @@
+"""Bayesian softmax heads per task."""

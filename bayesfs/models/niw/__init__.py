@@ -1,0 +1,1 @@
+"""Classes whose covariance is unknown too (normal-inverse-Wishart)."""

@@ -1,0 +1,1 @@
+"""Recipes: short scripts that choose a model, an engine or an evaluation."""

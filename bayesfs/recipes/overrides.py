@@ -1,0 +1,130 @@
+"""Change one number of a recipe from the command line: `--set engine.steps=500`.
+
+Use `override` first: it returns a changed copy; recipes hold frozen dataclasses, which are never
+changed in place.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, get_type_hints
+
+from typeguard import TypeCheckError, check_type
+
+from bayesfs.errors import RecipeError
+
+TINY: Mapping[str, int] = {
+    "steps": 20,
+    "draws": 20,
+    "warmup": 20,
+    "particles": 8,
+    "khat_draws": 20,
+    "population_draws": 2,
+    "dim": 16,
+    "frames_per_video": 2,
+    "query_frames": 2,
+}
+"""Field -> the largest number that a smoke run leaves it."""
+
+
+def override(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The values of the recipes with single fields replaced.
+
+    Args:
+        values: name -> dataclass, such as {"engine": SVI(...)}.
+        settings: "NAME.FIELD=VALUE" each, FIELD dotted where dataclasses are nested; VALUE is a
+            Python literal (`500`, `1e-2`, `(1, 5)`, `None`, `True`) or plain text.
+
+    Returns:
+        A new dict; values that no setting names are the same objects.
+
+    Raises:
+        RecipeError: the setting cannot be read, names no field, or its value has another type
+            than the field, or one that the dataclass itself refuses.
+
+    Example:
+        >>> from bayesfs.inference.svi.svi import SVI
+        >>> override({"engine": SVI()}, ["engine.steps=500"])["engine"].steps
+        500
+    """
+    changed = dict(values)
+    for setting in settings:
+        target, equals, text = setting.partition("=")
+        name, *path = target.strip().split(".")
+        if not equals or not path:
+            raise RecipeError(f"--set {setting}: expected NAME.FIELD=VALUE, as in engine.steps=500")
+        if name not in changed:
+            raise RecipeError(f"--set {setting}: {_suggest(name, list(changed))}")
+        changed[name] = _replace(changed[name], path, text.strip(), setting)
+    return changed
+
+
+def shrink(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the recipes made tiny: to see within seconds whether they fit together.
+
+    Counts in `TINY` are lowered to the number there, and of several shots the first is left.
+    The numbers that such a run gives mean nothing.
+    """
+    return {name: _tiny(value) for name, value in values.items()}
+
+
+def _tiny(value: Any) -> Any:
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    held = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+    lower: dict[str, Any] = {
+        n: TINY[n] for n, v in held.items() if type(v) is int and v > TINY.get(n, v)
+    }
+    shots = held.get("shots")
+    if isinstance(shots, tuple):
+        lower["shots"] = shots[:1]
+    return replace(value, **lower)
+
+
+def _replace(value: Any, path: Sequence[str], text: str, setting: str) -> Any:
+    known = [f.name for f in fields(value) if f.init] if is_dataclass(value) else []
+    name, *rest = path
+    if name not in known:
+        raise RecipeError(f"--set {setting}: {type(value).__name__}: {_suggest(name, known)}")
+    if rest:
+        new = _replace(getattr(value, name), rest, text, setting)
+    else:
+        new = _typed(text, get_type_hints(type(value))[name], setting)
+    try:
+        return replace(value, **{name: new})
+    except (ValueError, TypeError) as e:
+        raise RecipeError(f"--set {setting}: {e}") from e
+
+
+def _typed(text: str, wanted: Any, setting: str) -> Any:
+    """The value of `text` if it has the type of the field, an int counting as a float."""
+    value = _literal(text)
+    if wanted is float and type(value) is int:
+        value = float(value)
+    for candidate in (value, text):
+        if isinstance(candidate, bool) and wanted in (int, float):
+            continue  # True is an int to Python, but not a number that anyone means
+        try:
+            return check_type(candidate, wanted)
+        except TypeCheckError:
+            continue
+    name = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+    raise RecipeError(f"--set {setting}: expected a value of type {name}, got {text!r}")
+
+
+def _literal(text: str) -> Any:
+    """The Python literal that `text` spells (lists as tuples), or the text itself."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _suggest(wrong: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(wrong, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known) or 'none'}"
+    return f"there is no {wrong!r}; {hint}"

@@ -1,0 +1,92 @@
+"""The appendix of draws: a few scalars of every site, named by task and class, with numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import arviz_stats
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesfs._utils.arrays import Floats
+from bayesfs._utils.spacing import evenly_spaced
+from bayesfs.diagnostics.convergence import TAILS, Diagnostics
+
+PER_SITE = 6
+"""Scalars of each site in the summary, evenly spread."""
+
+MOST_SCALARS = 60
+"""Scalars in the summary altogether."""
+
+MOST_TRACES = 6
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One scalar of the posterior.
+
+    Attributes:
+        name: site and labels, such as "class_mean[P001, mug, 3]".
+        draws: (chain, draw).
+    """
+
+    name: str
+    draws: Floats
+
+
+def scalars(tree: xr.DataTree, group: str, per_site: int = PER_SITE) -> tuple[Scalar, ...]:
+    """Evenly spread scalars of every site of a group, without padding.
+
+    Sites of the population are left to its own group, where there is one.
+    """
+    classes = tree["constant_data"].to_dataset()["class_name"]
+    posterior = tree[group].to_dataset()
+    if group == "posterior" and "population" in tree.children:
+        posterior = posterior[[s for s, v in posterior.items() if "task" in v.dims]]
+    found = [
+        s for site in posterior.data_vars for s in _of_site(posterior[site], classes, per_site)
+    ]
+    return tuple(found[:MOST_SCALARS])
+
+
+def _of_site(site: xr.DataArray, classes: xr.DataArray, most: int) -> Iterator[Scalar]:
+    draws = site.transpose("chain", "draw", ...).to_numpy()
+    there = np.argwhere(np.isfinite(draws).all((0, 1)))
+    dims = [str(d) for d in site.dims if d not in ("chain", "draw")]
+    for at in there[evenly_spaced(len(there), most)]:
+        index = dict(zip(dims, at.tolist(), strict=True))
+        labels = [_label(site, dim, index, classes) for dim in dims]
+        name = f"{site.name}[{', '.join(labels)}]" if labels else str(site.name)
+        yield Scalar(name, draws[(slice(None), slice(None), *at)].astype(float))
+
+
+def _label(site: xr.DataArray, dim: str, index: dict[str, int], classes: xr.DataArray) -> str:
+    """The class's name for `way` within a task, otherwise the coordinate's own label."""
+    if dim == "way" and "task" in index:
+        return str(classes[index["task"], index["way"]].item())
+    return str(site[dim][index[dim]].item() if dim in site.coords else index[dim])
+
+
+def summary_table(chosen: tuple[Scalar, ...], kind: str) -> pd.DataFrame:
+    """ArviZ's summary of scalars; columns that do not apply to the kind of draws are left out."""
+    ds = xr.Dataset({f"s{i}": (("chain", "draw"), s.draws) for i, s in enumerate(chosen)})
+    with np.errstate(divide="ignore", invalid="ignore"):
+        table: pd.DataFrame = arviz_stats.summary(ds, round_to="none")
+        tail = arviz_stats.ess(ds, method="tail", prob=TAILS)
+    table["ess_tail"] = [float(tail[name]) for name in ds.data_vars]
+    table.index = pd.Index([s.name for s in chosen])
+    chain_only = ["ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd"]
+    return table if kind == "mcmc" else table.drop(columns=chain_only, errors="ignore")
+
+
+def to_trace(chosen: tuple[Scalar, ...], fit: Diagnostics) -> tuple[Scalar, ...]:
+    """The scalars to draw: for chains those with the largest R-hat, otherwise spread over sites."""
+    moving = [s for s in chosen if s.draws.std() > 0]
+    if fit.kind == "mcmc" and len(moving) > MOST_TRACES:
+        ds = xr.Dataset({f"s{i}": (("chain", "draw"), s.draws) for i, s in enumerate(moving)})
+        ratio = [float(v) for v in arviz_stats.rhat(ds).data_vars.values()]
+        order = np.argsort(-np.nan_to_num(np.array(ratio)), kind="stable")
+        return tuple(moving[i] for i in order[:MOST_TRACES])
+    return tuple(moving[i] for i in evenly_spaced(len(moving), MOST_TRACES))

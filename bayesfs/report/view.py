@@ -1,0 +1,366 @@
+"""Everything a report shows, computed once from the run, for the HTML and the Markdown template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesfs._utils.arrays import Floats
+from bayesfs.data.store import Thumbnail
+from bayesfs.diagnostics.convergence import Diagnostics, diagnose
+from bayesfs.errors import DataError
+from bayesfs.evaluation.score_sheet import GROUPS, score_sheet
+from bayesfs.explanation.record import NextRecording, Statement
+from bayesfs.metrics.calibration import reliability
+from bayesfs.metrics.selective import risk_coverage
+from bayesfs.report.draws import Scalar, scalars, summary_table, to_trace
+from bayesfs.report.model import ModelView
+from bayesfs.report.pictures import Album, make_album
+from bayesfs.report.tables import (
+    Confusion,
+    GroupRow,
+    VideoRow,
+    confusions,
+    group_rows,
+    telling,
+    video_table,
+)
+from bayesfs.results.rows import ITEMS, labelled_items
+from bayesfs.results.store import check_datatree
+from bayesfs.types import user_of
+
+COVERAGES = (0.5, 0.8, 1.0)
+"""Shares of the videos at which the accuracy of the surest is told."""
+
+LARGE = 1000
+"""Videos from which a report is shortened."""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What a report is made from.
+
+    Attributes:
+        title: of the page.
+        trees: number of support videos per object -> the run's DataTree at that number.
+        scores: number of support videos -> `bayesfs.metrics.score_table.score_table`.
+        facts: what was run: name -> value, in the order to show.
+        warnings: what was skipped or odd, one sentence each.
+        pictures: video -> thumbnails; a report without them holds no pixel of the data.
+        advice: what to record next.
+        said: (task, video) -> what is said of it.
+        note: a sentence to read before anything else, such as whom the report shows.
+
+    Raises:
+        DataError: there is no tree, or one is not a run's.
+    """
+
+    title: str
+    trees: Mapping[int, xr.DataTree]
+    scores: Mapping[int, xr.Dataset] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    pictures: Mapping[str, Sequence[Thumbnail]] = field(default_factory=dict)
+    advice: Sequence[NextRecording] = ()
+    said: Mapping[tuple[str, str], Statement] = field(default_factory=dict)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.trees:
+            raise DataError("expected at least one run to report on, got none")
+        for shots, tree in self.trees.items():
+            check_datatree(tree, f"the run at {shots} support videos")
+
+
+@dataclass(frozen=True)
+class ScoreLine:
+    """One score of one unit at every number of support videos.
+
+    Attributes:
+        unit: "frame" or "video".
+        score: its name.
+        cells: number of support videos -> (estimate, lower end, upper end); ends may be nan.
+        worst: mean over the worst tenth of the people, at the largest number; nan if not known.
+        who: their names.
+    """
+
+    unit: str
+    score: str
+    cells: Mapping[int, tuple[float, float, float]]
+    worst: float
+    who: tuple[str, ...]
+
+
+def score_cells(table: xr.Dataset) -> Iterator[tuple[str, str, float, float, float]]:
+    """(unit, score, low, estimate, high) of every score that there is.
+
+    Args:
+        table: from `bayesfs.metrics.score_table.score_table`.
+
+    Raises:
+        DataError: it lacks `estimate`, `low` or `high` over (unit or item, score).
+    """
+    table = _by_unit(table)
+    for name in ("low", "estimate", "high"):
+        if name not in table or set(table[name].dims) != {"unit", "score"}:
+            raise DataError(f"expected a score table with {name!r} over (unit, score), got {table}")
+    for unit in table["unit"].to_numpy():
+        for score in table["score"].to_numpy():
+            at = table.sel(unit=unit, score=score)
+            low, value, high = (float(at[n]) for n in ("low", "estimate", "high"))
+            if not math.isnan(value):
+                yield str(unit), str(score), low, value, high
+
+
+def worst_cell(table: xr.Dataset, unit: str, score: str) -> tuple[float, tuple[str, ...]]:
+    """Mean over the worst tenth of the people by that score, and who they are."""
+    table = _by_unit(table)
+    if "worst" not in table:
+        return math.nan, ()
+    at = table.sel(unit=unit, score=score)
+    who = at["worst_users"].to_numpy().tolist() if "worst_users" in table else []
+    return float(at["worst"]), tuple(str(name) for name in who)
+
+
+def _by_unit(table: xr.Dataset) -> xr.Dataset:
+    return table.rename(item="unit") if "item" in table.dims else table
+
+
+@dataclass(frozen=True)
+class ReportView:
+    """What the templates read; each part is computed when it is first asked for.
+
+    Attributes:
+        data: what the report is made from.
+    """
+
+    data: ReportData
+
+    @property
+    def shots(self) -> int:
+        """The number of support videos that the figures show: the largest."""
+        return max(self.data.trees)
+
+    @property
+    def tree(self) -> xr.DataTree:
+        """The run at that number."""
+        return self.data.trees[self.shots]
+
+    @cached_property
+    def fits(self) -> tuple[Diagnostics, ...]:
+        """Diagnostics of the population, where it was learnt, and of the tasks at every shots."""
+        found = []
+        if "population" in self.tree.children:
+            found.append(diagnose(self.tree, group="population", name="population"))
+        for shots, tree in sorted(self.data.trees.items()):
+            plural = "" if shots == 1 else "s"
+            many = len(self.data.trees) > 1
+            name = f"tasks, {shots} support video{plural}" if many else "tasks"
+            found.append(diagnose(tree, name=name))
+        return tuple(found)
+
+    @cached_property
+    def model(self) -> ModelView:
+        """The model, as the data see it."""
+        log_prob, labels, _ = self._scored["videos"]
+        return ModelView(self.data.trees, log_prob, labels)
+
+    @property
+    def verdicts(self) -> tuple[Diagnostics, ...]:
+        """One line per posterior, and one for the model."""
+        return (*self.fits, self.model.verdict)
+
+    @cached_property
+    def level_means(self) -> tuple[tuple[str, float, float], ...]:
+        """(level, mean nats over the videos that have levels, share of all), as given."""
+        said = [self.data.said.get((v.task, v.video)) for v in self.videos]
+        rows = [one.levels for one in said if one and one.levels]
+        names = dict.fromkeys(name for row in rows for name in row)
+        means = {n: float(np.mean([row.get(n, 0.0) for row in rows])) for n in names}
+        total = sum(means.values())
+        return tuple((n, m, m / total if total else math.nan) for n, m in means.items())
+
+    @cached_property
+    def histories(self) -> tuple[tuple[str, Floats], ...]:
+        """(name, values by step) of what optimisers reported."""
+        found = []
+        for group, name in (("population_sample_stats", "population"), ("sample_stats", "tasks")):
+            if group in self.tree.children:
+                for stat, values in self.tree[group].to_dataset().items():
+                    if any(str(d).endswith("_step") for d in values.dims) and len(values) > 1:
+                        label = {"elbo": "ELBO, nats", "ksd": "KSD"}.get(str(stat), str(stat))
+                        found.append((f"{label} ({name})", values.to_numpy().astype(float)))
+        return tuple(found)
+
+    @cached_property
+    def videos(self) -> tuple[VideoRow, ...]:
+        """Every query video."""
+        return video_table(self.tree)
+
+    @cached_property
+    def labelled(self) -> tuple[VideoRow, ...]:
+        """Query videos whose object is known and taught."""
+        return tuple(v for v in self.videos if v.labelled)
+
+    @cached_property
+    def tasks(self) -> tuple[GroupRow, ...]:
+        """One row per task, the worst first."""
+        return group_rows(self.videos, lambda v: (v.task, v.task))
+
+    @cached_property
+    def people(self) -> tuple[GroupRow, ...]:
+        """One row per person, the worst first; a person may have several tasks."""
+        return group_rows(self.videos, lambda v: (user_of(v.task), user_of(v.task)))
+
+    @cached_property
+    def objects(self) -> dict[str, tuple[GroupRow, ...]]:
+        """Task -> one row per object, the worst first."""
+        rows = group_rows(self.videos, lambda v: (v.task, v.truth))
+        return {name: tuple(r for r in rows if r.task == name) for name in self.task_names}
+
+    @cached_property
+    def videos_of(self) -> dict[str, tuple[VideoRow, ...]]:
+        """Task -> its videos, the most unsure first."""
+        ranked = sorted(self.videos, key=lambda v: -v.total)
+        found: dict[str, list[VideoRow]] = {name: [] for name in self.task_names}
+        for video in ranked:
+            found[video.task].append(video)
+        return {name: tuple(rows) for name, rows in found.items()}
+
+    @cached_property
+    def task_names(self) -> tuple[str, ...]:
+        """Tasks, the worst first, those without a labelled video last."""
+        ranked = [row.name for row in self.tasks]
+        return tuple(dict.fromkeys([*ranked, *(v.task for v in self.videos)]))
+
+    @cached_property
+    def overall(self) -> GroupRow | None:
+        """All labelled videos together, or None if there are none."""
+        rows = group_rows(self.videos, lambda v: ("", "all"))
+        return rows[0] if rows else None
+
+    @cached_property
+    def confusions(self) -> tuple[Confusion, ...]:
+        """The most frequent confusions."""
+        return confusions(self.videos)
+
+    @cached_property
+    def telling(self) -> tuple[VideoRow, ...]:
+        """Videos to look at first."""
+        return telling(self.videos)
+
+    @cached_property
+    def reliability(self) -> dict[str, pd.DataFrame]:
+        """Unit -> reliability table, with the tasks as groups; empty without labelled videos."""
+        if not self.labelled:
+            return {}
+        return {
+            unit: reliability(log_prob, labels, groups=users, bins=10)
+            for unit, (log_prob, labels, users) in self._scored.items()
+        }
+
+    @cached_property
+    def _scored(self) -> dict[str, tuple[Floats, Any, Any]]:
+        """Unit -> (item, way) log p, (item,) labels, (item,) users of what is labelled."""
+        nothing = (np.zeros((0, 1)), np.zeros(0, int), np.zeros(0, str))
+        found: dict[str, tuple[Floats, Any, Any]] = {"videos": nothing, "frames": nothing}
+        for item in ITEMS if self.labelled else ():
+            log_prob, rows = labelled_items(self.tree, item)
+            found[f"{item}s"] = (log_prob, rows["label"].to_numpy(), rows["user"].to_numpy(str))
+        return found
+
+    @cached_property
+    def coverage(self) -> dict[str, tuple[Floats, Floats]]:
+        """Ranking -> (coverage, accuracy) of the videos, the surest first."""
+        if not self.labelled:
+            return {}
+        log_prob, labels, _ = self._scored["videos"]
+        curves = {}
+        for kind in ("total", "aleatoric", "epistemic"):
+            unsure = np.array([getattr(v, kind) for v in self.labelled])
+            covered, risk = risk_coverage(log_prob, labels, -unsure)
+            curves[kind] = (covered, 1 - risk)
+        return curves
+
+    def accuracy_at(self, name: str) -> tuple[float, ...]:
+        """Accuracy of the surest videos by one ranking, at each of `COVERAGES`."""
+        covered, accuracy = self.coverage[name]
+        return tuple(float(np.interp(c, covered, accuracy)) for c in COVERAGES)
+
+    @cached_property
+    def top_nats(self) -> float:
+        """Log of the largest number of classes: what no uncertainty can pass."""
+        return math.log(max(2, *(v.ways for v in self.videos))) if self.videos else math.log(2)
+
+    @property
+    def whole(self) -> int:
+        """Videos per task that can be opened: all of them, unless that makes the file too large."""
+        return len(self.videos) if len(self.videos) <= LARGE else 12
+
+    @cached_property
+    def album(self) -> Album:
+        """The pictures."""
+        first = [v.video for v in self.telling]
+        ranked = sorted(self.videos, key=lambda v: -v.total)
+        return make_album(self.data.pictures, first, [v.video for v in ranked])
+
+    @cached_property
+    def drawn(self) -> tuple[tuple[str, pd.DataFrame, tuple[Scalar, ...], str], ...]:
+        """(name, summary, scalars to trace, kind) of the population and the tasks."""
+        found = []
+        population = [fit for fit in self.fits if fit.name == "population"]
+        for fit in [*population, self.fits[-1]]:
+            group = "population" if fit.name == "population" else "posterior"
+            chosen = scalars(self.tree, group)
+            if chosen:
+                table = summary_table(chosen, fit.kind)
+                found.append((fit.name, table, to_trace(chosen, fit), fit.kind))
+        return tuple(found)
+
+    @cached_property
+    def score_lines(self) -> tuple[ScoreLine, ...]:
+        """The score table, one line per unit and score."""
+        lines: dict[tuple[str, str], dict[int, tuple[float, float, float]]] = {}
+        for shots, table in sorted(self.data.scores.items()):
+            for unit, score, low, value, high in score_cells(table):
+                lines.setdefault((unit, score), {})[shots] = (value, low, high)
+        return tuple(
+            ScoreLine(*names, cells, *worst_cell(self.data.scores[max(cells)], *names))
+            for names, cells in lines.items()
+        )
+
+    @cached_property
+    def sheet(self) -> dict[str, pd.DataFrame]:
+        """Item -> every score by group; single videos are left out where there are very many."""
+        if not self.labelled:
+            return {}
+        groups = GROUPS if len(self.videos) <= LARGE else GROUPS[:-1]
+        table = score_sheet(self.tree, groups=groups)
+        return {str(item): part for item, part in table.groupby("item", sort=False)}
+
+    @cached_property
+    def sheet_ends(self) -> dict[str, tuple[Any, Any]]:
+        """Item -> its scores of everything, and of the worst people."""
+        by_group = {item: rows.set_index("group") for item, rows in self.sheet.items()}
+        return {item: (t.loc["all"], t.loc["worst users"]) for item, t in by_group.items()}
+
+    @property
+    def interval_reason(self) -> str:
+        """Why the scores have no intervals, or ""."""
+        if not self.data.scores:
+            return ""
+        return str(self.data.scores[max(self.data.scores)].attrs.get("interval_reason", ""))
+
+    @property
+    def interval_note(self) -> str:
+        """That the intervals hold the truth less often than they say, where they may, or ""."""
+        if not self.data.scores:
+            return ""
+        return str(self.data.scores[max(self.data.scores)].attrs.get("interval_note", ""))

@@ -1,0 +1,311 @@
+"""The report: one self-contained HTML page, or Markdown. Use `write_report` first.
+
+The page loads nothing: its style, script, figures (inline SVG) and pictures are inside, and a
+content security policy keeps it so. Names from the data are escaped, and characters that hide or
+reorder text are shown as their code points.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from bayesfs.diagnostics.predictive_checks import EXTREME
+from bayesfs.diagnostics.prior_sensitivity import SENSITIVE
+from bayesfs.errors import DataError
+from bayesfs.evaluation.score_sheet import WORDS
+from bayesfs.plots.text import fixed, harmless, harmless_markdown, markdown, number, share, visible
+from bayesfs.report import figures
+from bayesfs.report.figures import BAND_FRAMES
+from bayesfs.report.tables import VideoRow
+from bayesfs.report.view import COVERAGES, LARGE, ReportData, ReportView
+from bayesfs.uncertainty.by_level import EPISTEMIC
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+SECTIONS = (
+    ("run", "What was run"),
+    ("fit", "Can I trust the fit?"),
+    ("scores", "How good, for whom not?"),
+    ("why", "Why unsure?"),
+    ("next", "What to record next?"),
+    ("sheet", "Appendix: scores"),
+    ("draws", "Appendix: draws"),
+)
+
+SCORE_NAMES = {
+    "nll": "NLL",
+    "brier": "Brier",
+    "ece": "ECE",
+    "mce": "MCE",
+    "aurc": "AURC",
+    "debiased_ece": "debiased ECE",
+    "classwise_ece": "classwise ECE",
+    "squared_ce": "squared CE",
+    "squared_ace": "squared ACE",
+    "skce": "kernel CE",
+    "e_aurc": "E-AURC",
+    "accuracy_at_80": "accuracy at 80\u00a0%",
+    "set_coverage_90": "90 % sets hold",
+    "set_size_90": "their size",
+}
+LOWERED_BY = {
+    "population": "learning from more people",
+    "task": "this person teaching more objects",
+    "class": "more videos of this object",
+    "video": "filming it once more",
+    "frame": "filming it better",
+}
+"""Level of the hierarchy -> what would lower it, see `bayesfs.uncertainty.by_level`."""
+
+COLUMN_NAMES = {"r_hat": "R-hat", "eti89_lb": "89 % from", "eti89_ub": "to"}
+
+
+def write_report(
+    data: ReportData, path: str | Path, *, format: Literal["html", "md"] = "html"
+) -> Path:
+    """Render and write a report.
+
+    Args:
+        data: what to report.
+        path: file to write.
+        format: "html" or "md".
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: another format.
+    """
+    renderers = {"html": render_html, "md": render_markdown}
+    if format not in renderers:
+        raise DataError(f"expected format to be one of {tuple(renderers)}, got {format!r}")
+    path = Path(path)
+    path.write_text(renderers[format](data), encoding="utf-8")
+    return path
+
+
+def render_html(data: ReportData) -> str:
+    """The whole page."""
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    view = ReportView(data)
+    place = {id(video): i for i, video in enumerate(view.videos)}
+    environment = _environment(harmless)
+    environment.filters |= {
+        "v": visible,
+        "pct": lambda value: share(value).replace(" ", "\u00a0"),
+        "ref": lambda video: f"b{place[id(video)]}",
+        "paths": partial(_paths, frames=BAND_FRAMES if len(view.videos) <= LARGE else 20),
+        "band_words": band_words,
+        "middle": lambda strip: strip[len(strip) // 2],
+        "log": math.log,
+    }
+    return environment.get_template("report.html.j2").render(
+        **_context(view),
+        sections=SECTIONS,
+        album=view.album,
+        figures=_figures(),
+        parts=figures.parts_figure,
+        scatter=_scatter(view),
+        task_row={row.name: row for row in view.tasks},
+        coverages=COVERAGES,
+        lowered_by=LOWERED_BY,
+        draws_said=lambda name: _draws_said(view, name),
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_source_hash(style),
+        script_hash=_source_hash(script),
+    )
+
+
+def render_markdown(data: ReportData) -> str:
+    """The same numbers as Markdown tables, without pictures."""
+    environment = _environment(harmless_markdown)
+    environment.filters["md"] = lambda *words: Markup(markdown(*words))
+    for name in ("num", "fix", "pct"):  # numbers as they are
+        shown = environment.filters[name]
+        environment.filters[name] = lambda *args, shown=shown: Markup(shown(*args))
+    text = environment.get_template("report.md.j2").render(**_context(ReportView(data)))
+    return _squeeze(text)
+
+
+def band_words(video: VideoRow) -> str:
+    """Text alternative of a video's uncertainty over its frames."""
+    total = video.frame_aleatoric + video.frame_epistemic
+    worst = int(np.argmax(total))
+    words = (
+        f"{fixed(float(total.min()))} to {fixed(float(total.max()))} nats over {len(total)} "
+        f"frames, most at frame {worst + 1}"
+    )
+    if video.labelled:
+        words += f"; {int((~video.frame_right).sum())} named wrong on their own"
+    return words
+
+
+def _environment(finalize: Callable[[object], object]) -> Environment:
+    """An environment whose every output goes through `finalize`, so that no name is forgotten."""
+    environment = Environment(
+        finalize=finalize,
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=select_autoescape(["html", "html.j2"], default=False),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters |= {
+        "num": number,
+        "fix": fixed,
+        "int_or_fix": lambda value: fixed(value) if isinstance(value, float) else number(value),
+        "pct": share,
+        "score_name": lambda name: SCORE_NAMES.get(name, str(name).replace("_", " ")),
+        "column_name": lambda name: COLUMN_NAMES.get(name, str(name).replace("_", " ")),
+    }
+    return environment
+
+
+def _context(view: ReportView) -> dict[str, Any]:
+    """What both templates read."""
+    rows = [row for rows in view.objects.values() for row in rows]
+    return {
+        "data": view.data,
+        "view": view,
+        "glance": _glance(view),
+        "extreme": EXTREME,
+        "sensitive": SENSITIVE,
+        "score_words": WORDS,
+        "score_shots": sorted(view.data.scores),
+        "mean": _means("all", view.videos),
+        "outcomes": _outcomes(view),
+        "needy": sorted(rows, key=lambda row: -row.epistemic)[:8],
+        "version": version("bayesfs"),
+    }
+
+
+def _glance(view: ReportView) -> list[tuple[str, str, str, str]]:
+    """(label, value, note, class) of the numbers to read first."""
+    verdicts = view.verdicts
+    failed = [fit for fit in verdicts if fit.failed]
+    verdict = "Look before use" if failed else "Fit for use"
+    if not failed and not any(fit.verdict.startswith("fit") for fit in view.fits):
+        verdict = "Not judged"
+    note = "; ".join(
+        f"{fit.name}: {fit.verdict.removeprefix('look at ')}" for fit in failed or verdicts
+    )
+    note = "all checks that apply pass" if verdict == "Fit for use" else note
+    out = [("Posterior and model", verdict, note, "words")]
+    for unit, score in (("video", "accuracy"), ("video", "nll"), ("frame", "ece")):
+        line = next((s for s in view.score_lines if (s.unit, s.score) == (unit, score)), None)
+        if line is not None and view.shots in line.cells:
+            value, low, high = line.cells[view.shots]
+            label = f"{unit.capitalize()} {SCORE_NAMES.get(score, score)}"
+            shown = share if score == "accuracy" else fixed
+            interval = f"95 %: {shown(low)} to {shown(high)}"
+            note = interval if low == low else "too few people for an interval"
+            out.append((label, shown(value), note, ""))
+    if view.people:
+        worst = view.people[0]
+        said = f"{visible(worst.name)}, {worst.videos} videos"
+        out.append(("Worst person", share(worst.accuracy), said, ""))
+    mean = _means("all", view.videos)
+    epistemic = mean.epistemic / mean.total if mean.total > 0 else math.nan
+    note = f"of {number(mean.total, 2)} nats per video: {_learning(view)}; the rest is in the films"
+    out.append(("Uncertainty that learning could lower", share(epistemic), note, ""))
+    return out
+
+
+def _learning(view: ReportView) -> str:
+    """What would lower the epistemic part: more examples, more people, and how much of either."""
+    nats = {level: max(mean, 0.0) for level, mean, _ in view.level_means if level in EPISTEMIC}
+    if not sum(nats.values()) > 0:
+        return "more examples, or more people to learn from"
+    people = nats.get("population", 0.0) / sum(nats.values())
+    return f"{share(1 - people)} of that by more examples, {share(people)} by more people"
+
+
+def _means(name: str, videos: Any) -> SimpleNamespace:
+    parts = ("total", "aleatoric", "epistemic")
+    means = {
+        p: float(np.mean([getattr(v, p) for v in videos])) if videos else math.nan for p in parts
+    }
+    return SimpleNamespace(name=name, count=len(videos), **means)
+
+
+def _outcomes(view: ReportView) -> list[SimpleNamespace]:
+    groups = {
+        "named right": [v for v in view.labelled if v.right],
+        "named wrong": [v for v in view.labelled if not v.right],
+        "unlabelled": [v for v in view.videos if not v.labelled],
+        "all": list(view.videos),
+    }
+    return [_means(name, videos) for name, videos in groups.items() if videos]
+
+
+def _figures() -> SimpleNamespace:
+    return SimpleNamespace(
+        reliability=figures.reliability_figure,
+        coverage=figures.coverage_figure,
+        scatter=figures.scatter_figure,
+        interval=figures.interval_figure,
+        history=figures.history_figure,
+        trace=figures.trace_figure,
+        rank=figures.rank_figure,
+        marginal=figures.marginal_figure,
+        pit=figures.pit_figure,
+        pav=figures.pav_figure,
+    )
+
+
+def _scatter(view: ReportView) -> SimpleNamespace:
+    return SimpleNamespace(
+        aleatoric=np.array([v.aleatoric for v in view.labelled]),
+        epistemic=np.array([v.epistemic for v in view.labelled]),
+        right=np.array([v.right for v in view.labelled], bool),
+    )
+
+
+def _paths(video: VideoRow, frames: int) -> tuple[str, str, str, int]:
+    right = video.frame_right | (not video.labelled)
+    return figures.band_paths(
+        video.frame_aleatoric,
+        video.frame_epistemic,
+        right,
+        math.log(max(video.ways, 2)),
+        frames,
+    )
+
+
+def _draws_said(view: ReportView, name: str) -> str:
+    """How many draws there are, and of how many values of the population."""
+    draws = view.tree["population" if name == "population" else "posterior"].to_dataset()
+    count = draws.sizes["chain"] * draws.sizes["draw"]
+    whole = [site for site, values in draws.items() if "task" not in values.dims]
+    if name == "population" or not whole:
+        return f"{count} draws"
+    rows = [draws[site].to_numpy().reshape(count, -1) for site in whole]
+    values = len(np.unique(np.concatenate(rows, 1), axis=0))
+    return f"{count} draws, for {values} value{'s' if values > 1 else ''} of the population"
+
+
+def _source_hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _squeeze(text: str) -> str:
+    """At most one empty line in a row, one newline at the end."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.strip() or (lines and lines[-1]):
+            lines.append(line.rstrip())
+    return "\n".join(lines).strip() + "\n"

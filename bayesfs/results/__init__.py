@@ -1,0 +1,1 @@
+"""A run as an `xarray.DataTree`: assemble, query, keep, convert."""

@@ -1,0 +1,180 @@
+"""To other libraries' values: `to_datatree` (ArviZ), `to_pandas`, `to_numpy`.
+
+Each takes a `Posterior` or a `Predictive`. Draws keep their names and axes; padding becomes NaN.
+For one tree with everything that a study knows, use `bayesfs.results.assemble.assemble_tree`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from bayesfs._utils.arrays import numpy_of
+from bayesfs.errors import DataError
+from bayesfs.results.assemble import posterior_group, stats_group
+from bayesfs.results.axes import class_names, task_labels, video_names
+from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
+from bayesfs.uncertainty.decompose import decompose, decompose_draws
+
+
+@singledispatch
+def to_numpy(value: Any) -> dict[str, NDArray[Any]]:
+    """Plain arrays by name.
+
+    Args:
+        value: a `Posterior`: site -> (draw, *dims[site]); or a `Predictive`: `frame` (task, video,
+            frame, way) and `video` (task, video, way), probabilities, and `absent` if it is there.
+
+    Example:
+        >>> import torch
+        >>> from bayesfs.types import Posterior
+        >>> to_numpy(Posterior("exact", {"mean": torch.zeros(2, 3)}, {"mean": ("feature",)}))
+        {'mean': array([[0., 0., 0.],
+               [0., 0., 0.]], dtype=float32)}
+    """
+    raise _unknown(value)
+
+
+@to_numpy.register
+def _(value: Posterior) -> dict[str, NDArray[Any]]:
+    return {site: numpy_of(draws) for site, draws in value.draws.items()}
+
+
+@to_numpy.register
+def _(value: Predictive) -> dict[str, NDArray[Any]]:
+    arrays = {"frame": numpy_of(value.frame.prob), "video": numpy_of(value.video.prob)}
+    return arrays if value.absent is None else {**arrays, "absent": numpy_of(value.absent)}
+
+
+@singledispatch
+def to_pandas(value: Any, episodes: EpisodeBatch | None = None) -> pd.DataFrame:
+    """A table for people and for R.
+
+    Args:
+        value: a `Posterior`: one row a draw, indexed by (chain, draw), one column a scalar, named
+            `site[i, j]` by the labels of its axes; or a `Predictive`: one row a query video,
+            indexed by (task, video), with the probability of each class, and total, aleatoric and
+            epistemic uncertainty in nats.
+        episodes: the tasks, for their names; without them axes are numbered, and a column is
+            named by the number of its class.
+    """
+    raise _unknown(value)
+
+
+@to_pandas.register
+def _(value: Posterior, episodes: EpisodeBatch | None = None) -> pd.DataFrame:
+    group = posterior_group(value, episodes)
+    columns: dict[str, NDArray[Any]] = {}
+    for site, array in group.data_vars.items():
+        columns |= _scalars(str(site), array)
+    chains = np.repeat(np.arange(value.chains), value.num_draws // value.chains)
+    draws = np.tile(np.arange(value.num_draws // value.chains), value.chains)
+    index = pd.MultiIndex.from_arrays([chains, draws], names=["chain", "draw"])
+    return pd.DataFrame(columns, index=index)
+
+
+@to_pandas.register
+def _(value: Predictive, episodes: EpisodeBatch | None = None) -> pd.DataFrame:
+    prob = numpy_of(value.video.prob)
+    if episodes is None:
+        return _table_of_videos(prob, value.video)
+    if prob.shape != (*episodes.video_mask.shape, episodes.way):
+        raise DataError(
+            f"expected episodes with (task, video, way) {prob.shape}, got "
+            f"{(*episodes.video_mask.shape, episodes.way)}; was it predicted from other episodes?"
+        )
+    said, classes, videos = decompose(value, episodes), class_names(episodes), video_names(episodes)
+    rows = []
+    for t, task in enumerate(task_labels(episodes).tolist()):
+        for v in np.flatnonzero(numpy_of(episodes.video_mask[t])):
+            row: dict[str, Any] = {"task": task, "video": str(videos[t, v])}
+            row |= dict(zip(classes[t].tolist(), prob[t, v].tolist(), strict=True))
+            parts = ("total", "aleatoric", "epistemic")
+            row |= {part: float(said[f"video_{part}"].values[t, v]) for part in parts}
+            rows.append({name: x for name, x in row.items() if name})
+    return pd.DataFrame(rows).set_index(["task", "video"])
+
+
+def to_datatree(value: Posterior | Predictive, episodes: EpisodeBatch | None = None) -> xr.DataTree:
+    """ArviZ's DataTree of one value.
+
+    Args:
+        value: a `Posterior`: groups `posterior` and `sample_stats`; or a `Predictive`: group
+            `posterior_predictive` with `label_prob` (task, video, way), and the draws' own
+            `label_prob_given` (chain, draw, task, video, way) with `log_weight`.
+        episodes: the tasks, for names and for what is padding.
+
+    Example:
+        >>> import arviz_stats, torch
+        >>> from bayesfs.types import Posterior
+        >>> posterior = Posterior("exact", {"mean": torch.randn(50, 3)}, {"mean": ("feature",)})
+        >>> arviz_stats.summary(to_datatree(posterior)).index.tolist()
+        ['mean[0]', 'mean[1]', 'mean[2]']
+    """
+    if isinstance(value, Posterior):
+        tasks = len(episodes) if episodes is not None else -1
+        groups = {
+            "posterior": posterior_group(value, episodes),
+            "sample_stats": stats_group(value, tasks),
+        }
+        return xr.DataTree.from_dict(groups)
+    if isinstance(value, Predictive):
+        return xr.DataTree.from_dict({"posterior_predictive": _video_group(value, episodes)})
+    raise _unknown(value)
+
+
+def _video_group(value: Predictive, episodes: EpisodeBatch | None) -> xr.Dataset:
+    axes = ("task", "video", "way")
+    labels = value.video
+    given = numpy_of(labels.log_prob_given.exp())[None]
+    ds = xr.Dataset(
+        {
+            "label_prob": (axes, numpy_of(labels.prob)),
+            "label_prob_given": (("chain", "draw", *axes), given),
+            "log_weight": (("chain", "draw", *axes[:2]), numpy_of(labels.log_weight)[None]),
+        },
+        coords={"chain": [0], "draw": np.arange(given.shape[1])},
+    )
+    if episodes is None:
+        return ds
+    mask = xr.DataArray(numpy_of(episodes.video_mask), dims=axes[:2])
+    names: Mapping[Hashable, Any] = {
+        "task": task_labels(episodes),
+        "class_name": (("task", "way"), class_names(episodes)),
+        "video_name": (("task", "video"), video_names(episodes)),
+    }
+    return ds.where(mask).assign_coords(names)
+
+
+def _scalars(site: str, array: xr.DataArray) -> dict[str, NDArray[Any]]:
+    """Column name -> (chain * draw,) of every scalar of a site."""
+    axes = [axis for axis in array.dims if axis not in ("chain", "draw")]
+    flat = array.values.reshape(array.sizes["chain"] * array.sizes["draw"], -1)
+    if not axes:
+        return {site: flat[:, 0]}
+    labels = pd.MultiIndex.from_product([array[axis].values for axis in axes])
+    return {f"{site}[{', '.join(map(str, label))}]": flat[:, i] for i, label in enumerate(labels)}
+
+
+def _table_of_videos(prob: NDArray[Any], labels: LabelDraws) -> pd.DataFrame:
+    tasks, videos, ways = prob.shape
+    index = pd.MultiIndex.from_product([range(tasks), range(videos)], names=["task", "video"])
+    table = pd.DataFrame(prob.reshape(-1, ways), index=index, columns=list(map(str, range(ways))))
+    for name, part in zip(
+        ("total", "aleatoric", "epistemic"), decompose_draws(labels), strict=True
+    ):
+        table[name] = numpy_of(part).ravel()
+    return table
+
+
+def _unknown(value: Any) -> DataError:
+    return DataError(
+        f"expected a Posterior or a Predictive, got {type(value).__name__}; for tasks and frames "
+        "see EpisodeBatch and Embeddings.dataset"
+    )

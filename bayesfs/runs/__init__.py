@@ -1,0 +1,1 @@
+"""A study kept in a run directory, here or on a cluster."""

@@ -1,0 +1,121 @@
+"""Keep what was learnt in files and read it back: arrays and JSON, never a pickle.
+
+Use `save_posterior` and `load_posterior`, `save_projection` and `load_projection`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayesfs._utils.guarded_files import opened_npz
+from bayesfs.errors import DataError
+from bayesfs.features.projection import Projection
+from bayesfs.types import Posterior, PosteriorKind
+
+
+@dataclass(frozen=True)
+class _Header:
+    kind: str
+    dims: dict[str, list[str]]
+    chains: int
+    coords: dict[str, list[str]]
+    seed: int
+
+
+def save_posterior(posterior: Posterior, path: Path) -> None:
+    """Write draws, axes and statistics of a posterior to an npz file.
+
+    Args:
+        posterior: what to keep.
+        path: a file name ending in `.npz`.
+    """
+    header = _Header(
+        kind=posterior.kind,
+        dims={site: list(dims) for site, dims in posterior.dims.items()},
+        chains=posterior.chains,
+        coords={axis: list(labels) for axis, labels in posterior.coords.items()},
+        seed=posterior.seed,
+    )
+    text = json.dumps(asdict(header)).encode()
+    arrays = {
+        "header": np.frombuffer(text, np.uint8),
+        **_arrays("draws", posterior.draws),
+        **_arrays("stats", posterior.sample_stats),
+    }
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def load_posterior(path: Path) -> Posterior:
+    """Read a posterior that `save_posterior` wrote.
+
+    Raises:
+        DataError: the file is missing, cut short, no such archive, or its parts disagree.
+    """
+    with _opened(path) as archive:
+        header = _Header(**json.loads(archive["header"].tobytes()))
+        return Posterior.of_own(
+            kind=_kind(header.kind),
+            draws=_tensors(archive, "draws"),
+            dims={site: tuple(dims) for site, dims in header.dims.items()},
+            chains=header.chains,
+            sample_stats=_tensors(archive, "stats"),
+            coords={axis: tuple(labels) for axis, labels in header.coords.items()},
+            seed=header.seed,
+        )
+
+
+def save_projection(projection: Projection, path: Path) -> None:
+    """Write a projection to an npz file."""
+    with path.open("wb") as file:
+        arrays = {part.name: getattr(projection, part.name) for part in fields(projection)}
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def load_projection(path: Path) -> Projection:
+    """Read a projection that `save_projection` wrote.
+
+    Raises:
+        DataError: the file is missing, cut short, or no projection.
+    """
+    with _opened(path) as archive:
+        return Projection(**{part.name: archive[part.name] for part in fields(Projection)})
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The arrays of an archive that claims a sane size; every failure names the file."""
+    try:
+        with opened_npz(path) as archive:
+            yield archive
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except Exception as e:  # a damaged archive fails in zipfile, zlib, NumPy and json in many ways
+        raise DataError(f"{path}: not what bayesfs wrote there, or cut short ({e})") from e
+
+
+def _kind(name: str) -> PosteriorKind:
+    known: tuple[PosteriorKind, ...] = get_args(PosteriorKind)
+    for kind in known:
+        if kind == name:
+            return kind
+    raise ValueError(f"expected a kind out of {known}, got {name!r}")
+
+
+def _arrays(group: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {f"{group}/{name}": t.detach().cpu().numpy() for name, t in tensors.items()}
+
+
+def _tensors(archive: Any, group: str) -> dict[str, Tensor]:
+    prefix = f"{group}/"
+    names = [name for name in archive.files if name.startswith(prefix)]
+    return {name.removeprefix(prefix): torch.from_numpy(archive[name]) for name in names}

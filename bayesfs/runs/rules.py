@@ -1,0 +1,136 @@
+"""Rules of decision of a run: learnt on its train users, and checked user by user: `rules_at`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+
+from bayesfs._utils.json_files import read_json
+from bayesfs._utils.progress import terminal_safe
+from bayesfs.decisions.checks import check_left_out, check_rules
+from bayesfs.decisions.queries import Unit, judged
+from bayesfs.decisions.rules import Rules, learn_rules
+from bayesfs.errors import RunError
+from bayesfs.protocols import QualityAware
+from bayesfs.runs.directory import RunDirectory
+from bayesfs.study import Answer, Learnt, Study
+from bayesfs.types import Embeddings
+from bayesfs.uncertainty.by_quality import absent_probability
+
+
+def rules_at(
+    run: RunDirectory,
+    study: Study,
+    learnt: Learnt,
+    embeddings: Embeddings,
+    shots: int,
+    *,
+    seed: int,
+) -> Rules | None:
+    """Thresholds at a number of support videos, as the run keeps them or learnt on its train users.
+
+    Nothing is written. None where the evaluation has no tasks of train users.
+    """
+    if (kept := run.kept(_name(shots))) is not None:
+        return load_rules(kept)
+    if not hasattr(study.evaluation, "calibration_episodes"):
+        return None
+    tasks = study.train_tasks(embeddings, learnt, seed=seed).limit_shots(shots)
+    return rules_of(study.infer(tasks, learnt, seed=seed), learnt)
+
+
+def rules_of_most_shots(run: RunDirectory) -> Rules | None:
+    """The thresholds that the run keeps for its largest number of support videos, if any."""
+    names = [name for name in run.state()["files"] if name.startswith("rules-")]
+    kept = run.kept(max(names, key=lambda name: (len(name), name))) if names else None
+    return None if kept is None else load_rules(kept)
+
+
+def keep_rules(run: RunDirectory, rules: Rules, shots: int) -> None:
+    """Keep the thresholds of a number of support videos in a run that is being written, once."""
+    if run.kept(_name(shots)) is not None:
+        return
+    text = json.dumps(rules.to_dict(), indent=2, allow_nan=False) + "\n"
+    run.keep(_name(shots), lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _name(shots: int) -> str:
+    return f"rules-{shots:02d}.json"
+
+
+def load_rules(path: Path) -> Rules:
+    """Rules that a run keeps.
+
+    Raises:
+        DataError: the file does not hold rules.
+    """
+    with read_json(path) as found:
+        return Rules.from_dict(found)
+
+
+def rules_of(answer: Answer, learnt: Learnt) -> Rules:
+    """Thresholds from what was said of train users' tasks."""
+    absent = absent_of(answer, learnt)
+    return learn_rules(answer.predictive, answer.episodes, absent=absent)
+
+
+def absent_of(answer: Answer, learnt: Learnt) -> Tensor | None:
+    """(task, video) probability that nothing taught is shown, as `absent_probability` has it."""
+    if not isinstance(answer.model, QualityAware):
+        return None
+    return absent_probability(answer.model, learnt.population, answer.episodes)[1]
+
+
+def check_users(
+    rules: Rules | None,
+    study: Study,
+    learnt: Learnt,
+    embeddings: Embeddings,
+    shots: int,
+    *,
+    seed: int,
+) -> Iterator[str]:
+    """Tables of what the rules do for each user: train users by the others' rules, then test users.
+
+    Sets are beside plain ones, the likeliest classes up to a probability of `Rules.level`.
+
+    Args:
+        rules: from `rules_at`.
+        study: that they are of.
+        learnt: by it.
+        embeddings: its frames.
+        shots: number of support videos per object.
+        seed: of its tasks.
+
+    Raises:
+        RunError: the evaluation has no tasks of train users, or there is one train user only.
+    """
+    if rules is None or rules.users < 2:
+        found = 0 if rules is None else rules.users
+        raise RunError(f"rules are checked on two train users or more, the run has {found}")
+    train = study.train_tasks(embeddings, learnt, seed=seed).limit_shots(shots)
+    test = study.tasks(embeddings, learnt, seed=seed).limit_shots(shots)
+    answers = {
+        "train users, each by rules learnt on the others": study.infer(train, learnt, seed=seed),
+        "test users": study.infer(test, learnt, seed=seed),
+    }
+    for whose, answer in answers.items():
+        for unit in ("video", "frame"):
+            table = _table(answer, learnt, rules, unit, left_out=answer.episodes is train)
+            yield f"{unit}s of {whose}, {shots} video{'s' if shots > 1 else ''} per object:"
+            yield table.round(2).to_string(index=False, formatters={"user": terminal_safe})
+
+
+def _table(
+    answer: Answer, learnt: Learnt, rules: Rules, unit: Unit, *, left_out: bool
+) -> pd.DataFrame:
+    absent = absent_of(answer, learnt)
+    queries = judged(answer.predictive, answer.episodes, unit, absent)
+    if left_out:
+        wanted = {"level": rules.level, "risk": rules.risk, "rejected": rules.rejected}
+        return check_left_out(queries, **wanted)
+    return check_rules(queries, getattr(rules, unit), rules.level)

@@ -1,0 +1,408 @@
+"""A study kept in a run directory: learnt once, scored at every number of shots, then reported.
+
+Use `run_study`; `report_run` writes the report of a finished run again and runs no recipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import platform
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TextIO, TypedDict
+
+import numpy as np
+import xarray as xr
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+
+from bayesfs._utils.guarded_files import opened
+from bayesfs._utils.places import folder_name, place_from, without_places
+from bayesfs._utils.progress import bar
+from bayesfs.data.store import Thumbnail, open_store, read_skipped, store_attrs, thumbnails
+from bayesfs.errors import DataError, RunError
+from bayesfs.explanation.record import MOST_TASKS, ExplanationRecord, record_explanations
+from bayesfs.features.extraction.job import sampling_of, sampling_text
+from bayesfs.report.view import ReportData
+from bayesfs.report.write import write_report
+from bayesfs.results.store import load_datatree, save_datatree
+from bayesfs.results.table_scores import as_score_table, load_summary
+from bayesfs.runs.checkpoint import load_posterior, load_projection, save_posterior, save_projection
+from bayesfs.runs.directory import STATE, RunDirectory, write_atomically
+from bayesfs.runs.rules import keep_rules, rules_at
+from bayesfs.study import Learnt, Study
+from bayesfs.types import Embeddings
+
+PACKAGES = ("bayesfs", "torch", "pyro-ppl", "numpy", "xarray", "zarr", "arviz-base", "arviz-stats")
+"""Whose versions a run records."""
+
+EXPLANATIONS = "explanations.json"
+"""File of a run directory: see `bayesfs.explanation.record`."""
+
+SCORES_FILE = "scores.json"
+"""File of the directory of a run on a cluster: see `bayesfs.results.table_scores`."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a run is asked to do.
+
+    Attributes:
+        study: model, engines and evaluation.
+        store: feature store with the frames of all users.
+        sources: recipe -> its text, kept in the run directory and part of the run's identity.
+        settings: what was overridden, as on the command line.
+        smoke: whether everything was made tiny.
+        seed: of everything random.
+        pictures: whether the report may show thumbnails.
+        cluster: score on a cluster, see `bayesfs.runs.distributed.connect`; in this process by
+            default.
+    """
+
+    study: Study
+    store: Path
+    sources: Mapping[str, str]
+    settings: tuple[str, ...] = ()
+    smoke: bool = False
+    seed: int = 0
+    pictures: bool = True
+    cluster: str | None = None
+
+
+def run_study(order: Order, out: Path) -> Path:
+    """Learn, infer, predict, score and report, from where an interrupted run stopped.
+
+    Args:
+        order: what to do.
+        out: run directory, new or of the same order.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        RunError: the directory holds something else, is in use, or cannot be written.
+        BayesfsError: the data, a recipe or an engine is at fault.
+    """
+    embeddings = open_store(order.store)
+    run = RunDirectory(out)
+    with run.begin(identity(order, embeddings), recipes=order.sources):
+        if not run.is_done:
+            with noted(run, "warnings"):
+                learnt = learn(run, order, lambda: embeddings)
+                answer_tasks(run, order, embeddings, learnt)
+            users = len(np.unique(embeddings.coord("user")))
+            run.finish(**facts_of(order, out, len(embeddings), users))
+        report = run.path / "report.html"
+        return report if report.exists() else report_run(out, store=order.store)
+
+
+class Inputs(TypedDict):
+    """What decides the result of a run.
+
+    Attributes:
+        recipes: file name -> checksum of its text.
+        settings: what was overridden.
+        smoke: whether everything was made tiny.
+        seed: of everything random.
+        data: fingerprint of the data.
+        thumbnails: whether the report may show them.
+        version: of bayesfs.
+        cluster: whether it was scored on a cluster.
+    """
+
+    recipes: dict[str, str]
+    settings: list[str]
+    smoke: bool
+    seed: int
+    data: str
+    thumbnails: bool
+    version: str
+    cluster: NotRequired[bool]
+
+
+def inputs_of(run: RunDirectory) -> Inputs:
+    """What a run was given.
+
+    Raises:
+        RunError: run.json lacks some of it, or holds something else there.
+    """
+    try:
+        return check_type(
+            run.state()["inputs"],
+            Inputs,
+            collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS,
+        )
+    except TypeCheckError as error:
+        raise RunError(f"{run.path / STATE}: not what `bayesfs run` wrote there: {error}") from None
+
+
+def identity(order: Order, embeddings: Embeddings) -> Inputs:
+    """What decides the result of a run; a directory goes on with the same identity only."""
+    return identity_with(order, store_fingerprint(embeddings))
+
+
+def identity_with(order: Order, data: str) -> Inputs:
+    """The same with a fingerprint of the data that is known."""
+    return {
+        "recipes": {name: recipe_digest(text) for name, text in order.sources.items()},
+        "settings": list(order.settings),
+        "smoke": order.smoke,
+        "seed": order.seed,
+        "data": data,
+        "thumbnails": order.pictures,
+        "version": version("bayesfs"),
+    }
+
+
+def store_fingerprint(embeddings: Embeddings) -> str:
+    """SHA-256 of everything that is known of every frame: features, quality, labels, flags."""
+    digest = hashlib.sha256()
+    for name in sorted(map(str, embeddings.dataset.variables)):
+        values = embeddings.dataset[name].values
+        text = values.dtype.kind in "OSU"
+        digest.update(f"{name} {'text' if text else values.dtype} {values.shape}\0".encode())
+        digest.update(
+            "\0".join(map(str, values.ravel().tolist())).encode("utf-8", "surrogatepass")
+            if text
+            else np.ascontiguousarray(values).tobytes()
+        )
+    return digest.hexdigest()
+
+
+def report_run(
+    out: Path, format: Literal["html", "md"] = "html", *, store: Path | None = None
+) -> Path:
+    """Write the report of a finished run again, from its results alone.
+
+    Args:
+        out: run directory.
+        format: of the report.
+        store: feature store, for its thumbnails; where the run says that it is by default.
+
+    Raises:
+        RunError: there is no finished run, or another file has the report's name.
+    """
+    run = RunDirectory(out)
+    run.finished()
+    path = out / f"report.{format}"
+    _refuse_others(path)
+    data = report_data(run, store)
+    write = partial(write_report, data, format=format)
+    write_atomically(path, write, within=out)
+    return path
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse to write a report over something that is none.
+
+    Raises:
+        RunError: a file is there that no report of bayesfs begins like.
+    """
+    try:
+        with opened(path) as file:
+            start = file.read(4000)
+    except FileNotFoundError:
+        return
+    except (OSError, DataError) as error:
+        raise RunError(f"{path}: in the way of the report ({error})") from error
+    if b"<title>bayesfs: " not in start and not start.startswith(b"# bayesfs: "):
+        raise RunError(f"{path}: not a report of bayesfs, which would take its place; move it away")
+
+
+def load_learnt(run: RunDirectory) -> Learnt:
+    """What a run has learnt about people in general.
+
+    Raises:
+        RunError: it has not come so far.
+    """
+    projection, population = run.kept("projection.npz"), run.kept("population.npz")
+    if projection is None or population is None:
+        raise RunError(f"{run.path}: has no population yet; run the same `bayesfs run` again")
+    return Learnt(load_projection(projection), load_posterior(population))
+
+
+def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> Learnt:
+    """What is known about people in general, learnt unless the run has it already.
+
+    Args:
+        run: the directory that keeps it.
+        order: what to do.
+        frames: gives the frames of the train users at least.
+    """
+    if run.kept("population.npz") is None:
+        with bar("population") as progress:
+            learnt = order.study.learn(frames(), seed=order.seed, progress=progress)
+        run.keep("projection.npz", lambda path: save_projection(learnt.projection, path))
+        run.keep("population.npz", lambda path: save_posterior(learnt.population, path))
+    return load_learnt(run)
+
+
+def answer_tasks(run: RunDirectory, order: Order, embeddings: Embeddings, learnt: Learnt) -> None:
+    """Score the tasks at every number of support videos, and explain them at the largest.
+
+    What the run keeps already is not made again; more than `MOST_TASKS` tasks are not explained.
+    """
+    study, seed = order.study, order.seed
+    scored = [shots for shots in study.evaluation.shots if run.kept(_name(shots))]
+    if len(scored) == len(study.evaluation.shots) and run.kept(EXPLANATIONS) is not None:
+        return
+    tasks = study.tasks(embeddings, learnt, seed=seed)
+    for shots in study.evaluation.shots:
+        last = shots == max(study.evaluation.shots)
+        explained = not last or len(tasks) > MOST_TASKS or run.kept(EXPLANATIONS) is not None
+        if shots in scored and explained:
+            continue
+        with bar(f"tasks at {shots} video{'s' if shots > 1 else ''} per object") as progress:
+            answer = study.infer(tasks.limit_shots(shots), learnt, seed=seed, progress=progress)
+            if shots not in scored:
+                tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
+                run.keep(_name(shots), partial(save_datatree, tree))
+        if not explained:
+            with bar("explanations"):
+                rules = rules_at(run, study, learnt, embeddings, shots, seed=seed)
+                if rules is not None:
+                    keep_rules(run, rules, shots)
+                run.keep(EXPLANATIONS, record_explanations(answer, learnt, rules, seed=seed).save)
+
+
+def _name(shots: int) -> str:
+    return f"results-{shots:02d}.nc"
+
+
+def study_names(study: Study) -> dict[str, str]:
+    """Classes of model, engine and evaluation."""
+    parts = {"model": study.model, "engine": study.engine, "evaluation": study.evaluation}
+    return {name: type(value).__name__ for name, value in parts.items()}
+
+
+def load_trees(run: RunDirectory) -> dict[int, xr.DataTree]:
+    """Number of support videos -> the DataTree of a run at that number."""
+    names = [name for name in run.state()["files"] if name.startswith("results-")]
+    paths = [path for name in sorted(names) if (path := run.kept(name))]
+    trees = [load_datatree(path) for path in paths]
+    return {int(tree.attrs["shots"]): tree for tree in trees}
+
+
+def load_scores(
+    run: RunDirectory, trees: Mapping[int, xr.DataTree] | None = None
+) -> dict[int, xr.Dataset]:
+    """Number of support videos -> scores with intervals over users.
+
+    A run on a cluster has those of everybody, not only of the people whose DataTree it keeps.
+
+    Args:
+        run: finished run.
+        trees: from `load_trees`, where they are loaded already.
+    """
+    path = run.kept(SCORES_FILE)
+    if path is not None:
+        return {shots: as_score_table(found) for shots, found in load_summary(path).items()}
+    trees = load_trees(run) if trees is None else trees
+    return {shots: tree["scores"].to_dataset() for shots, tree in trees.items()}
+
+
+def store_of(run: RunDirectory, state: Mapping[str, Any]) -> Path | None:
+    """Where a run says that its store is, as seen from the run; None where it does not."""
+    said = str(state.get("store", ""))
+    return run.path / said if said else None
+
+
+def report_data(run: RunDirectory, store: Path | None = None) -> ReportData:
+    """Everything a report shows, from the results and the store's thumbnails."""
+    state = run.state()
+    place = store or store_of(run, state)
+    trees = load_trees(run)
+    facts = {k: str(v) for k, v in state.get("facts", {}).items()}
+    kept = run.kept(EXPLANATIONS)
+    told = ExplanationRecord({}, []) if kept is None else ExplanationRecord.load(kept)
+    return ReportData(
+        title=f"bayesfs: {folder_name(run.path)}",
+        trees=trees,
+        scores=load_scores(run, trees),
+        facts=facts,
+        note=state.get("note", ""),
+        warnings=[str(w) for w in (*state.get("warnings", ()), *state.get("skipped", ()))],
+        pictures=_pictures(place, trees) if inputs_of(run)["thumbnails"] and place else {},
+        advice=told.report_advice(),
+        said=told.said,
+    )
+
+
+def _pictures(store: Path, trees: Mapping[int, xr.DataTree]) -> dict[str, tuple[Thumbnail, ...]]:
+    """Thumbnails of the query videos, if the store is still where it was."""
+    groups = [tree["constant_data"].to_dataset() for tree in trees.values()]
+    names = {str(name) for group in groups for name in np.ravel(group["video_name"].values)}
+    with contextlib.suppress(DataError):  # a report without its store is a report without pictures
+        return {name: thumbnails(store, name) for name in sorted(names - {""})}
+    return {}
+
+
+def facts_of(order: Order, out: Path, frames: int, users: int) -> dict[str, Any]:
+    """What a report tells of a run: settings, data, and what was left out of these.
+
+    Args:
+        order: what was asked.
+        out: run directory, from which the store is told.
+        frames: number of frames.
+        users: number of users.
+    """
+    attrs = store_attrs(order.store)
+    skipped = [without_places(f"{s.path}: {s.reason}") for s in read_skipped(attrs)]
+    facts = {
+        **{name.capitalize(): kind for name, kind in study_names(order.study).items()},
+        "Settings": ", ".join(order.settings) or "those of the recipes",
+        **({"Smoke run": "everything tiny, the numbers mean nothing"} if order.smoke else {}),
+        "Seed": order.seed,
+        "Pixels": attrs.get("px", "unknown"),
+        "Backbone": attrs.get("backbone", "unknown"),
+        "Sampling": sampling_text(sampling_of(attrs)),
+        "Frames": frames,
+        "Users": users,
+        "Left out": f"{attrs.get('skipped_count', 0)} files, frames or videos",
+        "Versions": ", ".join(f"{name} {v}" for name, v in run_versions().items()),
+    }
+    return {
+        "facts": facts,
+        "skipped": skipped,
+        "store": place_from(out, order.store),
+        "sampling": str(attrs.get("sampling", "")),
+    }
+
+
+def run_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    return {"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+@contextlib.contextmanager
+def noted(run: RunDirectory, name: str) -> Iterator[None]:
+    """Show each of a person's warnings once, and keep their texts in the run's state."""
+    shown, texts = warnings.showwarning, list(run.state().get(name, []))
+
+    def keep(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, UserWarning) and without_places(str(message)) not in texts:
+            texts.append(without_places(str(message)))
+            shown(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = keep
+        try:
+            yield
+        finally:
+            run.note(**{name: texts})
+
+
+def recipe_digest(text: str) -> str:
+    """Checksum of a recipe's text, by which a run knows it."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,385 @@
+"""A scikit-learn classifier over one task: `BayesianFewShotClassifier`.
+
+It needs features and labels only: no tree of videos, no other users. Where a population has been
+learnt from other users (`bayesfs.study.Study.learn`), give it as `population=`; it knows more than
+a few labels can.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from bayesfs._distributions.noise import frame_content
+from bayesfs.data.from_arrays import make_episode
+from bayesfs.errors import DataError, ShapeError
+from bayesfs.inference.exact import Exact
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.prediction import predict
+from bayesfs.protocols import ConjugateModel, Engine, Model
+from bayesfs.results.assemble import assemble_tree
+from bayesfs.study import Answer, Learnt
+from bayesfs.training.population_from_support import SupportAxes, support_population
+from bayesfs.types import EpisodeBatch, Posterior, refuse_missing
+from bayesfs.uncertainty.decompose import decompose
+
+Array = NDArray[Any]
+
+CHUNK = 1024
+"""Query videos that are predicted at a time; bounds the memory."""
+
+PARTS = ("total", "aleatoric", "epistemic")
+
+
+class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Few-shot classification with a posterior, and uncertainty by kind.
+
+    Rows are frames. `groups` names the video of each: frames of one video are near copies of each
+    other, so that ten frames of one video count as about one example. Without `groups` every row
+    is a video of its own, which says that rows are independent given their class.
+
+    The population (how far classes, videos and frames scatter) comes from, in this order:
+
+    1. `population`, learnt from other users. The best, and what `bayesfs run` does.
+    2. The support itself, if some class has two videos: the generalised posterior of the
+       population under the leave-one-video-out log score of the support's own labels. About a
+       second; see `bayesfs.training.population_from_support.support_population`.
+    3. The model's prior, if there is nothing to leave out.
+
+    Without a learnt population features are centred, turned to their principal axes and divided by
+    one common scale, all from the support. Deep features gain from unit length first
+    (`sklearn.preprocessing.Normalizer`); columns of different units from `StandardScaler`.
+
+    Args:
+        model: what is believed; `GaussianHierarchy()` by default.
+        engine: infers the task; by default `Exact()` for a conjugate model, else `SVI()`.
+        population: a `Learnt` (its projection is applied to the features, too) or the `Posterior`
+            of the population of features as they come; None takes 2 or 3 above.
+        n_components: principal axes to keep without a learnt population.
+        support_condition: recording condition of what is taught, "clean" or "clutter".
+        query_condition: recording condition of what is asked.
+        random_state: of the draws. Fixed by default, so that the same data give the same answer.
+
+    Nothing of the caller's arrays is kept: changing X afterwards changes no answer. A row has the
+    same answer whatever is asked beside it, and neither the order of the rows that are taught nor
+    the names of classes move it.
+
+    Attributes:
+        classes_: (way,) the labels, sorted; columns of probabilities are in this order.
+        posterior_: posterior of the task's and the classes' sites, a `bayesfs.Posterior`.
+        population_: posterior of the population, or None where `posterior_` holds its sites.
+        model_: the model, as it was told the features' spectrum.
+        n_features_in_: number of features.
+
+    Example:
+        >>> X = [[0.0, 0.1], [0.1, 0.0], [1.0, 1.1], [1.1, 1.0]]
+        >>> known = BayesianFewShotClassifier().fit(X, ["keys", "keys", "mug", "mug"])
+        >>> known.predict([[0.0, 0.0], [1.0, 1.0]]).tolist()
+        ['keys', 'mug']
+        >>> known.predict_uncertainty([[0.5, 0.5]]).columns.tolist()
+        ['total', 'aleatoric', 'epistemic']
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Model | None = None,
+        engine: Engine | None = None,
+        population: Learnt | Posterior | None = None,
+        n_components: int = 32,
+        support_condition: Literal["clean", "clutter"] = "clean",
+        query_condition: Literal["clean", "clutter"] = "clean",
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.model = model
+        self.engine = engine
+        self.population = population
+        self.n_components = n_components
+        self.support_condition = support_condition
+        self.query_condition = query_condition
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+        """Infer the posterior from labelled frames; warns of one object only, and without groups.
+
+        Args:
+            X: (frame, feature) array, DataFrame or DataArray.
+            y: (frame,) label of each frame.
+            groups: (frame,) video of each frame; None makes every frame a video.
+
+        Raises:
+            TypeError: model or engine is a class, a name, or no such thing.
+            ValueError: from scikit-learn, for NaN, text, or lengths that differ.
+            DataError: a video has two labels, a label or a video is None, NaN or NA, or the model
+                has covariates of quality, which plain features do not have.
+        """
+        covariates = getattr(self.model, "covariates", ())
+        if covariates:
+            raise DataError(
+                f"the model has covariates of quality {covariates}, which plain "
+                "features do not have; expected a model without, and a population learnt with it"
+            )
+        for name, value, method in (
+            ("model", self.model, "dims"),
+            ("engine", self.engine, "infer"),
+        ):
+            if isinstance(value, type) or (value is not None and not hasattr(value, method)):
+                raise TypeError(
+                    f"expected {name} to be an object with `{method}`, such as "
+                    f"bf.GaussianHierarchy() or bf.SVI(), got {value!r}"
+                )
+        if y is not None:
+            refuse_missing(_column(_plain(y)), "y")
+        x, y = validate_data(self, _plain(X), _plain(y), dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_, label = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            warnings.warn(
+                f"one object only, {self.classes_.tolist()[0]!r}: every answer is certain of it",
+                stacklevel=2,
+            )
+        if groups is None and len(x) > len(self.classes_):
+            warnings.warn(
+                "without groups each frame counts as a video of its own, and frames of one video "
+                "make it far too sure; give groups, or groups=range(len(y)) for single pictures",
+                stacklevel=2,
+            )
+        videos, order = _videos(groups, len(x), label), _by_content(x)
+        x = x[order]  # a copy: nothing of the caller's is kept
+        self._support = (x, label[order], videos[order].tolist())
+        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self._axes = self._fit_axes(x)
+        self.model_ = self._told_model()
+        episode = self._episode(x[:1], None)
+        self.population_ = self._population(episode)
+        engine = self.engine or (Exact() if isinstance(self.model_, ConjugateModel) else SVI())
+        self.posterior_ = engine.infer(
+            self.model_, episode, seed=self._seed, given=self.population_
+        )
+        return self
+
+    def predict(self, X: Any, groups: Any = None) -> Array:
+        """(frame,) likeliest label of each frame; see `predict_proba` for `groups`."""
+        best = self.predict_proba(X, groups).argmax(1)
+        return np.asarray(self.classes_[best])
+
+    def predict_proba(self, X: Any, groups: Any = None) -> Array:
+        """(frame, way) probability of each class.
+
+        Args:
+            X: (frame, feature).
+            groups: (frame,) video of each frame. The frames of a video are recognised jointly,
+                and each of its rows holds the video's probabilities. None asks for each frame.
+        """
+        _, rows, answers = self._answers(X, groups)
+        prob = [a.predictive.video.prob[0].cpu().numpy() for a in answers]
+        table = np.concatenate(prob)[rows]
+        return np.asarray(table / table.sum(1, keepdims=True))
+
+    def predict_uncertainty(self, X: Any, groups: Any = None) -> pd.DataFrame:
+        """Uncertainty of each frame in nats, by kind; total = aleatoric + epistemic.
+
+        Args:
+            X: (frame, feature).
+            groups: as in `predict_proba`.
+
+        Returns:
+            One row a frame, with X's index if it has one: `total` (entropy of the prediction),
+            `aleatoric` (what would remain with endless examples: the frame itself is unclear) and
+            `epistemic` (what more examples could remove).
+        """
+        index, rows, answers = self._answers(X, groups)
+        parts = [
+            np.stack([a.uncertainty[f"video_{p}"].values[0] for p in PARTS], 1) for a in answers
+        ]
+        return pd.DataFrame(np.concatenate(parts)[rows], columns=list(PARTS), index=index)
+
+    def answer(self, X: Any, groups: Any = None, y: Any = None) -> Answer:
+        """Everything about a query: tasks, posterior, predictive draws, uncertainty.
+
+        Args:
+            X: (frame, feature).
+            groups: (frame,) video of each frame.
+            y: (frame,) true labels where they are known, for scores.
+
+        Raises:
+            DataError: a label was not taught.
+        """
+        x = self._validated(X)
+        groups = _groups(groups, len(x))
+        known = None
+        if y is not None:
+            refuse_missing(_column(_plain(y)), "y")
+            known = self._label_numbers(np.asarray(_plain(y)))
+        return self._answer(self._episode(x, groups, known))
+
+    def to_datatree(self, X: Any, groups: Any = None, y: Any = None) -> xr.DataTree:
+        """Everything about a query as one DataTree in ArviZ's schema; arguments of `answer`."""
+        a = self.answer(X, groups, y)
+        return assemble_tree(
+            a.posterior, a.predictive, a.uncertainty, a.episodes, population=self.population_
+        )
+
+    def _label_numbers(self, y: Array) -> list[int]:
+        strange = np.setdiff1d(y, self.classes_)
+        if len(strange):
+            raise DataError(
+                f"label {strange.tolist()[0]!r} was not taught; known are "
+                f"{self.classes_.tolist()[:10]}"
+            )
+        return list(np.searchsorted(self.classes_, y).tolist())
+
+    def _answers(self, X: Any, groups: Any) -> tuple[Any, Array, list[Answer]]:
+        """Index of X, the query video of each row, and the answers by chunks of videos."""
+        x = self._validated(X)
+        given = _groups(groups, len(x))
+        names, rows = np.unique(given, return_inverse=True)
+        order = np.lexsort((_by_content(x).argsort(), rows))
+        answers = [
+            self._answer(self._episode(x[part], rows[part]))
+            for part in _chunks(order, rows[order], len(names))
+        ]
+        return X.index if isinstance(X, pd.DataFrame) else None, rows, answers
+
+    def _answer(self, episode: EpisodeBatch) -> Answer:
+        given = self.population_
+        predictive = predict(self.model_, self.posterior_, episode, given=given)
+        uncertainty = decompose(predictive, episode)
+        return Answer(episode, self.model_, self.posterior_, predictive, uncertainty)
+
+    def _validated(self, X: Any) -> Array:
+        check_is_fitted(self)
+        return np.asarray(validate_data(self, _plain(X), dtype=np.float64, reset=False))
+
+    def _episode(
+        self, query: Array, videos: Array | None, labels: list[int] | None = None
+    ) -> EpisodeBatch:
+        x, label, shots = self._support
+        episode = make_episode(
+            torch.from_numpy(self._axes(x, self.support_condition)),
+            label.tolist(),
+            shots,
+            torch.from_numpy(self._axes(query, self.query_condition)),
+            None if videos is None else videos.tolist(),
+            labels,
+            support_condition=self.support_condition,
+            query_condition=self.query_condition,
+        )
+        return replace(episode, classes=(tuple(map(str, self.classes_)),))
+
+    def _fit_axes(self, x: Array) -> _Learnt | _Own:
+        if isinstance(self.population, Learnt):
+            return _Learnt(self.population)
+        own = self.population is None
+        return _Own(SupportAxes.fit(x, self.n_components) if own else None)
+
+    def _told_model(self) -> Model:
+        model: Model = GaussianHierarchy() if self.model is None else self.model
+        tell, spectrum = getattr(model, "with_spectrum", None), self._axes.spectrum
+        return tell(spectrum) if tell is not None and spectrum is not None else model
+
+    def _population(self, episode: EpisodeBatch) -> Posterior | None:
+        if isinstance(self.population, Learnt):
+            return self.population.population
+        if self.population is not None:
+            return self.population
+        return support_population(self.model_, episode, seed=self._seed)
+
+
+class _Learnt:
+    """The projection of a learnt population, as a function of plain features."""
+
+    def __init__(self, learnt: Learnt) -> None:
+        self._projection = learnt.projection
+        self.spectrum: tuple[float, ...] | None = tuple(learnt.projection.spectrum.tolist())
+
+    def __call__(self, x: Array, condition: str) -> Array:
+        return self._projection.of_features(x, condition).astype(np.float64)
+
+
+class _Own:
+    """The support's own axes; None leaves features as they come."""
+
+    def __init__(self, axes: SupportAxes | None) -> None:
+        self._axes = axes
+        self.spectrum = None if axes is None else axes.spectrum
+
+    def __call__(self, x: Array, condition: str) -> Array:
+        return x.copy() if self._axes is None else self._axes(x)
+
+
+def _plain(values: Any) -> Any:
+    """Arrays of xarray as NumPy's, frames first; everything else as it is."""
+    if not isinstance(values, xr.DataArray):
+        return values
+    if "frame" in values.dims:
+        values = values.transpose("frame", ...)
+    return values.values
+
+
+def _column(values: Any) -> Any:
+    """Labels in a table of one column as a column."""
+    plain = isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1
+    return values if plain else np.asarray(values, dtype=object).ravel()
+
+
+def _groups(groups: Any, length: int) -> Array:
+    """(frame,) video of each frame; each frame its own where none are given.
+
+    Raises:
+        ShapeError: their number is not that of the frames.
+        DataError: one is None, NaN or NA.
+    """
+    if groups is None:
+        return np.arange(length)
+    given = np.asarray(_plain(groups))
+    if given.shape != (length,):
+        raise ShapeError(f"expected {length} groups, one per frame, got {given.shape}")
+    refuse_missing(_plain(groups), "groups")
+    return given
+
+
+def _by_content(x: Array) -> Array:
+    """Order of frames (frame, feature) that does not depend on the order they come in."""
+    frames = torch.from_numpy(np.ascontiguousarray(x))
+    content = frame_content(frames, None, torch.ones(len(x), dtype=torch.bool))
+    return np.asarray(content.numpy().argsort(kind="stable"))
+
+
+def _videos(groups: Any, length: int, label: Array) -> Array:
+    """Number of the video of each support frame.
+
+    Raises:
+        ShapeError: see `_groups`.
+        DataError: the frames of a video have two labels.
+    """
+    given = _groups(groups, length)
+    names, video = np.unique(given, return_inverse=True)
+    pairs = np.unique(np.stack([video, label]), axis=1)
+    twice = np.flatnonzero(np.bincount(pairs[0]) > 1)
+    if len(twice):
+        raise DataError(
+            f"video {names.tolist()[twice[0]]!r} has frames of "
+            f"{np.bincount(pairs[0])[twice[0]]} classes; "
+            "a video shows one object: do groups name videos, and uniquely across classes?"
+        )
+    return np.asarray(video)
+
+
+def _chunks(order: Array, video: Array, count: int) -> Iterator[Array]:
+    """Rows of `CHUNK` videos at a time; `order` sorts rows by video, `video` is sorted."""
+    for start in range(0, count, CHUNK):
+        yield order[(video >= start) & (video < start + CHUNK)]

@@ -1,0 +1,1 @@
+"""A small renderer of ORBIT-shaped videos, for the demo and the tests."""

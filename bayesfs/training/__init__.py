@@ -1,0 +1,1 @@
+"""What is learnt before any task is inferred."""

@@ -1,0 +1,1 @@
+"""How unsure, of which kind, at which level, from which cause, and what would help."""

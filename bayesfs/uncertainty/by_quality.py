@@ -1,0 +1,127 @@
+"""Aleatoric uncertainty by measured cause: start with `by_cause`.
+
+The model states how much each measured quality widens a frame's noise. What a defect costs is then
+a counterfactual within the model:
+
+    drop_j = A(x, q) - A(x, q with q_j as in a typical frame),
+
+with A the aleatoric uncertainty of the frame's label, in nats, and all else as it is. Typical means
+0 in standardised quality: the mean of the train frames of the same condition. It is positive where
+the defect blurs the label; it is a statement about the model's noise, not an image that was taken
+again. Drops of several qualities do not add up, as entropy is not linear in the noise.
+
+A frame that shows nothing taught has the probability `frame_absent` of doing so; the model's own
+reasons are given there, not those of measured quality.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from bayesfs.errors import InferenceError
+from bayesfs.prediction import thinned, thinned_values
+from bayesfs.protocols import QualityAware
+from bayesfs.types import EpisodeBatch, Posterior
+from bayesfs.uncertainty.decompose import decompose_draws
+
+
+def by_cause(
+    model: QualityAware,
+    population: Posterior,
+    episodes: EpisodeBatch,
+    *,
+    draws: int = 16,
+    population_draws: int = 4,
+    seed: int,
+) -> xr.Dataset:
+    """How many nats each measured defect costs every query frame.
+
+    Args:
+        model: such as `GaussianHierarchy(covariates=...)`.
+        population: posterior of the population sites.
+        episodes: T tasks with query_quality, standardised.
+        draws: draws of the classes for each population draw; the same for every counterfactual.
+        population_draws: draws of the population, evenly spaced over those of `population`.
+        seed: of the draws.
+
+    Returns:
+        Dataset with `frame_drop` (task, video, frame, covariate) in nats, `frame_absent` (task,
+        video, frame) and `video_absent` (task, video) probabilities; NaN for padding. Without
+        covariates in the model, `frame_drop` has no columns.
+
+    Raises:
+        InferenceError: the model cannot say.
+    """
+    if not isinstance(model, QualityAware):
+        raise InferenceError(
+            f"expected a model with covariates and log_absent_odds, got {type(model).__name__}; "
+            "causes are known for GaussianHierarchy(covariates=...)"
+        )
+    values = thinned(population, population_draws)
+
+    def aleatoric(tasks: EpisodeBatch) -> Tensor:
+        return decompose_draws(model.predictive(tasks, values, draws=draws, seed=seed).frame)[1]
+
+    with torch.no_grad():
+        drops = [
+            aleatoric(episodes) - aleatoric(typical(episodes, j))
+            for j in range(len(model.covariates))
+        ]
+    absent = absent_probability(model, population, episodes, population_draws=population_draws)
+    shape = episodes.query_mask.shape
+    drop = torch.stack(drops, -1) if drops else absent[0].new_zeros(*shape, 0)
+    mask = ~episodes.query_mask
+    data = {
+        "frame_drop": (
+            ("task", "video", "frame", "covariate"),
+            drop.masked_fill(mask[..., None], math.nan).cpu().numpy(),
+        ),
+        "frame_absent": (
+            ("task", "video", "frame"),
+            absent[0].masked_fill(mask, math.nan).cpu().numpy(),
+        ),
+        "video_absent": (
+            ("task", "video"),
+            absent[1].masked_fill(~episodes.video_mask, math.nan).cpu().numpy(),
+        ),
+    }
+    coords: dict[str, list[str]] = {"covariate": list(model.covariates)}
+    if episodes.tasks:
+        coords["task"] = list(episodes.tasks)
+    return xr.Dataset(data, coords=coords, attrs={"units": "nats"})
+
+
+def typical(episodes: EpisodeBatch, covariate: int) -> EpisodeBatch:
+    """The same tasks with one quality of every query frame as in a typical frame.
+
+    Raises:
+        InferenceError: the episodes have no measured quality.
+    """
+    if episodes.query_quality is None:
+        raise InferenceError(
+            "expected episodes with query_quality, got none; was the feature store made without?"
+        )
+    quality = episodes.query_quality.clone()
+    quality[..., covariate] = 0.0
+    return episodes.changed(query_quality=quality)
+
+
+def absent_probability(
+    model: QualityAware, population: Posterior, episodes: EpisodeBatch, *, population_draws: int = 4
+) -> tuple[Tensor, Tensor]:
+    """Probabilities that nothing taught is shown, averaged over population draws.
+
+    Returns:
+        (task, video, frame) of frames and (task, video) of whole videos.
+    """
+    with torch.no_grad():
+        found = [
+            model.log_absent_odds(episodes, value)
+            for value in thinned_values(population, population_draws)
+        ]
+    frame = torch.stack([f.sigmoid() for f, _ in found]).mean(0)
+    return frame, torch.stack([v.sigmoid() for _, v in found]).mean(0)

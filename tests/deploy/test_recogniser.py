@@ -1,0 +1,164 @@
+"""The device's recogniser says what the model's closed form says, at a fraction of its time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyro
+import pytest
+import torch
+
+from bayesfs.deploy.products import in_single
+from bayesfs.deploy.recogniser import KEPT, Recogniser, teach
+from bayesfs.errors import DataError, InferenceError
+from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.features.projection import Projection
+from bayesfs.inference.exact import Exact, thin_population
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.gaussian.families import CovarianceFamily, Full, PowerLaw
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.study import Learnt, Study
+from bayesfs.types import EpisodeBatch, Posterior
+from bayesfs.uncertainty.decompose import decompose_draws
+
+WIDE, DIM = 20, 6
+RNG = np.random.default_rng(0)
+VIDEOS = {
+    f"o{k}": [centre + RNG.normal(size=(3, WIDE)) / 2 for _ in range(1 + k)]
+    for k in range(3)
+    for centre in [4 + RNG.normal(size=WIDE)]
+}
+QUERY = VIDEOS["o2"][0] + RNG.normal(size=(3, WIDE)) / 2
+
+
+def setting(family: CovarianceFamily, draws: int = 64) -> tuple[Study, Learnt]:
+    axes = np.linalg.qr(np.random.default_rng(1).normal(size=(WIDE, DIM)))[0]
+    projection = Projection(np.full((2, WIDE), 0.2), axes, np.full(DIM, DIM**-0.5))
+    model = GaussianHierarchy(family=family)
+    with torch.random.fork_rng():
+        pyro.set_rng_seed(0)
+        like = torch.zeros(1, DIM, dtype=torch.float64)
+        sites = [model.sample_population(like) for _ in range(4)]
+    population = {name: torch.stack([s[name].detach() for s in sites]) for name in sites[0]}
+    learnt = Posterior("variational", population, model.population_dims)
+    study = Study(model, Exact(draws=draws, population_draws=4), HeldOutUsers())
+    return study, Learnt(projection, learnt)
+
+
+def as_episode(learnt: Learnt) -> EpisodeBatch:
+    """The same support and query as a batch of one task, by hand."""
+    support = torch.zeros(1, 3, 3, 3, DIM, dtype=torch.float64)
+    mask = torch.zeros(1, 3, 3, 3, dtype=torch.bool)
+    for k, videos in enumerate(VIDEOS.values()):
+        for v, video in enumerate(videos):
+            support[0, k, v] = torch.from_numpy(learnt.projection.of_features(video, "clean"))
+            mask[0, k, v] = True
+    query = torch.from_numpy(learnt.projection.of_features(QUERY, "clutter"))[None, None].double()
+    return EpisodeBatch(
+        support,
+        mask,
+        torch.zeros(1, 3, 3, dtype=torch.long),
+        query,
+        torch.ones(1, 1, 3, dtype=torch.bool),
+        torch.ones(1, 1, dtype=torch.long),
+        torch.full((1, 1), 2),
+    )
+
+
+@pytest.mark.parametrize("family", [PowerLaw(), Full()])
+def test_the_model_s_own_predictive(family: CovarianceFamily) -> None:
+    study, learnt = setting(family, draws=4000)
+    taught = teach(study, learnt, VIDEOS)
+    assert isinstance(study.model, GaussianHierarchy)
+    population = thin_population(study.model, learnt.population, 4)
+    want = study.model.predictive(as_episode(learnt), population, draws=1000, seed=0)
+    video, frames = taught.video(QUERY), [taught.frame(x) for x in QUERY]
+    torch.testing.assert_close(video.prob, want.video.prob[0, 0], rtol=1e-9, atol=1e-12)
+    for f, found in enumerate(frames):
+        torch.testing.assert_close(found.prob, want.frame.prob[0, 0, f], rtol=1e-9, atol=1e-12)
+    epistemic = decompose_draws(want.frame)[2][0, 0]
+    for f, found in enumerate(frames):
+        assert found.epistemic == pytest.approx(float(epistemic[f]), rel=0.1, abs=0.01)
+        assert found.total == pytest.approx(found.aleatoric + found.epistemic)
+    assert video.epistemic == pytest.approx(
+        float(decompose_draws(want.video)[2][0, 0]), rel=0.1, abs=0.01
+    )
+
+
+def test_the_draws_average_to_the_predictive() -> None:
+    """The law of total probability: label draws and the closed form are two routes to one p."""
+    study, learnt = setting(PowerLaw(), draws=8000)
+    for found in (teach(study, learnt, VIDEOS).frame(x) for x in QUERY):
+        average = found.labels.log_prob_given.exp().mean(0)
+        torch.testing.assert_close(average, found.prob, rtol=0.0, atol=0.02)
+
+
+def test_the_order_of_objects_only_permutes() -> None:
+    study, learnt = setting(PowerLaw())
+    one = teach(study, learnt, VIDEOS).video(QUERY)
+    other = teach(study, learnt, dict(reversed(VIDEOS.items()))).video(QUERY)
+    torch.testing.assert_close(one.prob, other.prob.flip(0))
+
+
+def test_what_is_prepared_is_made_once() -> None:
+    taught = teach(*setting(PowerLaw()), VIDEOS)
+    assert taught.prepare() is taught.prepare("clutter", 1)
+    assert taught.prepare("clean", 2) is not taught.prepare()
+    assert isinstance(taught, Recogniser)
+    assert taught.classes == ("o0", "o1", "o2")
+    assert in_single({"left": 1}) == {"left": 1}
+
+
+@pytest.mark.parametrize(
+    ("videos", "message"),
+    [
+        ({}, "at least one video"),
+        ({"a": []}, "at least one video"),
+        ({"a": [np.ones((2, 3))]}, "another backbone"),
+        ({"a": [np.full((2, WIDE), np.nan)]}, "NaN"),
+        ({"a": [np.zeros((2, WIDE))]}, "all zero"),
+    ],
+)
+def test_bad_features_are_told(videos: dict[str, list[np.ndarray]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        teach(*setting(PowerLaw()), videos)
+
+
+def test_another_engine_is_refused() -> None:
+    study, learnt = setting(PowerLaw())
+    with pytest.raises(InferenceError, match="for others"):
+        teach(replace(study, engine=SVI(steps=1)), learnt, VIDEOS)
+    measured = replace(study, model=GaussianHierarchy(covariates=("blur",)))
+    with pytest.raises(InferenceError, match="covariates"):
+        teach(measured, learnt, VIDEOS)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_a_stream_says_what_single_frames_say(at_once: int) -> None:
+    taught = teach(*setting(PowerLaw()), VIDEOS)
+    frames = np.concatenate([QUERY, VIDEOS["o1"][0]])
+    pieces = list(taught.stream(iter([frames[:4], frames[4:]]), at_once=at_once))
+    for name in ("prob", "total", "aleatoric", "epistemic"):
+        joined = torch.cat([getattr(piece, name) for piece in pieces])
+        single = torch.stack([torch.as_tensor(getattr(taught.frame(x), name)) for x in frames])
+        torch.testing.assert_close(joined, single.to(joined), rtol=1e-4, atol=1e-5)
+
+
+def test_products_of_few_lengths_are_kept() -> None:
+    taught = teach(*setting(PowerLaw()), VIDEOS)
+    first = taught.video(QUERY)
+    for frames in range(1, 12):
+        taught.video(np.resize(QUERY, (frames, WIDE)))
+    assert len(taught._made) == KEPT
+    np.testing.assert_array_equal(taught.video(QUERY).prob, first.prob)
+    with pytest.raises(DataError, match="condition"):
+        taught.frame(QUERY[0], condition="foggy")
+
+
+def test_an_object_without_a_frame_is_refused_and_one_frame_is_a_video() -> None:
+    study, learnt = setting(PowerLaw())
+    with pytest.raises(DataError, match="o9"):
+        teach(study, learnt, {**VIDEOS, "o9": [np.zeros((0, WIDE))]})
+    flat = {name: [video[0] for video in each] for name, each in VIDEOS.items()}
+    deep = {name: [video[:1] for video in each] for name, each in VIDEOS.items()}
+    one, other = (teach(study, learnt, videos).video(QUERY).prob for videos in (flat, deep))
+    np.testing.assert_array_equal(one, other)

@@ -1,0 +1,214 @@
+"""Diagnostics against ArviZ, and against chains and optimisers that are known to be bad."""
+
+import arviz_stats
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from bayesfs.diagnostics.convergence import MAX_SCALARS, diagnose, site_table, spread
+from bayesfs.diagnostics.verdicts import elbo_check, rhat_check
+from bayesfs.errors import DataError
+from bayesfs.report.draws import Scalar, summary_table
+
+
+def make_tree(posterior: xr.Dataset, kind: str, **stats: tuple) -> xr.DataTree:
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    weight = np.full((chains, draws, 4), -np.log(chains * draws))
+    tree = xr.DataTree.from_dict(
+        {
+            "posterior": posterior,
+            "sample_stats": xr.Dataset(stats),
+            "constant_data": xr.Dataset(coords={"task": ["P001", "P002"]}),
+            "predictive_weights": xr.Dataset({"video": (("chain", "draw", "query"), weight)}),
+        }
+    )
+    tree.attrs["kind"] = kind
+    return tree
+
+
+def independent_chains(shift: float = 0.0) -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4, 500, 2, 3))
+    values[0] += shift
+    values[:, :, 1, 2] = np.nan
+    names = ("chain", "draw", "task", "way")
+    return xr.Dataset({"mean": (names, values), "scale": (names[:2], rng.normal(size=(4, 500)))})
+
+
+def check_of(tree: xr.DataTree, name: str):
+    return next(c for c in diagnose(tree).checks if c.name == name)
+
+
+def test_good_chains_are_fit_for_use() -> None:
+    rng = np.random.default_rng(1)
+    tree = make_tree(
+        independent_chains(),
+        "mcmc",
+        diverging=(("chain", "draw", "task"), np.zeros((4, 500, 2))),
+        energy=(("chain", "draw", "task"), rng.normal(size=(4, 500, 2))),
+    )
+    found = diagnose(tree)
+    assert found.verdict == "fit for use"
+    assert {c.name for c in found.checks if c.passed is None} == {
+        "ELBO trend",
+        "k-hat",
+        "KSD left",
+        "weights of the draws",
+    }
+    assert all(c.reason for c in found.checks if np.isnan(c.value))
+
+
+def test_site_table_is_arviz_worst_over_scalars() -> None:
+    posterior = independent_chains(0.3)
+    table = site_table(posterior, "mcmc")
+    rhat = arviz_stats.rhat(posterior)["mean"]
+    bulk = arviz_stats.ess(posterior, method="bulk")["mean"]
+    tail = arviz_stats.ess(posterior, method="tail", prob=(0.05, 0.95))["mean"]
+    mcse = arviz_stats.mcse(posterior)["mean"] / posterior["mean"].std(("chain", "draw"))
+    row = table.loc["mean"]
+    assert row["scalars"] == 5
+    assert row["rhat"] == pytest.approx(float(rhat.max()))
+    assert row["ess_bulk"] == pytest.approx(float(bulk.min()))
+    assert row["ess_tail"] == pytest.approx(float(tail.min()))
+    assert row["mcse_over_sd"] == pytest.approx(float(mcse.max()))
+
+
+def test_tail_ess_is_at_the_quantiles_of_the_paper() -> None:
+    """Who is below the 11 % quantile is independent, and below the 5 % quantile goes by periods."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(4, 2000))
+    deep = (np.arange(2000) // 250) % 2 * np.ones((4, 1))
+    x = np.where(x < 0.11, x / 2 + 0.055 * (1 - deep), x)
+    posterior = xr.Dataset({"x": (("chain", "draw"), x)})
+    low, high = (
+        float(arviz_stats.ess(posterior, method="quantile", prob=q)["x"]) for q in (0.05, 0.95)
+    )
+    found = site_table(posterior, "mcmc").loc["x", "ess_tail"]
+    assert found == pytest.approx(min(low, high))
+    assert found < 0.5 * float(arviz_stats.ess(posterior, method="tail")["x"])
+    scalar = Scalar("x", x)
+    assert summary_table((scalar,), "mcmc").loc["x", "ess_tail"] == pytest.approx(found)
+
+
+def test_a_chain_elsewhere_is_looked_at() -> None:
+    found = diagnose(make_tree(independent_chains(3.0), "mcmc"))
+    assert found.verdict.startswith("look at R-hat, bulk ESS")
+    assert found.failed[0].value > 1.4
+    assert "mean" in found.failed[0].reason
+
+
+def test_one_chain_has_no_rhat_and_says_why() -> None:
+    check = check_of(make_tree(independent_chains().isel(chain=[0]), "mcmc"), "R-hat")
+    assert np.isnan(check.value)
+    assert "two chains" in check.reason
+
+
+def test_many_scalars_may_pass_the_line_by_chance() -> None:
+    table = pd.DataFrame(
+        {"rhat": [1.02, 1.005], "rhat_above": [3, 0], "looked_at": [1000, 1000]}, index=["a", "b"]
+    )
+    assert rhat_check(table).passed
+    assert not rhat_check(table.assign(rhat_above=[300, 0])).passed
+    assert not rhat_check(table.assign(rhat=[1.06, 1.0])).passed
+
+
+def test_divergences_and_energy() -> None:
+    rng = np.random.default_rng(0)
+    energy = np.cumsum(rng.normal(size=(4, 500)), axis=1)
+    diverging = np.zeros((4, 500, 2))
+    diverging[2, 10:13, 1] = 1
+    tree = make_tree(
+        independent_chains(),
+        "mcmc",
+        diverging=(("chain", "draw", "task"), diverging),
+        energy=(("chain", "draw"), energy),
+    )
+    bfmi = check_of(tree, "BFMI")
+    wanted = float(np.min(np.square(np.diff(energy, axis=1)).mean(1) / energy.var(1)))
+    assert bfmi.value == pytest.approx(wanted)
+    assert bfmi.passed is False
+    arviz = arviz_stats.bfmi(tree.to_dict()["/sample_stats"][["energy"]])["energy"]
+    assert bfmi.value == pytest.approx(float(arviz.min()), rel=0.01)
+    divergences = check_of(tree, "divergences")
+    assert divergences.value == 3
+    assert "1 of 2 tasks" in divergences.reason
+
+
+@pytest.mark.parametrize(("slope", "passed"), [(0.0, True), (0.5, False)])
+def test_elbo_that_still_rises_is_looked_at(slope: float, passed: bool) -> None:
+    step = np.arange(1000)
+    noise = np.random.default_rng(0).normal(size=1000)
+    elbo = -1000 * np.exp(-step / 50) + slope * step + noise
+    tree = make_tree(independent_chains(), "variational", elbo=("elbo_step", elbo))
+    check = check_of(tree, "ELBO trend")
+    assert check.passed is passed
+    assert check.value == pytest.approx(slope * 100 / 2, abs=0.3)
+
+
+def test_short_or_broken_histories_are_not_judged() -> None:
+    for values in (np.zeros(20), np.full(200, np.nan)):
+        check = elbo_check(xr.Dataset({"elbo": ("elbo_step", values)}), 1)
+        assert np.isnan(check.value)
+        assert check.passed is None
+
+
+def test_khat_names_the_task() -> None:
+    tree = make_tree(independent_chains(), "variational", khat=("task", [0.2, 0.9]))
+    found = diagnose(tree)
+    assert found.verdict == "look at k-hat"
+    assert found.failed[0].value == 0.9
+    assert "P002" in found.failed[0].reason
+    assert np.isnan(check_of(tree, "R-hat").value)
+
+
+def test_exact_draws_need_no_check() -> None:
+    found = diagnose(make_tree(independent_chains(), "exact"))
+    assert found.verdict == "fit for use: exact draws, given the population"
+    assert all(c.passed is None for c in found.checks)
+
+
+def test_ksd_must_have_fallen() -> None:
+    history = np.geomspace(1, 0.01, 30)
+    tree = make_tree(independent_chains(), "particles", ksd=("ksd_step", history))
+    assert diagnose(tree).verdict == "fit for use"
+    flat = make_tree(independent_chains(), "particles", ksd=("ksd_step", history**0.1))
+    assert diagnose(flat).verdict == "look at KSD left"
+    last_only = make_tree(independent_chains(), "particles", ksd=("task", [0.1, 0.2]))
+    assert diagnose(last_only).verdict.startswith("not judged")
+
+
+def test_particles_are_held_against_independent_draws() -> None:
+    """Where the engine tells the ratio, the discrepancy's own fall no longer decides."""
+    history = np.ones(20)
+    stats = {"ksd": ("ksd_step", history), "ksd_ratio": ("task", [0.8, 1.1])}
+    found = diagnose(make_tree(independent_chains(), "particles", **stats))
+    assert found.verdict == "fit for use"
+    assert not any(c.name == "KSD left" for c in found.checks)
+    stats["ksd_ratio"] = ("task", [0.8, 5.0])
+    found = diagnose(make_tree(independent_chains(), "particles", **stats))
+    assert found.verdict == "look at KSD ratio"
+    assert "P002" in found.failed[0].reason
+
+
+def test_weights_that_a_few_draws_carry_are_looked_at() -> None:
+    tree = make_tree(independent_chains(), "exact")
+    weight = np.random.default_rng(0).standard_cauchy((4, 500, 4))
+    tree["predictive_weights"] = xr.Dataset({"video": (("chain", "draw", "query"), weight)})
+    assert diagnose(tree).verdict == "look at weights of the draws"
+
+
+def test_large_sites_are_sampled_evenly() -> None:
+    values = np.arange(5000.0)
+    chosen = spread(values, MAX_SCALARS)
+    assert len(chosen) == MAX_SCALARS
+    assert (chosen[0], chosen[-1]) == (0, 4999)
+    assert spread(values[:3], MAX_SCALARS).tolist() == [0, 1, 2]
+
+
+def test_unknown_kinds_and_groups_are_refused() -> None:
+    tree = make_tree(independent_chains(), "guess")
+    with pytest.raises(DataError, match="guess"):
+        diagnose(tree)
+    with pytest.raises(DataError, match="population"):
+        diagnose(tree, group="population")

@@ -1,0 +1,380 @@
+"""The report: whole, escaped, and with the numbers that it was given."""
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from markdown_it import MarkdownIt
+
+from bayesfs.data.store import Thumbnail
+from bayesfs.errors import DataError
+from bayesfs.evaluation.score_sheet import WORDS, score_sheet
+from bayesfs.plots.svg import nice_ticks
+from bayesfs.plots.text import fixed, markdown, number, share, visible
+from bayesfs.report.figures import band_paths, rank_figure
+from bayesfs.report.pictures import make_album
+from bayesfs.report.tables import confusions, group_rows, telling, video_table
+from bayesfs.report.view import ReportData, ReportView
+from bayesfs.report.write import SCORE_NAMES, render_html, render_markdown, write_report
+
+VOID = {"meta", "img", "br", "path", "rect", "circle", "use"}
+
+
+class Outline(HTMLParser):
+    """Checks that tags nest, and collects what the tests ask about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes {self.open[-3:]}"
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def named(self, tag: str) -> list[dict]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def outline_of(page: str) -> Outline:
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == []
+    return outline
+
+
+@pytest.fixture(scope="module")
+def page(report_data: ReportData) -> str:
+    return render_html(report_data)
+
+
+@pytest.fixture(scope="module")
+def outline(page: str) -> Outline:
+    return outline_of(page)
+
+
+def truth_table(data: ReportData) -> pd.DataFrame:
+    """One row per labelled video, straight from the tree."""
+    tree = data.trees[5]
+    prob = tree["uncertainty"]["video_prob"].values
+    label = tree["observed_data"]["label"].values
+    names = tree["constant_data"]["class_name"].values
+    rows = [
+        {
+            "task": str(tree["constant_data"]["task"].values[t]),
+            "truth": names[t, int(label[t, v])],
+            "said": names[t, prob[t, v].argmax()],
+            "nll": -math.log(prob[t, v, int(label[t, v])]),
+            "total": float(tree["uncertainty"]["video_total"].values[t, v]),
+        }
+        for t, v in np.argwhere(~np.isnan(label))
+    ]
+    return pd.DataFrame(rows).assign(right=lambda d: d["truth"] == d["said"])
+
+
+def test_the_page_is_whole(page: str, outline: Outline) -> None:
+    assert len(outline.named("script")) == 1
+    assert len(outline.named("style")) == 1
+    sources = [a["src"] for a in outline.named("img")]
+    assert sources
+    assert all(s.startswith("data:image/jpeg;base64,") for s in sources)
+    links = [a["href"] for _, a in outline.tags if "href" in a]
+    assert all(link.startswith("#") for link in links)
+    assert "http:" not in page
+    assert "https:" not in page
+    policy = outline.named("meta")[1]["content"]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_headings_are_in_order_and_ids_are_unique(outline: Outline) -> None:
+    levels = [int(tag[1]) for tag, _ in outline.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+    ids = [a["id"] for _, a in outline.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"][1:] for tag, a in outline.tags if tag in ("a", "use")}
+    assert targets <= set(ids)
+
+
+def test_figures_and_tables_have_words(outline: Outline) -> None:
+    for attrs in outline.named("svg"):
+        assert attrs.get("aria-label") or attrs.get("aria-hidden") == "true"
+    assert all("alt" in a for a in outline.named("img"))
+    assert len(outline.named("caption")) == len(outline.named("table"))
+    assert all("scope" in a for a in outline.named("th"))
+
+
+def test_names_from_data_are_escaped(page: str) -> None:
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "\u202e" not in page
+    assert "mug⟨U+202E⟩gnp" in page
+    assert "a&#34;b&#39;c &amp; |d_e*" in page
+    assert "<i>mug</i>" not in page
+    assert "<gaussian>" not in page
+    assert "v0<b>" not in page
+
+
+def test_the_numbers_given_are_there(outline: Outline, report_data: ReportData) -> None:
+    text = " ".join(outline.text)
+    for words in ("0.813", "[0.713, 0.913]", "0.432", "0.687", "0.988", "models/<gaussian>.py"):
+        assert words in text
+    assert "One more video of <i>mug</i>." in text
+    assert "frame <12> is no JPEG" in text
+    assert "Blurred & dark." in text
+    truth = truth_table(report_data)
+    assert f"{truth['right'].sum()} of {len(truth)} labelled query videos" in text
+
+
+def test_a_real_score_table_of_few_people_says_why_there_is_no_interval(
+    report_data: ReportData,
+) -> None:
+    scores = report_data.scores[1]
+    few = replace(report_data, trees={1: report_data.trees[1]}, scores={1: scores})
+    text = " ".join(outline_of(render_html(few)).text)
+    assert fixed(float(scores["estimate"].sel(item="frame", score="brier")), 3) in text
+    assert fixed(float(scores["worst"].sel(item="video", score="nll")), 3) in text
+    assert "3 users or other units are too few" in text
+    assert "nan" not in text
+    assert "No intervals" in render_markdown(few)
+
+
+def test_the_verdict_is_there(outline: Outline, report_data: ReportData) -> None:
+    text = " ".join(outline.text)
+    fits = ReportView(report_data).fits
+    assert [fit.name for fit in fits] == ["tasks, 1 support video", "tasks, 5 support videos"]
+    assert all(fit.verdict in text for fit in fits)
+
+
+def test_the_model_has_a_line_with_its_thresholds(
+    outline: Outline, report_data: ReportData
+) -> None:
+    model = ReportView(report_data).model
+    names = {check.name: check for check in model.verdict.checks}
+    assert names["class sets (PIT)"].value == model.pit.p
+    assert names["prior predictive check"].passed is not None
+    assert names["posterior predictive check"].reason == "no <features>"
+    assert names["prior sensitivity"].passed is None
+    text = " ".join(outline.text)
+    assert "nats per video" in text.lower()
+    assert f"{model.loo[-1].elpd:.3f}".replace("-", "−") in text
+    assert "Labels drawn" in text
+    assert "Model" in text
+
+
+def test_convergence_is_told_site_by_site(outline: Outline, report_data: ReportData) -> None:
+    fit = ReportView(report_data).fits[-1]
+    text = " ".join(outline.text)
+    assert f"By site: {fit.name}" in text
+    assert f"{fit.sites.loc['class_mean', 'rhat']:.3f}" in text
+
+
+def test_elpd_per_video_is_the_mean_log_probability(report_data: ReportData) -> None:
+    row = next(
+        r for r in ReportView(report_data).model.loo if r.shots == 5 and r.what == "query videos"
+    )
+    assert row.elpd == pytest.approx(-truth_table(report_data)["nll"].mean())
+    assert row.videos == len(truth_table(report_data))
+
+
+def test_levels_are_told_as_they_were_given(outline: Outline, report_data: ReportData) -> None:
+    means = ReportView(report_data).level_means
+    assert [name for name, *_ in means] == ["object", "video", "frame"]
+    assert sum(part for *_, part in means) == pytest.approx(1.0)
+    assert means[0][1] == pytest.approx(0.3)
+    assert "By level: object 0.30" in " ".join(outline.text)
+
+
+def test_rows_are_those_of_the_tree(report_data: ReportData) -> None:
+    videos = video_table(report_data.trees[5])
+    truth = truth_table(report_data)
+    by_task = {row.name: row for row in group_rows(videos, lambda v: (v.task, v.task))}
+    for task, rows in truth.groupby("task"):
+        assert by_task[task].accuracy == pytest.approx(rows["right"].mean())
+        assert by_task[task].nll == pytest.approx(rows["nll"].mean(), rel=1e-5)
+        assert by_task[task].total == pytest.approx(rows["total"].mean(), rel=1e-5)
+    wrong = truth[~truth["right"]].groupby(["task", "truth", "said"]).size()
+    found = {(c.task, c.truth, c.said): c.count for c in confusions(videos, 100)}
+    assert found == wrong.to_dict()
+
+
+def test_worst_come_first_and_the_worst_tenth_is_marked(report_data: ReportData) -> None:
+    videos = video_table(report_data.trees[5])
+    rows = group_rows(videos, lambda v: (v.task, v.truth))
+    assert [r.accuracy for r in rows] == sorted(r.accuracy for r in rows)
+    assert [r.worst for r in rows] == [True] * math.ceil(len(rows) / 10) + [False] * (
+        len(rows) - math.ceil(len(rows) / 10)
+    )
+    assert not group_rows(videos, lambda v: ("", "all"))[0].worst
+
+
+def test_telling_videos_are_wrong_or_unsure(report_data: ReportData) -> None:
+    videos = video_table(report_data.trees[5])
+    chosen = telling(videos, 6)
+    assert len({(v.task, v.video) for v in chosen}) == 6
+    wrong = [v for v in videos if v.labelled and not v.right]
+    assert chosen[0] == max(wrong, key=lambda v: v.prob_said)
+    assert max(videos, key=lambda v: v.total) in chosen
+
+
+def test_coverage_ends_at_the_accuracy(report_data: ReportData) -> None:
+    view = ReportView(report_data)
+    for name in view.coverage:
+        assert view.accuracy_at(name)[-1] == pytest.approx(view.overall.accuracy)
+    pooled = view.reliability["videos"]
+    assert pooled["count"].sum() == len(view.labelled)
+    right = (pooled["accuracy"] * pooled["count"]).sum()
+    assert right == pytest.approx(view.overall.accuracy * len(view.labelled))
+
+
+def test_every_score_is_in_the_appendix(page: str, report_data: ReportData) -> None:
+    sheet = score_sheet(report_data.trees[5])
+    tables = [
+        [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", t)]
+        for t in re.findall(r"<table.*?</table>", page[page.index('id="sheet"') :], re.S)
+    ]
+    whole = sheet[(sheet["item"] == "frame") & (sheet["group"] == "all")].iloc[0]
+    worst = sheet[(sheet["item"] == "video") & (sheet["group"] == "worst users")].iloc[0]
+    ends = {row[0]: row[1:] for row in tables[0][1:]}
+    assert list(ends) == [SCORE_NAMES.get(name, name) for name in WORDS]
+    assert float(ends["NLL"][0]) == pytest.approx(whole["nll"], abs=6e-4)
+    assert float(ends["NLL"][3]) == pytest.approx(worst["nll"], abs=6e-4)
+    sizes = [len(table) - 1 for table in tables[1:6]]
+    counts = sheet.groupby(["item", "group"])["rows"].size()
+    order = [(i, g) for i in ("frame", "video") for g in ("user", "object", "video")][:-1]
+    assert sizes == [counts[at] for at in order]
+
+
+def test_single_videos_are_left_out_of_a_sheet_of_very_many(
+    report_data: ReportData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bayesfs.report.view.LARGE", 5)
+    (frames, videos) = ReportView(report_data).sheet.values()
+    assert set(frames["group"]) == set(videos["group"]) == {"all", "user", "object", "worst users"}
+
+
+def test_markdown_shows_the_same_and_means_nothing(report_data: ReportData) -> None:
+    text = render_markdown(report_data)
+    assert "0.813 (0.713 to 0.913)" in text
+    rendered = MarkdownIt("commonmark").enable("table").render(text)
+    assert "<script" not in rendered
+    assert "<i>" not in rendered
+    assert "<em>" not in rendered
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in rendered
+    assert "\u202e" not in text
+    for table in re.findall(r"<table>.*?</table>", rendered, re.S):
+        cells = {len(re.findall("<t[hd]", row)) for row in re.findall("<tr>.*?</tr>", table, re.S)}
+        assert len(cells) == 1
+    assert "<p>|" not in rendered, "a table in pieces"
+    assert rendered.count("<h1>") == 1
+    assert rendered.count("<h2>") == 7
+
+
+def test_without_labels_scores_or_pictures(report_data: ReportData) -> None:
+    tree = report_data.trees[5].copy(deep=True)
+    tree["observed_data"]["label"][:] = np.nan
+    bare = ReportData(title="bare", trees={5: tree})
+    page = render_html(bare)
+    outline = outline_of(page)
+    assert "No query video is labelled" in page
+    assert "holds no picture" in page
+    assert not outline.named("img")
+    assert "nan" not in " ".join(outline.text)
+    assert "No query video is labelled" in render_markdown(bare)
+
+
+@pytest.mark.parametrize("kind", ["variational", "particles", "exact"])
+def test_every_kind_of_draws(report_data: ReportData, kind: str) -> None:
+    tree = report_data.trees[5].copy(deep=True)
+    tree.attrs["kind"] = kind
+    outline_of(render_html(replace(report_data, trees={5: tree}, scores={})))
+
+
+def test_written_files_and_formats(report_data: ReportData, tmp_path) -> None:
+    bare = replace(report_data, pictures={})
+    assert write_report(bare, tmp_path / "r.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert (
+        write_report(bare, tmp_path / "r.md", format="md").read_text("utf-8").startswith("# A run")
+    )
+    with pytest.raises(DataError, match="pdf"):
+        write_report(bare, tmp_path / "r.pdf", format="pdf")
+    with pytest.raises(DataError, match="at least one run"):
+        ReportData(title="none", trees={})
+
+
+def test_pictures_keep_to_the_budget(report_data: ReportData) -> None:
+    pictures = dict(report_data.pictures)
+    names = list(pictures)
+    every = make_album(pictures, names[:1], names)
+    assert every.left_out == 0
+    assert all(len(strip) == 2 for strip in every.strips.values())
+    tight = make_album(pictures, names[:1], names, budget=9000)
+    used = sum(len(p.source) for strip in tight.strips.values() for p in strip)
+    assert used <= 9000
+    assert len(tight.strips[names[0]]) == 2
+    assert tight.left_out == len(names) - len(tight.strips)
+    broken = {"v": (Thumbnail("v", 1, b"no picture"),)}
+    assert make_album(broken, [], ["v"]).left_out == 1
+
+
+def test_hidden_characters_become_visible() -> None:
+    assert visible("a\u202eb\u200bc\nd") == "a⟨U+202E⟩b⟨U+200B⟩c⟨U+000A⟩d"
+    assert visible("\udc80") == "⟨U+DC80⟩"
+    assert visible("नमस्ते می\u200cخواهم 👩\u200d💻") == "नमस्ते می\u200cخواهم 👩\u200d💻"
+    assert len(visible("x" * 500)) == 119
+    assert markdown("[a](b) <i> `c` *d*\n# e") == (r"\[a\](b) &lt;i&gt; \`c\` \*d\*⟨U+000A⟩\# e")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["- a", "1. a", "2) a", "# a", "=== ", "![a](b)", "<b>", "a@b.org", "http://x.org", "| a |"],
+)
+def test_no_name_becomes_markdown(text: str) -> None:
+    rendered = MarkdownIt("gfm-like", {"linkify": False}).render(f"- {markdown(text)}")
+    assert rendered.count("<") == 4, rendered
+
+
+def test_numbers_as_people_read_them() -> None:
+    shown = [number(v) for v in (0.0, 0.63251, -1234.5, 12.345, math.nan, math.inf)]
+    assert shown == ["0", "0.633", "−1234", "12.3", "–", "∞"]
+    assert [fixed(v) for v in (0.005, -1.0, math.nan)] == ["0.01", "−1.00", "–"]
+    assert [share(v) for v in (0.305, math.nan)] == ["30 %", "–"]
+    assert nice_ticks(0, 0.7, 4) == [0.0, 0.5]
+    assert nice_ticks(-20, 30, 6) == [-20, -10, 0, 10, 20, 30]
+
+
+def test_bands_have_the_height_of_the_uncertainty() -> None:
+    aleatoric, epistemic = np.array([0.0, 0.5, 0.25]), np.array([0.5, 0.25, 0.25])
+    low, high, wrong, width = band_paths(aleatoric, epistemic, np.array([True, False, False]), 1.0)
+    assert low == "M0 40V40h1v-20h1v10h1V40h-1h-1Z"
+    assert high == "M0 40V20h1v-10h1v10h1V30h-1v-10h-1v20Z"
+    assert (wrong, width) == ("M1 42h2", 3)
+
+
+def test_ranks_of_a_chain_elsewhere_are_not_flat() -> None:
+    rng = np.random.default_rng(0)
+    good, bad = rng.normal(size=(4, 400)), rng.normal(size=(4, 400))
+    bad[0] += 5
+    departures = [
+        float(re.search(r"departure of a bin is (\d+\.\d+)", str(rank_figure(d, "x"))).group(1))
+        for d in (good, bad)
+    ]
+    assert departures[0] < 1.2
+    assert departures[1] > 2

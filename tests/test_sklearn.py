@@ -1,0 +1,387 @@
+"""The scikit-learn estimator: its contract, its three sources of a population, its uncertainty."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import bayesfs as bf
+from bayesfs.errors import DataError, ShapeError
+from bayesfs.inference.own_approximation import OwnApproximation
+from bayesfs.models.gaussian.robust import RobustHierarchy
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.feature_maps import OrderedAxes
+from bayesfs.models.gp.kernels import Linear
+from bayesfs.models.gp.likelihoods.dirichlet import Dirichlet
+from bayesfs.models.gp.likelihoods.regression import LabelRegression
+from bayesfs.models.gp.likelihoods.softmax import Softmax
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.models.niw.classes import NIWClasses
+from bayesfs.models.objectives import MarginalLikelihood
+from bayesfs.sklearn import BayesianFewShotClassifier
+from bayesfs.synthetic.tasks import synthetic_embeddings
+from bayesfs.testing import GaussianToy
+from bayesfs.training.population_from_support import SupportAxes, support_population
+
+Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+
+
+def frames(videos: int = 3, each: int = 4, seed: int = 0, gap: float = 3.0) -> Arrays:
+    """Features (frame, 6), labels and video names of three objects; video effects have sd 0.8."""
+    rng = np.random.default_rng(seed)
+    x, y, groups = [], [], []
+    for k, name in enumerate(("keys", "mug", "wallet")):
+        for v in range(videos):
+            centre = gap * np.eye(6)[k] + 0.8 * rng.normal(size=6)
+            x.append(centre + 0.2 * rng.normal(size=(each, 6)))
+            y += [name] * each
+            groups += [f"{name}-{v}"] * each
+    return np.concatenate(x), np.array(y), np.array(groups)
+
+
+EXPECTED_FAILURES: dict[str, str] = {}
+"""Checks of scikit-learn that cannot hold here, with the reason."""
+
+
+@parametrize_with_checks(
+    [BayesianFewShotClassifier(engine=bf.Exact(draws=8, population_draws=2))],
+    expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
+)
+def test_it_is_a_scikit_learn_estimator(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def test_five_lines_from_arrays_to_a_posterior_and_uncertainty_by_kind() -> None:
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier().fit(x, y, groups=videos)
+    new, truth, asked = frames(seed=1)
+    assert (known.predict(new, asked) == truth).mean() > 0.9
+    assert known.posterior_.draws["class_raw"].shape == (128, 1, 3, 6)
+    said = known.predict_uncertainty(new, asked)
+    np.testing.assert_allclose(said["total"], said["aleatoric"] + said["epistemic"], atol=1e-9)
+    assert (said >= 0).all(None)
+    assert said["total"].max() <= np.log(3) + 1e-9
+
+
+def test_pandas_and_xarray_are_taken_as_they_are() -> None:
+    x, y, videos = frames()
+    plain = BayesianFewShotClassifier().fit(x, y, videos).predict_proba(x)
+    table = pd.DataFrame(x, columns=list("abcdef"), index=np.arange(len(x)) + 100)
+    from_pandas = BayesianFewShotClassifier().fit(table, pd.Series(y), pd.Series(videos))
+    np.testing.assert_allclose(from_pandas.predict_proba(table), plain)
+    assert from_pandas.feature_names_in_.tolist() == list("abcdef")
+    assert from_pandas.predict_uncertainty(table).index.tolist() == table.index.tolist()
+    array = xr.DataArray(x.T, dims=("feature", "frame"))
+    label = xr.DataArray(y, dims="frame")
+    from_xarray = BayesianFewShotClassifier().fit(array, label, xr.DataArray(videos, dims="frame"))
+    np.testing.assert_allclose(from_xarray.predict_proba(array), plain)
+
+
+def test_frames_of_one_video_are_not_many_examples() -> None:
+    """The same frames said to be independent make the classifier surer than it should be."""
+    x, y, videos = frames(each=8, gap=1.2)
+    new, truth, asked = frames(videos=10, seed=1, gap=1.2)
+
+    def loss(groups: Any) -> float:
+        known = BayesianFewShotClassifier().fit(x, y, groups)
+        prob = known.predict_proba(new, None if groups is None else asked)
+        return float(
+            -np.log(prob[np.arange(len(new)), np.searchsorted(known.classes_, truth)]).mean()
+        )
+
+    assert loss(videos) < loss(None)
+
+
+def test_rows_of_a_video_share_its_answer_in_any_order() -> None:
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier().fit(x, y, videos)
+    new, _, asked = frames(seed=1)
+    prob = known.predict_proba(new, asked)
+    for name in set(asked):
+        assert np.ptp(prob[asked == name], axis=0).max() == 0
+    order = np.random.default_rng(0).permutation(len(new))
+    np.testing.assert_allclose(known.predict_proba(new[order], asked[order]), prob[order])
+
+
+def test_many_rows_are_predicted_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier().fit(x, y, videos)
+    whole = known.predict_proba(x)
+    monkeypatch.setattr("bayesfs.sklearn.CHUNK", 7)
+    np.testing.assert_allclose(known.predict_proba(x), whole)
+    assert len(known.predict_uncertainty(x)) == len(x)
+
+
+def test_one_video_a_class_leaves_the_prior_and_more_teach_the_population() -> None:
+    x, y, videos = frames(videos=1)
+    alone = BayesianFewShotClassifier().fit(x, y, videos)
+    assert alone.population_.kind == "exact"
+    x, y, videos = frames(videos=4)
+    taught = BayesianFewShotClassifier().fit(x, y, videos)
+    assert taught.population_.kind == "variational"
+    prior, learnt = (k.population_.draws["scale"] for k in (alone, taught))
+    assert float(learnt.log().std(0).mean()) < float(prior.log().std(0).mean())
+
+
+def test_epistemic_uncertainty_falls_with_videos() -> None:
+    new, _, asked = frames(videos=5, seed=9, gap=1.5)
+    mean = []
+    for videos in (2, 12):
+        known = BayesianFewShotClassifier().fit(*frames(videos=videos, gap=1.5))
+        mean.append(known.predict_uncertainty(new, asked)["epistemic"].mean())
+    assert mean[1] < mean[0]
+
+
+def test_a_learnt_population_brings_its_projection() -> None:
+    """The estimator gives what `Study.infer` gives for the same task."""
+    embeddings, _ = synthetic_embeddings(
+        users=3, test_users=1, way=3, shots=4, frames=3, dim=6, seed=0
+    )
+    study = bf.Study(
+        bf.GaussianHierarchy(),
+        bf.Exact(),
+        bf.HeldOutUsers(shots=(3,), query_conditions=("clean",)),
+        population_engine=bf.SVI(steps=20, draws=16),
+        objective=MarginalLikelihood,
+    )
+    learnt = study.learn(embeddings, seed=0)
+    test = embeddings.where(split="test")
+    known = BayesianFewShotClassifier(population=learnt)
+    known.fit(test.features, test.coord("object"), groups=test.coord("video"))
+    assert known.population_ is learnt.population
+    task = bf.make_episode(
+        torch.from_numpy(learnt.projection(test).features).double(),
+        test.coord("object"),
+        test.coord("video"),
+        torch.from_numpy(learnt.projection(test).features).double(),
+        query_condition="clean",
+    )
+    answer = study.infer(task, learnt, seed=0)
+    ours = known.predict_proba(test.features)
+    np.testing.assert_allclose(ours, answer.predictive.video.prob[0], atol=1e-6)
+
+
+def test_a_population_of_a_store_with_measured_quality_takes_plain_features() -> None:
+    """Every store of `bayesfs features` has measured quality; plain features have none."""
+    embeddings, _ = synthetic_embeddings(
+        users=3, test_users=1, way=3, shots=4, frames=3, dim=6, seed=0
+    )
+    measured = np.random.default_rng(0).standard_normal((len(embeddings), 2))
+    embeddings = bf.Embeddings(
+        embeddings.dataset.assign(quality=(("frame", "covariate"), measured)).assign_coords(
+            covariate=["sharpness", "contrast"]
+        )
+    )
+    study = bf.Study(
+        bf.GaussianHierarchy(),
+        bf.Exact(),
+        bf.HeldOutUsers(shots=(3,), query_conditions=("clean",)),
+        population_engine=bf.SVI(steps=20, draws=16),
+        objective=MarginalLikelihood,
+    )
+    learnt = study.learn(embeddings, seed=0)
+    assert learnt.projection.quality_mean.shape[1] == 2
+    test = embeddings.where(split="test")
+    known = BayesianFewShotClassifier(population=learnt)
+    known.fit(test.features, test.coord("object"), groups=test.coord("video"))
+    assert np.isfinite(known.predict_proba(test.features)).all()
+    asks = BayesianFewShotClassifier(model=bf.GaussianHierarchy(covariates=("a", "b")))
+    with pytest.raises(DataError, match="plain features do not have"):
+        asks.fit(test.features, test.coord("object"))
+
+
+def test_a_posterior_of_the_population_takes_features_as_they_come() -> None:
+    x, y, videos = frames()
+    first = BayesianFewShotClassifier().fit(x, y, videos)
+    axes = SupportAxes.fit(x, 32)
+    model = bf.GaussianHierarchy().with_spectrum(axes.spectrum)
+    again = BayesianFewShotClassifier(model=model, population=first.population_)
+    again.fit(axes(x), y, videos)
+    np.testing.assert_allclose(again.predict_proba(axes(x)), first.predict_proba(x), atol=1e-9)
+
+
+def test_other_models_and_engines_fit_in() -> None:
+    x, y, videos = frames()
+    head = BayesianFewShotClassifier(model=HierarchicalHead(), engine=bf.SVI(steps=60, draws=64))
+    assert (head.fit(x, y, videos).predict(x) == y).mean() > 0.9
+    assert head.posterior_.kind == "variational"
+
+
+def test_a_model_without_a_closed_form_infers_all_levels_together() -> None:
+    x, y, videos = frames()
+    toy = BayesianFewShotClassifier(model=GaussianToy(), engine=bf.SVI(steps=100, draws=64))
+    assert (toy.fit(x, y, videos).predict(x) == y).mean() > 0.9
+    assert toy.population_ is None
+    assert "mean" in toy.posterior_.draws
+
+
+def test_it_works_in_a_pipeline_and_is_cloned() -> None:
+    x, y, videos = frames()
+    pipe = make_pipeline(Normalizer(), BayesianFewShotClassifier())
+    pipe.fit(x, y, bayesianfewshotclassifier__groups=videos)
+    assert pipe.score(x, y) > 0.9
+    assert clone(pipe[-1]).get_params() == pipe[-1].get_params()
+
+
+def test_the_answer_holds_everything_and_goes_to_arviz() -> None:
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier().fit(x, y, videos)
+    answer = known.answer(x, videos, y)
+    assert answer.episodes.classes == (("keys", "mug", "wallet"),)
+    assert answer.episodes.query_labels[0].tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    tree = known.to_datatree(x, videos, y)
+    assert {"posterior", "posterior_predictive", "uncertainty", "population"} <= set(tree.children)
+
+
+def test_frames_that_are_all_alike_give_no_idea() -> None:
+    known = BayesianFewShotClassifier().fit(np.ones((4, 3)), ["a", "a", "b", "b"])
+    np.testing.assert_allclose(known.predict_proba(np.ones((1, 3))), 0.5, atol=1e-6)
+
+
+def test_mistakes_are_told() -> None:
+    x, y, videos = frames()
+    with pytest.raises(DataError, match="video 'keys-0' has frames of 2 classes"):
+        BayesianFewShotClassifier().fit(x, y, ["keys-0"] * 13 + list(videos[13:]))
+    with pytest.raises(ShapeError, match="expected 36 groups, one per frame"):
+        BayesianFewShotClassifier().fit(x, y, videos[:3])
+    with pytest.raises(ShapeError, match="n_components >= 1"):
+        BayesianFewShotClassifier(n_components=0).fit(x, y)
+    known = BayesianFewShotClassifier().fit(x, y)
+    with pytest.raises(ShapeError, match="expected 36 groups"):
+        known.predict(x, groups=videos[:2])
+    with pytest.raises(DataError, match="label 'glove' was not taught"):
+        known.answer(x[:1], y=["glove"])
+
+
+def test_what_is_asked_never_changes_what_was_learnt() -> None:
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier().fit(x, y, videos)
+    before = known.posterior_.draws["class_raw"].clone()
+    known.predict_uncertainty(10 + x)
+    assert torch.equal(before, known.posterior_.draws["class_raw"])
+    again = support_population(known.model_, known.answer(x).episodes, seed=known._seed)
+    assert torch.equal(again.draws["scale"], known.population_.draws["scale"])
+
+
+@pytest.mark.parametrize("factor", [1e-160, 1e-12, 1e-9, 1e12, 1e160])
+def test_answers_do_not_depend_on_the_unit_of_the_features(factor: float) -> None:
+    """Features of sd below 1e-9 were once taken for all alike, and answered 1/3 each."""
+    x, y, videos = frames()
+    new, _, asked = frames(seed=1)
+    known = BayesianFewShotClassifier().fit(x, y, groups=videos).predict_proba(new, asked)
+    other = BayesianFewShotClassifier().fit(factor * x, y, groups=videos)
+    np.testing.assert_allclose(other.predict_proba(factor * new, asked), known, atol=1e-6)
+
+
+def test_features_that_are_all_alike_up_to_rounding_have_no_axes() -> None:
+    x = np.full((12, 6), 0.1) * np.array([1.0, 3.0, 7.0, 1e5, 1e-5, 1.0])
+    said = BayesianFewShotClassifier().fit(x, np.arange(12) % 3, groups=np.arange(12))
+    np.testing.assert_allclose(said.predict_proba(x[:2]), 1 / 3)
+
+
+def test_a_query_that_would_overflow_is_refused() -> None:
+    """NaN came of it before."""
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier().fit(x, y, groups=videos)
+    with pytest.raises(ShapeError, match=r"features of at most 1\.2e\+77 .* in the query"):
+        known.predict_proba(1e160 * x)
+    assert np.isfinite(known.predict_proba(1e60 * x)).all()
+
+
+@pytest.mark.parametrize(("videos", "features"), [(1, 6), (2, 1)])
+def test_one_video_per_object_and_one_feature_are_answered(videos: int, features: int) -> None:
+    """A model without evidence has a prior too; a population that nothing settles is told."""
+    x, y, groups = frames(videos=videos, each=1)
+    deep = DeepKernelGP(VideoCovariance(OrderedAxes(24), Linear(signal=8.0)), Softmax(steps=4))
+    model, engine = (RobustHierarchy(), OwnApproximation(16)) if videos == 1 else (deep, None)
+    known = BayesianFewShotClassifier(model=model, engine=engine)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prob = known.fit(x[:, :features], y, groups=groups).predict_proba(x[:, :features])
+    np.testing.assert_allclose(prob.sum(1), 1.0)
+
+
+KINDS_OF_ARRAYS = {
+    "numpy": np.array,
+    "torch": torch.from_numpy,
+    "pandas": lambda x: pd.DataFrame(x, copy=False),
+    "xarray": lambda x: xr.DataArray(x, dims=("frame", "feature")),
+}
+MADE_BY = {
+    "gaussian": {},
+    "niw": {"model": NIWClasses()},
+    "robust": {"model": RobustHierarchy(), "engine": OwnApproximation(draws=20)},
+    "gp": {"model": DeepKernelGP(likelihood=LabelRegression())},
+    "gp-dirichlet": {"model": DeepKernelGP(likelihood=Dirichlet())},
+    "head": {
+        "model": HierarchicalHead(),
+        "engine": bf.SVI(steps=20, draws=20, khat_draws=0),
+    },
+}
+EACH = pytest.mark.parametrize("settings", MADE_BY.values(), ids=MADE_BY)
+
+
+@pytest.mark.parametrize("made", KINDS_OF_ARRAYS.values(), ids=KINDS_OF_ARRAYS)
+def test_nothing_of_the_callers_is_kept(made: Any) -> None:
+    """Neither what is taught nor what is asked is looked at again."""
+    x, y, videos = frames()
+    new, _, _ = frames(seed=1)
+    taught, names = made(x), videos.copy()
+    known = BayesianFewShotClassifier().fit(taught, y, names)
+    before = known.predict_proba(new)
+    x *= -3.0
+    if isinstance(taught, np.ndarray):
+        taught *= -3.0
+    names[:] = "other"
+    y[:] = "other"
+    np.testing.assert_array_equal(known.predict_proba(new), before)
+
+
+def said_of(known: BayesianFewShotClassifier, x: Any, groups: Any = None) -> pd.DataFrame:
+    """Probabilities, by name, and uncertainty of each row."""
+    prob = pd.DataFrame(known.predict_proba(x, groups), columns=known.classes_)
+    return prob.join(known.predict_uncertainty(x, groups))
+
+
+@EACH
+def test_the_order_of_rows_moves_nothing(settings: Any) -> None:
+    """Of those taught, and of those asked; frames within videos too."""
+    x, y, videos = frames()
+    new, _, asked = frames(seed=1, each=2)
+    plain = said_of(BayesianFewShotClassifier(**settings).fit(x, y, videos), new, asked)
+    turn, back = (np.random.default_rng(s).permutation(n) for s, n in ((2, len(x)), (3, len(new))))
+    known = BayesianFewShotClassifier(**settings).fit(x[turn], y[turn], videos[turn])
+    moved = said_of(known, new[back], asked[back])
+    np.testing.assert_allclose(moved.values, plain.values[back], rtol=0, atol=1e-10)
+
+
+@EACH
+def test_a_row_is_answered_alike_alone_and_among_many(settings: Any) -> None:
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier(**settings).fit(x, y, videos)
+    new, _, _ = frames(seed=1)
+    together = said_of(known, new)
+    alone = pd.concat([said_of(known, new[[i]]) for i in (0, 17, 35)])
+    np.testing.assert_allclose(alone.values, together.values[[0, 17, 35]], rtol=0, atol=1e-10)
+
+
+@EACH
+def test_the_names_of_classes_move_nothing(settings: Any) -> None:
+    x, y, videos = frames()
+    new, _, _ = frames(seed=1)
+    plain = said_of(BayesianFewShotClassifier(**settings).fit(x, y, videos), new)
+    other = {"keys": "zebra", "mug": "anchor", "wallet": "mug"}
+    named = np.array([other[name] for name in y])
+    known = BayesianFewShotClassifier(**settings).fit(x, named, videos)
+    moved = said_of(known, new)[[*other.values(), "total", "aleatoric", "epistemic"]]
+    np.testing.assert_allclose(moved.values, plain.values, rtol=0, atol=1e-10)

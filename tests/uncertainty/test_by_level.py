@@ -1,0 +1,112 @@
+"""Uncertainty by level against importance sampling, another estimator, and what must hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from torch.distributions import Categorical
+
+from bayesfs._distributions.noise import Noise
+from bayesfs.errors import InferenceError
+from bayesfs.inference.exact import Exact
+from bayesfs.models.gaussian.conjugate import condition_classes
+from bayesfs.models.gaussian.families import PowerLaw
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.gaussian.levels import level_entropies
+from bayesfs.prediction import predict
+from bayesfs.synthetic.tasks import synthetic_episodes
+from bayesfs.synthetic.truth import Population
+from bayesfs.types import Posterior
+from bayesfs.uncertainty.by_level import EPISTEMIC, PARTS, by_level
+from bayesfs.uncertainty.decompose import decompose
+
+MODELS = [GaussianHierarchy(PowerLaw()), GaussianHierarchy(PowerLaw(), covariates=("blur",))]
+
+
+def tasks(model, **options):
+    population = Population.isotropic(3, quality_slope=(0.4,) * len(model.covariates))
+    settings = {"users": 2, "way": 3, "shots": 2, "frames": 2, "query_videos": 1, "seed": 0}
+    batch, _ = synthetic_episodes(population, **(settings | options))
+    return batch.to(torch.float64)
+
+
+def population_of(model, dim=3, draws=3):
+    values = []
+    for seed in range(draws):
+        with torch.random.fork_rng(), poutine.block():
+            pyro.set_rng_seed(seed)
+            values.append(model.sample_population(torch.zeros(dim, dtype=torch.float64)))
+    stacked = {site: torch.stack([v[site] for v in values]) for site in values[0]}
+    stacked["scale"] = stacked["scale"] * 0.0 + torch.tensor([0.5, 1.0, 0.7, 0.8, 0.6, 0.7])
+    stacked["scale"] = stacked["scale"] * torch.linspace(0.8, 1.3, draws)[:, None].double()
+    return Posterior("exact", stacked, dict(model.population_dims))
+
+
+@pytest.mark.parametrize("model", MODELS, ids=["plain", "quality"])
+def test_stages_equal_importance_sampling(model) -> None:
+    """Draws given the support, weighted by how well they explain the query, no Matheron."""
+    batch, population = tasks(model), population_of(model, draws=1)
+    levels = model.levels({s: v[0] for s, v in population.draws.items()}, 3)
+    entropy, error = level_entropies(batch, [levels], draws=4000, seed=0)[0]
+    post, noise = condition_classes(batch, levels), Noise.of(batch, 5)
+    size = 20_000
+    a, mu = post.sample(size, noise)
+    q, r = 1, levels.loading[1]
+    weight = torch.ones(batch.query_mask.shape, dtype=torch.float64)
+    if model.covariates:
+        weight = torch.exp(-2.0 * batch.query_quality @ levels.slope[1])
+    b = levels.video[q].colour(noise.normal(size, "task", (3,), a)[:, 0])
+    for t, v, f in ((0, 0, 0), (1, 2, 1)):
+        x = batch.query[t, v, f] - levels.offset[q]
+        frame = levels.frame[q].d / weight[t, v, f]
+        total = levels.video[q].d + frame
+        given_a = r * (post.gain.d[t] * a[:, t, None] + post.pull[t])
+        variances = (r**2 * post.given_task.d[t] + total, total, frame)
+        centres = (given_a, r * mu[:, t], r * mu[:, t] + b[:, None])
+        for stage, (centre, variance) in enumerate(zip(centres, variances, strict=True), start=2):
+            log = torch.distributions.Normal(centre, variance.sqrt()).log_prob(x).sum(-1)
+            w = log.logsumexp(-1).softmax(0)
+            h = Categorical(logits=log).entropy()
+            want = float((w * h).sum())
+            spread = float((w.square() * (h - want).square()).sum().sqrt())
+            got, se = float(entropy[stage, t, v, f]), float(error[stage, t, v, f])
+            assert abs(got - want) < 4.5 * (spread**2 + se**2) ** 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("model", MODELS, ids=["plain", "quality"])
+def test_parts_add_up_and_agree_with_the_other_estimate(model) -> None:
+    batch, population = tasks(model, ragged=True, users=4, way=4), population_of(model)
+    parts = by_level(model, population, batch, draws=300, population_draws=3, seed=0)
+    posterior = Exact(draws=900, population_draws=3).infer(model, batch, seed=1, given=population)
+    other = decompose(predict(model, posterior, batch), batch)
+    for unit, mask in (("frame", batch.query_mask), ("video", batch.video_mask)):
+        whole = sum(parts[f"{unit}_{p}"].values for p in PARTS)
+        np.testing.assert_allclose(whole[mask], other[f"{unit}_total"].values[mask], atol=1e-5)
+        assert np.isnan(whole[~mask.numpy()]).all()
+        epistemic = sum(parts[f"{unit}_{p}"].values for p in EPISTEMIC)[mask]
+        gap = epistemic - other[f"{unit}_epistemic"].values[mask]
+        se = parts[f"{unit}_class_se"].values[mask]
+        assert np.abs(gap / (2.0**0.5 * se)).max() < 5
+        for part in PARTS:
+            low = parts[f"{unit}_{part}"].values + 5 * parts[f"{unit}_{part}_se"].values
+            assert (low[mask] > -1e-6).all()
+
+
+def test_each_remedy_lowers_its_own_part() -> None:
+    """More videos lower `class`; one population draw leaves nothing to learn about people."""
+    model = MODELS[0]
+    batch, population = tasks(model, users=12, shots=8), population_of(model)
+    few = by_level(model, population, batch.limit_shots(1), draws=32, seed=0)
+    many = by_level(model, population, batch, draws=32, seed=0)
+    assert float(many["video_class"].mean()) < 0.6 * float(few["video_class"].mean())
+    one = by_level(model, population_of(model, draws=1), batch, draws=4, seed=0)
+    assert float(np.abs(one["frame_population"]).max()) < 1e-12
+    assert float(few["frame_population"].mean()) > 0
+
+
+def test_a_model_without_levels_is_refused() -> None:
+    with pytest.raises(InferenceError, match="expected a model with level_entropies, got object"):
+        by_level(object(), population_of(MODELS[0]), tasks(MODELS[0]), seed=0)  # type: ignore[arg-type]
