@@ -137,7 +137,9 @@ class SimilarityPool:
         left_out = left_out_scores(episodes, self.scatter)
         one = episodes.support.new_ones(())
         with pyro.plate("task", len(episodes), dim=-4):
-            scale = pyro.sample("log_scale", self._scale_law(population["scale_mean"]))
+            mean = population["scale_mean"]
+            scale = pyro.sample("log_scale", dist.Normal(mean, self.between * one))
+            pyro.factor("vague", self._log_vague(scale, mean))
             law = dist.Normal(population["head_mean"], self.head_between * one).to_event(1)
             weight = pyro.sample("head_log_weight", law)
             with pyro.plate("way", episodes.way, dim=-3):
@@ -231,13 +233,14 @@ class SimilarityPool:
         }
         return replace(posterior, sample_stats=stats)
 
-    def _scale_law(self, mean: Tensor) -> dist.Distribution:
-        """Prior of a person's log scale: of the population, or vague."""
-        both = torch.stack([mean, torch.full_like(mean, self.scale)])
-        sd = both.new_tensor([self.between, 2.0 * self.between])
-        which = dist.Categorical(both.new_tensor([1.0 - self.vague, self.vague]))
-        law = dist.MixtureSameFamily(which, dist.Normal(both, sd))  # type: ignore[attr-defined]
-        return law
+    def _log_vague(self, scale: Tensor, mean: Tensor) -> Tensor:
+        """Log of the mixture prior of log scales, relative to its first component."""
+        own = dist.Normal(mean, mean.new_tensor(self.between)).log_prob(scale)
+        wide = dist.Normal(mean.new_tensor(self.scale), mean.new_tensor(2.0 * self.between))
+        vague = wide.log_prob(scale)
+        return torch.logaddexp(
+            own * 0.0 + math.log1p(-self.vague), math.log(self.vague) + vague - own
+        )
 
     def _candidates(
         self, tasks: int, population: Mapping[str, Tensor], count: int
