@@ -161,7 +161,7 @@ def head_scores(products: Products, label: Tensor, foreign: Products) -> Tensor:
 
 
 def _cosine(products: Products, mean: Tensor, centre: Tensor) -> Tensor:
-    """(..., query, way) cosine of q - c and mu_k - c, with c and mu_k as weights of the examples."""
+    """(..., query, way) cosine of q - c and mu_k - c, both given by weights of the examples."""
     pull = (products.gram @ centre[..., None])[..., 0]  # <x_i, c>
     own = (pull * centre).sum(-1)[..., None]  # <c, c>
     of_mean = (mean @ pull[..., None])[..., 0]

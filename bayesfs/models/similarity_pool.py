@@ -6,7 +6,7 @@ similarity does. What every world shares is the form. With the head scores h_m(x
 `bayesfs.models.similarity_heads` for a frame x and class k of a task,
 
     u(x, k) = exp(a) sum_m w_m h_m(x, k),      w = softmax(log weights),
-    log p(y = k | video) = log mean_f exp u(x_f, k) + b_k + const,       b_k ~ N(0, class_sd^2 / n_k)
+    log p(y = k | video) = log mean_f exp u(x_f, k) + b_k + const,     b_k ~ N(0, class_sd^2 / n_k)
 
 a: the person's log scale, w: how much each head is trusted, b_k: what the n_k videos of class k
 leave open of its embedding. The mean over frames stands inside the logarithm: somewhere in the
@@ -41,7 +41,7 @@ from torch import Tensor
 
 from bayesfs.errors import ShapeError, expect_positive
 from bayesfs.models.linear_head import normal_nodes
-from bayesfs.models.population_draws import drawn_posterior, each_value
+from bayesfs.models.population_draws import drawn_posterior
 from bayesfs.models.similarity_heads import HEADS, WithinScatter
 from bayesfs.models.similarity_scores import LeftOut, left_out_scores, query_scores
 from bayesfs.types import EpisodeBatch, Posterior
@@ -263,7 +263,7 @@ class SimilarityPool:
         return scale[:, None].expand(-1, tasks), weight, of_population
 
     def _left_out(self, left_out: LeftOut | None, scale: Tensor, weight: Tensor) -> Tensor:
-        """(draw, task) sum of log p(y_v | x_v, D without v) over the videos that can be left out."""
+        """(draw, task) sum of log p(y_v | x_v, D without v) over what can be left out."""
         if left_out is None:
             return scale * 0.0
         logits = pooled(left_out.scores, left_out.mask, scale, weight)
