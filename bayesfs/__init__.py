@@ -8,9 +8,12 @@ and `Study`. Everything else is imported from the module that holds it.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from bayesfs.errors import NO_DOCSTRINGS
 
 if TYPE_CHECKING:
     from bayesfs.conversion import to_datatree, to_numpy, to_pandas
@@ -70,6 +73,11 @@ _HOME = {
     "to_numpy": "conversion",
     "to_pandas": "conversion",
 }
+
+
+_COMMAND = ("-m", "bayesfs", "bayesfs.exe")
+if sys.flags.optimize > 1 and os.path.basename(sys.argv[0]) not in _COMMAND:
+    raise ImportError(NO_DOCSTRINGS)  # the command itself says it in one line
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
+import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,19 +14,26 @@ from typing import TextIO
 import tyro
 
 from bayesfs.commands.subcommands import COMMANDS
-from bayesfs.errors import BayesfsError
+from bayesfs.errors import NO_DOCSTRINGS, REFUSALS, BayesfsError
+from bayesfs.progress import give_up, say, terminal_safe
 
 FAILED = 2
 """Exit status of a command that could not do what it was asked."""
 
 INTERRUPTED = 130
 
+CLOSED_PIPE = 141
+"""Exit status where whoever read the output has gone, as with `| head`: 128 + SIGPIPE."""
+
+GO_ON = ("demo", "features", "run", "benchmark")
+"""Commands that go on where they were interrupted."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status.
 
     A `BayesfsError` becomes one line on standard error and the status `FAILED`; with `--debug`
-    it is raised, with its traceback.
+    it is raised, with its traceback. Standard streams may be closed, full, or of few characters.
 
     Args:
         argv: arguments after the command's name; those of the process by default.
@@ -32,12 +42,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     if debug:
         arguments.remove("--debug")
+    _mend_streams()
+    if sys.flags.optimize > 1:
+        _say(f"bayesfs: error: {NO_DOCSTRINGS}")
+        return FAILED
+    try:
+        return _flushed(_run(arguments))
+    except BayesfsError as error:
+        if debug:
+            raise
+        _say(f"bayesfs: error: {error}")
+        return _flushed(FAILED)
+    except KeyboardInterrupt:
+        known = next((a for a in arguments if not a.startswith("-")), "") in GO_ON
+        _say(f"bayesfs: interrupted{'; the same command goes on from here' if known else ''}")
+        return _flushed(INTERRUPTED)
+    except OSError as error:
+        if error.filename is not None or error.errno not in (*REFUSALS, errno.EPIPE, errno.EIO):
+            raise
+        return _unwritten(error)
+
+
+def _run(arguments: Sequence[str]) -> int:
     if arguments == ["--version"]:
         print(f"bayesfs {importlib.metadata.version('bayesfs')}")
         return 0
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
                 prog="bayesfs",
@@ -47,15 +79,37 @@ def main(argv: Sequence[str] | None = None) -> int:
                 args=arguments,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
-    except BayesfsError as error:
-        if debug:
-            raise
-        _say(f"bayesfs: error: {error}")
-        return FAILED
-    except KeyboardInterrupt:
-        _say("bayesfs: interrupted; the same command goes on from here")
-        return INTERRUPTED
+        except SystemExit as stop:  # help, or wrong usage
+            raise SystemExit(_flushed(stop.code if isinstance(stop.code, int) else 0)) from None
     return 0
+
+
+def _mend_streams() -> None:
+    """Closed streams lead nowhere, so that no file takes their place; all text can be written."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            hole = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            setattr(sys, name, os.fdopen(hole, "r" if number == 0 else "w", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _flushed(status: int) -> int:
+    """The status, or another one where what was printed cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _unwritten(error)
+    return status
+
+
+def _unwritten(error: OSError) -> int:
+    give_up(sys.stdout)
+    if error.errno == errno.EPIPE:
+        return CLOSED_PIPE
+    reason = REFUSALS.get(error.errno or 0, str(error))
+    _say(f"bayesfs: error: cannot write to standard output: {reason}")
+    return FAILED
 
 
 def _show_warning(
@@ -71,9 +125,7 @@ def _show_warning(
 
 
 def _say(text: str) -> None:
-    from bayesfs.progress import terminal_safe
-
-    print(terminal_safe(" ".join(text.splitlines()), longest=2000), file=sys.stderr)
+    say(terminal_safe(" ".join(text.splitlines()), longest=2000))
 
 
 if __name__ == "__main__":

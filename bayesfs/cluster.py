@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import importlib
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -139,7 +140,7 @@ def score_users(
             job.group(shots, 0).parent.mkdir(parents=True, exist_ok=True)
     shared = client.submit(bytes, _portable(job), pure=False)  # unlike scattered data, made again
     futures = [
-        client.submit(score_batch, shared, number, ranges, per_batch, retries=RETRIES, pure=False)
+        client.submit(told_batch, shared, number, ranges, per_batch, retries=RETRIES, pure=False)
         for number, (_, ranges) in todo
     ]
     _wait(client, futures, len(batches) - len(todo), len(batches), progress)
@@ -163,6 +164,15 @@ def score_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) ->
             names = table["task"].values.tolist()
             write_whole(job.group(shots, number), partial(write_table, table))
     return len(names)
+
+
+def told_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) -> tuple[str, ...]:
+    """On a worker: `score_batch`, and what it warned of, such as objects that were left out."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        score_batch(portable, number, ranges, per_batch)
+    texts = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    return tuple(dict.fromkeys(texts))
 
 
 def _tables(job: Job, ranges: Ranges, first: int) -> dict[int, list[xr.Dataset]]:
@@ -225,7 +235,8 @@ def _wait(
     distributed = importlib.import_module("distributed")
     try:
         for future in distributed.as_completed(futures, loop=client.loop):
-            future.result()
+            for text in future.result():
+                warnings.warn(text, stacklevel=3)
             done += 1
             if progress is not None:
                 progress(done, total, "batches of users")

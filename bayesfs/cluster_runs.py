@@ -89,7 +89,11 @@ def _score(run: RunDirectory, order: Order, learnt: Learnt) -> None:
     """Everybody's results and scores."""
     results = run.path.resolve() / RESULTS
     job = Job(order.study, learnt, order.store.resolve(), results, order.seed)
-    with connect(order.cluster or "local") as client, bar("users") as progress:
+    with (
+        noted(run, "warnings"),
+        connect(order.cluster or "local") as client,
+        bar("users") as progress,
+    ):
         score_users(client, job, progress=progress)
     found = {shots: summary(results, shots) for shots in order.study.evaluation.shots}
     run.keep(SCORES, partial(save_summary, found))

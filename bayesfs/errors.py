@@ -17,6 +17,13 @@ REFUSALS: Mapping[int, str] = {
 """Error number of an operating system's refusal to write -> likely cause and what to do."""
 
 
+NO_DOCSTRINGS = (
+    "bayesfs does not run with python -OO (PYTHONOPTIMIZE=2), which removes docstrings that Pyro "
+    "needs; python -O is supported"
+)
+"""What is said where docstrings have been removed."""
+
+
 class BayesfsError(ValueError):
     """Base of every error that bayesfs raises on purpose."""
 

@@ -32,7 +32,7 @@ from bayesfs.models.gaussian import GaussianHierarchy
 from bayesfs.predict import predict
 from bayesfs.single import SupportAxes, support_population
 from bayesfs.study import Answer, Learnt
-from bayesfs.types import EpisodeBatch, Posterior
+from bayesfs.types import EpisodeBatch, Posterior, refuse_missing
 from bayesfs.uncertainty import decompose
 
 Array = NDArray[Any]
@@ -118,8 +118,8 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         Raises:
             TypeError: model or engine is a class, a name, or no such thing.
             ValueError: from scikit-learn, for NaN, text, or lengths that differ.
-            DataError: a video has two labels, or the model has covariates of quality, which plain
-                features do not have.
+            DataError: a video has two labels, a label or a video is None, NaN or NA, or the model
+                has covariates of quality, which plain features do not have.
         """
         covariates = getattr(self.model, "covariates", ())
         if covariates:
@@ -136,6 +136,8 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
                     f"expected {name} to be an object with `{method}`, such as "
                     f"bf.GaussianHierarchy() or bf.SVI(), got {value!r}"
                 )
+        if y is not None:
+            refuse_missing(_column(_plain(y)), "y")
         x, y = validate_data(self, _plain(X), _plain(y), dtype=np.float64)
         check_classification_targets(y)
         self.classes_, label = np.unique(y, return_inverse=True)
@@ -210,9 +212,10 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             DataError: a label was not taught.
         """
         x = self._validated(X)
-        groups = np.arange(len(x)) if groups is None else np.asarray(_plain(groups))
+        groups = _groups(groups, len(x))
         known = None
         if y is not None:
+            refuse_missing(_column(_plain(y)), "y")
             known = self._label_numbers(np.asarray(_plain(y)))
         return self._answer(self._episode(x, groups, known))
 
@@ -235,9 +238,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     def _answers(self, X: Any, groups: Any) -> tuple[Any, Array, list[Answer]]:
         """Index of X, the query video of each row, and the answers by chunks of videos."""
         x = self._validated(X)
-        given = np.arange(len(x)) if groups is None else np.asarray(_plain(groups))
-        if given.shape != (len(x),):
-            raise ShapeError(f"expected {len(x)} groups, one per frame, got {given.shape}")
+        given = _groups(groups, len(x))
         names, rows = np.unique(given, return_inverse=True)
         order = np.argsort(rows, kind="stable")
         answers = [
@@ -322,16 +323,36 @@ def _plain(values: Any) -> Any:
     return values.values
 
 
+def _column(values: Any) -> Any:
+    """Labels in a table of one column as a column."""
+    plain = isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1
+    return values if plain else np.asarray(values, dtype=object).ravel()
+
+
+def _groups(groups: Any, length: int) -> Array:
+    """(frame,) video of each frame; each frame its own where none are given.
+
+    Raises:
+        ShapeError: their number is not that of the frames.
+        DataError: one is None, NaN or NA.
+    """
+    if groups is None:
+        return np.arange(length)
+    given = np.asarray(_plain(groups))
+    if given.shape != (length,):
+        raise ShapeError(f"expected {length} groups, one per frame, got {given.shape}")
+    refuse_missing(_plain(groups), "groups")
+    return given
+
+
 def _videos(groups: Any, length: int, label: Array) -> list[Any]:
     """Video of each support frame.
 
     Raises:
-        ShapeError: their number is not that of the frames.
+        ShapeError: see `_groups`.
         DataError: the frames of a video have two labels.
     """
-    given = np.arange(length) if groups is None else np.asarray(_plain(groups))
-    if given.shape != (length,):
-        raise ShapeError(f"expected {length} groups, one per frame, got {given.shape}")
+    given = _groups(groups, length)
     names, video = np.unique(given, return_inverse=True)
     pairs = np.unique(np.stack([video, label]), axis=1)
     twice = np.flatnonzero(np.bincount(pairs[0]) > 1)

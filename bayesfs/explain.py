@@ -124,7 +124,8 @@ class Explanation:
         Args:
             language: such as "de"; that of the environment by default.
         """
-        said = answer_text(self.answer, none=not self.answer, language=language)
+        only = next(iter(self.prob)) if len(self.prob) == 1 else ""
+        said = answer_text(self.answer, none=not self.answer, only=only, language=language)
         sure = len(self.answer) == 1
         advice = self.advice
         if sure and advice.action == "enough":

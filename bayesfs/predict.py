@@ -60,9 +60,8 @@ def predict(
 
 def label_draws(log_joint: Tensor) -> LabelDraws:
     """Predictive from log p(y, x | theta_s) (draw, ..., way); see the module for the formula."""
-    per_draw = log_joint.logsumexp(-1)
-    log_weight = per_draw.log_softmax(0)
-    given = log_joint - per_draw[..., None]
+    log_weight = log_joint.logsumexp(-1).log_softmax(0)
+    given = log_joint.log_softmax(-1)  # not a difference, which absorbs log way in long distances
     return LabelDraws((given + log_weight[..., None]).logsumexp(0), given, log_weight)
 
 

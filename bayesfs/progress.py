@@ -1,15 +1,17 @@
 """Progress bars for the command, and text that is safe to print to a terminal.
 
-Use `bar` first: a context that yields the callback which long work reports to.
+Use `bar` first: a context that yields the callback which long work reports to. Standard error may
+be closed or full; `say` writes a line there all the same.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import unicodedata
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.markup import escape
 from tqdm import tqdm
@@ -35,7 +37,8 @@ def bar(title: str) -> Iterator[Progress]:
         >>> with bar("features") as progress:
         ...     progress(1, 10, "video P001--mug--clean--0")
     """
-    shown = tqdm(desc=title, disable=not sys.stderr.isatty(), dynamic_ncols=True, leave=True)
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    shown = tqdm(desc=title, disable=not terminal, dynamic_ncols=True, leave=True)
     last = ""
 
     def report(done: int, total: int, message: str) -> None:
@@ -46,11 +49,29 @@ def bar(title: str) -> Iterator[Progress]:
         shown.update(done - shown.n)
 
     if shown.disable:
-        print(f"{title} ...", file=sys.stderr, flush=True)
+        say(f"{title} ...")
     with shown:
         yield report
     if shown.disable:
-        print(f"{title}: done{f' ({last})' if last else ''}", file=sys.stderr)
+        say(f"{title}: done{f' ({last})' if last else ''}")
+
+
+def say(text: str) -> None:
+    """A line on standard error; work never fails because nobody can read it."""
+    if sys.stderr is None:
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        give_up(sys.stderr)
+
+
+def give_up(stream: TextIO) -> None:
+    """Let what a stream holds, and all that is to come, go nowhere: it cannot be written."""
+    with contextlib.suppress(OSError):
+        hole = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(hole, stream.fileno())
+        os.close(hole)
 
 
 def terminal_safe(text: str, *, longest: int = 200) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import ast
 import difflib
 import hashlib
-import importlib.util
 import re
 import shutil
 import sys
@@ -26,6 +25,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from typeguard import TypeCheckError, check_type
 
 from bayesfs.errors import RecipeError
+from bayesfs.recipe_names import check_names, names_of
 
 VERBS: Mapping[str, tuple[str, ...]] = {
     "model": ("dims", "log_joint_frame", "log_joint_video"),
@@ -59,41 +59,60 @@ class Recipe:
     values: Mapping[str, Any]
 
 
-def load_recipe(path: Path, needs: str, *, optional: Sequence[str] = ()) -> Recipe:
-    """Run one recipe and return what it defines.
+def load_recipe(path: Path, role: str) -> Recipe:
+    """Read one recipe, run it and return what it defines.
+
+    Args:
+        path: the recipe, a `.py` file.
+        role: what it must define: "model", "engine" or "evaluation"; names that go with it
+            (`bayesfs.recipe_names.ROLES`) are taken where they are defined.
+
+    Returns:
+        The recipe with `values[role]`.
+
+    Raises:
+        RecipeError: there is no such file, it has a mistake, does not define what is needed, or
+            defines a name that nothing reads; the message names the file, the line and the fix.
+
+    Example:
+        >>> load_recipe(recipe_folder() / "models/gaussian.py", "model").values["model"]
+        GaussianHierarchy(...)
+    """
+    return run_recipe(path, read_recipe(path), role)
+
+
+def run_recipe(path: Path, source: str, role: str) -> Recipe:
+    """Run the text of a recipe, which was read once, and return what it defines.
 
     The script is compiled from the text that is kept in the `Recipe` (no bytecode is read or
     written beside it) and lives in `sys.modules` under a private name, so that it shadows no
     module and dataclasses defined in it work.
 
     Args:
-        path: the recipe, a `.py` file.
-        needs: name that it must define: "model", "engine" or "evaluation".
-        optional: further names that are taken where they are defined.
-
-    Returns:
-        The recipe with `values[needs]`.
+        path: where the text came from, for messages; it is not read again.
+        source: from `read_recipe`.
+        role: see `load_recipe`.
 
     Raises:
-        RecipeError: there is no such file, it has a mistake, or it does not define what is
-            needed; the message names the file, the line and the fix.
-
-    Example:
-        >>> load_recipe(recipe_folder() / "models/gaussian.py", "model").values["model"]
-        GaussianHierarchy(...)
+        RecipeError: as `load_recipe`.
     """
-    source = _read(path)
     module = _execute(path, source)
-    values = {n: vars(module)[n] for n in (needs, *optional) if n in vars(module)}
-    if needs not in values:
-        raise RecipeError(_missing(path, needs, vars(module)))
+    values = {n: vars(module)[n] for n in names_of(role) if n in vars(module)}
+    if role not in values:
+        raise RecipeError(_missing(path, role, vars(module)))
     for name, value in values.items():
         _check_verbs(path, source, name, value)
         _check_fields(path, source, name, value)
+    check_names(path, source, role)
     return Recipe(path, source, values)
 
 
-def _read(path: Path) -> str:
+def read_recipe(path: Path) -> str:
+    """Text of a recipe.
+
+    Raises:
+        RecipeError: there is no such file, or it is not UTF-8 text.
+    """
     if path.suffix != ".py" or not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
         found = f"; {path.parent} holds {', '.join(near)}" if near else ""
@@ -110,9 +129,7 @@ def _read(path: Path) -> str:
 def _execute(path: Path, source: str) -> ModuleType:
     digest = hashlib.sha256(f"{path.resolve()}\0{source}".encode()).hexdigest()[:16]
     name = f"_bayesfs_recipe_{digest}"
-    spec = importlib.util.spec_from_loader(name, loader=None, origin=str(path))
-    assert spec is not None  # a name without dots always has a spec
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module
     try:

@@ -44,6 +44,7 @@ FIELDS: Mapping[str, type] = {
     "skipped": list,
     "shown": list,
     "store": str,
+    "sampling": str,
     "note": str,
 }
 """What run.json may hold -> its kind; the first three always, the others once they are known."""

@@ -31,6 +31,7 @@ from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.report import ReportData, write_report
 from bayesfs.evaluation.table_scores import as_score_table, load_summary
 from bayesfs.evaluation.tree_store import load_datatree, save_datatree
+from bayesfs.features.job import sampling_of, sampling_text
 from bayesfs.progress import bar
 from bayesfs.run_rules import keep_rules, rules_at
 from bayesfs.rundir import STATE, RunDirectory, write_atomically
@@ -148,7 +149,7 @@ def identity(order: Order, embeddings: Embeddings) -> Inputs:
 def identity_with(order: Order, data: str) -> Inputs:
     """The same with a fingerprint of the data that is known."""
     return {
-        "recipes": {name: _digest(text.encode()) for name, text in order.sources.items()},
+        "recipes": {name: recipe_digest(text) for name, text in order.sources.items()},
         "settings": list(order.settings),
         "smoke": order.smoke,
         "seed": order.seed,
@@ -322,12 +323,18 @@ def facts_of(order: Order, frames: int, users: int) -> dict[str, Any]:
         "Seed": order.seed,
         "Pixels": attrs.get("px", "unknown"),
         "Backbone": attrs.get("backbone", "unknown"),
+        "Sampling": sampling_text(sampling_of(attrs)),
         "Frames": frames,
         "Users": users,
         "Left out": f"{attrs.get('skipped_count', 0)} files, frames or videos",
         "Versions": ", ".join(f"{name} {v}" for name, v in versions().items()),
     }
-    return {"facts": facts, "skipped": skipped, "store": str(order.store.resolve())}
+    return {
+        "facts": facts,
+        "skipped": skipped,
+        "store": str(order.store.resolve()),
+        "sampling": str(attrs.get("sampling", "")),
+    }
 
 
 def versions() -> dict[str, str]:
@@ -360,5 +367,6 @@ def noted(run: RunDirectory, name: str) -> Iterator[None]:
             run.note(**{name: texts})
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def recipe_digest(text: str) -> str:
+    """Checksum of a recipe's text, by which a run knows it."""
+    return hashlib.sha256(text.encode()).hexdigest()

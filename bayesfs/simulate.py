@@ -21,6 +21,7 @@ from bayesfs.contracts import Model
 from bayesfs.errors import DataError
 from bayesfs.inference.program import (
     TraceSite,
+    check_plates,
     named_value,
     plate_dim,
     sample_sites,
@@ -61,6 +62,7 @@ class Program:
         self.model, self.episodes = model, episodes
         with torch.no_grad(), seeded(0):
             trace = trace_program(model, episodes, {})
+        check_plates(trace)
         self._nodes: dict[str, TraceSite] = dict(sample_sites(trace))
 
     @property
@@ -152,11 +154,15 @@ class Program:
         return log_prob.reshape(len(self.episodes), -1).sum(-1)
 
     def _exists(self, node: TraceSite) -> Tensor:
-        """Which entries of a latent site are no padding, broadcast to its plates."""
-        if plate_dim(node, "shot") is not None:
-            return self.episodes.shot_mask[..., None]
-        ways = self.episodes.way_mask[..., None, None]
-        return ways if plate_dim(node, "way") is not None else torch.ones_like(ways[:, :1])
+        """Which entries of a latent site are no padding, each axis at the dim of its plate."""
+        dims = [plate_dim(node, plate) for plate in ("task", "way", "shot")]
+        mask = self.episodes.shot_mask
+        for axis in (1, 2):
+            mask = mask if dims[axis] is not None else mask.any(axis, keepdim=True)
+        if dims[1:] == [None, None]:  # no task is padding
+            mask = torch.ones_like(mask)
+        size = {dim: n for dim, n in zip(dims, mask.shape, strict=True) if dim is not None}
+        return mask.reshape([size.get(dim, 1) for dim in range(min(size), 0)])
 
     @staticmethod
     def _is_drawn(node: TraceSite) -> bool:

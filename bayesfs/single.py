@@ -18,6 +18,7 @@ the sum of leave-out scores in place of the evidence.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ from bayesfs.errors import ShapeError
 from bayesfs.features.project import principal_axes
 from bayesfs.inference.laplace import Laplace
 from bayesfs.inference.potential import potential
-from bayesfs.models.objectives import Evidence, PredictiveScore
+from bayesfs.models.objectives import PredictiveScore, Prior
 from bayesfs.spacing import evenly_spaced
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -74,11 +75,13 @@ class SupportAxes:
         if components < 1:
             raise ShapeError(f"expected n_components >= 1, got {components}")
         mean = x.mean(0)
-        values, axes = principal_axes(x - mean, components)
-        if not len(values):
+        centred = x - mean
+        sd, axes = principal_axes(centred, components, size=float(np.abs(x).max()))
+        if not len(sd):
             return cls(mean, np.zeros((x.shape[1], 1)), (1.0,))
-        scale = np.sqrt(np.square(x - mean).sum(1).mean())
-        return cls(mean, axes / scale, tuple((np.sqrt(values) / scale).tolist()))
+        peak = np.abs(centred).max()  # no square under- or overflows
+        scale = peak * np.sqrt(np.square(centred / peak).sum(1).mean())
+        return cls(mean, axes / scale, tuple((sd / scale).tolist()))
 
     def __call__(self, x: Array) -> Array:
         """(frame, input feature) -> (frame, feature)."""
@@ -107,11 +110,19 @@ def support_population(model: Model, episode: EpisodeBatch, *, seed: int) -> Pos
     folds = leave_one_video_out(episode)
     folds = folds.select(evenly_spaced(len(folds), min(FOLDS, len(folds))))
     engine = Laplace(structure="diagonal", draws=DRAWS)
-    return engine.infer(PredictiveScore(model), folds, seed=seed)  # type: ignore[arg-type]
+    found = engine.infer(PredictiveScore(model), folds, seed=seed)  # type: ignore[arg-type]
+    if all(bool(torch.isfinite(v).all()) for v in found.draws.values()):
+        return found
+    warnings.warn(
+        "leaving videos out does not settle the population (its scores have no maximum that can "
+        "be reached), so that its prior is used; are there fewer features than the model needs?",
+        stacklevel=2,
+    )
+    return _prior(model, episode, seed)
 
 
 def _prior(model: Any, episode: EpisodeBatch, seed: int) -> Posterior:
-    joint = potential(Evidence(model), episode)
+    joint = potential(Prior(model), episode)
     with torch.no_grad():
         draws = joint.constrain(joint.prior(DRAWS, seed=seed))
     return Posterior("exact", draws, dict(model.population_dims), seed=seed)

@@ -52,12 +52,15 @@ def alternatives(names: Sequence[str], language: str | None = None) -> str:
     return _("{first} or {last}").format(first=", ".join(names[:-1]), last=names[-1])
 
 
-def answer_text(names: Sequence[str], *, none: bool = False, language: str | None = None) -> str:
+def answer_text(
+    names: Sequence[str], *, none: bool = False, only: str = "", language: str | None = None
+) -> str:
     """What the video may show.
 
     Args:
         names: the objects of the answer, likeliest first.
         none: whether none of the person's objects is the answer.
+        only: the person's object, where there is no other.
         language: see `translation`.
 
     Example:
@@ -65,6 +68,8 @@ def answer_text(names: Sequence[str], *, none: bool = False, language: str | Non
         'May be wrong: keys or wallet.'
     """
     _ = translation(language).gettext
+    if none and only:
+        return _("This may not be {name}.").format(name=only)
     if none:
         return _("This may be none of your objects.")
     if len(names) == 1:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from bayesfs.commands.studies import ROLES, compose
+from bayesfs.commands.studies import compose
 from bayesfs.data.store import open_store
 from bayesfs.data.synthetic import synthetic_embeddings
 from bayesfs.evaluation.orbit import ABSENT, OrbitProtocol
@@ -108,7 +108,7 @@ def arguments() -> argparse.Namespace:
 def study_of(args: argparse.Namespace) -> Study:
     """The recipes' study, learning from train users in the same conditions."""
     paths = {"model": args.model, "engine": args.engine}
-    recipes = {role: load_recipe(p, role, optional=ROLES[role]) for role, p in paths.items()}
+    recipes = {role: load_recipe(p, role) for role, p in paths.items()}
     evaluation = HeldOutUsers(
         shots=(5,), query_kinds=(args.query_kind,), drop_flags=() if args.no_filter else (ABSENT,)
     )

@@ -31,7 +31,6 @@ from uncertainty_parts.kinds import row_6, rows_1_2_5, rows_3_4
 from uncertainty_parts.levels import row_11
 from uncertainty_parts.sets import row_10
 
-from bayesfs.commands.studies import ROLES
 from bayesfs.evaluation.users import HeldOutUsers
 from bayesfs.features.reduce import PrincipalAxes
 from bayesfs.inference.exact import Exact
@@ -93,9 +92,9 @@ def study_of(model: Path | None, engine: Path | None, dim: int | None, smoke: bo
     }
     if model is not None:
         del values["objective"]
-        values |= load_recipe(model, "model", optional=ROLES["model"]).values
+        values |= load_recipe(model, "model").values
     if engine is not None:
-        values |= load_recipe(engine, "engine", optional=ROLES["engine"]).values
+        values |= load_recipe(engine, "engine").values
     if dim is not None:
         values["reduction"] = PrincipalAxes(dim)
     return Study(evaluation=HeldOutUsers(), **values)

@@ -133,5 +133,6 @@ def test_unlabelled_videos_are_no_object_to_choose() -> None:
         found = set(zip(few.coord("user").tolist(), few.coord("object").tolist(), strict=True))
         assert {u for u, _ in found} == {"A", "B"}
         assert len([1 for u, o in found if u == "A" and o]) == 2
-    only = limit_objects(store, 3, "test", 0)
+    with pytest.warns(UserWarning, match=r"1 test users have fewer than 3 objects.*'B'"):
+        only = limit_objects(store, 3, "test", 0)
     assert set(only.coord("user").tolist()) == {"A"}

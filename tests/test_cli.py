@@ -1,13 +1,22 @@
 """The command: help at once and with an example, errors in one line, what each subcommand does."""
 
+import ast
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tyro
+from PIL import Image
 
-from bayesfs.cli import COMMANDS, FAILED, main
+import bayesfs
+from bayesfs.cli import CLOSED_PIPE, COMMANDS, FAILED, INTERRUPTED, main
+from bayesfs.data.store import open_store
 from bayesfs.errors import DataError
 
 
@@ -87,3 +96,121 @@ def test_init_copies_recipes_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert main(["init", str(study)]) == FAILED
     assert "exists already" in capsys.readouterr().err
+
+
+def run_command(*argv: str, **settings: Any) -> "subprocess.CompletedProcess[str]":
+    """The command in a process of its own, with its own standard streams."""
+    command = [sys.executable, "-m", "bayesfs", *argv]
+    return subprocess.run(command, text=True, **{"stderr": subprocess.PIPE, **settings})
+
+
+def one_video(root: Path) -> list[str]:
+    """A tree of two frames of "schlüssel" and what makes features of it."""
+    folder = root / "tree" / "schlüssel" / "one"
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        Image.new("RGB", (40, 40), (90 * number, 20, 30)).save(folder / f"{number}.jpg")
+    (folder / "ä.jpg").write_bytes(b"no picture")
+    return ["features", str(root / "tree"), str(root / "s.zarr"), "--px", "32"]
+
+
+@pytest.mark.parametrize("way", ["closed", "full", "nobody reads it"])
+def test_work_is_done_though_standard_error_cannot_be_written(way: str, tmp_path: Path) -> None:
+    argv = one_video(tmp_path)
+    if way == "closed":
+        done = run_command(*argv, stderr=None, stdout=subprocess.PIPE, preexec_fn=close_error)
+    elif way == "full":
+        with open("/dev/full", "w") as full:
+            done = run_command(*argv, stderr=full, stdout=subprocess.PIPE)
+    else:
+        with without_reader() as end:
+            done = run_command(*argv, stderr=end, stdout=subprocess.PIPE)
+    assert done.returncode == 0
+    assert "2 frames of 1 videos" in done.stdout
+    assert len(open_store(tmp_path / "s.zarr")) == 2
+
+
+def close_error() -> None:
+    os.close(2)
+
+
+@contextmanager
+def without_reader() -> Iterator[int]:
+    """The end of a pipe that nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    yield write
+    os.close(write)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("argv", [["--version"], ["--help"], ["init"]])
+def test_standard_output_that_cannot_be_written_is_told_without_a_traceback(
+    argv: list[str], unbuffered: str, tmp_path: Path
+) -> None:
+    asked = [*argv, str(tmp_path / "study")] if argv == ["init"] else argv
+    settings: dict[str, Any] = {"env": {**os.environ, "PYTHONUNBUFFERED": unbuffered}}
+    with open("/dev/full", "w") as full:
+        done = run_command(*asked, stdout=full, **settings)
+    assert (done.returncode, done.stderr.count("\n")) == (FAILED, 1)
+    assert "cannot write to standard output: the disk is full" in done.stderr
+    if argv == ["init"]:
+        asked[1] += "-again"
+    with without_reader() as end:
+        done = run_command(*asked, stdout=end, **settings)
+    assert (done.returncode, done.stderr) == (CLOSED_PIPE, "")
+
+
+def test_standard_output_of_few_characters_escapes_the_others(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = run_command(*one_video(tmp_path), stdout=subprocess.PIPE, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "left out: schl\\xfcssel/one/\\xe4.jpg" in done.stdout
+
+
+def test_a_closed_standard_output_gives_no_file_its_place(tmp_path: Path) -> None:
+    done = run_command(*one_video(tmp_path), preexec_fn=close_output)
+    assert done.returncode == 0, done.stderr
+    assert len(open_store(tmp_path / "s.zarr")) == 2
+
+
+def close_output() -> None:
+    os.close(1)
+
+
+@pytest.mark.parametrize(
+    ("command", "goes_on"), [("run", True), ("features", True), ("predict", False)]
+)
+def test_only_what_goes_on_promises_to_go_on(
+    command: str,
+    goes_on: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*args: object, **rest: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tyro.extras, "subcommand_cli_from_dict", interrupted)
+    assert main([command, "anything"]) == INTERRUPTED
+    said = capsys.readouterr().err
+    assert said.startswith("bayesfs: interrupted")
+    assert ("the same command goes on" in said) == goes_on
+
+
+def test_without_docstrings_it_says_so_in_one_line() -> None:
+    code = "import bayesfs"
+    done = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True)
+    assert "ImportError: bayesfs does not run with python -OO" in done.stderr.splitlines()[-1]
+    command = [sys.executable, "-OO", "-m", "bayesfs", "report", "runs/first"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == FAILED
+    assert done.stderr.startswith("bayesfs: error: bayesfs does not run with python -OO")
+    assert done.stderr.count("\n") == 1
+
+
+def test_no_assertion_carries_logic() -> None:
+    """`python -O` removes assertions, so that the package has none."""
+    for path in Path(bayesfs.__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        lines = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+        assert not lines, f"{path}, lines {lines}"

@@ -297,6 +297,18 @@ def test_the_command(
     assert "picture:" in capsys.readouterr().out
 
 
+def test_what_a_worker_leaves_out_is_told_here(client: Any, job: Job, tmp_path: Path) -> None:
+    everything = open_store(job.store)
+    user = sorted(set(everything.where(split="test").coord("user").tolist()))[0]
+    thing = everything.where(user=user).coord("object")[0]
+    gone = (everything.coord("user") == user) & (everything.coord("object") == thing)
+    gone &= everything.coord("kind") == "clutter"
+    store = tmp_path / "less.zarr"
+    save_store(store, Embeddings(everything.dataset.isel(frame=np.flatnonzero(~gone))))
+    with pytest.warns(UserWarning, match=f"1 objects are left out.*{user}/{thing}"):
+        score_users(client, replace(job, store=store))
+
+
 def test_a_batch_by_itself(job: Job) -> None:
     """What a worker runs, without dask."""
     pytest.importorskip("cloudpickle")

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from bayesfs.cli import FAILED, main
-from bayesfs.commands.studies import ROLES, compose
+from bayesfs.commands.studies import compose
 from bayesfs.data.store import open_store, save_store
 from bayesfs.features.quality import COVARIATES
 from bayesfs.recipes import load_recipe, recipe_folder
 from bayesfs.rundir import RunDirectory
-from bayesfs.runs import Order, identity, learn
+from bayesfs.runs import Order, identity, learn, recipe_digest
 from bayesfs.types import Embeddings
 
 SHIPPED = {
@@ -29,7 +29,7 @@ SMALL = ("population_engine.steps=3", "reduction.dim=6", "engine.draws=24")
 
 def learnt_run(store: Path, out: Path, recipes: Mapping[str, Path] = SHIPPED) -> Path:
     """A finished run without results and report, which `explain` has no need of."""
-    loaded = {role: load_recipe(path, role, optional=ROLES[role]) for role, path in recipes.items()}
+    loaded = {role: load_recipe(path, role) for role, path in recipes.items()}
     texts = {f"{role}.py": recipe.source for role, recipe in loaded.items()}
     order = Order(compose(loaded, SMALL), store, texts, SMALL)
     frames = open_store(store)
@@ -135,12 +135,30 @@ def test_a_wrong_name_or_number_is_told(finished: Path, capsys: pytest.CaptureFi
     assert "ends in .png" in capsys.readouterr().err
 
 
+def test_a_video_that_was_left_out_is_told_with_the_reason(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    RunDirectory(run).note(skipped=["test/u3/mug/clutter/lost: no frame of it could be decoded"])
+    assert main(["explain", str(run), "--video", "lost"]) == FAILED
+    said = capsys.readouterr().err
+    assert "no query video 'lost'; it was left out: test/u3/mug/clutter/lost: no frame" in said
+
+
 def test_recipes_that_bayesfs_does_not_ship_need_trust(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    (run / "recipes" / "engine.py").write_text("raise SystemExit('ran')", encoding="utf-8")
+    recipe = run / "recipes" / "engine.py"
+    recipe.write_text("raise SystemExit('ran')", encoding="utf-8")
+    for more in ([], ["--trust"]):
+        assert main(["explain", str(run), *more]) == FAILED
+        assert "has changed since the run was made with it" in capsys.readouterr().err
+    state = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    state["inputs"]["recipes"]["engine.py"] = recipe_digest(recipe.read_text(encoding="utf-8"))
+    (run / "run.json").write_text(json.dumps(state), encoding="utf-8")
     assert main(["explain", str(run)]) == FAILED
     assert "is not a recipe that bayesfs ships" in capsys.readouterr().err
     assert main(["explain", str(run), "--trust"]) == FAILED

@@ -1,5 +1,6 @@
 """The scikit-learn estimator: its contract, its three sources of a population, its uncertainty."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,15 @@ import bayesfs as bf
 from bayesfs.data.synthetic import synthetic_embeddings
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.estimator import BayesianFewShotClassifier
+from bayesfs.inference.own import OwnApproximation
+from bayesfs.models.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp_covariance import VideoCovariance
+from bayesfs.models.gp_features import OrderedAxes
+from bayesfs.models.gp_softmax import Softmax
+from bayesfs.models.kernels import Linear
 from bayesfs.models.linear_head import HierarchicalHead
 from bayesfs.models.objectives import Evidence
+from bayesfs.models.robust import RobustHierarchy
 from bayesfs.single import SupportAxes, support_population
 from bayesfs.testing import GaussianToy
 
@@ -260,3 +268,41 @@ def test_what_is_asked_never_changes_what_was_learnt() -> None:
     assert torch.equal(before, known.posterior_.draws["class_raw"])
     again = support_population(known.model_, known.answer(x).episodes, seed=known._seed)
     assert torch.equal(again.draws["scale"], known.population_.draws["scale"])
+
+
+@pytest.mark.parametrize("factor", [1e-160, 1e-12, 1e-9, 1e12, 1e160])
+def test_answers_do_not_depend_on_the_unit_of_the_features(factor: float) -> None:
+    """Features of sd below 1e-9 were once taken for all alike, and answered 1/3 each."""
+    x, y, videos = frames()
+    new, _, asked = frames(seed=1)
+    known = BayesianFewShotClassifier().fit(x, y, groups=videos).predict_proba(new, asked)
+    other = BayesianFewShotClassifier().fit(factor * x, y, groups=videos)
+    np.testing.assert_allclose(other.predict_proba(factor * new, asked), known, atol=1e-6)
+
+
+def test_features_that_are_all_alike_up_to_rounding_have_no_axes() -> None:
+    x = np.full((12, 6), 0.1) * np.array([1.0, 3.0, 7.0, 1e5, 1e-5, 1.0])
+    said = BayesianFewShotClassifier().fit(x, np.arange(12) % 3, groups=np.arange(12))
+    np.testing.assert_allclose(said.predict_proba(x[:2]), 1 / 3)
+
+
+def test_a_query_that_would_overflow_is_refused() -> None:
+    """NaN came of it before."""
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier().fit(x, y, groups=videos)
+    with pytest.raises(ShapeError, match=r"features of at most 1\.2e\+77 .* in the query"):
+        known.predict_proba(1e160 * x)
+    assert np.isfinite(known.predict_proba(1e60 * x)).all()
+
+
+@pytest.mark.parametrize(("videos", "features"), [(1, 6), (2, 1)])
+def test_one_video_per_object_and_one_feature_are_answered(videos: int, features: int) -> None:
+    """A model without evidence has a prior too; a population that nothing settles is told."""
+    x, y, groups = frames(videos=videos, each=1)
+    deep = DeepKernelGP(VideoCovariance(OrderedAxes(24), Linear(signal=8.0)), Softmax(steps=4))
+    model, engine = (RobustHierarchy(), OwnApproximation(16)) if videos == 1 else (deep, None)
+    known = BayesianFewShotClassifier(model=model, engine=engine)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prob = known.fit(x[:, :features], y, groups=groups).predict_proba(x[:, :features])
+    np.testing.assert_allclose(prob.sum(1), 1.0)

@@ -21,7 +21,7 @@ from bayesfs.data.synthetic import Population, synthetic_episodes
 from bayesfs.deciding import Rules, UnitRules
 from bayesfs.errors import DataError
 from bayesfs.evidence import Evidence, gather, of_video, without_gain
-from bayesfs.explain import CAUSES, REMEDY, Explanation, explain, explain_video
+from bayesfs.explain import CAUSES, REMEDY, Advice, Explanation, explain, explain_video
 from bayesfs.features.quality import COVARIATES
 from bayesfs.gain import expected_gain
 from bayesfs.levels import PARTS
@@ -361,6 +361,16 @@ def test_a_translation_is_used_and_an_unknown_language_is_english(
     assert found.sentence("tlh").startswith("May be wrong: keys or wallet.")
     monkeypatch.setenv("LANGUAGE", "de_AT:en")
     assert found.sentence() == german
+
+
+def test_a_person_with_one_object_is_not_told_of_others() -> None:
+    found = replace(
+        explained(levels=ALEATORIC), answer=(), prob={"mug": 1.0}, advice=Advice("show", "absent")
+    )
+    assert found.sentence("en").startswith("This may not be mug. It may be out of view;")
+    assert found.sentence("de").startswith("Das ist vielleicht nicht mug.")
+    two = replace(found, prob={"mug": 0.5, "keys": 0.5})
+    assert two.sentence("en").startswith("This may be none of your objects.")
 
 
 def test_every_action_and_cause_has_words() -> None:

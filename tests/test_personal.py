@@ -1,16 +1,26 @@
 """A person's own videos: taught by folders of frames, unlabelled ones named in a sentence."""
 
 import csv
+import errno
+import io
+import json
 import re
 import shutil
+import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bayesfs.cli import FAILED, main
+from bayesfs.cli import CLOSED_PIPE, FAILED, main
+from bayesfs.commands import personal, reused
 from bayesfs.data.render import render_tree
-from bayesfs.recipes import recipe_folder
-from bayesfs.runs import TOLD
+from bayesfs.errors import DataError
+from bayesfs.features.video import Sampling
+from bayesfs.recipes import read_recipe, recipe_folder
+from bayesfs.rundir import RunDirectory
+from bayesfs.runs import TOLD, recipe_digest
 from bayesfs.told import Told
 
 
@@ -29,7 +39,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         clutter_frames=3,
         size=64,
     )
-    assert main(["features", str(tree), str(root / "s.zarr"), "--px", "64"]) == 0
+    assert (
+        main(["features", str(tree), str(root / "s.zarr"), "--px", "64", "--max-frames", "2"]) == 0
+    )
     recipes = [
         str(recipe_folder() / name)
         for name in ("models/gaussian.py", "inference/exact.py", "evaluation/clutter.py")
@@ -72,12 +84,192 @@ def test_an_edited_recipe_of_a_run_is_not_run_unless_trusted(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(world / "run", run)
-    (run / "recipes" / "model.py").write_text("raise SystemExit('ran')", encoding="utf-8")
+    recipe = run / "recipes" / "model.py"
+    recipe.write_text("raise SystemExit('ran')", encoding="utf-8")
     argv = ["predict", str(world / "teach"), str(world / "new"), "--run", str(run)]
+    for more in ([], ["--trust"]):
+        assert main([*argv, *more]) == FAILED
+        assert "has changed since the run was made with it" in capsys.readouterr().err
+    state = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    state["inputs"]["recipes"]["model.py"] = recipe_digest(recipe.read_text(encoding="utf-8"))
+    (run / "run.json").write_text(json.dumps(state), encoding="utf-8")
     assert main(argv) == FAILED
     assert "is not a recipe that bayesfs ships" in capsys.readouterr().err
     assert main([*argv, "--trust"]) == FAILED
     assert "line 1: SystemExit: ran" in capsys.readouterr().err
+
+
+def test_the_text_of_a_recipe_that_was_checked_is_what_runs(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the file is another one as soon as it has been read."""
+    run = tmp_path / "run"
+    shutil.copytree(world / "run", run)
+
+    def read_then_swapped(path: Path) -> str:
+        text = read_recipe(path)
+        path.write_text("raise SystemExit('ran')", encoding="utf-8")
+        return text
+
+    monkeypatch.setattr(reused, "read_recipe", read_then_swapped)
+    found = reused.kept_recipes(RunDirectory(run), trust=False)
+    assert type(found["model"].values["model"]).__name__ == "GaussianHierarchy"
+    assert "ran" not in found["model"].source
+
+
+def damaged(world: Path, tmp_path: Path, *places: str) -> Path:
+    """The videos of the world, some of which cannot be decoded; an empty place is emptied."""
+    copy = tmp_path / "mine"
+    for part in ("teach", "new"):
+        shutil.copytree(world / part, copy / part)
+    for place in places:
+        for frame in (copy / place).rglob("*.jpg"):
+            frame.write_bytes(b"no picture")
+    return copy
+
+
+def things_of(world: Path) -> list[str]:
+    return sorted(p.name for p in (world / "teach").iterdir())
+
+
+def test_an_object_of_which_no_video_can_be_read_is_an_error_unless_allowed(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost, other = things_of(world)
+    mine = damaged(world, tmp_path, f"teach/{lost}")
+    argv = ["predict", str(mine / "teach"), str(mine / "new"), "--run", str(world / "run")]
+    assert main(argv) == FAILED
+    said = capsys.readouterr()
+    assert f"no video of {lost!r} could be read (" in said.err
+    assert "--allow-missing" in said.err
+    assert said.out == ""
+    assert main([*argv, "--allow-missing"]) == 0
+    said = capsys.readouterr()
+    assert f"not taught: {lost!r}" in said.err
+    assert len(said.out.splitlines()) == 2
+    assert lost not in said.out.replace(f"of {lost}", "")
+    assert other in said.out
+
+
+def test_an_empty_folder_of_an_object_is_an_object_that_is_not_taught(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = damaged(world, tmp_path)
+    (mine / "teach" / "wallet").mkdir()
+    argv = ["predict", str(mine / "teach"), str(mine / "new"), "--run", str(world / "run")]
+    assert main(argv) == FAILED
+    assert "no video of 'wallet' could be read (no video file" in capsys.readouterr().err
+
+
+def test_each_asked_video_has_a_row_though_it_cannot_be_read(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost, other = things_of(world)
+    mine = damaged(world, tmp_path, f"new/of {lost}")
+    (mine / "new" / "empty").mkdir()
+    (mine / "new" / "notes.txt").write_text("x", encoding="utf-8")
+    (mine / "new" / "cut.mp4").write_bytes(b"")
+    frames = sorted((mine / "teach" / other).rglob("*.jpg"))
+    frames[0].write_bytes(b"no picture")
+    table = tmp_path / "table.csv"
+    argv = ["predict", str(mine / "teach"), str(mine / "new"), "--run", str(world / "run")]
+    assert main([*argv, "--table", str(table)]) == 0
+    said = capsys.readouterr()
+    with table.open(encoding="utf-8") as file:
+        rows = {row["video"]: row for row in csv.DictReader(file)}
+    assert sorted(rows) == sorted(["cut.mp4", "empty", *(f"of {thing}" for thing in (lost, other))])
+    assert [line.partition(":")[0] for line in said.out.splitlines()] == list(rows)
+    assert rows[f"of {other}"]["object"] in (lost, other)
+    for video in ("cut.mp4", "empty", f"of {lost}"):
+        assert rows[video]["sentence"].startswith("Not read: ")
+        assert rows[video]["object"] == rows[video]["probability"] == ""
+    for left_out in ("notes.txt", frames[0].name):
+        assert left_out in said.err
+
+
+def test_where_no_asked_video_can_be_read_the_rows_say_so(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, table = damaged(world, tmp_path, "new"), tmp_path / "table.csv"
+    argv = ["predict", str(mine / "teach"), str(mine / "new"), "--run", str(world / "run")]
+    assert main([*argv, "--table", str(table)]) == FAILED
+    assert "none of the 2 videos to name could be read" in capsys.readouterr().err
+    assert table.read_text(encoding="utf-8").count("Not read: ") == 2
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_the_work(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    for place in (tmp_path / "none" / "t.csv", tmp_path, world / "run" / "run.json" / "t.csv"):
+        assert main(arguments(world, "--table", str(place))) == FAILED
+        said = capsys.readouterr()
+        assert f"cannot write {place}: " in said.err
+        assert "features" not in said.err  # no bar: nothing was embedded
+
+
+def test_the_table_is_written_before_anything_is_said(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody reads standard output: as with `| head`, or on a full disk."""
+    table = tmp_path / "table.csv"
+    for number, status in ((errno.EPIPE, CLOSED_PIPE), (errno.ENOSPC, FAILED)):
+        monkeypatch.setattr(sys, "stdout", Unwritable(number))
+        assert main(arguments(world, "--table", str(table))) == status
+        assert table.read_text(encoding="utf-8").count("\n") == 3
+        table.unlink()
+
+
+class Unwritable(io.StringIO):
+    """A standard output that cannot be written."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def write(self, text: str) -> int:
+        raise OSError(self.number, "refused")
+
+
+def test_predict_uses_the_sampling_of_the_run(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store's, through the run; a run that does not keep it is asked for its store."""
+    state = json.loads((world / "run" / "run.json").read_text(encoding="utf-8"))
+    assert state["facts"]["Sampling"] == "every frame, at most 2 of a video"
+    used: list[Sampling] = []
+    plain = personal.embed_tree
+
+    def embed_tree(tree: Any, embedder: Any, store: Path, sampling: Sampling, **rest: Any) -> Any:
+        used.append(sampling)
+        found = plain(tree, embedder, store, sampling, **rest)
+        assert max(Counter(found.coord("video").tolist()).values()) == 2
+        return found
+
+    monkeypatch.setattr(personal, "embed_tree", embed_tree)
+    run = tmp_path / "run"
+    shutil.copytree(world / "run", run)
+    argv = ["predict", str(world / "teach"), str(world / "new"), "--run", str(run)]
+    assert main(argv) == 0
+    del state["sampling"]
+    (run / "run.json").write_text(json.dumps(state), encoding="utf-8")
+    assert main(argv) == 0
+    assert used == [Sampling(max_frames=2)] * 2
+
+
+def test_a_run_that_does_not_say_its_sampling_is_told(world: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(world / "run", run)
+    state = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    del state["sampling"]
+    gone = {**state, "store": str(tmp_path / "gone.zarr")}
+    (run / "run.json").write_text(json.dumps(gone), encoding="utf-8")
+    with pytest.warns(UserWarning, match="does not say which frames of each video"):
+        assert reused.same_sampling(RunDirectory(run)) == Sampling()
+    for bad in ("[", "[1]", '{"every": "2"}', '{"every": 0}', '{"evry": 2}'):
+        (run / "run.json").write_text(json.dumps({**gone, "sampling": bad}), encoding="utf-8")
+        with pytest.raises(DataError, match="sampling"):
+            reused.same_sampling(RunDirectory(run))
 
 
 def test_a_run_without_a_population_is_told(

@@ -68,7 +68,7 @@ def write(folder: Path, text: str, name: str = "numbers.py") -> Path:
 
 def test_a_recipe_gives_what_it_defines_and_the_text_that_ran(tmp_path: Path) -> None:
     path = write(tmp_path, ENGINE)
-    recipe = load_recipe(path, "engine", optional=("population_engine",))
+    recipe = load_recipe(path, "engine")
     assert set(recipe.values) == {"engine"}
     assert recipe.values["engine"].steps == 20
     assert recipe.source == path.read_text(encoding="utf-8")
@@ -135,7 +135,7 @@ def test_a_wrong_field_of_a_shipped_recipe_is_told_by_its_line(
     assert right in text
     path = write(tmp_path, text.replace(right, wrong))
     with pytest.raises(RecipeError, match=message):
-        load_recipe(path, room.removesuffix("s"), optional=("reduction",))
+        load_recipe(path, room.removesuffix("s"))
 
 
 @pytest.mark.slow
@@ -149,6 +149,75 @@ def test_mypy_catches_a_wrong_field_in_a_study_folder(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert 'Unexpected keyword argument "loadin"' in done.stdout, done.stdout + done.stderr
     assert 'expected "int"' in done.stdout
+
+
+MODEL = """
+from bayesfs.features.reduce import PrincipalAxes
+from bayesfs.models.gaussian import GaussianHierarchy
+from bayesfs.models.objectives import PredictiveScore
+
+model = GaussianHierarchy()
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "objectve = PredictiveScore",
+            "line 7: nothing reads 'objectve'; did you mean 'objective'",
+        ),
+        ("reducton = PrincipalAxes(8)", "line 7: .*did you mean 'reduction'"),
+        ("reducton: PrincipalAxes = PrincipalAxes(8)", "line 7: .*did you mean 'reduction'"),
+        ("_a, objectiv = 1, PredictiveScore", "line 7: .*did you mean 'objective'"),
+        ("if True:\n    Objective = PredictiveScore", "line 8: .*did you mean 'objective'"),
+        ("def objectve(m):\n    return m", "line 7: .*did you mean 'objective'"),
+        ("width = 64", "line 7: nothing reads 'width'; a recipe of the model defines model, obj"),
+        ("engine = 3", "line 7: nothing reads 'engine'; it belongs in the recipe of the engine"),
+    ],
+)
+def test_a_name_that_nothing_reads_is_refused(tmp_path: Path, line: str, message: str) -> None:
+    path = write(tmp_path, MODEL + line + "\n")
+    with pytest.raises(RecipeError, match=f"{path}, {message}"):
+        load_recipe(path, "model")
+
+
+def test_names_that_are_read_private_or_imported_are_legal(tmp_path: Path) -> None:
+    text = """
+        from __future__ import annotations
+        import math
+        from bayesfs.contracts import Model
+        from bayesfs.features.reduce import PrincipalAxes
+        from bayesfs.models.gaussian import GaussianHierarchy
+        from bayesfs.models.objectives import PredictiveScore
+
+        WIDTH = 32
+        RATE = 0.5
+        Kind = PredictiveScore
+        _unused = 1
+        __author__ = "me"
+        count: int
+
+        class Mine(GaussianHierarchy):
+            loose = 3
+
+        def scaled(x: float) -> float:
+            y = RATE * x
+            return y
+
+        def objective(model: Model) -> Kind:
+            return PredictiveScore(model)
+
+        for size in (1, 2):
+            pass
+        model = Mine(loading=scaled(1.0))
+        reduction = PrincipalAxes(dim=WIDTH)
+    """
+    assert set(load_recipe(write(tmp_path, text), "model").values) == {
+        "model",
+        "objective",
+        "reduction",
+    }
 
 
 def test_a_missing_recipe_names_its_neighbours(tmp_path: Path) -> None:

@@ -105,6 +105,16 @@ def test_the_same_seed_gives_the_same_numbers(
     assert_same_results(finished, tmp_path / "again")
 
 
+def test_without_assertions_the_numbers_are_the_same(
+    finished: Path, small_store: Path, tmp_path: Path
+) -> None:
+    """As with `python -O`; in a process of its own."""
+    argv = [sys.executable, "-O", "-m", "bayesfs", *command(small_store, tmp_path / "run")]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_same_results(finished, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("more", "differs"),
     [
@@ -306,6 +316,28 @@ def test_data_that_cannot_be_scored_are_told(
     store = relabelled(make_embeddings(), tmp_path / "s.zarr", **labels)
     assert main(command(store, tmp_path / "run", "--smoke")) == FAILED
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("cluster", [[], ["--cluster", "local:1"]], ids=["here", "cluster"])
+@pytest.mark.parametrize("other", ["train", "validation"])
+def test_a_person_among_those_learnt_from_and_those_scored_is_refused(
+    cluster: list[str],
+    other: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    make_embeddings: Callable[..., Embeddings],
+) -> None:
+    """By the same check, whether the study is scored here or on a cluster."""
+    base = make_embeddings()
+    split = base.coord("split").copy().astype("U10")
+    split[np.flatnonzero(base.coord("user") == "u3")[0]] = other
+    leak = Embeddings(base.dataset.assign_coords(split=("frame", split)))
+    save_store(tmp_path / "s.zarr", leak)
+    argv = command(tmp_path / "s.zarr", tmp_path / "run", "--smoke", *cluster)
+    assert main(argv) == FAILED
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "user 'u3' has frames in the split" in said
+    assert "held-out users must be other people" in said
 
 
 def test_a_warning_is_shown_once_and_stands_in_the_report(

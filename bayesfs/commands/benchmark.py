@@ -29,7 +29,7 @@ from bayesfs.commands.benchmark_methods import (
     digest,
 )
 from bayesfs.commands.benchmark_table import print_table, write_tables
-from bayesfs.commands.studies import ROLES, usable_device
+from bayesfs.commands.studies import tell_store, usable_device
 from bayesfs.data.store import open_store
 from bayesfs.errors import DataError, InferenceError, RecipeError, RunError
 from bayesfs.evaluation.conditions import Condition, sweeps
@@ -42,7 +42,7 @@ from bayesfs.features.reduce import PrincipalAxes
 from bayesfs.models.baselines import standard_baselines
 from bayesfs.overrides import shrink
 from bayesfs.progress import bar
-from bayesfs.recipes import load_recipe, recipe_folder
+from bayesfs.recipes import Recipe, load_recipe, recipe_folder
 from bayesfs.rundir import RunDirectory
 from bayesfs.runs import fingerprint
 from bayesfs.study import Study
@@ -153,6 +153,8 @@ def run_benchmark(plan: Plan, out: Path) -> pd.DataFrame:
                     tasks.corrupted.measured(condition.corruption, condition.severity)
         cells = [cell for method in methods for cell in _cells(run, plan, tasks, method)]
         table = write_tables(cells, out)
+    if isinstance(tasks, UserTasks):
+        tell_store(plan.data)
     print_table(cells)
     print(f"tables: {out / 'table.csv'}, {out / 'table.json'}")
     return table
@@ -205,7 +207,9 @@ def methods_of(plan: Plan) -> list[Method]:
     shipped = recipe_folder()
     models = plan.models or tuple(shipped / name for name in DEFAULTS["models"])
     engines = plan.engines or tuple(shipped / name for name in DEFAULTS["engines"])
-    found: list[Method] = [_recipe(m, e, plan.smoke) for m in models for e in engines]
+    read_models = [load_recipe(path, "model") for path in models]  # each is read once
+    read_engines = [load_recipe(path, "engine") for path in engines]
+    found: list[Method] = [_recipe(m, e, plan.smoke) for m in read_models for e in read_engines]
     if plan.baselines:
         axes = PrincipalAxes(16 if plan.smoke else plan.axes)
         baselines = standard_baselines(seed=plan.seed)
@@ -217,16 +221,11 @@ def methods_of(plan: Plan) -> list[Method]:
     return found
 
 
-def _recipe(model: Path, engine: Path, smoke: bool) -> RecipeMethod:
-    recipes = [
-        load_recipe(path, role, optional=ROLES[role])
-        for role, path in (("model", model), ("engine", engine))
-    ]
-    values = {name: v for recipe in recipes for name, v in recipe.values.items()}
-
+def _recipe(model: Recipe, engine: Recipe, smoke: bool) -> RecipeMethod:
+    values = {**model.values, **engine.values}
     study = Study(**(shrink(values) if smoke else values), evaluation=HeldOutUsers())
-    source = "\0".join(recipe.source for recipe in recipes)
-    return RecipeMethod(f"{model.stem} / {engine.stem}", study, source)
+    source = f"{model.source}\0{engine.source}"
+    return RecipeMethod(f"{model.path.stem} / {engine.path.stem}", study, source)
 
 
 def _identity(plan: Plan, tasks: Tasks) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bayesfs.commands.benchmark_methods import digest
+from bayesfs.errors import DataError
 from bayesfs.evaluation.corrupted import Frames, frames_of_tree
 from bayesfs.evaluation.users import HeldOutUsers
 from bayesfs.progress import bar
@@ -71,7 +72,10 @@ def corrupted_queries(
     """
     thin = embeddings.with_features(np.zeros((len(embeddings), 1), np.float32))
     rows = evaluation.test_episodes(thin, seed=seed).query_frame
-    assert rows is not None
+    if rows is None:
+        raise DataError(
+            f"{type(evaluation).__name__}: its episodes do not say which frames they hold"
+        )
     chosen = np.unique(rows[rows >= 0].numpy())
     return CorruptedQueries(
         frames_of_tree(embeddings, chosen, store, tree, device=device), run, seed

@@ -6,6 +6,7 @@ condition, batch by batch. Where a condition has noise or a corruption, only the
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -146,8 +147,9 @@ class UserTasks:
         for item, score, values, units in means:
             index, names = pd.factorize(units)
             mean = mean_statistic(values.to_numpy(float), index, len(names))
+            bounds = (0.0, 1.0 if score == "out_auroc" else np.inf)
             interval = bootstrap_interval(
-                mean, len(names), draws=draws, level=LEVEL, seed=self.seed
+                mean, len(names), draws=draws, level=LEVEL, seed=self.seed, bounds=bounds
             )
             ends = {end: getattr(interval, end) for end in ("estimate", "low", "high")}
             parts.append(pd.DataFrame([{"item": item, "score": score, **ends, "worst": np.nan}]))
@@ -164,13 +166,22 @@ def limit_objects(embeddings: Embeddings, way: int, split: str, seed: int) -> Em
         return embeddings
     user, thing = embeddings.coord("user"), embeddings.coord("object")
     keep = embeddings.coord("split") != split
+    few_objects = []
     for name in np.unique(user[~keep]):
         objects = np.setdiff1d(thing[user == name], [UNKNOWN_OBJECT])
         if len(objects) >= way:
             few = np.random.default_rng(seed).permutation(objects)[:way]
             keep |= (user == name) & np.isin(thing, [*few, UNKNOWN_OBJECT])
+        else:
+            few_objects.append(str(name))
     if not (embeddings.coord("split")[keep] == split).any():
         raise DataError(f"expected {split} users with {way} objects or more, found none")
+    if few_objects:
+        warnings.warn(
+            f"{len(few_objects)} {split} users have fewer than {way} objects and are left out at "
+            f"that number: {few_objects[:5]}",
+            stacklevel=2,
+        )
     return Embeddings(embeddings.dataset.isel(frame=np.flatnonzero(keep)))
 
 

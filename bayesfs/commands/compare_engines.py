@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bayesfs.commands.studies import ROLES
+from bayesfs.commands.studies import tell_store
 from bayesfs.contracts import Progress
 from bayesfs.data.store import open_store
 from bayesfs.errors import RecipeError
@@ -24,7 +24,7 @@ from bayesfs.inference.nuts import NUTS
 from bayesfs.overrides import shrink
 from bayesfs.progress import bar, table_text
 from bayesfs.recipes import load_recipe, recipe_folder
-from bayesfs.rundir import write_atomically
+from bayesfs.rundir import explained, write_atomically
 from bayesfs.study import Learnt, Study
 from bayesfs.types import EpisodeBatch
 
@@ -63,15 +63,19 @@ def compare_engines(
     Raises:
         RecipeError: a recipe is wrong, or two engines have the same name.
     """
+    if out is not None:
+        with explained(out):  # before the work
+            out.mkdir(parents=True, exist_ok=True)
     loaded = _load_engines(engines)
     evaluation = recipe_folder() / "evaluation" / "clutter.py"
     values = {
-        **load_recipe(model, "model", optional=ROLES["model"]).values,
+        **load_recipe(model, "model").values,
         **load_recipe(evaluation, "evaluation").values,
     }
     first = next(iter(loaded.values()))
     study = Study(**_numbers({**values, **first}, smoke))
     embeddings = open_store(data)
+    tell_store(data)
     with bar("population") as progress:
         learnt = study.learn(embeddings, seed=seed, progress=progress)
     episodes = study.tasks(embeddings, learnt, seed=seed)
@@ -82,9 +86,11 @@ def compare_engines(
     }
     reference = next(n for n, recipe in loaded.items() if isinstance(recipe["engine"], NUTS))
     comparison = compare(inferred, reference, episodes)
-    _show(comparison)
     if out is not None:
         _write(comparison, out)
+    _show(comparison)
+    if out is not None:
+        print(f"picture: {out / 'engines.png'}")
     return comparison
 
 
@@ -94,11 +100,11 @@ def _load_engines(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
     for path in paths:
         if path.stem in loaded:
             raise RecipeError(f"{path}: two engines are called {path.stem!r}; rename one file")
-        loaded[path.stem] = dict(load_recipe(path, "engine", optional=ROLES["engine"]).values)
+        loaded[path.stem] = dict(load_recipe(path, "engine").values)
     if not any(isinstance(values["engine"], NUTS) for values in loaded.values()):
         name = "nuts" if "nuts" not in loaded else "nuts (reference)"
         shipped = recipe_folder() / "inference" / "nuts.py"
-        loaded[name] = dict(load_recipe(shipped, "engine", optional=ROLES["engine"]).values)
+        loaded[name] = dict(load_recipe(shipped, "engine").values)
     return loaded
 
 
@@ -145,7 +151,6 @@ def _show(comparison: EngineComparison) -> None:
 
 
 def _write(comparison: EngineComparison, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     tables = {
         "engines.csv": comparison.summary,
         "tasks.csv": comparison.tasks,
@@ -155,4 +160,3 @@ def _write(comparison: EngineComparison, out: Path) -> None:
         write_atomically(out / name, partial(table.to_csv, index=False))
     figure = engine_picture(comparison)
     write_atomically(out / "engines.png", lambda path: figure.savefig(path, dpi=150, format="png"))
-    print(f"picture: {out / 'engines.png'}")

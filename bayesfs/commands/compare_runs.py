@@ -26,6 +26,7 @@ from bayesfs.evaluation.comparison import (
     user_table,
 )
 from bayesfs.evaluation.comparison_plot import plot_reliability
+from bayesfs.evaluation.resampling import interval_note
 from bayesfs.evaluation.score_sheet import score_sheet
 from bayesfs.evaluation.tree_rows import ITEMS, tree_rows
 from bayesfs.progress import table_text
@@ -86,10 +87,11 @@ def compare_runs(paths: Sequence[Path], out: Path) -> Comparison:
         _refuse_other_episodes(inputs, names[0], other)
     trees = {name: load_trees(run) for name, run in runs.items()}
     found = compare_trees(trees)
+    _write(found, out, dict(zip(names, paths, strict=True)))  # first: nobody may be listening
     if any(given.get("cluster") for given in inputs.values()):
         print("runs on a cluster: compared by the people whom their reports show, not by everybody")
     _print(found)
-    _write(found, out, dict(zip(names, paths, strict=True)))
+    print(f"tables and picture: {out}")
     return found
 
 
@@ -170,6 +172,8 @@ def _print(found: Comparison) -> None:
         reasons = [r for r in scores["reason"].unique() if r]
         for reason in reasons:
             console.print(f"  no intervals over users: {reason}", highlight=False)
+        if note := interval_note(int(scores["users"].max()), 0.95):
+            console.print(f"  {note}", highlight=False)
         console.print(_user_grid(found.users[found.users["shots"] == shots], int(str(shots))))
         console.print(_elpd_grid(found.elpd[found.elpd["shots"] == shots], int(str(shots))))
 
@@ -249,4 +253,3 @@ def _write(found: Comparison, out: Path, paths: Mapping[str, Path]) -> None:
     }
     text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(out / "comparison.json", lambda p: p.write_text(text, encoding="utf-8"))
-    print(f"tables and picture: {out}")

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from bayesfs.cluster_runs import shown_frames
-from bayesfs.commands.personal import kept_recipes
+from bayesfs.commands.reused import kept_recipes
 from bayesfs.commands.studies import compose
 from bayesfs.contracts import ClosedLabels
 from bayesfs.data.rows import quick_fingerprint
@@ -78,7 +78,7 @@ def explain_run(
     if video is None:
         print(*listing(tasks), sep="\n")
         return
-    t, v = find_video(tasks, video)
+    t, v = find_video(tasks, video, directory.state().get("skipped", []))
     at = "" if shots == usable_shots(study, None) else f"-{shots:02d}"
     path = out or run / "explained" / (re.sub(r"[^\w.-]+", "_", video) + at + ".png")
     if path.suffix not in FORMATS:
@@ -87,14 +87,15 @@ def explain_run(
     evidence = evidence_of(study, learnt, tasks.select([t]), v, seed=seed)
     one = evidence.episodes
     found = explain_video(evidence, 0, 0, rules=decide)
-    print(terminal_safe(found.sentence()), "", sep="\n")
-    for line in numbers(found, decide):
-        print(terminal_safe(line, longest=400))
+    said = [*numbers(found, decide)]
     model = study.model_for(learnt.projection)
     if isinstance(model, ClosedLabels):
         moved = leave_one_out_influence(model, learnt.population, one)
-        print(terminal_safe(resting_on(moved, one, embeddings), longest=400))
-    print(f"picture: {path}", f"  {draw(evidence, path, decide)}", sep="\n")
+        said.append(resting_on(moved, one, embeddings))
+    shown = draw(evidence, path, decide)  # before anything is said: nobody may be listening
+    print(terminal_safe(found.sentence()), "", sep="\n")
+    print(*(terminal_safe(line, longest=400) for line in said), sep="\n")
+    print(f"picture: {path}", f"  {shown}", sep="\n")
 
 
 def draw(evidence: Evidence, path: Path, rules: Rules | None) -> str:
@@ -158,17 +159,26 @@ def usable_shots(study: Study, wanted: int | None) -> int:
     return wanted or most
 
 
-def find_video(tasks: EpisodeBatch, name: str) -> tuple[int, int]:
+def find_video(tasks: EpisodeBatch, name: str, left_out: Sequence[str] = ()) -> tuple[int, int]:
     """Task and place of a query video; the first, where a user has several tasks.
 
+    Args:
+        tasks: the tasks.
+        name: of the video.
+        left_out: "path: reason" of what the run's store lacks.
+
     Raises:
-        DataError: there is none of that name; the message has the nearest names.
+        DataError: there is none of that name; the message has the reason why it was left out, or
+            the nearest names.
     """
     known: dict[str, tuple[int, int]] = {}
     for t, names in enumerate(tasks.videos):
         for v, own in enumerate(names):
             known.setdefault(own, (t, v))
     if name not in known:
+        why = [text for text in left_out if name in str(text).partition(": ")[0].split("/")]
+        if why:
+            raise DataError(f"no query video {name!r}; it was left out: {why[0]}")
         near = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or list(known)[:4]
         raise DataError(
             f"no query video {name!r}; nearest: {', '.join(near)}; without --video all are listed"

@@ -1,30 +1,66 @@
-"""Name a person's unlabelled videos, taught by a few videos of each object: `name_videos`."""
+"""Name a person's unlabelled videos, taught by a few videos of each object: `name_videos`.
+
+Nothing that was asked or taught is left out without a word: each video to name has a row, and an
+object of which no video can be read stops the command, unless that is allowed.
+"""
 
 from __future__ import annotations
 
 import csv
+import os
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bayesfs.commands.studies import ROLES, compose, embed_tree, usable_device
+from bayesfs.commands.reused import kept_recipes, same_backbone, same_sampling
+from bayesfs.commands.studies import compose, embed_tree, tell_skipped
 from bayesfs.data.episodes import sample_episodes
 from bayesfs.data.folder import read_folder
-from bayesfs.data.videos import UNKNOWN_OBJECT
-from bayesfs.errors import DataError, RecipeError, RunError
+from bayesfs.data.store import read_skipped, store_attrs
+from bayesfs.data.videos import LEVELS, UNKNOWN_OBJECT, VIDEO_SUFFIXES, Skipped, TreeWalk, VideoTree
+from bayesfs.errors import DataError, RunError
 from bayesfs.explain import Explanation, explain
-from bayesfs.features.embed import EfficientNetLite0
-from bayesfs.features.video import Sampling
-from bayesfs.progress import terminal_safe
-from bayesfs.recipes import Recipe, load_recipe, recipe_folder
+from bayesfs.progress import say, terminal_safe
 from bayesfs.run_rules import rules_of_most_shots
-from bayesfs.rundir import RunDirectory, write_atomically
+from bayesfs.rundir import RunDirectory, explained, write_atomically
 from bayesfs.runs import inputs_of, load_learnt
+from bayesfs.types import Embeddings
+
+Row = dict[str, str | float]
+
+COLUMNS = ("video", "object", "probability", "total", "aleatoric", "epistemic", "sentence")
+"""Of the table; numbers of a video that could not be read are empty."""
+
+
+@dataclass(frozen=True)
+class Personal:
+    """What TEACH and VIDEOS hold, and what of it could be read.
+
+    Attributes:
+        tree: the videos that were found.
+        asked: path of everything that is to be named, in order.
+        embeddings: of what could be read.
+        skipped: what could not, and why.
+    """
+
+    tree: VideoTree
+    asked: tuple[str, ...]
+    embeddings: Embeddings
+    skipped: tuple[Skipped, ...]
 
 
 def name_videos(
-    teach: Path, videos: Path, run: Path, *, table: Path | None, device: str | None, trust: bool
+    teach: Path,
+    videos: Path,
+    run: Path,
+    *,
+    table: Path | None,
+    device: str | None,
+    trust: bool,
+    allow_missing: bool = False,
 ) -> None:
     """Print one sentence a video, and write the numbers behind them if asked.
 
@@ -35,95 +71,150 @@ def name_videos(
         table: CSV file to write.
         device: where the backbone runs.
         trust: run recipes kept in the run directory even if they are not the shipped ones.
+        allow_missing: go on without objects that are not taught, none of their videos being read.
+
+    Raises:
+        DataError: an object is not taught, or no video to name could be read.
     """
+    if table is not None:
+        check_writable(table)
     directory = RunDirectory(run)
     learnt = load_learnt(directory)
     inputs = inputs_of(directory)
     recipes = kept_recipes(directory, trust=trust)
     study = compose(recipes, inputs["settings"], smoke=inputs["smoke"])
+    found = read_personal(teach, videos, directory, device)
+    tell_missing(teach, found, allowed=allow_missing)
+    said: Sequence[Explanation] = ()
+    if (found.embeddings.coord("object") == UNKNOWN_OBJECT).any():
+        tasks = sample_episodes(
+            learnt.projection(found.embeddings),
+            shots=None,
+            frames_per_video=getattr(study.evaluation, "frames_per_video", 8),
+            query_frames=getattr(study.evaluation, "query_frames", None),
+            seed=inputs["seed"],
+        )
+        answer = study.infer(tasks.to(study.dtype), learnt, seed=inputs["seed"])
+        (said,) = explain(
+            answer.model,
+            learnt.population,
+            answer.episodes,
+            answer.predictive,
+            rules=rules_of_most_shots(directory),
+            seed=inputs["seed"],
+        )
+    rows = prediction_rows(said, found)
+    if table is not None:
+        write_atomically(table, lambda path: _write_csv(path, rows))
+    for row in rows:
+        print(f"{terminal_safe(str(row['video']))}: {terminal_safe(str(row['sentence']))}")
+    if not said:
+        raise DataError(f"{videos}: none of the {len(rows)} videos to name could be read")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written, before any work is done for it.
+
+    Raises:
+        RunError: its folder is missing or read-only, or a folder is in its place.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise RunError(f"cannot write {path}: it is a folder; name a file in it")
+    if not folder.is_dir():
+        raise RunError(f"cannot write {path}: there is no folder {str(folder)!r}; make it first")
+    if not os.access(folder, os.W_OK):
+        raise RunError(f"cannot write {path}: the folder {str(folder)!r} is read-only")
+
+
+def read_personal(teach: Path, videos: Path, run: RunDirectory, device: str | None) -> Personal:
+    """Embed a person's videos as those of a run were: backbone and sampling are the run's.
+
+    Raises:
+        DataError: there is no video to name, or none at all can be read.
+    """
     tree = read_folder(teach, unlabelled=videos)
-    if all(v.object != UNKNOWN_OBJECT for v in tree.videos):
+    asked = asked_videos(videos)
+    if not asked:
         raise DataError(
             f"{videos}: expected videos to name, files or folders of frames, found none; "
             "TEACH comes first, then VIDEOS"
         )
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as scratch:
-        store, embedder = Path(scratch) / "features.zarr", same_backbone(directory, device)
-        embeddings = embed_tree(tree, embedder, store, Sampling(), thumbnails=False)
-    tasks = sample_episodes(learnt.projection(embeddings), shots=None, seed=inputs["seed"])
-    answer = study.infer(tasks.to(study.dtype), learnt, seed=inputs["seed"])
-    decide = rules_of_most_shots(directory)
-    (said,) = explain(
-        answer.model,
-        learnt.population,
-        answer.episodes,
-        answer.predictive,
-        rules=decide,
-        seed=inputs["seed"],
-    )
-    rows = prediction_rows(said, {v.name: v.path for v in tree.videos})
-    for row in rows:
-        print(f"{terminal_safe(str(row['video']))}: {terminal_safe(str(row['sentence']))}")
-    if table is not None:
-        write_atomically(table, lambda path: _write_csv(path, rows))
+        store, embedder = Path(scratch) / "features.zarr", same_backbone(run, device)
+        embeddings = embed_tree(tree, embedder, store, same_sampling(run), thumbnails=False)
+        return Personal(tree, asked, embeddings, read_skipped(store_attrs(store)))
 
 
-def kept_recipes(run: RunDirectory, *, trust: bool) -> dict[str, Recipe]:
-    """The recipes of a run, which are run anew: those of bayesfs, or others if trusted.
+def asked_videos(videos: Path) -> tuple[str, ...]:
+    """Paths below a folder of everything that looks like a video: files, and folders of frames."""
+    walk = TreeWalk(videos)
+    with explained(videos, "list"):
+        entries = sorted(p for p in videos.iterdir() if not p.name.startswith("."))
+    files = [p for p in entries if not p.is_dir() and p.suffix.lower() in VIDEO_SUFFIXES]
+    return tuple(walk.relative(p) for p in [*files, *(p for p in entries if p.is_dir())])
+
+
+def tell_missing(teach: Path, found: Personal, *, allowed: bool) -> None:
+    """Say what was left out besides the videos to name, which have rows of their own.
 
     Raises:
-        RecipeError: a recipe is neither one that bayesfs ships nor trusted.
+        DataError: an object is not taught, and that is not allowed.
     """
-    ours = {p.read_text(encoding="utf-8") for p in recipe_folder().glob("*/*.py")}
-    recipes = {}
-    for role, optional in ROLES.items():
-        path = run.path / "recipes" / f"{role}.py"
-        if not trust and (not path.is_file() or path.read_text(encoding="utf-8") not in ours):
-            raise RecipeError(
-                f"{path}: is not a recipe that bayesfs ships, and a recipe is code; "
-                "if you wrote or have read it, add --trust"
-            )
-        recipes[role] = load_recipe(path, role, optional=optional)
-    return recipes
+    taught = {*found.embeddings.coord("object").tolist()}
+    meant = {v.object for v in found.tree.videos} - {UNKNOWN_OBJECT}
+    meant |= {s.path for s in found.tree.skipped if s.level == "object"}
+    lost = sorted(meant - taught)
+    if lost and not allowed:
+        raise DataError(
+            f"{teach}: no video of {', '.join(map(repr, lost[:5]))} could be read "
+            f"({_reason(found, lost[0])}), so that it would not be taught and its videos named "
+            "after other objects; mend it, or go on without it by --allow-missing"
+        )
+    if lost:
+        warnings.warn(f"not taught: {', '.join(map(repr, lost))}", stacklevel=2)
+    rest = [s for s in found.skipped if s.path not in found.asked or s.level == "frame"]
+    tell_skipped(rest, len(rest), tell=say)
 
 
-def same_backbone(run: RunDirectory, device: str | None) -> EfficientNetLite0:
-    """The backbone that a run's features come from.
-
-    Raises:
-        RunError: the run does not say.
-        DataError: they come from one that cannot be made here.
-    """
-    name = run.state().get("facts", {}).get("Backbone")
-    if name is None:
-        raise RunError(f"{run.path}: does not say which backbone its features come from")
-    return EfficientNetLite0.named(str(name), usable_device(device))
+def _reason(found: Personal, place: str) -> str:
+    """Why something at, or below, a place was left out; what is lost least says most."""
+    below = f"{place}/"
+    about = [s for s in found.skipped if s.path == place or s.path.startswith(below)]
+    if not about:
+        return "no frame of it could be decoded"
+    return max(about, key=lambda one: LEVELS.index(one.level)).reason
 
 
-def prediction_rows(
-    said: Sequence[Explanation], places: Mapping[str, str]
-) -> list[dict[str, str | float]]:
-    """One row a video: where it is, what is said of it, and the numbers behind that.
+def prediction_rows(said: Sequence[Explanation], found: Personal) -> list[Row]:
+    """One row a video that was asked: where it is, what is said of it, and the numbers behind that.
 
     Args:
-        said: of each query video.
-        places: video -> its path.
+        said: of each query video that could be read.
+        found: what was asked.
     """
-    parts = ("total", "aleatoric", "epistemic")
-    return [
-        {
-            "video": places.get(one.video, one.video),
-            "object": next(iter(one.prob)),
-            "probability": next(iter(one.prob.values())),
-            **{part: one.parts[part] for part in parts},
-            "sentence": one.sentence(),
-        }
-        for one in said
-    ]
+    places = {v.name: v.path for v in found.tree.videos if v.object == UNKNOWN_OBJECT}
+    rows = {places.get(one.video, one.video): _row(one) for one in said}
+    lost: dict[str, Row] = {
+        path: {"sentence": f"Not read: {_reason(found, path)}."} for path in found.asked
+    }
+    blank: Row = dict.fromkeys(COLUMNS, "")
+    return [{**blank, "video": path, **rows.get(path, lost[path])} for path in found.asked]
+
+
+def _row(one: Explanation) -> Row:
+    parts = {part: one.parts[part] for part in ("total", "aleatoric", "epistemic")}
+    likely, probability = next(iter(one.prob.items()))
+    return {
+        "object": likely,
+        "probability": probability,
+        **parts,
+        "sentence": one.sentence(),
+    }
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, fieldnames=COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from bayesfs.cluster_runs import run_on_cluster
 from bayesfs.data.render import render_tree
 from bayesfs.data.store import read_skipped, store_attrs
 from bayesfs.data.trees import read_tree
-from bayesfs.data.videos import VideoTree
+from bayesfs.data.videos import LEVELS, Skipped, VideoTree
 from bayesfs.errors import DataError, RecipeError
 from bayesfs.evaluation.report_view import score_cells
 from bayesfs.features.embed import EfficientNetLite0, SizedEmbedder
@@ -23,17 +24,10 @@ from bayesfs.features.video import Sampling
 from bayesfs.overrides import override, shrink
 from bayesfs.progress import bar, terminal_safe
 from bayesfs.recipes import Recipe, load_recipe, recipe_folder
-from bayesfs.rundir import RunDirectory
+from bayesfs.rundir import RunDirectory, explained
 from bayesfs.runs import Order, load_scores, report_run, run_study
 from bayesfs.study import Study
 from bayesfs.types import Embeddings
-
-ROLES: Mapping[str, tuple[str, ...]] = {
-    "model": ("objective", "reduction"),
-    "engine": ("population_engine",),
-    "evaluation": (),
-}
-"""What each recipe must define, and what else it may."""
 
 PRINTED = ("accuracy", "nll", "brier", "ece")
 """Scores that the command prints; the report has all."""
@@ -50,7 +44,7 @@ def make_features(
         f"{store}: {len(embeddings)} frames of {counts['video']} videos of {things} objects of "
         f"{counts['user']} users"
     )
-    _tell_skipped(store)
+    tell_store(store)
 
 
 def make_run(
@@ -70,11 +64,12 @@ def make_run(
         raise RecipeError(
             f"{inside[0]}: lies in the data; a recipe is code and never comes from it"
         )
-    recipes = {role: load_recipe(p, role, optional=ROLES[role]) for role, p in paths.items()}
+    recipes = {role: load_recipe(p, role) for role, p in paths.items()}
     study = compose(recipes, settings, smoke=smoke)
     sources = {f"{role}.py": recipe.source for role, recipe in recipes.items()}
     order = Order(study, store, sources, tuple(settings), smoke, seed, pictures, cluster)
     report = run_study(order, out) if cluster is None else run_on_cluster(order, out)
+    tell_store(store)
     print_scores(RunDirectory(out))
     print(f"report: {report}")
 
@@ -95,7 +90,8 @@ def make_report(out: Path, format: Literal["html", "md"]) -> None:
 
 def make_demo(out: Path, seed: int) -> None:
     """Render a tree, embed it, run the default study on it, and report: no download."""
-    out.mkdir(parents=True, exist_ok=True)
+    with explained(out):
+        out.mkdir(parents=True, exist_ok=True)
     with bar("videos") as progress:
         tree = render_tree(out / "videos", test_users=6, seed=seed, progress=progress)
     store = out / "features.zarr"
@@ -156,12 +152,35 @@ def print_scores(run: RunDirectory) -> None:
                 print(f"  {unit} {score:9}{value:7.3f}{interval}")
         if reason := table.attrs.get("interval_reason"):
             print(f"  no intervals: {reason}")
+        if note := table.attrs.get("interval_note"):
+            print(f"  {note}")
 
 
-def _tell_skipped(store: Path, shown: int = 5) -> None:
+def tell_store(store: Path) -> None:
+    """Say what was left out when a store was made."""
     attrs = store_attrs(store)
-    skipped, count = read_skipped(attrs), int(attrs.get("skipped_count", 0))
-    for one in skipped[:shown]:
-        print(f"  left out: {terminal_safe(one.path)}: {terminal_safe(one.reason)}")
+    tell_skipped(read_skipped(attrs), int(attrs.get("skipped_count", 0)))
+
+
+def tell_skipped(
+    skipped: Sequence[Skipped],
+    count: int,
+    *,
+    shown: int = 5,
+    tell: Callable[[str], object] = print,
+) -> None:
+    """Say what was left out and why, the gravest losses first, and of the rest how much of what.
+
+    Args:
+        skipped: the records, such as a store keeps.
+        count: how many there are in all; a store counts more than it keeps.
+        shown: records that are told one by one.
+        tell: what a line is given to.
+    """
+    order = sorted(skipped, key=lambda one: LEVELS.index(one.level))
+    for one in order[:shown]:
+        tell(f"  left out: {terminal_safe(one.path)}: {terminal_safe(one.reason)}")
     if count > shown:
-        print(f"  ... and {count - shown} more; the report counts them")
+        kinds = Counter(one.level for one in order[shown:])
+        told = ", ".join(f"{level} {kinds[level]}" for level in LEVELS if kinds[level])
+        tell(f"  left out: {count - shown} more ({told})")

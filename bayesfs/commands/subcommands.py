@@ -199,6 +199,7 @@ def predict(
     table: Path | None = None,
     device: str | None = None,
     trust: bool = False,
+    allow_missing: bool = False,
 ) -> None:
     """Say which of a person's objects unlabelled videos show, a sentence each.
 
@@ -211,13 +212,23 @@ def predict(
         teach: folder "object name/" of videos.
         videos: folder of the videos to name.
         run: finished run whose population is used.
-        table: CSV file to write, with probabilities and uncertainties.
+        table: CSV file to write, with probabilities and uncertainties: a row a video, also of those
+            that cannot be read.
         device: where the backbone runs; a GPU where there is one by default.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
+        allow_missing: go on without objects of which no video can be read, instead of stopping.
     """
     from bayesfs.commands.personal import name_videos
 
-    name_videos(teach, videos, run, table=table, device=device, trust=trust)
+    name_videos(
+        teach,
+        videos,
+        run,
+        table=table,
+        device=device,
+        trust=trust,
+        allow_missing=allow_missing,
+    )
 
 
 def explain(

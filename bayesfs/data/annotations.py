@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesfs.data.bounded import read_bounded
 from bayesfs.data.videos import FLAGS
 from bayesfs.errors import DataError
 
@@ -93,13 +94,8 @@ def load_json(path: Path) -> dict[str, object]:
         DataError: not readable, too large, truncated, nested too deeply, or not an object.
     """
     try:
-        if not path.is_file():
-            raise DataError("annotations are not a regular file")
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DataError(f"annotation file of {size} bytes; expected at most {MAX_BYTES}")
-        table = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        table = json.loads(read_bounded(path, MAX_BYTES))
+    except (ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"no valid JSON ({_brief(error)}); truncated?") from error

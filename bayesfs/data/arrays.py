@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from bayesfs.errors import DataError, ShapeError
-from bayesfs.types import KINDS, UNLABELLED, EpisodeBatch
+from bayesfs.types import KINDS, UNLABELLED, EpisodeBatch, refuse_missing
 
 _PAD = {"query_labels": UNLABELLED, "support_frame": -1, "query_frame": -1}
 _CELLS = (
@@ -109,7 +109,8 @@ def make_episode(
 
     Raises:
         ShapeError: an array is not two-dimensional or lengths differ.
-        DataError: a query label is not a support label, or a video has two labels.
+        DataError: a query label is not a support label, a video has two labels, or a label or
+            video is None, NaN or NA (None only where a query label is not known).
 
     Example:
         >>> one = make_episode([[0.0], [1.0]], ["keys", "mug"], None, [[0.9]])
@@ -118,8 +119,11 @@ def make_episode(
     """
     x, z = _table(support_features, "support_features"), _table(query_features, "query_features")
     labels = _column(support_labels, len(x), "support_labels")
+    _refuse_unlabelled(labels)
     classes = sorted(set(labels))
-    cells = _support_cells(labels, _column(support_videos, len(x), "support_videos"), classes)
+    taught = _column(support_videos, len(x), "support_videos")
+    _require_one_label(taught, labels, "support")
+    cells = _support_cells(labels, taught, classes)
     queried = _column(query_videos, len(z), "query_videos")
     names = list(dict.fromkeys(queried))
     query_cells = _numbered([(names.index(v),) for v in queried])
@@ -149,11 +153,40 @@ def _table(values: Any, name: str) -> Tensor:
     return table if table.is_floating_point() else table.to(torch.get_default_dtype())
 
 
-def _column(values: Sequence[Hashable] | None, length: int, name: str) -> list[Any]:
+def _column(
+    values: Sequence[Hashable] | None, length: int, name: str, *, none: bool = False
+) -> list[Any]:
     column = list(range(length)) if values is None else _as_list(values)
     if len(column) != length:
         raise ShapeError(f"expected {length} {name}, one per frame, got {len(column)}")
+    if values is not None:
+        refuse_missing(values, name, none=none)
     return column
+
+
+def _refuse_unlabelled(labels: list[Any]) -> None:
+    rows = [i for i, label in enumerate(labels) if label == UNLABELLED]
+    if rows:
+        raise DataError(
+            f"expected a class of every support frame, got {UNLABELLED}, which says that none is "
+            f"known, in rows {rows[:8]} ({len(rows)} in all); leave these rows out"
+        )
+
+
+def _require_one_label(videos: list[Any], labels: list[Any], part: str) -> dict[Any, Any]:
+    """The label of each video.
+
+    Raises:
+        DataError: a video has two.
+    """
+    found: dict[Any, Any] = {}
+    for video, label in zip(videos, labels, strict=True):
+        if found.setdefault(video, label) != label:
+            raise DataError(
+                f"{part} video {video!r} has two labels, {found[video]!r} and {label!r}; a video "
+                "shows one object: are its names unique across classes?"
+            )
+    return found
 
 
 def _as_list(values: Any) -> list[Any]:
@@ -202,11 +235,10 @@ def _query_truth(
     labels: Sequence[Hashable] | None, videos: list[Any], names: list[Any], classes: list[Any]
 ) -> list[int]:
     """Label index of each query video."""
-    column = [None] * len(videos) if labels is None else _column(labels, len(videos), "labels")
-    found: dict[Any, Any] = {}
-    for video, label in zip(videos, column, strict=True):
-        if found.setdefault(video, label) != label:
-            raise DataError(f"query video {video!r} has two labels, {found[video]!r} and {label!r}")
+    column = [None] * len(videos)
+    if labels is not None:
+        column = _column(labels, len(videos), "query_labels", none=True)
+    found = _require_one_label(videos, column, "query")
     unlabelled = (None, UNLABELLED)
     strange = [v for v in found.values() if v not in classes and v not in unlabelled]
     if strange:

@@ -17,16 +17,21 @@ import numpy as np
 
 from bayesfs.data.videos import (
     IMAGE_SUFFIXES,
+    SPLITS,
     UNKNOWN_OBJECT,
     VIDEO_SUFFIXES,
     TreeWalk,
     Video,
     VideoTree,
+    looks_like_split,
+    plain_name,
 )
 from bayesfs.errors import DataError
 from bayesfs.types import KINDS
 
 UNLABELLED_FOLDER = "unlabelled"
+
+_UNLABELLED = ("unlabelled", "unlabeled")
 
 
 def read_folder(
@@ -58,9 +63,11 @@ def read_folder(
     walk = TreeWalk(Path(root))
     owner = user or walk.root.resolve().name
     videos: list[Video] = []
-    for path in walk.folders(walk.root):
-        if path.name != UNLABELLED_FOLDER:
-            videos += _recordings(walk, path, owner, path.name, split, kind)
+    for path in _objects(walk, unlabelled is not None):
+        found = list(_recordings(walk, path, owner, path.name, split, kind))
+        if not found:
+            walk.skip(path, "an object without a video: nothing to learn it from", "object")
+        videos += found
     if not videos:
         why = "; ".join(f"{s.path!r}: {s.reason}" for s in walk.skipped[:3])
         raise DataError(
@@ -73,6 +80,22 @@ def read_folder(
         videos += _recordings(other, queries, owner, UNKNOWN_OBJECT, split, unlabelled_kind)
     skipped = walk.skipped if other is walk else walk.skipped + other.skipped
     return VideoTree(walk.root, tuple(videos), tuple(skipped))
+
+
+def _objects(walk: TreeWalk, elsewhere: bool) -> Iterator[Path]:
+    """Folders of objects; whatever else lies beside them is noted."""
+    for file in walk.files(walk.root):
+        is_video = file.suffix.lower() in VIDEO_SUFFIXES
+        told = "a file beside the folders of the objects; put videos into 'object name/'"
+        walk.skip(file, told, "video" if is_video else "file")
+    for path in walk.folders(walk.root):
+        if plain_name(path.name) not in _UNLABELLED:
+            yield path
+        elif path.name != UNLABELLED_FOLDER:
+            told = f"not read, as an object or otherwise: expected the name {UNLABELLED_FOLDER!r}"
+            walk.skip(path, f"{told}; rename it", "video")
+        elif elsewhere:
+            walk.skip(path, "not read: the videos to predict are in another folder", "file")
 
 
 def is_folder(root: Path) -> bool:
@@ -90,6 +113,9 @@ def describe(root: Path) -> str:
         entries = sorted(root.iterdir())
     except OSError as error:
         return f"It cannot be listed: {error.strerror}."
+    misnamed = [p.name for p in entries if p.name not in SPLITS and looks_like_split(p.name)]
+    if misnamed:
+        return f"It holds {misnamed}: expected the names {SPLITS}, in lower case."
     suffixes = {p.suffix.lower() for p in entries if p.is_file()}
     if suffixes & VIDEO_SUFFIXES:
         return "Videos lie directly in it: put those of each object into a folder of its own."
@@ -112,10 +138,15 @@ def _recordings(
         else:
             walk.skip(file, "not a video file; put the images of one video into a folder", "file")
     for folder in walk.folders(path):
-        images = [f for f in walk.files(folder) if f.suffix.lower() in IMAGE_SUFFIXES]
+        files, suffixes = walk.files(folder), ", ".join(sorted(IMAGE_SUFFIXES))
+        images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
         if not images:
-            walk.skip(folder, f"no frame ({', '.join(sorted(IMAGE_SUFFIXES))}) in it", "video")
+            walk.skip(folder, f"no frame ({suffixes}) in it", "video")
             continue
+        for stray in sorted(set(files) - set(images)):
+            walk.skip(stray, f"not a frame; expected one of {suffixes}", "file")
+        for inner in walk.folders(folder):
+            walk.skip(inner, "a folder within a folder of frames", "file")
         yield Video(
             split=split,
             user=user,

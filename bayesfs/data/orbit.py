@@ -18,11 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesfs.data.annotations import annotate
-from bayesfs.data.videos import IMAGE_SUFFIXES, TreeWalk, Video, VideoTree
+from bayesfs.data.videos import (
+    IMAGE_SUFFIXES,
+    SPLITS,
+    TreeWalk,
+    Video,
+    VideoTree,
+    looks_like_split,
+)
 from bayesfs.errors import DataError
 from bayesfs.types import KINDS
 
-SPLITS = ("train", "validation", "test")
+ANNOTATIONS = "annotations"
 
 _FRAME = re.compile(r"(?P<video>.*)-(?P<number>[0-9]{1,9})\.[A-Za-z]+", re.DOTALL)
 
@@ -30,10 +37,11 @@ _FRAME = re.compile(r"(?P<video>.*)-(?P<number>[0-9]{1,9})\.[A-Za-z]+", re.DOTAL
 def read_orbit(root: str | Path) -> VideoTree:
     """Every usable video of an ORBIT-shaped tree; users, objects, videos and frames sorted.
 
-    Left out, noted in `VideoTree.skipped` and logged: an object without a clean video, a folder
-    other than clean or clutter, a video without frames, files that are no frames, links that leave
-    the tree, a second video of the same name. A video with gaps in its numbering is kept and the
-    gap noted; annotations that cannot be read become -1 and NaN.
+    Left out, noted in `VideoTree.skipped` and logged: folders beside the splits and files beside
+    the folders, an object without a clean video, a folder other than clean or clutter, a video
+    without frames, files that are no frames, links that leave the tree, a second video of the same
+    name. A video with gaps in its numbering is kept and the gap noted; so are names that are
+    suspiciously alike. Annotations that cannot be read become -1 and NaN.
 
     Args:
         root: the folder that holds train, validation or test.
@@ -50,21 +58,41 @@ def read_orbit(root: str | Path) -> VideoTree:
         ('P100', 'house keys')
     """
     walk = TreeWalk(Path(root))
-    splits = [p for p in walk.folders(walk.root) if p.name in SPLITS]
+    splits = _splits(walk)
     if not splits:
         raise DataError(f"expected one of the folders {SPLITS} in {str(walk.root)!r}")
     seen: set[str] = set()
-    videos = []
-    for split in sorted(splits, key=lambda p: SPLITS.index(p.name)):
-        for user in walk.folders(split):
-            for thing in walk.folders(user):
-                videos += [v for v in _object(walk, thing) if _is_new(walk, v, seen)]
+    videos: list[Video] = []
+    users = [user for split in splits for user in _only_folders(walk, split)]
+    walk.tell_alike(users)  # of different splits, too: is one person in both?
+    for user in users:
+        for thing in _only_folders(walk, user):
+            videos += [v for v in _object(walk, thing) if _is_new(walk, v, seen)]
     return VideoTree(walk.root, tuple(videos), tuple(walk.skipped))
 
 
 def is_orbit(root: Path) -> bool:
     """Whether some split holds user / object / clean or clutter."""
     return any(next(root.glob(f"{s}/*/*/{kind}"), None) for s in SPLITS for kind in KINDS)
+
+
+def _splits(walk: TreeWalk) -> list[Path]:
+    """Folders of the splits in their order; whatever else lies beside them is noted."""
+    found = _only_folders(walk, walk.root)
+    for path in found:
+        if path.name in (*SPLITS, ANNOTATIONS):
+            continue
+        if looks_like_split(path.name):
+            walk.skip(path, f"not read: expected one of the names {SPLITS}; rename it", "video")
+        else:
+            walk.skip(path, f"neither one of {SPLITS} nor {ANNOTATIONS!r}", "file")
+    return sorted((p for p in found if p.name in SPLITS), key=lambda p: SPLITS.index(p.name))
+
+
+def _only_folders(walk: TreeWalk, path: Path) -> list[Path]:
+    for stray in walk.files(path):
+        walk.skip(stray, "a file where folders were expected", "file")
+    return walk.folders(path)
 
 
 def _is_new(walk: TreeWalk, video: Video, seen: set[str]) -> bool:
@@ -78,7 +106,7 @@ def _is_new(walk: TreeWalk, video: Video, seen: set[str]) -> bool:
 def _object(walk: TreeWalk, path: Path) -> list[Video]:
     """Videos of one object, or none where it has no clean one to learn from."""
     videos: list[Video] = []
-    for kind in walk.folders(path):
+    for kind in _only_folders(walk, path):
         if kind.name not in KINDS:
             walk.skip(kind, f"unknown kind; expected one of {KINDS}", "video")
             continue
@@ -98,7 +126,7 @@ def _videos(walk: TreeWalk, kind: Path) -> Iterator[Video]:
             walk.skip(path, "a video without frames; an incomplete download?", "video")
             continue
         split, user, name = kind.parts[-4], kind.parts[-3], path.name
-        source = walk.root / "annotations" / split / f"{name}.json"
+        source = walk.root / ANNOTATIONS / split / f"{name}.json"
         notes = annotate(source if walk.holds(source) else None, files)
         for problem in notes.problems:
             walk.skip(source, problem, "annotation")

@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from bayesfs.data.people import check_held_out
 from bayesfs.data.store import load_frames, named_store, store_attrs
 from bayesfs.data.zarrfile import CHECKSUM, as_text
 from bayesfs.types import Embeddings
@@ -34,9 +35,10 @@ def user_rows(path: str | Path, split: str | None = None) -> Mapping[str, Ranges
         split: only users with frames of this split, and only these frames; all by default.
 
     Raises:
-        DataError: no store, or damaged.
+        DataError: no store, or damaged, or one of the split's users has frames in another split.
     """
     found: dict[str, list[tuple[int, int]]] = {}
+    others: set[str] = set()
     with named_store(path):
         store_attrs(path)
         group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
@@ -45,11 +47,13 @@ def user_rows(path: str | Path, split: str | None = None) -> Mapping[str, Ranges
             kept = np.ones(len(user), bool)
             if split is not None:
                 kept = as_text(group["split"][start : start + PIECE]) == split
+                others.update(np.unique(user[~kept]).tolist())
             edges = np.flatnonzero((user[1:] != user[:-1]) | (kept[1:] != kept[:-1])) + 1
             bounds = [0, *edges.tolist(), len(user)]
             for low, high in pairwise(bounds):
                 if kept[low]:
                     _extend(found.setdefault(str(user[low]), []), start + low, start + high)
+        check_held_out(found, others, split or "")
     return {name: tuple(found[name]) for name in sorted(found)}
 
 

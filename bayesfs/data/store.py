@@ -24,7 +24,7 @@ import xarray as xr
 import zarr
 
 from bayesfs.data.atomic import PARTIAL, remove, write_whole
-from bayesfs.data.videos import Skipped
+from bayesfs.data.videos import LEVELS, Skipped
 from bayesfs.data.zarrfile import (
     as_text,
     check_zarr,
@@ -215,9 +215,10 @@ def store_attrs(path: str | Path) -> dict[str, Any]:
 
 
 def skipped_attrs(skipped: Sequence[Skipped]) -> dict[str, str | int]:
-    """Attributes that carry what was left out."""
-    first = [asdict(s) for s in skipped[:MAX_SKIPPED]]
-    return {"skipped": json.dumps(first), "skipped_count": len(skipped)}
+    """Attributes that carry what was left out: of very much, the gravest losses."""
+    gravest = sorted(range(len(skipped)), key=lambda i: LEVELS.index(skipped[i].level))
+    kept = [asdict(skipped[i]) for i in sorted(gravest[:MAX_SKIPPED])]
+    return {"skipped": json.dumps(kept), "skipped_count": len(skipped)}
 
 
 def read_skipped(attrs: Mapping[Any, Any]) -> tuple[Skipped, ...]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +32,40 @@ FLAGS = (
 )
 """ORBIT's annotation flags; a store holds each as the coordinate `flag_NAME`."""
 
+SPLITS = ("train", "validation", "test")
+"""Splits of an ORBIT-shaped tree, as its folders are named."""
+
+_SPLIT_LIKE = frozenset(
+    {*SPLITS, "training", "valid", "val", "dev", "testing", "tests", "eval", "evaluation"}
+)
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".3gp", ".mpg", ".ts"})
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".qt", ".avi", ".mkv", ".webm"}
+    | {".3gp", ".3g2", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"}
+)
+"""Suffixes of pictures and of video files, in lower case; those of files may be in any."""
+
+SYSTEM_FOLDERS = frozenset(
+    {
+        "@eadir",
+        "@recycle",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "__macosx",
+        "lost+found",
+        "system volume information",
+    }
+)
+"""Folders, in lower case, that operating systems, network drives and archives leave."""
 
 UNKNOWN_OBJECT = ""
 """Object name of a video whose object is to be predicted."""
 
-Level = Literal["object", "video", "frame", "annotation", "file"]
+Level = Literal["object", "video", "frame", "annotation", "file", "name"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""What may be left out, the gravest loss first."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +77,8 @@ class Skipped:
     Attributes:
         path: where, relative to the tree.
         reason: what is wrong and the likely cause.
-        level: what is lost: "object", "video", "frame", "annotation", or an unused "file".
+        level: what is lost: "object", "video", "frame", "annotation", or an unused "file"; "name"
+            where nothing is lost, but two names are suspiciously alike.
     """
 
     path: str
@@ -149,8 +178,10 @@ class VideoTree:
 class TreeWalk:
     """Lists folders and files in order; notes hidden traps instead of following them.
 
-    A symbolic link that leaves the tree, a name that is not UTF-8, a pipe or device, and a folder
-    that cannot be read are skipped and noted. Names that begin with a dot are ignored.
+    A symbolic link that leaves the tree, a name that is not UTF-8, a pipe or device, a folder of
+    the system (`SYSTEM_FOLDERS`) and a folder that cannot be read are skipped and noted. Names
+    beside one another that differ only in case, spaces or Unicode form are noted and kept. Names
+    that begin with a dot are ignored.
 
     Args:
         root: the tree.
@@ -188,6 +219,16 @@ class TreeWalk:
         """Regular files sorted by name."""
         return self._entries(path, lambda entry: not entry.is_dir())
 
+    def tell_alike(self, paths: Sequence[Path]) -> None:
+        """Note names that differ, but only in case, spaces or Unicode form."""
+        first: dict[str, Path] = {}
+        for path in paths:
+            other = first.setdefault(plain_name(path.name), path)
+            if other.name != path.name:
+                told = f"kept, but alike but for case, spaces or Unicode form: {other.name!a} and "
+                note = Skipped(self.relative(path), f"{told}{path.name!a}; is it the same?", "name")
+                self.skipped += [note] if note not in self.skipped else []
+
     def _entries(self, path: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[Path]:
         try:
             with os.scandir(path) as scan:
@@ -196,7 +237,9 @@ class TreeWalk:
         except OSError as error:
             self.skip(path, f"cannot be listed: {error.strerror}", "video")
             return []
-        return [path / entry.name for entry in found if self._is_safe(path, entry)]
+        safe = [path / entry.name for entry in found if self._is_safe(path, entry)]
+        self.tell_alike(safe)
+        return safe
 
     def _is_safe(self, path: Path, entry: os.DirEntry[str]) -> bool:
         reason = ""
@@ -206,9 +249,21 @@ class TreeWalk:
             reason = "a symbolic link that leaves the tree; copy the data into it"
         elif not (entry.is_dir() or entry.is_file()):
             reason = "neither a file nor a folder; a pipe, a device, or a link to nothing?"
+        elif entry.is_dir() and entry.name.lower() in SYSTEM_FOLDERS:
+            reason = "a folder of the system, a network drive or an archive, not of recordings"
         if reason:
             self.skip(path / entry.name, reason, "file")
         return not reason
+
+
+def looks_like_split(name: str) -> bool:
+    """Whether a folder's name is meant as that of a split, though it may be another one."""
+    return plain_name(name) in _SPLIT_LIKE
+
+
+def plain_name(name: str) -> str:
+    """A name without what two spellings of it may differ in: case, spaces and Unicode form."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _is_utf8(name: str) -> bool:

@@ -23,10 +23,11 @@ from bayesfs.evaluation.resampling import (
     aurc_statistic,
     bootstrap_interval,
     calibration_statistics,
+    interval_note,
     mean_statistic,
     too_few,
 )
-from bayesfs.types import EpisodeBatch, Predictive
+from bayesfs.types import EpisodeBatch, Predictive, refuse_missing
 
 SCORES = ("accuracy", "nll", "brier", "ece", "mce", "squared_ce", "aurc")
 """Columns of every table; of these only accuracy is better when higher."""
@@ -46,6 +47,12 @@ ITEM_SCORES = {"accuracy": "correct", "nll": "nll", "brier": "brier"}
 """Scores that are means over rows, and the column that holds them."""
 
 
+def difference_bounds(score: str) -> tuple[float, float]:
+    """Range of the difference of one score between two methods."""
+    low, high = BOUNDS[score]
+    return low - high, high - low
+
+
 def statistics(rows: pd.DataFrame, unit: str = "user") -> tuple[dict[str, Statistic], list[str]]:
     """Every score of `SCORES` as a function of the weights of the units.
 
@@ -55,7 +62,11 @@ def statistics(rows: pd.DataFrame, unit: str = "user") -> tuple[dict[str, Statis
 
     Returns:
         Score -> statistic, and the names of the units in the order of the weights.
+
+    Raises:
+        DataError: a row has no unit, which would be counted with another's.
     """
+    refuse_missing(rows[unit], unit)
     index, names = pd.factorize(rows[unit], sort=True)
     index, units = index.astype(np.int64), len(names)
     confidence, correct = rows["confidence"].to_numpy(), rows["correct"].to_numpy()
@@ -95,7 +106,7 @@ def score_table(
         `worst` (mean over the worst users by that score) and `worst_users` (their names);
         `by_user` (item, score, user), `by_object` (item, score, object), `by_video` (item,
         mean_score, video) and `rows_of_user` (item, user). Attributes say how many units there
-        were, and why intervals are nan where they are.
+        were, why intervals are nan where they are, and that they cover less where they may.
 
     Raises:
         ShapeError: no query is labelled, or predictive and episodes disagree.
@@ -128,6 +139,7 @@ def table_of_rows(
         "seed": seed,
         "worst_share": worst,
         "interval_reason": too_few(units, level),
+        "interval_note": interval_note(units, level),
     }
     return joined
 
@@ -179,6 +191,7 @@ def group_scores(rows: pd.DataFrame, by: str = "user", *, unit: str = "video") -
     Returns:
         Columns `SCORES`, `rows` (scored items) and `units`, indexed by group in sorted order.
     """
+    refuse_missing(rows[by], by)
     lines = {}
     for name, part in rows.groupby(by, sort=True):
         found, names = statistics(part, unit)
@@ -241,6 +254,7 @@ def group_intervals(
         One row per group and score: `by`, `score`, `estimate`, `low`, `high`, `units`, `rows`,
         `reason` (why the interval is nan, or "").
     """
+    refuse_missing(rows[by], by)
     lines = []
     for name, part in rows.groupby(by, sort=True):
         found, names = statistics(part, unit)

@@ -19,7 +19,7 @@ from scipy.stats import binom, norm
 
 from bayesfs.errors import ShapeError
 from bayesfs.evaluation.scores import Floats, Ints, as_array, scored, top_label
-from bayesfs.types import UNLABELLED
+from bayesfs.types import UNLABELLED, refuse_missing
 
 BINS = 15
 
@@ -164,6 +164,7 @@ def group_index(groups: ArrayLike | None, labels: ArrayLike) -> Ints:
     keep = as_array(labels) != UNLABELLED
     if groups is None:
         return np.arange(int(keep.sum()))
+    refuse_missing(groups, "groups")
     names = as_array(groups)
     if names.shape != keep.shape:
         raise ShapeError(f"expected one group per item {keep.shape}, got {names.shape}")

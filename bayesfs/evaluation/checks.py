@@ -168,6 +168,13 @@ def task_check(name: str, values: xr.DataArray, limit: float, tasks: NDArray[Any
     return Check(name, float(np.nanmax(flat)), f"≤ {limit}", len(above) == 0, reason)
 
 
+def units_check(stats: xr.Dataset) -> Check:
+    """Size of the data against what the prior of the population is made for."""
+    value = float(stats["units"])
+    reason = "length of the data against the prior's range; centre and scale the features"
+    return Check("units of the data", value, "≤ 1", value <= 1, reason)
+
+
 def ksd_check(stats: xr.Dataset) -> Check:
     """What is left of the kernel Stein discrepancy at the end, as a share of its start."""
     name = "KSD left"

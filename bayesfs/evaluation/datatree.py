@@ -4,7 +4,8 @@ Groups (each ArviZ function that takes a DataTree takes this one):
 
     posterior             every site, (chain, draw, *dims)
     sample_stats          elbo, ksd, diverging, energy, ...
-    posterior_predictive  class probabilities and labels drawn, of equal weight
+    posterior_predictive  labels of query videos, drawn, of equal weight; their probabilities
+    frame_predictive      the same of frames
     log_likelihood        log p(y | x, theta_s) of each labelled query video (the unit) and frame
     support_log_likelihood  the same of each support video, where it is given
     support_left_out      log p(y | x, D without it) of each support video, where it is exact
@@ -13,6 +14,10 @@ Groups (each ArviZ function that takes a DataTree takes this one):
     constant_data         names of classes and videos, kinds, numbers of shots and frames, quality
     uncertainty           total, aleatoric, epistemic in nats, and p(y | x, D)
     population(_sample_stats)  what meta-training learnt, where it is given
+
+The query video is the unit: `observed_data`, `posterior_predictive` and `log_likelihood` have one
+variable, `video_label` (query), and everything else is a coordinate (`label` over (task, video),
+`video_prob`, `frame_label`), so that ArviZ's functions work without being told which.
 
 Padding is NaN (or the empty string), never a number. Axes with names of their own:
 
@@ -24,7 +29,8 @@ w_s proportional to p(x | theta_s), one set per query, since a generative model 
 query's own features:
 
 - `posterior_predictive` is resampled by w_s (systematically, one stratum per draw kept), so its
-  draws have equal weight, which is what ArviZ assumes; with equal weights this is even thinning.
+  draws have equal weight, which is what ArviZ assumes. Those of videos are shuffled, so that the
+  weights of ArviZ's leave-one-out, which a query does not need, change nothing on average.
 - `log_likelihood` holds log p(y | x, theta_s) without w_s, a likelihood; log w_s is
   `predictive_weights/video`. The query's labels are not in the posterior, so their score is
   log sum_s w_s p(y | x, theta_s): see `bayesfs.evaluation.elpd`, also for leave-one-out.
@@ -54,6 +60,7 @@ from bayesfs.evaluation.tree_query import (
     UNCERTAINTY,
     by_query,
     constant_group,
+    frame_predictive_group,
     log_likelihood_group,
     observed_group,
     predictive_group,
@@ -100,7 +107,7 @@ def to_datatree(
             leave-one-video-out then is exact.
         sites: the sites to keep; by default those of at most `max_values` values. The attribute
             `left_out` of the group names the others.
-        predictive_draws: draws kept in `posterior_predictive`, fewer where `max_values` asks.
+        predictive_draws: draws kept in `frame_predictive`, fewer where `max_values` asks.
         max_values: largest number of values of one array of draws.
         attrs: further root attributes, such as the names of model and engine.
 
@@ -117,6 +124,9 @@ def to_datatree(
         "posterior": posterior_group(posterior, episodes, sites, max_values),
         "sample_stats": stats_group(posterior, len(episodes)),
         "posterior_predictive": predictive_group(
+            posterior, predictive, episodes, index, max_values
+        ),
+        "frame_predictive": frame_predictive_group(
             posterior, predictive, episodes, index, predictive_draws, max_values
         ),
         "predictive_weights": xr.Dataset({"video": by_query(posterior, predictive, index)}),

@@ -8,7 +8,8 @@ What is checked depends on how the draws were made:
                  engine tells it, or else what is left of its start
     exact        nothing: the draws are independent draws from the posterior
 
-and for all of them whether the draws suffice to weigh the query's own features. What does not
+for a population that was learnt whether the data are in the units that its prior is made for, and
+for all of them whether the draws suffice to weigh the query's own features. What does not
 apply is nan, with the reason in words. Thresholds: `bayesfs.evaluation.checks`.
 """
 
@@ -40,6 +41,7 @@ from bayesfs.evaluation.checks import (
     rhat_check,
     site_check,
     task_check,
+    units_check,
     weights_check,
     without,
 )
@@ -48,6 +50,9 @@ from bayesfs.spacing import evenly_spaced
 
 MAX_SCALARS = 1000
 """Scalars per site that are looked at, evenly spread."""
+
+TAILS = (0.05, 0.95)
+"""Quantiles whose smaller ESS is the tail ESS: Vehtari et al. 2021; ArviZ's own are .11, .89."""
 
 _WHY_NOT = {
     "mcmc": "does not apply to MCMC",
@@ -121,6 +126,8 @@ def diagnose(tree: xr.DataTree, *, group: str = "posterior", name: str = "tasks"
     have = {check.name for check in checks}
     superseded = {"KSD left"} if "KSD ratio" in have else set()
     checks += [without(n, _WHY_NOT[kind]) for n in _ALL if n not in have | superseded]
+    if "units" in stats:
+        checks.append(units_check(stats))
     if not prefix:
         weights = tree["predictive_weights"].to_dataset()["video"]
         checks.append(weights_check(weight_pareto_k(weights).to_numpy()))
@@ -181,7 +188,8 @@ def _site_row(site: xr.DataArray, kind: str) -> list[float]:
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = mcse(data)["x"].to_numpy() / chosen.std((0, 1))
         ratio = rhat(data)["x"].to_numpy()
-        bulk, tail = (ess(data, method=m)["x"].to_numpy() for m in ("bulk", "tail"))
+        bulk = ess(data, method="bulk")["x"].to_numpy()
+        tail = ess(data, method="tail", prob=TAILS)["x"].to_numpy()
     above = float((ratio > RHAT_MAX).sum())
     least, most = np.fmin.reduce, np.fmax.reduce
     return [*counts, most(ratio), above, least(bulk), least(tail), most(relative)]

@@ -16,7 +16,7 @@ import pandas as pd
 
 from bayesfs.contracts import Progress
 from bayesfs.errors import ShapeError
-from bayesfs.evaluation.bootstrap import BOUNDS, SCORES, group_scores, statistics
+from bayesfs.evaluation.bootstrap import BOUNDS, SCORES, difference_bounds, group_scores, statistics
 from bayesfs.evaluation.fewshot import FewShotProtocol
 from bayesfs.evaluation.items import frame_rows
 from bayesfs.evaluation.resampling import Interval, bootstrap_interval, difference, mean_statistic
@@ -155,7 +155,9 @@ def few_shot_summary(
         ("out_auroc", outside["auroc"].to_numpy(), outside["task"].tolist()),
     ):
         means = mean_statistic(values, np.arange(len(values)), len(values))
-        over_tasks = bootstrap_interval(means, len(values), draws=draws, level=level, seed=seed)
+        over_tasks = bootstrap_interval(
+            means, len(values), draws=draws, level=level, seed=seed, bounds=(0.0, 1.0)
+        )
         of_seed = pd.Series(values).groupby([user_of(n) for n in names]).mean()
         lines[score] = _line(over_tasks, None, of_seed.std() if len(of_seed) > 1 else np.nan)
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("score")
@@ -205,7 +207,14 @@ def few_shot_difference(
     one, names = statistics(first.rows, unit)
     two, _ = statistics(second.rows, unit)
     gap = difference(one[score], two[score])
-    return bootstrap_interval(gap, len(names), draws=draws, level=level, seed=seed)
+    return bootstrap_interval(
+        gap,
+        len(names),
+        draws=draws,
+        level=level,
+        seed=seed,
+        bounds=difference_bounds(score),
+    )
 
 
 def shot_sweep(

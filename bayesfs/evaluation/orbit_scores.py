@@ -24,7 +24,7 @@ from bayesfs.evaluation.bootstrap import table_of_rows
 from bayesfs.evaluation.items import frame_rows, video_rows
 from bayesfs.evaluation.orbit import OrbitProtocol
 from bayesfs.evaluation.resampling import bootstrap_interval, mean_statistic
-from bayesfs.types import Embeddings, EpisodeBatch, Predictive, user_of
+from bayesfs.types import Embeddings, EpisodeBatch, Predictive, refuse_missing, user_of
 
 METRICS = ("frame_acc", "frames_to_recognition", "video_acc")
 
@@ -148,13 +148,16 @@ def orbit_metrics(
         One row per metric: `mean`, `orbit_ci` (half-width, sd with divisor N), `low`, `high`
         (users resampled; nan with fewer than 6), `users`, `videos` (N).
     """
+    refuse_missing(frames["user"], "user")
     table = video_metrics(frames)
     index, names = pd.factorize(table["user"], sort=True)
     lines = {}
     for metric in METRICS:
         values = table[metric].to_numpy(np.float64)
         statistic = mean_statistic(values, index.astype(np.int64), len(names))
-        over_users = bootstrap_interval(statistic, len(names), draws=draws, level=level, seed=seed)
+        over_users = bootstrap_interval(
+            statistic, len(names), draws=draws, level=level, seed=seed, bounds=(0.0, 1.0)
+        )
         lines[metric] = {
             "mean": values.mean(),
             "orbit_ci": 1.96 * values.std(ddof=0) / np.sqrt(len(values)),

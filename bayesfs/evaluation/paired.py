@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bayesfs.errors import ShapeError
-from bayesfs.evaluation.bootstrap import SCORES, statistics
+from bayesfs.evaluation.bootstrap import SCORES, difference_bounds, statistics
 from bayesfs.evaluation.items import KEYS
 from bayesfs.evaluation.resampling import Interval, bootstrap_interval, difference
 
@@ -101,7 +101,12 @@ def _difference(
     two, _ = statistics(b, unit)
     everything = np.ones((1, len(names)))
     gap = bootstrap_interval(
-        difference(one[score], two[score]), len(names), draws=draws, level=level, seed=seed
+        difference(one[score], two[score]),
+        len(names),
+        draws=draws,
+        level=level,
+        seed=seed,
+        bounds=difference_bounds(score),
     )
     return float(one[score](everything)[0]), float(two[score](everything)[0]), gap
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesfs.evaluation.diagnostics import Diagnostics
+from bayesfs.evaluation.diagnostics import TAILS, Diagnostics
 from bayesfs.evaluation.svg import Floats
 from bayesfs.spacing import evenly_spaced
 
@@ -74,6 +74,8 @@ def summary(chosen: tuple[Scalar, ...], kind: str) -> pd.DataFrame:
     ds = xr.Dataset({f"s{i}": (("chain", "draw"), s.draws) for i, s in enumerate(chosen)})
     with np.errstate(divide="ignore", invalid="ignore"):
         table: pd.DataFrame = arviz_stats.summary(ds, round_to="none")
+        tail = arviz_stats.ess(ds, method="tail", prob=TAILS)
+    table["ess_tail"] = [float(tail[name]) for name in ds.data_vars]
     table.index = pd.Index([s.name for s in chosen])
     chain_only = ["ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd"]
     return table if kind == "mcmc" else table.drop(columns=chain_only, errors="ignore")

@@ -386,3 +386,10 @@ class View:
         if not self.data.scores:
             return ""
         return str(self.data.scores[max(self.data.scores)].attrs.get("interval_reason", ""))
+
+    @property
+    def interval_note(self) -> str:
+        """That the intervals hold the truth less often than they say, where they may, or ""."""
+        if not self.data.scores:
+            return ""
+        return str(self.data.scores[max(self.data.scores)].attrs.get("interval_note", ""))

@@ -16,13 +16,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, rankdata
-from scipy.stats import t as student
+from scipy.stats import rankdata
 
 from bayesfs.errors import ShapeError
 from bayesfs.evaluation.calibration import BINS, equal_width_bins
 from bayesfs.evaluation.scores import Floats, Ints
 from bayesfs.evaluation.selective import area
+from bayesfs.evaluation.studentised import (
+    bounded_ends,
+    coverage_if_skewed,
+    pseudo_values,
+    studentised_ends,
+)
 
 Statistic = Callable[[Floats], Floats]
 """(draw, unit) weights -> (draw,) values of a score."""
@@ -42,6 +47,8 @@ class Interval:
         level: nominal probability that the interval holds the truth.
         units: number of units (users) that were resampled.
         reason: why there is no interval, or "".
+
+    `note` says that it holds the truth less often than `level`, where that is so.
     """
 
     estimate: float
@@ -53,6 +60,11 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    @property
+    def note(self) -> str:
+        """What is to be known of intervals over so few units; see `interval_note`."""
+        return interval_note(self.units, self.level)
 
 
 def bootstrap_interval(
@@ -66,13 +78,15 @@ def bootstrap_interval(
 ) -> Interval:
     """Interval of a score over units drawn with replacement.
 
-    Quantiles of the bootstrap values about their mean, moved to the estimate, at the tails
+    The score is taken as the mean of its units' jackknife pseudo-values v_i. The ends are those of
+    a bootstrap-t interval of that mean, which reaches further where the units are skewed, cut to
+    what bounded values alone allow:
 
-        alpha' = Phi(-sqrt(n / (n - 1)) t_{n-1, (1 + level)/2}),
+        [max(s - q_{1-a} se, G_low), min(s - q_a se, G_high)],
 
-    which widens them as much as Student's t and the divisor n - 1 would for the mean of n units.
-    Moving to the estimate matters for ECE and MCE only: their bootstrap values lie too high, as
-    resampling adds noise to every bin. It describes their spread over users, not their bias.
+    see `bayesfs.evaluation.studentised`. Percentiles of resamples would hold the truth in 89 % of
+    cases with 6 exponential users and in 93 % with 40, where 95 % are asked; these hold 94 % and
+    more. The interval describes the spread over units, not the bias of a score such as ECE.
 
     Args:
         statistic: function of the units' weights.
@@ -83,13 +97,11 @@ def bootstrap_interval(
         bounds: range of the score, to which the ends are cut.
 
     Returns:
-        Interval; its ends are nan, with the reason, when n units are so few that the truth lies
-        outside the range of all resamples with probability 2^(1-n) > 1 - level (n < 6 for 95 %).
+        Interval; its ends are nan, with the reason, when n units are so few that the truth may lie
+        beyond all of them with probability 2^(1-n) > 1 - level (n < 6 for 95 %).
 
     Raises:
         ShapeError: there is no unit, or level is not between 0 and 1.
-
-    Source: Efron and Tibshirani 1993, ch. 13; Hesterberg 2015, sec. 4.3 (expanded percentiles).
     """
     if units < 1 or not 0 < level < 1:
         raise ShapeError(f"expected units >= 1 and 0 < level < 1, got {units} and {level}")
@@ -99,29 +111,26 @@ def bootstrap_interval(
         reason = "the estimate is not finite"
     if reason:
         return Interval(estimate, np.nan, np.nan, level, units, reason)
-    values = bootstrap_values(statistic, units, draws=draws, seed=seed)
-    values = values[np.isfinite(values)]
-    tail = expanded_tail(units, level)
-    low, high = np.quantile(values, [tail, 1 - tail]) - values.mean() + estimate
-    low, high = np.clip([low, high], *bounds)
+    values = pseudo_values(statistic, units)
+    if not np.isfinite(values).all():
+        reason = "the score does not exist without one of the units"
+        return Interval(estimate, np.nan, np.nan, level, units, reason)
+    low, high = _ends(values, level, bounds, draws=draws, seed=seed)
+    low, high = np.clip([min(low, estimate), max(high, estimate)], *bounds)
     return Interval(estimate, float(low), float(high), level, units)
 
 
-def bootstrap_values(statistic: Statistic, units: int, *, draws: int, seed: int) -> Floats:
-    """(draw,) values of a statistic over samples of the units with replacement."""
-    rng = np.random.default_rng(seed)
-    parts = []
-    for start in range(0, draws, 200):
-        size = (min(200, draws - start),)
-        counts = rng.multinomial(units, np.full(units, 1 / units), size=size)
-        parts.append(statistic(counts.astype(np.float64)))
-    return np.concatenate(parts)
-
-
-def expanded_tail(units: int, level: float) -> float:
-    """Bootstrap tail probability that stands for (1 - level) / 2 with few units."""
-    z = np.sqrt(units / (units - 1)) * student.ppf((1 + level) / 2, units - 1)
-    return float(norm.cdf(-z))
+def _ends(
+    values: Floats, level: float, bounds: tuple[float, float], *, draws: int, seed: int
+) -> tuple[float, float]:
+    """Ends of the interval of the values' mean; equal values at a bound say no more than it."""
+    allowed = bounded_ends(values, level, bounds, draws=draws, seed=seed)
+    scale = np.abs(values).max()
+    if np.ptp(values) <= 1e-12 * scale:
+        at_bound = np.isclose(values[0], bounds, rtol=1e-12, atol=0).any()
+        return allowed if at_bound else (float(values[0]), float(values[0]))
+    low, high = studentised_ends(values, level, draws=draws, seed=seed)
+    return max(low, allowed[0]), min(high, allowed[1])
 
 
 def too_few(units: int, level: float) -> str:
@@ -130,8 +139,20 @@ def too_few(units: int, level: float) -> str:
     if miss <= 1 - level:
         return ""
     return (
-        f"{units} users or other units are too few: the range of all resamples misses the truth "
+        f"{units} users or other units are too few: their whole range misses the median "
         f"with probability {miss:.2f}, above {1 - level:.2f}"
+    )
+
+
+def interval_note(units: int, level: float) -> str:
+    """What is to be known of intervals over so many units: that they cover less, or ""."""
+    covered = coverage_if_skewed(units, level)
+    if too_few(units, level) or covered >= level - 0.01:
+        return ""
+    return (
+        f"over {units} people or other units, a {100 * level:.0f} % interval holds the truth in "
+        f"about {100 * covered:.0f} % of cases where a few of them are far worse than the rest "
+        "(lognormal)"
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bayesfs.data.store import MAX_LOAD, open_store
 from bayesfs.errors import DataError
-from bayesfs.types import Embeddings
+from bayesfs.types import Embeddings, refuse_missing
 
 ALIASES = {
     "features": ("feat", "features", "embeddings", "X", "x"),
@@ -35,9 +35,9 @@ def read_stills(path: str | Path) -> Embeddings:
 
     Args:
         path: an .npz file or a Zarr group with arrays `feat` (picture, feature), `label`
-            (picture,) of integers or names, optionally `split` (picture,) of 0, 1, 2 or names, and
-            `names` (class,) of the classes; or a feature store written by bayesfs. Nothing in it
-            is unpickled.
+            (picture,) of integers from 0 or names, optionally `split` (picture,) of 0, 1, 2 or
+            names, and `names` (class,) of the classes; or a feature store written by bayesfs.
+            Nothing in it is unpickled.
 
     Returns:
         Embeddings of one user "stills" with one frame per video; `object` is the class. Without
@@ -107,6 +107,10 @@ def _embeddings(arrays: Mapping[str, NDArray[Any]], path: Path) -> Embeddings:
             )
     names = _find(arrays, "names", path) if _has(arrays, "names") else None
     try:
+        _refuse_unnamed(labels, "label")
+        refuse_missing(split, "split")
+        if names is not None:
+            _refuse_unnamed(names, "names")
         return Embeddings.from_arrays(
             features,
             object=_class_names(labels, names, path).tolist(),
@@ -115,6 +119,24 @@ def _embeddings(arrays: Mapping[str, NDArray[Any]], path: Path) -> Embeddings:
         )
     except DataError as error:
         raise DataError(f"{str(path)!r}: {error}") from error
+
+
+def _refuse_unnamed(labels: NDArray[Any], name: str) -> None:
+    """Refuse labels that name no class: missing, bytes, below 0, or blank.
+
+    Raises:
+        DataError: some do; the message numbers their rows.
+    """
+    refuse_missing(labels, name)
+    numbered = labels.dtype.kind in "iuf"
+    blank = labels < 0 if numbered else np.char.strip(labels.astype(str)) == ""
+    if blank.any():
+        rows = np.flatnonzero(blank)
+        raise DataError(
+            f"expected a class in every row of {name}, got {labels[rows[0]].item()!r} in rows "
+            f"{rows[:8].tolist()} ({len(rows)} in all); pictures without a label are left out "
+            "before the file is written"
+        )
 
 
 def _has(arrays: Mapping[str, NDArray[Any]], kind: str) -> bool:

@@ -19,9 +19,14 @@ from numpy.typing import NDArray
 
 from bayesfs.data.kept import kept_json
 from bayesfs.errors import DataError
-from bayesfs.evaluation.bootstrap import worst_users
+from bayesfs.evaluation.bootstrap import BOUNDS, worst_users
 from bayesfs.evaluation.calibration import BINS, equal_width_bins
-from bayesfs.evaluation.resampling import too_few
+from bayesfs.evaluation.resampling import (
+    Statistic,
+    bootstrap_interval,
+    interval_note,
+    too_few,
+)
 from bayesfs.evaluation.tables import SCORES, read_tables
 from bayesfs.types import user_of
 
@@ -37,12 +42,16 @@ LEVEL = 0.95
 RESAMPLES = 400
 """Weightings of the people behind an interval."""
 
+FEW = 2000
+"""People up to whom all sums are kept, for intervals that allow for few and skewed people."""
+
 
 def summary(results: Path, shots: int, *, seed: int = 0) -> dict[str, dict[str, float]]:
     """Scores over all people at one number of support videos.
 
-    Intervals are from a bootstrap over people with a Poisson(1) weight for each, which, unlike
-    drawing people with replacement, can be added up table by table.
+    Up to `FEW` people have the intervals of `bootstrap_interval`. Those of more people are
+    percentiles of a bootstrap with a Poisson(1) weight for each person, which, unlike drawing
+    people with replacement, can be added up table by table; with so many the two are the same.
 
     Args:
         results: Zarr store of results.
@@ -62,7 +71,8 @@ def summary(results: Path, shots: int, *, seed: int = 0) -> dict[str, dict[str, 
         Chamandy, Muralidharan, Najmi and Naidu (2012), Estimating uncertainty for massive data
         streams, section 3.
     """
-    total, again, each = np.zeros(1), np.zeros(1), []
+    total, again, each, people_seen = np.zeros(1), np.zeros(1), [], 0
+    whole: list[Floats] = []
     for number, table in enumerate(read_tables(results, shots)):
         try:
             sums = user_sums(table)
@@ -72,12 +82,18 @@ def summary(results: Path, shots: int, *, seed: int = 0) -> dict[str, dict[str, 
         total = total + sums.sum(0)
         again = again + np.tensordot(weights.astype(float), sums, 1)
         each.append(sums[..., : len(SCORES) + 1])
+        people_seen += len(sums)
+        whole = [*whole, sums] if people_seen <= FEW else []
     if not each:
         raise DataError(f"{results}: holds no results at {shots} support videos")
     people = np.concatenate(each)
     if not people[:, 0, -1].any():
         raise DataError(f"{results}: no query video is labelled, so that nothing can be scored")
-    return {unit: _of_unit(total[k], again[:, k], people[:, k]) for k, unit in enumerate(UNITS)}
+    ends = [_percentiles(again[:, k]) for k in range(len(UNITS))]
+    if people_seen <= FEW:
+        kept = np.concatenate(whole)
+        ends = [_few_people(kept[:, k], seed) for k in range(len(UNITS))]
+    return {unit: _of_unit(total[k], ends[k], people[:, k]) for k, unit in enumerate(UNITS)}
 
 
 def user_sums(table: xr.Dataset) -> Floats:
@@ -122,7 +138,11 @@ def as_score_table(found: Summary) -> xr.Dataset:
     return xr.Dataset(
         {name: (("item", "score"), values) for name, values in data.items()},
         {"item": list(UNITS), "score": list(SHOWN)},
-        {**attrs, "interval_reason": too_few(people, LEVEL)},
+        {
+            **attrs,
+            "interval_reason": too_few(people, LEVEL),
+            "interval_note": interval_note(people, LEVEL),
+        },
     )
 
 
@@ -155,14 +175,39 @@ def _none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _of_unit(total: Floats, again: Floats, people: Floats) -> dict[str, float]:
-    """Figures of one unit from sums over everybody, over each weighting, and of each person."""
+def _percentiles(again: Floats) -> Floats:
+    """(2, score) ends of intervals from sums (weighting, column)."""
+    some = again[again[:, len(SCORES)] > 0]
+    if not len(some):
+        return np.full((2, len(SHOWN)), math.nan)
+    return np.quantile(_scores(some), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+
+
+def _few_people(sums: Floats, seed: int) -> Floats:
+    """(2, score) ends of intervals from sums (person, column) of few people."""
+    sums = sums[sums[:, len(SCORES)] > 0]
+    intervals = [
+        bootstrap_interval(
+            _score_of(sums, place), len(sums), level=LEVEL, seed=seed, bounds=BOUNDS[score]
+        )
+        for place, score in enumerate(SHOWN)
+        if len(sums)
+    ]
+    ends = [[i.low for i in intervals], [i.high for i in intervals]]
+    return np.asarray(ends) if intervals else np.full((2, len(SHOWN)), math.nan)
+
+
+def _score_of(sums: Floats, place: int) -> Statistic:
+    """One of `SHOWN` as a function of the people's weights."""
+    return lambda weights: _scores(weights @ sums)[..., place]
+
+
+def _of_unit(total: Floats, ends: Floats, people: Floats) -> dict[str, float]:
+    """Figures of one unit from sums over everybody, ends of intervals, and sums of each person."""
     people = people[people[:, -1] > 0]
     each = people[:, :-1] / people[:, -1:]
-    ends = np.full((2, len(SHOWN)), math.nan)
-    if not too_few(len(people), LEVEL):
-        some = again[again[:, len(SCORES)] > 0]
-        ends = np.quantile(_scores(some), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    if too_few(len(people), LEVEL):
+        ends = np.full((2, len(SHOWN)), math.nan)
     found = {"users": float(len(people))}
     pooled = _scores(total)
     for place, score in enumerate(SHOWN):

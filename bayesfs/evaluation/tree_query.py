@@ -57,25 +57,64 @@ def predictive_group(
     predictive: Predictive,
     episodes: EpisodeBatch,
     index: xr.Dataset,
+    max_values: int,
+) -> xr.Dataset:
+    """Labels of the query videos, drawn, one a draw of the posterior, of equal weight.
+
+    Their class probabilities are a coordinate, left out where they are more than `max_values`.
+    The draws are shuffled: ArviZ's leave-one-out would reweight them by the likelihood of labels
+    that the posterior has learnt from, and a query's label is none of these. Paired at random with
+    the draws of `log_likelihood`, such weights change nothing on average.
+    """
+    count = predictive.video.log_prob_given.shape[0]
+    generator = np.random.default_rng(posterior.seed)
+    prob = generator.permutation(_kept_probabilities(predictive.video, count))
+    chains, attrs = predictive_chains(posterior, count), {}
+    labels = _drawn_labels(_select(prob, "video", index), generator)
+    data = {"video_label": draw_array(labels, chains, ("query",))}
+    if prob.size <= max_values:
+        array = draw_array(prob, chains, ("task", "video", "way"))
+        data["video_prob"] = without_padding(array, episodes)
+    else:
+        attrs["video_prob_left_out"] = f"more than {max_values} values"
+    coords = _query_coords(episodes, index)
+    kept = {k: v for k, v in coords.items() if k != "query_frame"}
+    return beside_videos(xr.Dataset(data, coords=kept, attrs=attrs))
+
+
+def frame_predictive_group(
+    posterior: Posterior,
+    predictive: Predictive,
+    episodes: EpisodeBatch,
+    index: xr.Dataset,
     wanted: int,
     max_values: int,
 ) -> xr.Dataset:
-    """Class probabilities (as many draws as fit) and labels drawn from them, of equal weight."""
-    draws = predictive.video.log_prob_given.shape[0]
+    """Class probabilities of frames (as many draws as fit) and labels drawn, of equal weight."""
+    draws = predictive.frame.log_prob_given.shape[0]
     room = max_values // max(1, math.prod(predictive.frame.log_prob.shape))
     count = max(1, min(wanted, draws, max(room, 10)))
     chains = predictive_chains(posterior, count)
-    generator = np.random.default_rng(posterior.seed)
-    data = {}
-    for unit, dims in (("video", ("task", "video")), ("frame", ("task", "video", "frame"))):
-        prob = _kept_probabilities(getattr(predictive, unit), count)
-        array = draw_array(prob, chains, (*dims, "way"))
-        data[f"{unit}_prob"] = without_padding(array, episodes)
-        rows = _select(prob, unit, index)
-        labels = _drawn_labels(rows, generator)
-        over = "query" if unit == "video" else "query_frame"
-        data[f"{unit}_label"] = draw_array(labels, chains, (over,))
-    return xr.Dataset(data, coords=_query_coords(episodes, index))
+    prob = _kept_probabilities(predictive.frame, count)
+    labels = _drawn_labels(_select(prob, "frame", index), np.random.default_rng(posterior.seed))
+    array = draw_array(prob, chains, ("task", "video", "frame", "way"))
+    return xr.Dataset(
+        {
+            "frame_prob": without_padding(array, episodes),
+            "frame_label": draw_array(labels, chains, ("query_frame",)),
+        },
+        coords={"task": task_labels(episodes), "query_frame": index["query_frame"].values},
+    )
+
+
+def beside_videos(ds: xr.Dataset) -> xr.Dataset:
+    """The same with `video_label` as the only variable and everything else as coordinates.
+
+    The video is the unit: its frames are not independent, and probabilities are no outcome. ArviZ
+    plots and scores every variable of a group unless it is told which, and expects the same
+    variables in `observed_data`, `posterior_predictive` and `log_likelihood`.
+    """
+    return ds.set_coords([name for name in ds.data_vars if name != "video_label"])
 
 
 def _kept_probabilities(labels: LabelDraws, count: int) -> NDArray[Any]:
@@ -123,7 +162,7 @@ def by_query(posterior: Posterior, predictive: Predictive, index: xr.Dataset) ->
 def log_likelihood_group(
     posterior: Posterior, predictive: Predictive, index: xr.Dataset, max_values: int
 ) -> xr.Dataset:
-    """Log p(y | x, theta_s) of the labelled query videos and of their frames."""
+    """Log p(y | x, theta_s) of the labelled query videos; of their frames, as a coordinate."""
     data, attrs = {}, {}
     for unit, over, label in (
         ("video", "query", "label"),
@@ -140,7 +179,7 @@ def log_likelihood_group(
         )
     coords = {name: index[name].values for name in ("query", "query_frame")}
     kept = {name: c for name, c in coords.items() if any(name in d.dims for d in data.values())}
-    return xr.Dataset(data, coords=kept, attrs=attrs)
+    return beside_videos(xr.Dataset(data, coords=kept, attrs=attrs))
 
 
 def support_rows(
@@ -161,10 +200,10 @@ def support_rows(
 
 
 def observed_group(episodes: EpisodeBatch, index: xr.Dataset) -> xr.Dataset:
-    """Query labels, padded as (task, video) with NaN, and without padding."""
+    """Labels of query videos; as coordinates `label` (task, video), padded, and those of frames."""
     labels = numpy_of(episodes.query_labels).astype(float)
     known = numpy_of(episodes.video_mask) & (labels >= 0)
-    return xr.Dataset(
+    ds = xr.Dataset(
         {
             "label": (("task", "video"), np.where(known, labels, np.nan)),
             "video_label": ("query", index["label"].values),
@@ -172,6 +211,7 @@ def observed_group(episodes: EpisodeBatch, index: xr.Dataset) -> xr.Dataset:
         },
         coords=_query_coords(episodes, index),
     )
+    return beside_videos(ds)
 
 
 def constant_group(posterior: Posterior, episodes: EpisodeBatch) -> xr.Dataset:

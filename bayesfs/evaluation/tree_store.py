@@ -122,7 +122,7 @@ def _write_zarr(tree: xr.DataTree, path: Path) -> None:
 def _write_netcdf(tree: xr.DataTree, path: Path) -> None:
     encoding = {
         node.path: {
-            str(n): {"zlib": True} for n, v in node.data_vars.items() if v.dtype.kind == "f"
+            str(n): {"zlib": True} for n, v in node.variables.items() if v.dtype.kind == "f"
         }
         for node in tree.subtree
     }

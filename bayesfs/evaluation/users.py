@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bayesfs.data.episodes import population_episodes, sample_episodes, stack
+from bayesfs.data.people import check_held_out
 from bayesfs.data.withhold import withhold_classes
 from bayesfs.errors import DataError
 from bayesfs.types import Embeddings, EpisodeBatch
@@ -120,10 +121,5 @@ class HeldOutUsers:
                 "learnt from several people's videos, in an ORBIT-shaped tree: one person's own "
                 "folder is for `bayesfs predict` with a run of such a tree"
             )
-        both = sorted(set(found) & set(user[splits != split].tolist()))
-        if both:
-            raise DataError(
-                f"user {both[0]!r} has frames in the split {split!r} and in another; "
-                "held-out users must be other people than those the population is learnt from"
-            )
+        check_held_out(found, user[splits != split].tolist(), split)
         return found

@@ -12,7 +12,8 @@ from PIL import Image
 
 from bayesfs.data.videos import Skipped, Video
 from bayesfs.features.quality import quality
-from bayesfs.features.video import Frame, Sampling, decode, frame_count
+from bayesfs.features.sampling import Sampling
+from bayesfs.features.video import Frame, decode, frame_count
 from bayesfs.spacing import evenly_spaced
 
 THUMBNAILS = 3
@@ -70,10 +71,11 @@ def batches(
     skipped: list[Skipped] = []
     for position, video in enumerate(videos, first):
         targets = _targets(frame_count(video, sampling)) if thumbnails else []
-        used = 0
+        used, is_told = 0, False
         for item in decode(video, px, sampling):
             if isinstance(item, Skipped):
                 skipped.append(item)
+                is_told |= item.level == "video"
                 continue
             if used in targets:
                 pictures.append((position, item.number, thumbnail(item.image)))
@@ -82,7 +84,7 @@ def batches(
             if len(frames) == size:
                 yield _batch(frames, pictures, skipped, px)
                 frames, pictures, skipped = [], [], []
-        if not used:
+        if not used and not is_told:
             skipped.append(Skipped(video.path, "no frame of it could be decoded", "video"))
     yield _batch(frames, pictures, skipped, px)
 

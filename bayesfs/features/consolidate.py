@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from bayesfs.data.atomic import write_whole
 from bayesfs.data.store import Thumbnail, skipped_attrs, write_store
-from bayesfs.data.videos import FLAGS, Skipped, Video
+from bayesfs.data.videos import FLAGS, UNKNOWN_OBJECT, Skipped, Video
 from bayesfs.errors import DataError
 from bayesfs.features.job import Job
 from bayesfs.features.quality import COVARIATES
@@ -35,9 +36,12 @@ def consolidate(job: Job, shards: Sequence[Shard], skipped: Sequence[Skipped]) -
         DataError: no frame at all could be decoded, or a shard was changed meanwhile.
     """
     left_out, frames = list(skipped), 0
+    read: set[int] = set()
     for rows in _finished(job, shards):
         frames += len(rows.rows)
         left_out += rows.skipped
+        read.update(rows.rows[:, 0].tolist())
+    left_out += lost_objects(job.videos, read)
     if not frames:
         why = "; ".join(f"{s.path!r}: {s.reason}" for s in left_out[:3])
         raise DataError(f"no frame of {len(job.videos)} videos could be decoded. {why}")
@@ -49,6 +53,25 @@ def consolidate(job: Job, shards: Sequence[Shard], skipped: Sequence[Skipped]) -
         lambda path: write_store(path, blocks, frames, attrs, pictures),
         staging=job.work,
     )
+
+
+def lost_objects(videos: Sequence[Video], read: set[int]) -> list[Skipped]:
+    """Objects of which no frame at all could be decoded.
+
+    Args:
+        videos: what was to be read.
+        read: positions of those of which a frame could be decoded.
+    """
+    left = {(videos[i].user, videos[i].object) for i in read}
+    lost: dict[tuple[str, str], str] = {}
+    for video in videos:
+        if video.object != UNKNOWN_OBJECT and (video.user, video.object) not in left:
+            folder = PurePosixPath(video.path).parent
+            in_kind = folder.name == video.kind and folder.parent.name == video.object
+            place = str(folder.parent if in_kind else folder)
+            lost.setdefault((video.user, video.object), place)
+    why = "an object of which no frame could be decoded"
+    return [Skipped(place, why, "object") for place in lost.values()]
 
 
 def labelled(rows: Rows, videos: Sequence[Video]) -> xr.Dataset:

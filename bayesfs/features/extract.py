@@ -34,6 +34,7 @@ from bayesfs.features.consolidate import consolidate
 from bayesfs.features.embed import SizedEmbedder
 from bayesfs.features.job import Job
 from bayesfs.features.prefetch import Prefetch
+from bayesfs.features.sampling import Sampling
 from bayesfs.features.shards import (
     Shard,
     check_features,
@@ -42,7 +43,6 @@ from bayesfs.features.shards import (
     plan_shards,
     save_shard,
 )
-from bayesfs.features.video import Sampling
 from bayesfs.types import Embeddings
 
 MAX_WORKERS = 4

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bayesfs.data.atomic import write_whole
+from bayesfs.data.bounded import open_regular, read_bounded
 from bayesfs.data.store import store_attrs
 from bayesfs.data.videos import Video
 from bayesfs.errors import DataError
 from bayesfs.features.embed import SizedEmbedder
+from bayesfs.features.sampling import Sampling
 from bayesfs.features.shards import SHARD_FRAMES, Shard
-from bayesfs.features.video import Sampling
 
 Attrs = Mapping[str, str | int | float]
+
+WHOLE = 2**24
+"""Largest file of which every byte belongs to its identity."""
+
+MAX_MANIFEST = 2**20
+"""Largest note of what is being made, in bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +37,8 @@ class Job:
         store: where the finished store goes.
         sampling: which frames.
         thumbnails: whether to keep small pictures.
-        identity: attributes that must agree for a store, finished or not, to be this job's.
+        identity: attributes that must agree for a store, finished or not, to be this job's; its
+            "sampling" is the JSON of `Sampling`'s fields, its "px" the side of the frames.
     """
 
     videos: Sequence[Video]
@@ -81,34 +90,88 @@ class Job:
             text = json.dumps(dict(self.identity))
             write_whole(manifest, lambda path: path.write_text(text, encoding="utf-8"))
         try:
-            begun = json.loads(manifest.read_bytes())
-            self._compare(self.work, dict(begun))
+            begun = dict(json.loads(read_bounded(manifest, MAX_MANIFEST)))
         except (TypeError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{str(manifest)!r} is damaged; delete {str(self.work)!r}") from error
+            raise DataError(
+                f"{str(manifest)!r} is damaged ({error}); delete {str(self.work)!r}"
+            ) from error
+        self._compare(self.work, begun)
 
     def _compare(self, path: Path, found: Mapping[str, object]) -> None:
         for name, wanted in self.identity.items():
             if found.get(name) != wanted:
                 told = f"{name} {found.get(name)!r}, but this run has {wanted!r}"
                 if name == "fingerprint":
-                    told = "other frames, labels or annotations than the videos have now"
+                    told = (
+                        "other frames, labels or annotations than the videos have now, or by an "
+                        "earlier bayesfs"
+                    )
                 raise DataError(
                     f"{str(path)!r} was made with {told}. The two are never mixed: name another "
                     "store, or delete this one"
                 )
 
 
+def sampling_of(attrs: Mapping[str, object]) -> Sampling | None:
+    """Which frames of each video a store has; None where it does not say.
+
+    Args:
+        attrs: of the store, or what a run keeps of them under the same name.
+
+    Raises:
+        DataError: what it says is no sampling.
+    """
+    text = attrs.get("sampling", "")
+    if not text:
+        return None
+    try:
+        found = json.loads(str(text))
+        if all(x is None or type(x) in (int, float) for x in found.values()):
+            return Sampling(**found)
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"sampling {str(text)[:80]!r} cannot be read ({error})") from error
+    raise DataError(f"expected a sampling in numbers, got {str(text)[:80]!r}")
+
+
+def sampling_text(sampling: Sampling | None) -> str:
+    """A sampling in words, for a report."""
+    if sampling is None:
+        return "unknown"
+    every = f"every {sampling.every} frames" if sampling.every > 1 else "every frame"
+    rate = every if sampling.fps is None else f"{sampling.fps:g} frames a second"
+    most = sampling.max_frames
+    return rate if most is None else f"{rate}, at most {most} of a video"
+
+
 def fingerprint(videos: Sequence[Video]) -> str:
-    """SHA-256 of the list of frames: labels, names, sizes in bytes and annotations."""
+    """SHA-256 of the list of frames: labels, names, contents of the files and annotations."""
     digest = hashlib.sha256()
     for v in videos:
-        files = v.frames or (v.location,)
-        sizes = [f.stat().st_size if f.exists() else -1 for f in files]
-        labels = [v.split, v.user, v.object, v.kind, v.name, v.path, v.files, sizes]
+        contents = [content_digest(f) for f in v.frames or (v.location,)]
+        labels = [v.split, v.user, v.object, v.kind, v.name, v.path, v.files, contents]
         digest.update(json.dumps(labels).encode())
         for flag in sorted(v.flags):
             digest.update(flag.encode() + v.flags[flag].tobytes())
         digest.update(v.boxes.tobytes())
     return digest.hexdigest()
+
+
+def content_digest(path: Path) -> str:
+    """What tells a file's content from another: a SHA-256, in time that does not go with its size.
+
+    Of a file of up to `WHOLE` bytes, every byte. Of a larger one, its size, the time at which it
+    was last changed, and its first and last `WHOLE` / 2 bytes; so a copy of such a file is another
+    one, unless the copy keeps the time (`cp -p`, `rsync -t`).
+    """
+    try:
+        with open_regular(path) as file:
+            status = os.fstat(file.fileno())
+            if status.st_size <= WHOLE:
+                return hashlib.sha256(file.read(WHOLE)).hexdigest()
+            digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
+            digest.update(file.read(WHOLE // 2))
+            file.seek(-WHOLE // 2, os.SEEK_END)
+            digest.update(file.read(WHOLE // 2))
+            return digest.hexdigest()
+    except (DataError, OSError):
+        return "unreadable"

@@ -34,6 +34,9 @@ QUALITY_LIMIT = 4.0
 """Standardised quality is cut here: a slope learnt within the train frames' range is not
 extrapolated far beyond it."""
 
+ROUNDING = 64 * float(np.finfo(np.float64).eps)
+"""Deviations from the mean, as shares of the features, that are taken for rounding."""
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -99,9 +102,11 @@ class Projection:
             )
         if kind not in KINDS:
             raise DataError(f"expected a recording condition of {KINDS}, got {kind!r}")
-        norm = np.sqrt(np.einsum("fd,fd->f", x, x))[:, None]
-        if not (np.isfinite(norm) & (norm > 0)).all():
+        peak = np.abs(x).max(1, keepdims=True)
+        if not (np.isfinite(peak) & (peak > 0)).all():
             raise DataError("features are NaN, infinite or all zero; a corrupt frame?")
+        x = x / peak  # no square under- or overflows
+        norm = np.sqrt(np.einsum("fd,fd->f", x, x))[:, None]
         return self.directions(x / norm, KINDS.index(kind))
 
     def directions(self, unit: Array, kind: Array | int) -> Array:
@@ -156,12 +161,12 @@ def fit_projection(embeddings: Embeddings, dim: int) -> Projection:
         [unit[kind == k].mean(0) if (kind == k).any() else unit.mean(0) for k in range(len(KINDS))]
     )
     centred = unit - means[kind]
-    values, vectors = principal_axes(centred, dim)
-    if not len(values):
+    sd, vectors = principal_axes(centred, dim, size=1.0)
+    if not len(sd):
         raise DataError("all train frames have the same features; did the backbone run?")
-    scale = np.sqrt(values.sum())
+    scale = np.linalg.norm(sd)
     quality = quality_moments(embeddings, kind)
-    return Projection(means, vectors / scale, np.sqrt(values) / scale, *quality)
+    return Projection(means, vectors / scale, sd / scale, *quality)
 
 
 def quality_moments(embeddings: Embeddings, kind: Array) -> tuple[Array, Array]:
@@ -173,23 +178,34 @@ def quality_moments(embeddings: Embeddings, kind: Array) -> tuple[Array, Array]:
     table = np.zeros((len(embeddings), 0)) if raw is None else raw.values.astype(np.float64)
     rows = [kind == k if (kind == k).any() else np.full(len(kind), True) for k in range(len(KINDS))]
     sd = np.stack([table[keep].std(0) for keep in rows])
-    return np.stack([table[keep].mean(0) for keep in rows]), np.where(sd > 1e-9, sd, 1.0)
+    varies = sd > 1e-9 * np.abs(table).max(0)
+    return np.stack([table[keep].mean(0) for keep in rows]), np.where(varies, sd, 1.0)
 
 
-def principal_axes(centred: Array, dim: int) -> tuple[Array, Array]:
-    """Leading eigenvalues (feature,) and eigenvectors (input feature, feature) of the covariance.
+def principal_axes(centred: Array, dim: int, *, size: float) -> tuple[Array, Array]:
+    """Leading sds (feature,) and principal axes (input feature, feature) of centred features.
 
-    Axes whose variance is below 1e-10 of the largest are left out. Signs are fixed (the entry of
-    largest size in each axis is positive), so that the result does not depend on the solver.
+    Axes whose variance is below 1e-10 of the largest are left out, and so is what rounding leaves
+    of features that are all alike; nothing else depends on the features' units. Signs are fixed
+    (the entry of largest size in each axis is positive), so that the result does not depend on the
+    solver.
+
+    Args:
+        centred: (frame, input feature), double precision.
+        dim: axes at most.
+        size: largest entry of the features before they were centred.
     """
     n, width = centred.shape
-    keep = min(dim, width)
-    values, vectors = eigh(centred.T @ centred / n, subset_by_index=[width - keep, width - 1])
+    keep, peak = min(dim, width), float(np.abs(centred).max())
+    if peak <= ROUNDING * size:
+        return np.zeros(0), np.zeros((width, 0))
+    scaled = centred / peak  # no square under- or overflows
+    values, vectors = eigh(scaled.T @ scaled / n, subset_by_index=[width - keep, width - 1])
     values, vectors = values[::-1], vectors[:, ::-1]
-    good = values > max(1e-10 * values[0], 1e-20)
+    good = values > 1e-10 * values[0]
     values, vectors = values[good], vectors[:, good]
     top = np.abs(vectors).argmax(0)
-    return values, vectors * np.sign(vectors[top, np.arange(len(top))])
+    return peak * np.sqrt(values), vectors * np.sign(vectors[top, np.arange(len(top))])
 
 
 def unit_norm(embeddings: Embeddings) -> Array:

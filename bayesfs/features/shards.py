@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesfs.data.atomic import write_whole
+from bayesfs.data.bounded import open_regular
 from bayesfs.data.videos import Skipped, Video
 from bayesfs.errors import DataError
 from bayesfs.features.batches import Batch, Picture
-from bayesfs.features.video import Sampling, frame_count
+from bayesfs.features.sampling import Sampling
+from bayesfs.features.video import frame_count
 
 SHARD_FRAMES = 256
 """A shard is full when it has at least so many frames: what a kill can cost a worker."""
@@ -39,7 +41,7 @@ class Shard:
         index: number of the shard.
         first: position of its first video in the whole list.
         videos: its videos.
-        frames: frames expected: exact for folders of frames, from the header for video files.
+        frames: frames expected, if all that are there can be decoded.
     """
 
     index: int
@@ -126,7 +128,7 @@ def load_shard(path: Path, dim: int) -> Rows | None:
         dim: number of features expected.
     """
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as data:
             a = {name: np.asarray(data[name]) for name in data.files}
         notes = json.loads(a["skipped"].tobytes())
         parts = np.split(a["jpeg"], np.cumsum(a["sizes"]))[:-1]

@@ -1,36 +1,38 @@
 """Decode recordings to small square RGB frames, one at a time: `decode`.
 
-A folder of images is read with Pillow, a video file with PyAV (extra `video`). Frames are squeezed
-to px by px, so that nothing at the border is lost; EXIF and display rotation are applied. Memory
-is bounded by one full-size frame. Whatever cannot be decoded becomes a `Skipped`, never an error.
+A folder of images is read with Pillow (`bayesfs.features.pictures`), a video file with PyAV (extra
+`video`, `bayesfs.features.containers`). Frames are squeezed to px by px, so that nothing at the
+border is lost; EXIF orientation and the display matrix are applied, mirrored ones too. Memory is
+bounded by a few full-size frames. Whatever cannot be decoded becomes a `Skipped`, never an error.
 """
 
 from __future__ import annotations
 
-import importlib
-import math
+import struct
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from bayesfs.data.videos import Skipped, Video
 from bayesfs.errors import DataError
+from bayesfs.features.containers import FRAME_RATE, MAX_PIXELS, opened, pyav, survey
+from bayesfs.features.pictures import brief, eight_bit_rgb, read_image
+from bayesfs.features.sampling import Sampling
 
-MAX_PIXELS = 50_000_000
-"""Largest frame that is decoded, in pixels: more is taken for a decompression bomb."""
+__all__ = ["Frame", "Sampling", "decode", "frame_count", "read_image"]
 
-FRAME_RATE = 30.0
-"""Frames per second assumed for a folder of frames (ORBIT's), or where a file does not say."""
+MAX_NOTED = 20
+"""Frames of one video file that cannot be decoded and are named; the others are counted."""
 
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo"
-"""FFmpeg demultiplexers that may open a file; playlists, which open other files, may not."""
+OFF_AXIS = 0.02
+"""Largest entry beside the main ones of a display matrix, relative to them: about a degree."""
+
+IDENTITY = (1, 0, 0, 0, 1, 0, 0, 0, 1)
+"""The display matrix of frames that are shown as they are."""
 
 
 @dataclass(frozen=True)
@@ -48,37 +50,6 @@ class Frame:
     image: NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """Which frames of a video to use; all of them by default.
-
-    Attributes:
-        every: use every n-th frame.
-        fps: use about so many frames a second instead.
-        max_frames: use at most so many, spread evenly over the video.
-
-    Raises:
-        DataError: a value is not positive, or both `every` and `fps` are given.
-    """
-
-    every: int = 1
-    fps: float | None = None
-    max_frames: int | None = None
-
-    def __post_init__(self) -> None:
-        given = (x for x in (self.every, self.fps, self.max_frames) if x is not None)
-        if not all(x > 0 for x in given) or (self.fps is not None and self.every > 1):
-            raise DataError(f"expected positive values, and every or fps but not both, got {self}")
-
-    def plan(self, frames: int, rate: float) -> tuple[float, int]:
-        """Step between used frames, and how many are used, of a video of that length and rate."""
-        step = float(self.every) if self.fps is None else max(1.0, rate / self.fps)
-        if self.max_frames is not None:
-            step = max(step, frames / self.max_frames)
-        used = math.ceil(frames / step)
-        return step, used if self.max_frames is None else min(used, self.max_frames)
-
-
 def decode(video: Video, px: int, sampling: Sampling | None = None) -> Iterator[Frame | Skipped]:
     """Frames of a video in order of time, each px by px.
 
@@ -94,51 +65,40 @@ def decode(video: Video, px: int, sampling: Sampling | None = None) -> Iterator[
         DataError: a video file, but the extra `video` is not installed.
     """
     chosen = sampling or Sampling()
-    return _decode_file(video, px, chosen) if video.is_file else _decode_folder(video, px, chosen)
+    if not video.is_file:
+        return _decode_folder(video, px, chosen)
+    pyav(video.location)
+    return _decode_file(video, px, chosen)
 
 
 def frame_count(video: Video, sampling: Sampling | None = None) -> int:
-    """How many frames `decode` will give: exact for folders, from the header for files.
+    """How many frames `decode` will give, if all that are there can be decoded.
+
+    A video file is read through for that, but nothing is decoded: headers are often wrong.
 
     Raises:
         DataError: a video file, but the extra `video` is not installed.
     """
     chosen = sampling or Sampling()
     if not video.is_file:
-        return chosen.plan(len(video.files), FRAME_RATE)[1]
+        return len(chosen.select(folder_seconds(video)))
+    pyav(video.location)
     try:
-        with _open(video.location) as container:
-            return chosen.plan(*_length(container, video.location))[1]
-    except DataError:
-        raise
+        return len(chosen.select(survey(video.location).seconds))
     except Exception:  # FFmpeg's many kinds; `decode` will say which
         return 0
 
 
-def read_image(path: Path, px: int) -> NDArray[np.uint8]:
-    """(px, px, 3) uint8 RGB of a JPEG or PNG file.
-
-    Raises:
-        DataError: no complete JPEG or PNG, or more than MAX_PIXELS.
-    """
-    try:
-        with Image.open(path, formats=("JPEG", "PNG")) as opened:
-            if math.prod(opened.size) > MAX_PIXELS:
-                raise DataError(f"{opened.size} pixels; expected at most {MAX_PIXELS} in all")
-            opened.draft("RGB", (px, px))  # decode a large JPEG at the lowest scale that has px
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-            return np.asarray(image.resize((px, px), Image.Resampling.BILINEAR, reducing_gap=2.0))
-    except DataError:
-        raise
-    except Exception as error:  # Pillow raises many kinds on bytes that nobody vouches for
-        raise DataError(f"corrupt or truncated image ({_brief(error)})") from error
+def folder_seconds(video: Video) -> NDArray[np.float64]:
+    """(frame,) times of a folder's frames, by the numbers in their names at `FRAME_RATE`."""
+    numbers = video.numbers.astype(np.int64)
+    if (np.diff(numbers) <= 0).any():
+        numbers = np.arange(len(numbers))
+    return numbers / FRAME_RATE
 
 
 def _decode_folder(video: Video, px: int, sampling: Sampling) -> Iterator[Frame | Skipped]:
-    step, used = sampling.plan(len(video.files), FRAME_RATE)
-    for index in (math.ceil(k * step) for k in range(used)):
-        if index >= len(video.files):
-            return
+    for index in sampling.select(folder_seconds(video)).tolist():
         name = video.files[index]
         try:
             image = read_image(video.location / name, px)
@@ -149,84 +109,138 @@ def _decode_folder(video: Video, px: int, sampling: Sampling) -> Iterator[Frame 
 
 
 def _decode_file(video: Video, px: int, sampling: Sampling) -> Iterator[Frame | Skipped]:
+    used = 0
     try:
-        with _open(video.location) as container:
-            step, used = sampling.plan(*_length(container, video.location))
-            limit = used if sampling.max_frames is not None else None
-            wanted = (math.ceil(k * step) for k in (range(limit) if limit else count()))
-            yield from _chosen(video, container, px, wanted)
-    except DataError:
-        raise
+        found = survey(video.location)
+        keys = found.stamps[sampling.select(found.seconds)]
+        with opened(video.location) as (container, stream):
+            frames = _numbered(container, stream, found.stamped)
+            if not sampling.is_all:
+                frames = _chosen(frames, keys)
+            matrix = _Display()
+            for item in _noted(video, frames):
+                if isinstance(item, Skipped):
+                    yield item
+                else:
+                    index, frame = item
+                    yield Frame(index, index + 1, displayed(_square(frame, px), matrix.of(frame)))
+                    used += 1
+        if found.cut:
+            told = f"it ends {found.cut} bytes too early; an interrupted copy?"
+            yield Skipped(video.path, told, "frame")
     except Exception as error:  # FFmpeg's errors are of many kinds, on bytes nobody vouches for
-        yield Skipped(video.path, f"no readable video ({_brief(error)}); truncated?", "video")
-
-
-def _chosen(
-    video: Video, container: Any, px: int, wanted: Iterator[int]
-) -> Iterator[Frame | Skipped]:
-    """The wanted frames of an open file, decoding each of the others only to pass over it."""
-    position = next(wanted, None)
-    for index, frame in enumerate(_frames(container)):
-        if position is None:
-            return
-        if index < position:
-            continue
-        position = next(wanted, None)
-        if isinstance(frame, Exception):
-            yield Skipped(video.path, f"frame {index + 1}: {_brief(frame)}; damaged?", "frame")
+        told = str(error) if isinstance(error, DataError) else f"{brief(error)}; truncated?"
+        if used:
+            yield Skipped(video.path, f"what follows {used} used frames: {told}", "frame")
         else:
-            yield Frame(index, index + 1, _square(frame, px))
+            yield Skipped(video.path, f"no readable video: {told}", "video")
 
 
-def _frames(container: Any) -> Iterator[Any]:
+Numbered = tuple[int, int, Any]
+"""Position of a frame in the order of decoding, its time stamp or again the position, and the
+frame, or the error in its place."""
+
+
+def _numbered(container: Any, stream: Any, stamped: bool) -> Iterator[Numbered]:
     """Decoded frames; for each packet that cannot be decoded, the error."""
-    stream = container.streams.video[0]
-    size = stream.codec_context.width * stream.codec_context.height
-    if not 0 < size <= MAX_PIXELS:
-        raise ValueError(f"frames of {size} pixels; expected at most {MAX_PIXELS}")
-    stream.thread_type = "AUTO"
+    index = key = 0
     for packet in container.demux(stream):
         try:
-            yield from packet.decode()
+            frames = [(frame.pts, frame) for frame in packet.decode()]
         except Exception as error:  # FFmpeg's errors are of many kinds
-            yield error
+            frames = [(packet.pts, error)]
+        for stamp, frame in frames:
+            if not stamped:
+                key = index
+            elif stamp is not None:
+                key = stamp
+            yield index, key, frame
+            index += 1
+
+
+def _chosen(frames: Iterator[Numbered], keys: NDArray[np.int64]) -> Iterator[Numbered]:
+    """The first frame at or after each key; the others are decoded only to pass over them."""
+    wanted = 0
+    for index, key, frame in frames:
+        if wanted == len(keys):
+            return
+        if key >= keys[wanted]:
+            wanted = max(wanted + 1, int(np.searchsorted(keys, key, "right")))
+            yield index, key, frame
+
+
+def _noted(video: Video, frames: Iterator[Numbered]) -> Iterator[tuple[int, Any] | Skipped]:
+    """Frames, and notes of those that cannot be decoded."""
+    bad = 0
+    for index, _, frame in frames:
+        if not isinstance(frame, Exception):
+            yield index, frame
+            continue
+        bad += 1
+        if bad <= MAX_NOTED:
+            yield Skipped(video.path, f"frame {index + 1}: {brief(frame)}; damaged?", "frame")
+    if bad > MAX_NOTED:
+        yield Skipped(video.path, f"{bad - MAX_NOTED} more frames are damaged", "frame")
 
 
 def _square(frame: Any, px: int) -> NDArray[np.uint8]:
-    """One PyAV frame as (px, px, 3) RGB, turned as its display matrix says."""
+    """One PyAV frame as (px, px, 3) RGB, on white where it is transparent."""
     if frame.width * frame.height > MAX_PIXELS:
-        raise ValueError(f"a frame of {frame.width} x {frame.height} pixels")
-    image = frame.reformat(px, px, format="rgb24", interpolation="BILINEAR").to_ndarray()
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # anticlockwise
-    return np.ascontiguousarray(np.rot90(image, turns))
+        raise DataError(f"a frame of {frame.width} x {frame.height} pixels")
+    known = frame.format
+    if known.has_palette or any(part.is_alpha for part in known.components):
+        whole = eight_bit_rgb(Image.fromarray(frame.reformat(format="rgba").to_ndarray()))
+        return np.asarray(whole.resize((px, px), Image.Resampling.BILINEAR))
+    image: NDArray[np.uint8] = frame.reformat(
+        px, px, format="rgb24", interpolation="BILINEAR"
+    ).to_ndarray()
+    return image
 
 
-def _length(container: Any, path: Path) -> tuple[int, float]:
-    """Number of frames by the header (at most one a byte), and frames per second."""
-    stream = container.streams.video[0]
-    rate = float(stream.average_rate or FRAME_RATE)
-    seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
-    if not seconds and container.duration:
-        seconds = container.duration / 1e6
-    frames = stream.frames or round(seconds * rate) or 1
-    return max(1, min(frames, path.stat().st_size)), rate
+class _Display:
+    """The display matrix of the frames of a stream.
+
+    It is read where the rotation changes only: PyAV keeps a frame whose side data was asked for
+    until Python looks for cycles, and these are large.
+    """
+
+    def __init__(self) -> None:
+        self._rotation: int | None = None
+        self._matrix: tuple[int, ...] = IDENTITY
+
+    def of(self, frame: Any) -> tuple[int, ...]:
+        """Nine numbers, those of the identity where the frame has none."""
+        if frame.rotation != self._rotation:
+            self._rotation = frame.rotation
+            data = frame.side_data.get("DISPLAYMATRIX")
+            self._matrix = struct.unpack("=9i", bytes(data)) if data else IDENTITY
+        return self._matrix
 
 
-def _open(path: Path) -> AbstractContextManager[Any]:
-    try:
-        av = importlib.import_module("av")
-    except ImportError as error:
-        raise DataError(
-            f"{str(path)!r} is a video file, which needs PyAV: pip install 'bayesfs[video]'; "
-            "or give folders of frames instead"
-        ) from error
-    safe = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-    old = int(av.__version__.partition(".")[0]) < 19  # later ones never fail on metadata
-    lenient = {"metadata_errors": "ignore"} if old else {}
-    opened: AbstractContextManager[Any] = av.open(str(path), options=safe, **lenient)
-    return opened
+def displayed(image: NDArray[np.uint8], matrix: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A square image as its display matrix says.
 
+    Of a matrix (a, b, u, c, d, v, x, y, w) the pixel (p, q), counted to the right and down, is
+    shown at (a p + c q, b p + d q) plus an offset. Sizes do not count: the image stays square.
 
-def _brief(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:100] or type(error).__name__
-    return text.encode(errors="backslashreplace").decode()
+    Args:
+        image: (px, px, 3).
+        matrix: nine numbers; all of a, b, c, d zero means nothing, as players take it.
+
+    Raises:
+        DataError: neither a quarter turn nor a mirrored one.
+
+    Source:
+        ISO/IEC 14496-12, 8.3.2 (track header) and 6.2.2.
+    """
+    a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
+    straight, crossed = sorted((abs(a), abs(d))), sorted((abs(b), abs(c)))
+    if not straight[1] and not crossed[1]:
+        return image
+    if crossed[1] <= OFF_AXIS * straight[0]:
+        right, down = a, d
+    elif straight[1] <= OFF_AXIS * crossed[0]:
+        image, right, down = image.swapaxes(0, 1), c, b
+    else:
+        raise DataError(f"its display matrix ({a}, {b}, {c}, {d}) is no quarter turn nor a mirror")
+    return np.ascontiguousarray(image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bayesfs.contracts import Model
 from bayesfs.inference.potential import Potential, potential
+from bayesfs.inference.units import with_units
 from bayesfs.spacing import evenly_spaced
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -51,7 +52,8 @@ def infer_in_batches(
 
     Returns:
         Posterior of all tasks. With several population draws, the draws stand draw by draw of the
-        population, and statistics per task are means over them (the worst, for `WORST`).
+        population, and statistics per task are means over them (the worst, for `WORST`). Where a
+        population was learnt, `units` says whether the data are of a size that its prior knows.
     """
     picks = _population_picks(model, given, min(population_draws, draws))
     parts = []
@@ -59,7 +61,8 @@ def infer_in_batches(
         batches = task_batches(model, episodes, batch_size, given)
         share = -(-draws // len(picks))
         parts.append([fit(potential(model, b, given, draw=pick), share) for b in batches])
-    return join_draws([join_tasks([_result(fitted) for fitted in part]) for part in parts])
+    joined = join_draws([join_tasks([_result(fitted) for fitted in part]) for part in parts])
+    return with_units(model, episodes, joined) if _is_joint(model, given) else joined
 
 
 def _result(fitted: Posterior | Future[Posterior]) -> Posterior:
@@ -73,6 +76,11 @@ def _population_picks(model: Model, given: Posterior | None, count: int) -> list
     return [*evenly_spaced(given.num_draws, count)]
 
 
+def _is_joint(model: Model, given: Posterior | None) -> bool:
+    """Whether a population is to be learnt."""
+    return given is None and any("task" not in axes for axes in model.dims.values())
+
+
 def task_batches(
     model: Model, episodes: EpisodeBatch, batch_size: int, given: Posterior | None
 ) -> Iterator[EpisodeBatch]:
@@ -84,8 +92,7 @@ def task_batches(
         batch_size: tasks at a time.
         given: posterior that holds the population, or None.
     """
-    joint = given is None and any("task" not in axes for axes in model.dims.values())
-    size = len(episodes) if joint else batch_size
+    size = len(episodes) if _is_joint(model, given) else batch_size
     for start in range(0, len(episodes), size):
         tasks = range(start, min(start + size, len(episodes)))
         yield episodes if len(tasks) == len(episodes) else episodes.select(tasks)

@@ -49,9 +49,10 @@ def maximise(density: Density, z: Tensor, *, steps: int = 200) -> tuple[Tensor, 
         direction = _lbfgs_direction(gradient, pairs)
         trial = z.unsqueeze(1) + sizes[:, None] * direction.unsqueeze(1)
         values, gradients = density.value_and_gradient(trial)
-        best = values.nan_to_num(nan=-torch.inf).argmax(1)
+        smooth = torch.isfinite(gradients).all(-1)  # elsewhere there is no way on
+        best = values.nan_to_num(nan=-torch.inf).masked_fill(~smooth, -torch.inf).argmax(1)
         rows = torch.arange(len(z), device=z.device)
-        better = values[rows, best] > value
+        better = (values[rows, best] > value) & smooth[rows, best]
         if not better.any():
             if not pairs:
                 break

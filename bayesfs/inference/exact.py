@@ -41,22 +41,26 @@ class Exact:
         Raises:
             InferenceError: the model is not conjugate, or `given` is missing.
         """
-        self.check_model(model)
-        assert isinstance(model, ConjugateModel)
+        conjugate = _conjugate(model)
         if given is None:
             raise InferenceError(
                 "Exact needs given=: the posterior of the population, learnt by SVI on train users"
             )
         population, draws = shared_out(model, given, self.draws, self.population_draws)
-        return model.condition(episodes, population, draws=draws, seed=seed)
+        return conjugate.condition(episodes, population, draws=draws, seed=seed)
 
     def check_model(self, model: Model) -> None:
         """Refuse a model that this engine cannot infer; see `bayesfs.contracts.Choosy`."""
-        if not isinstance(model, ConjugateModel):
-            raise InferenceError(
-                f"Exact needs a conjugate model, got {type(model).__name__}; "
-                "use SVI, SVGD, NUTS or Laplace for it"
-            )
+        _conjugate(model)
+
+
+def _conjugate(model: Model) -> ConjugateModel:
+    if not isinstance(model, ConjugateModel):
+        raise InferenceError(
+            f"Exact needs a conjugate model, got {type(model).__name__}; "
+            "use SVI, SVGD, NUTS or Laplace for it"
+        )
+    return model
 
 
 def check_counts(draws: int, population_draws: int) -> None:

@@ -100,17 +100,12 @@ class Gibbs:
 
     def check_model(self, model: Model) -> None:
         """Refuse a model that this engine cannot infer; see `bayesfs.contracts.Choosy`."""
-        if not isinstance(model, LinearHead):
-            raise InferenceError(
-                f"Gibbs needs a linear head (bayesfs.contracts.LinearHead), got "
-                f"{type(model).__name__}; use NUTS for it"
-            )
+        _linear_head(model)
 
     def _fit(
         self, density: Potential, draws: int, generator: torch.Generator, seed: int
     ) -> Posterior:
-        model, episodes = density.model, density.episodes
-        assert isinstance(model, LinearHead)
+        model, episodes = _linear_head(density.model), density.episodes
         head = model.linear_logits(episodes, density.population)
         state = State.from_prior(head, self.chains, generator)
         kept, total = [], self.burn_in + draws * self.thin
@@ -127,6 +122,15 @@ class Gibbs:
         return density.posterior(
             density.unconstrain(sites), kind="mcmc", seed=seed, chains=self.chains
         )
+
+
+def _linear_head(model: Model) -> LinearHead:
+    if not isinstance(model, LinearHead):
+        raise InferenceError(
+            f"Gibbs needs a linear head (bayesfs.contracts.LinearHead), got "
+            f"{type(model).__name__}; use NUTS for it"
+        )
+    return model
 
 
 def _chain_major(values: list[Tensor]) -> Tensor:

@@ -155,7 +155,7 @@ def _rescale(head: LinearLogits, state: State, generator: torch.Generator) -> St
     e = elliptical_slice(state.e, of_data, generator)
     exists = head.exists[..., None]
     square = ((head.spread * e).exp() ** 2) * (z.square() * exists).sum((-2, -1))
-    count = size * head.exists.sum(-1)
+    count = size * head.exists.to(square).sum(-1)
 
     def of_weights(new: Tensor) -> Tensor:
         return -count * head.spread * new - 0.5 * square * (-2 * head.spread * new).exp()

@@ -59,20 +59,24 @@ class OwnApproximation:
         Raises:
             InferenceError: the model brings no approximation, or `given` is missing.
         """
-        self.check_model(model)
-        assert isinstance(model, Approximable)
+        own = _approximable(model)
         if given is None:
             raise InferenceError(
                 "OwnApproximation needs given=: the posterior of the population, learnt by SVI on "
                 "train users"
             )
         population, draws = shared_out(model, given, self.draws, self.population_draws)
-        return model.approximate(episodes, population, draws=draws, seed=seed)
+        return own.approximate(episodes, population, draws=draws, seed=seed)
 
     def check_model(self, model: Model) -> None:
         """Refuse a model that this engine cannot infer; see `bayesfs.contracts.Choosy`."""
-        if not isinstance(model, Approximable):
-            raise InferenceError(
-                f"OwnApproximation needs a model with a method `approximate`, got "
-                f"{type(model).__name__}; use SVI, NUTS or, for conjugate models, Exact"
-            )
+        _approximable(model)
+
+
+def _approximable(model: Model) -> Approximable:
+    if not isinstance(model, Approximable):
+        raise InferenceError(
+            f"OwnApproximation needs a model with a method `approximate`, got "
+            f"{type(model).__name__}; use SVI, NUTS or, for conjugate models, Exact"
+        )
+    return model

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import ComposeTransform, IndependentTransform, Transform, biject_to
 
 from bayesfs.contracts import Model
-from bayesfs.errors import InferenceError, ShapeError
+from bayesfs.errors import BayesfsError, InferenceError, ShapeError
 from bayesfs.types import EpisodeBatch, Posterior
 
 Level = Literal["population", "task", "way", "shot", "frame"]
@@ -183,6 +183,41 @@ def check_dims(model: Model, trace: poutine.Trace) -> None:
             )
         if site["fn"].has_enumerate_support or site["fn"].support.is_discrete:
             raise InferenceError(f"site {name!r} is discrete; sum it out of the program")
+    check_plates(trace)
+
+
+def check_plates(trace: poutine.Trace) -> None:
+    """Every site, latent or observed, has the plates from left to right, and no axis beside them.
+
+    Densities are summed to (task,), so that an axis in the wrong place, or one that no plate
+    covers, would count tasks or classes many times.
+
+    Raises:
+        InferenceError: it has not; the message names the site and the plate.
+    """
+    for name, site in sample_sites(trace):
+        placed = {p: dim for p in PLATES if (dim := plate_dim(site, p)) is not None}
+        at = ", ".join(f"{p!r} at dim {dim}" for p, dim in placed.items())
+        if list(placed.values()) != sorted(placed.values()):
+            raise InferenceError(
+                f"site {name!r}: expected the plates {PLATES} from left to right, got {at}"
+            )
+        others = {f.name: f.dim for f in site["cond_indep_stack"] if f.vectorized}
+        left = [other for other, dim in others.items() if dim < placed.get("task", -math.inf)]
+        if left:
+            raise InferenceError(
+                f"site {name!r}: the plate {left[0]!r} stands left of 'task', which is outermost"
+            )
+        batch, event = tuple(site["fn"].batch_shape), site["fn"].event_dim
+        held = tuple(site["value"].shape)[: site["value"].ndim - event]
+        more = "task" in placed and math.prod(batch[: placed["task"]]) > 1
+        if more or held != batch:
+            lacking = [p for p in PLATES if p not in placed]
+            raise InferenceError(
+                f"site {name!r} has values with axes {held} and a distribution with {batch}, but "
+                f"stands in the plates {at or 'none'}; is the plate "
+                f"{lacking[-1] if lacking else 'of an axis'!r} missing, or .to_event()?"
+            )
 
 
 def _level(site: TraceSite) -> Level:
@@ -205,9 +240,22 @@ def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, TraceSite]]:
 def trace_program(
     model: Model, episodes: EpisodeBatch, values: Mapping[str, Tensor]
 ) -> poutine.Trace:
-    """Run the program with the given sites at the given values."""
+    """Run the program with the given sites at the given values.
+
+    Raises:
+        InferenceError: an axis of a site has another size than its plate.
+    """
     conditioned = poutine.condition(model, data=dict(values))
-    return poutine.trace(conditioned).get_trace(episodes)
+    try:
+        return poutine.trace(conditioned).get_trace(episodes)
+    except ValueError as error:
+        if isinstance(error, BayesfsError) or "inside plate" not in str(error):
+            raise
+        text = " ".join(str(error).split())
+        raise InferenceError(
+            f"{type(model).__name__}: {text}; expected the plates {PLATES} from left to right, "
+            "the last one that there is at dim -1 of what it holds: is one missing?"
+        ) from error
 
 
 def unmasked(fn: Any) -> Any:

@@ -249,7 +249,7 @@ def _within_video(episodes: EpisodeBatch, mean: Tensor, weight: Tensor, levels: 
     out = torch.zeros_like(total)
     for q in range(len(KINDS)):
         quad = (weight * (deviation * levels.frame[q].inverse().apply(deviation)).sum(-1)).sum(-1)
-        free = (mask.sum(-1) - 1.0) * (dim * LOG_2PI + levels.frame[q].logdet())
+        free = (mask.to(weight).sum(-1) - 1.0) * (dim * LOG_2PI + levels.frame[q].logdet())
         value = 0.5 * (dim * (log_weight - log_total) - free - quad)
         out = torch.where(episodes.support_kind == q, value, out)
     return out

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bayesfs.models.gp_covariance import VideoCovariance
 from bayesfs.models.gp_gaussian import TaskPrior
+from bayesfs.models.gp_latent import LEARNING_NODES, NODES
 from bayesfs.models.gp_likelihood import Fitted, Likelihood, Scores
 from bayesfs.models.gp_mixture import join_videos, log_mean, mix
 from bayesfs.models.gp_objective import Evidence, Objective
@@ -42,6 +43,8 @@ class DeepKernelGP:
         covariance: feature map, base kernel, video kernel and the rest.
         likelihood: labels given class functions.
         objective: what the program scores the hyperparameters by, from the support alone.
+        nodes: points of the integral over latent values in an answer, where the likelihood has no
+            closed form.
         memory: largest number of elements of one intermediate tensor; queries are scored in
             pieces that respect it.
 
@@ -54,6 +57,7 @@ class DeepKernelGP:
     covariance: VideoCovariance = field(default_factory=VideoCovariance)
     likelihood: Likelihood = field(default_factory=LabelRegression)
     objective: Objective = field(default_factory=Evidence)
+    nodes: int = NODES
     memory: int = 2**25
 
     @property
@@ -70,6 +74,10 @@ class DeepKernelGP:
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
         """The same as `dims`."""
         return self.dims
+
+    def for_learning(self) -> DeepKernelGP:
+        """The model with integrals over few points, to learn hyperparameters with."""
+        return replace(self, nodes=LEARNING_NODES)
 
     def prepare(self, episodes: EpisodeBatch) -> DeepKernelGP:
         """The model with its feature map's constants taken from the support of train users."""
@@ -200,5 +208,7 @@ class DeepKernelGP:
     def _score(self, episodes: EpisodeBatch, values: Values) -> tuple[Tensor, Tensor]:
         """Frame and running scores of tasks of about one size, at one draw."""
         fitted = self.fit(episodes, values)
-        pieces = [fitted.scores(p) for p in self.pieces(query_points(episodes), episodes.way)]
+        pieces = [
+            fitted.scores(p, self.nodes) for p in self.pieces(query_points(episodes), episodes.way)
+        ]
         return torch.cat([p.frame for p in pieces], 1), torch.cat([p.running for p in pieces], 1)

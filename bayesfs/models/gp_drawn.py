@@ -56,7 +56,7 @@ class FittedDraws:
     link: Link
     log_evidence: Tensor
 
-    def scores(self, query: Query) -> Scores:
+    def scores(self, query: Query, nodes: int = SCORE_DRAWS) -> Scores:
         """Class probabilities over a fixed set of draws."""
         u = self.sample(SCORE_DRAWS, None)
         latent, mean = self._latent(query, u)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from bayesfs.errors import ShapeError, expect_positive
+from bayesfs.models.directions import unit
 from bayesfs.models.gp_sites import Site, Values, by_kind, merge, real
-from bayesfs.models.kernels import unit
 from bayesfs.types import KINDS
 
 

@@ -159,7 +159,7 @@ def _noise(draws: int, u: Tensor, generator: torch.Generator | None, stream: int
     if generator is not None:
         return standard_normal((draws, *u.shape), u, generator)
     nodes = normal_nodes(draws, u.shape[1], u.shape[2], u, stream)
-    return nodes[:, None].expand(-1, *u.shape)
+    return nodes.expand(-1, *u.shape)
 
 
 def _root(p: Tensor) -> Tensor:

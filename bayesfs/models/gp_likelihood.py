@@ -46,8 +46,13 @@ class Fitted(Protocol):
         """(task,): log p(support labels), or the stated approximation of it."""
         ...
 
-    def scores(self, query: Query) -> Scores:
-        """Class probabilities; differentiable in the hyperparameters, the same at every call."""
+    def scores(self, query: Query, nodes: int = ...) -> Scores:
+        """Class probabilities; differentiable in the hyperparameters, the same at every call.
+
+        Args:
+            query: frames of videos.
+            nodes: points of the integral over latent values; a closed form ignores it.
+        """
         ...
 
     def predictive(self, query: Query, draws: int, generator: torch.Generator) -> Predictive:

@@ -9,29 +9,48 @@ A link gives log p(y = c | u), up to a constant over c that `normalise` takes ou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import combinations
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-Link = Callable[[Tensor, Tensor], Tensor]
-"""Latent values (..., way), existing classes (..., way) -> log weight (..., way)."""
+
+class Link(Protocol):
+    """Log weight of every class, up to a constant over classes."""
+
+    def __call__(self, u: Tensor, real: Tensor, axis: int = -1) -> Tensor:
+        """Log weights of the shape of u.
+
+        Args:
+            u: latent values.
+            real: existing classes, broadcasts with u.
+            axis: of the classes.
+        """
+        ...
 
 
-def softmax(u: Tensor, real: Tensor) -> Tensor:
-    """(..., way): u itself."""
+def softmax(u: Tensor, real: Tensor, axis: int = -1) -> Tensor:
+    """Log weights: u itself."""
     return u
 
 
-def logistic_softmax(u: Tensor, real: Tensor) -> Tensor:
-    """(..., way): log sigma(u_c)."""
+def logistic_softmax(u: Tensor, real: Tensor, axis: int = -1) -> Tensor:
+    """Log weights: log sigma(u_c)."""
     return logsigmoid(u)
 
 
-def one_vs_each(u: Tensor, real: Tensor) -> Tensor:
-    """(..., way): sum over other existing classes of log sigma(u_c - u_c')."""
-    way = u.shape[-1]
-    other = ~torch.eye(way, dtype=torch.bool, device=u.device)
-    terms = logsigmoid(u[..., :, None] - u[..., None, :])
-    return torch.where(other & real[..., None, :], terms, 0.0).sum(-1)
+def one_vs_each(u: Tensor, real: Tensor, axis: int = -1) -> Tensor:
+    """Log weights: sum over other existing classes of log sigma(u_c - u_c').
+
+    Pair by pair, with log sigma(-d) = log sigma(d) - d.
+    """
+    value, exists = u.unbind(axis), real.expand(u.shape).unbind(axis)
+    total = [torch.zeros_like(v) for v in value]
+    for c, d in combinations(range(len(value)), 2):
+        gap = value[c] - value[d]
+        won = logsigmoid(gap)
+        total[c] = total[c] + torch.where(exists[d], won, 0.0)
+        total[d] = total[d] + torch.where(exists[c], won - gap, 0.0)
+    return torch.stack(total, axis)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bayesfs.models.gp_covariance import VideoCovariance
 from bayesfs.models.gp_gaussian import TaskPrior
+from bayesfs.models.gp_latent import LEARNING_NODES
 from bayesfs.models.gp_likelihood import Fitted, Scores
 from bayesfs.models.gp_points import query_points
 from bayesfs.models.gp_sites import Values
@@ -75,7 +76,10 @@ class HeldOutScore:
         """(task,) nats, averaged over `shots` and rotations."""
         terms = [
             held_out_score(
-                fit(TaskPrior.of(covariance, values, part)).scores(query_points(part)), part
+                fit(TaskPrior.of(covariance, values, part)).scores(
+                    query_points(part), LEARNING_NODES
+                ),
+                part,
             )
             for part in self.parts(episodes)
         ]

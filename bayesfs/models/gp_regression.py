@@ -121,7 +121,7 @@ class FittedRegression:
         weights = solve(factor[:, 0], targets.mT).mT
         return log_normal(targets, weights, factor, mask, prior.support.way_mask)
 
-    def scores(self, query: Query) -> Scores:
+    def scores(self, query: Query, nodes: int = 0) -> Scores:
         """Closed-form class probabilities of frames and of growing videos."""
         return self.scores_of(self.conditioned.latent(query))
 

@@ -77,7 +77,7 @@ class Softmax:
 
     def _log_prob(self, prior: TaskPrior, q: Marginals) -> Tensor:
         """(node, task, way, n): log softmax at the quadrature points; very low where padded."""
-        z = normal_nodes(self.nodes, q.mean.shape[1], 1, q.mean)[:, None]
+        z = normal_nodes(self.nodes, q.mean.shape[1], 1, q.mean)
         z = by_rank(z.expand(-1, len(q.mean), -1, -1), prior.support.rank)
         u = q.mean + q.variance.sqrt() * z
         low = torch.finfo(u.dtype).min / 4

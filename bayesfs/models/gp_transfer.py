@@ -59,7 +59,7 @@ class FittedSigmoid:
         """(task,): that of the regression."""
         return self.regression.log_evidence
 
-    def scores(self, query: Query) -> Scores:
+    def scores(self, query: Query, nodes: int = 0) -> Scores:
         """Sigmoids of the means, normalised."""
         latent = self.regression.conditioned.latent(query)
         weight = logsigmoid(latent.mean)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from bayesfs.errors import expect_positive
+from bayesfs.models.directions import unit
 from bayesfs.models.gp_sites import Site, Values, positive, positive_vector
 
 
@@ -265,12 +266,6 @@ def square_distance(x1: Tensor, x2: Tensor) -> Tensor:
     x1, x2 = x1 - centre, x2 - centre
     square = x1.square().sum(-1)[..., :, None] + x2.square().sum(-1)[..., None, :]
     return (square - 2 * x1 @ x2.mT).clamp_min(0)
-
-
-def unit(x: Tensor) -> Tensor:
-    """Unit vectors x / |x| along the last axis; zero stays zero."""
-    tiny = torch.finfo(x.dtype).tiny
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True).clamp_min(tiny))
 
 
 class _UnitLinear(gpytorch.kernels.Kernel):  # type: ignore[misc]

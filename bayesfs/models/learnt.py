@@ -17,10 +17,10 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from bayesfs.errors import InferenceError
-from bayesfs.models.objectives import Collapsible, label_score, task_weight
+from bayesfs.models.directions import unit
+from bayesfs.models.objectives import Collapsible, label_score, learner, task_weight
 from bayesfs.types import EpisodeBatch
 
 
@@ -73,7 +73,7 @@ class LinearMap:
 
     def apply(self, z: Tensor, sites: Mapping[str, Tensor], spectrum: Tensor) -> Tensor:
         """The map; zeros (padding) stay zeros."""
-        return normalize(z @ self.matrix(sites, spectrum), dim=-1)
+        return unit(z @ self.matrix(sites, spectrum))
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,13 @@ class MapScore:
 
     def score(self, sites: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """Sum over users of the label score, as `PredictiveScore` has it; in nats."""
-        frame, video = self.model.log_labels(self.mapped(episodes, sites), sites)
+        frame, video = learner(self.model).log_labels(self.mapped(episodes, sites), sites)
         score = label_score(frame, video, episodes)
         return (task_weight(episodes).to(score) * score).sum()
 
     def mapped(self, episodes: EpisodeBatch, sites: Mapping[str, Tensor]) -> EpisodeBatch:
         """The tasks in mapped features; their values are not looked at, as vmap demands."""
-        spectrum = torch.tensor(self.spectrum).to(episodes.support)
+        spectrum = torch.tensor(self.spectrum, dtype=torch.float64).to(episodes.support)
         mapped = copy(episodes)
         for name in ("support", "query"):
             value = self.feature_map.apply(getattr(episodes, name), sites, spectrum)

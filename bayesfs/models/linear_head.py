@@ -151,7 +151,7 @@ class HierarchicalHead:
     def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, way): log p(y | all frames, theta_s); the frames share one offset."""
         logits = self._query_logits(draws, episodes)
-        weight = self.exponent(episodes.query_mask)[..., None] * episodes.query_mask
+        weight = self.exponent(episodes.query_mask).to(logits)[..., None] * episodes.query_mask
         return self._integrate(logits, weight[..., None], draws, episodes.way_mask[:, None])
 
     def informed(
@@ -227,8 +227,8 @@ class HierarchicalHead:
             pyro.sample("label", dist.Categorical(logits=logits), obs=label)
 
     def exponent(self, mask: Tensor) -> Tensor:
-        """Exponent of each frame's likelihood: (..., frame) mask -> (...)."""
-        frames = mask.sum(-1).clamp(min=1)
+        """Exponent of each frame's likelihood: (..., frame) mask -> (...), in double precision."""
+        frames = mask.sum(-1, dtype=torch.float64).clamp(min=1)
         return frames.clamp(max=self.effective_frames) / frames
 
     def _query_logits(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:

@@ -152,7 +152,7 @@ def condition_niw(episodes: EpisodeBatch, prior: ClassPrior) -> ClassPosterior:
 def log_evidence(episodes: EpisodeBatch, prior: ClassPrior) -> Tensor:
     """(task,) log density of the support videos' mean frames, in nats."""
     data, post = support_frames(episodes, prior), condition_niw(episodes, prior)
-    dim, videos = episodes.dim, data.exists.sum(-1)
+    dim, videos = episodes.dim, data.exists.to(data.centred).sum(-1)
     jacobian = dim * (data.size.log() * data.exists).sum(-1)
     gammas = torch.mvlgamma(0.5 * post.nu, dim) - torch.mvlgamma(0.5 * prior.nu, dim)
     dets = prior.nu * prior.psi.log().sum() - post.nu * post.log_det()

@@ -64,6 +64,15 @@ class Collapsible(Protocol):
         ...
 
 
+@runtime_checkable
+class Integrates(Protocol):
+    """A model whose label probabilities are integrals over points."""
+
+    def for_learning(self) -> Collapsible:
+        """The model with as few points as learning a population needs."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Objective:
     """Shared part: population sites only, label likelihood of the model itself."""
@@ -85,6 +94,14 @@ class _Objective:
     def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """That of the model; needs its task-level draws too."""
         return self.model.log_joint_video(draws, episodes)
+
+
+class Prior(_Objective):
+    """The population's prior alone, for a model of any kind: nothing is learnt from."""
+
+    def __call__(self, episodes: EpisodeBatch) -> None:
+        """The Pyro program: population sites, and nothing that scores them."""
+        self.model.sample_population(episodes.support)
 
 
 class Evidence(_Objective):
@@ -128,12 +145,17 @@ class PredictiveScore(_Objective):
         population = self.model.sample_population(episodes.support)
         if not isinstance(self.model, OpenWorld):
             episodes = fully_labelled(episodes)
-        frame, video = self.model.log_labels(episodes, population)
+        frame, video = learner(self.model).log_labels(episodes, population)
         score = label_score(frame, video, episodes)
         if isinstance(self.model, OpenWorld):
             odds = self.model.log_absent_odds(episodes, population)
             score = score + presence_score(*odds, episodes)
         pyro.factor("score", (task_weight(episodes).to(score) * score).sum())
+
+
+def learner(model: Collapsible) -> Collapsible:
+    """The model as it is learnt with: one that integrates by points may offer a coarser self."""
+    return model.for_learning() if isinstance(model, Integrates) else model
 
 
 def fully_labelled(episodes: EpisodeBatch) -> EpisodeBatch:
@@ -188,4 +210,5 @@ def presence_score(frame_odds: Tensor, video_odds: Tensor, episodes: EpisodeBatc
 def task_weight(episodes: EpisodeBatch) -> Tensor:
     """(task,) one over the number of tasks of the same user."""
     tasks = Counter(episodes.users)
-    return torch.tensor([1.0 / tasks[u] for u in episodes.users], device=episodes.support.device)
+    weight = [1.0 / tasks[u] for u in episodes.users]
+    return torch.tensor(weight, dtype=torch.float64, device=episodes.support.device)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
+from bayesfs.models.directions import unit
 from bayesfs.types import EpisodeBatch
 
 
@@ -30,7 +31,7 @@ def class_means(episodes: EpisodeBatch) -> Tensor:
 
 def unit_norm(episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
     """Support and query with every frame scaled to length 1."""
-    return normalize(episodes.support, dim=-1), normalize(episodes.query, dim=-1)
+    return unit(episodes.support), unit(episodes.query)
 
 
 def squared_distance(query: Tensor, points: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ def cosine_logits(episodes: EpisodeBatch) -> Tensor:
     """
     support, query = unit_norm(episodes)
     mask = episodes.support_mask[..., None].to(support)
-    prototypes = normalize((support * mask).sum((2, 3)), dim=-1)
+    prototypes = unit((support * mask).sum((2, 3)))
     return mask_classes(torch.einsum("tvfd,tkd->tvfk", query, prototypes), episodes)
 
 
@@ -194,9 +195,10 @@ def _standardised(episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
     x = episodes.support.flatten(1, 3)
     count = mask.sum(1, keepdim=True)
     mean = (x * mask).sum(1, keepdim=True) / count
-    square = ((x - mean).square() * mask).sum((1, 2), keepdim=True) / count / x.shape[-1]
-    scale = square.sqrt().clamp(min=torch.finfo(x.dtype).tiny)
-    scale = torch.where(square > 0, scale, torch.ones_like(scale))
+    peak = ((x - mean) * mask).abs().amax((1, 2), keepdim=True)
+    peak = torch.where(peak > 0, peak, 1.0)  # no square under- or overflows
+    square = (((x - mean) / peak).square() * mask).sum((1, 2), keepdim=True) / count / x.shape[-1]
+    scale = peak * torch.where(square > 0, square, 1.0).sqrt()
     return (x - mean) / scale * mask, (episodes.query.flatten(1, 2) - mean) / scale
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from bayesfs.contracts import Engine, Model
 from bayesfs.data.arrays import stack
 from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.testing.expect import expect
 from bayesfs.testing.toy import GaussianToy
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -69,14 +70,22 @@ class EngineContract:
         """Every task site is there, with the model's axes, finite; the population as given."""
         model, episodes = GaussianToy(), self.make_episodes()
         posterior = _infer(self.make_engine(), model, episodes)
-        assert set(posterior.draws) >= {"class_raw", "video_raw"}, sorted(posterior.draws)
-        assert (posterior.draws.get("mean", torch.zeros(())) == 0).all(), "the population moved"
+        expect(
+            set(posterior.draws) >= {"class_raw", "video_raw"}, f"sites {sorted(posterior.draws)}"
+        )
+        expect((posterior.draws.get("mean", torch.zeros(())) == 0).all(), "the population moved")
         for site, value in posterior.draws.items():
-            assert tuple(posterior.dims[site]) == model.dims[site], site
-            assert torch.isfinite(value).all(), f"{site} is not finite"
-            assert value.dtype == episodes.support.dtype, f"{site} is {value.dtype}"
-        assert posterior.kind in ("exact", "mcmc", "variational", "particles")
-        assert posterior.seed == 0
+            expect(
+                tuple(posterior.dims[site]) == model.dims[site],
+                f"axes of {site} are not the model's",
+            )
+            expect(torch.isfinite(value).all(), f"{site} is not finite")
+            expect(value.dtype == episodes.support.dtype, f"{site} is {value.dtype}")
+        expect(
+            posterior.kind in ("exact", "mcmc", "variational", "particles"),
+            f"{posterior.kind!r} is no kind of posterior",
+        )
+        expect(posterior.seed == 0, f"seed 0 became {posterior.seed}")
 
     def test_the_same_seed_gives_the_same_draws(self) -> None:
         """And another seed gives others."""
@@ -86,8 +95,8 @@ class EngineContract:
             self.make_engine().infer(model, episodes, seed=s, given=given).draws["class_raw"]
             for s in (1, 1, 2)
         )
-        assert torch.equal(first, again), "one seed gave two results"
-        assert not torch.equal(first, other), "two seeds gave one result"
+        expect(torch.equal(first, again), "one seed gave two results")
+        expect(not torch.equal(first, other), "two seeds gave one result")
 
     def test_global_random_state_is_left_alone(self) -> None:
         """Inference neither reads nor moves torch's global generator."""
@@ -95,9 +104,12 @@ class EngineContract:
         torch.manual_seed(5)
         before = torch.get_rng_state()
         first = _infer(self.make_engine(), model, episodes).draws["class_raw"]
-        assert torch.equal(before, torch.get_rng_state()), "the global generator has moved"
+        expect(torch.equal(before, torch.get_rng_state()), "the global generator has moved")
         torch.manual_seed(6)
-        assert torch.equal(first, _infer(self.make_engine(), model, episodes).draws["class_raw"])
+        expect(
+            torch.equal(first, _infer(self.make_engine(), model, episodes).draws["class_raw"]),
+            "the global generator moves the draws",
+        )
 
     def test_the_query_never_changes_the_posterior(self) -> None:
         """Neither its features nor its labels."""
@@ -108,7 +120,10 @@ class EngineContract:
             query_labels=torch.full_like(episodes.query_labels, -1),
         )
         first, second = (_infer(self.make_engine(), model, e) for e in (episodes, changed))
-        assert torch.equal(first.draws["class_raw"], second.draws["class_raw"])
+        expect(
+            torch.equal(first.draws["class_raw"], second.draws["class_raw"]),
+            "the query changes the posterior",
+        )
 
     def test_a_batch_is_its_tasks_one_by_one(self) -> None:
         """Up to Monte Carlo error, in units of the posterior's standard deviation."""
@@ -145,21 +160,21 @@ class EngineContract:
         truth: dict[str, tuple[Tensor, Tensor]],
         limits: tuple[float, float],
     ) -> None:
-        assert set(posterior.draws) >= set(truth), sorted(posterior.draws)
+        expect(set(posterior.draws) >= set(truth), f"sites {sorted(posterior.draws)}")
         low, high = limits
         for site, (mean, sd) in truth.items():
             draws = posterior.draws[site].double()
             error = ((draws.mean(0) - mean).abs() / sd).max()
-            assert error < self.mean_tolerance, f"mean of {site} is {error:.3f} sd off"
+            expect(error < self.mean_tolerance, f"mean of {site} is {error:.3f} sd off")
             ratio = draws.std(0) / sd
-            assert ratio.min() > low, f"sd of {site} is {ratio.min():.3f} times the truth"
-            assert ratio.max() < high, f"sd of {site} is {ratio.max():.3f} times the truth"
+            expect(ratio.min() > low, f"sd of {site} is {ratio.min():.3f} times the truth")
+            expect(ratio.max() < high, f"sd of {site} is {ratio.max():.3f} times the truth")
 
     def _close(self, first: Tensor, second: Tensor, exists: Tensor) -> None:
         """Means agree to twice the tolerance, where `exists` (..., way) is True."""
         gap = (first.mean(0) - second.mean(0)).abs() / first.std(0)
         worst = gap[exists].max()
-        assert worst < 2 * self.mean_tolerance, f"means are {worst:.3f} sd apart"
+        expect(worst < 2 * self.mean_tolerance, f"means are {worst:.3f} sd apart")
 
 
 def pad(episodes: EpisodeBatch) -> EpisodeBatch:

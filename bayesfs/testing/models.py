@@ -14,7 +14,9 @@ from bayesfs.inference.guides import FullRank
 from bayesfs.inference.potential import Potential, potential
 from bayesfs.inference.svi import SVI
 from bayesfs.predict import predict
+from bayesfs.simulate import Program
 from bayesfs.testing.engines import pad
+from bayesfs.testing.expect import expect
 from bayesfs.types import EpisodeBatch, Posterior
 from bayesfs.uncertainty import kinds
 
@@ -63,9 +65,13 @@ class ModelContract:
         return Posterior("exact", {name: draws[name] for name in names}, dims)
 
     def make_episodes(self) -> EpisodeBatch:
-        """Tasks of unequal ways, shots and frames; override to change their sizes."""
+        """Tasks of unequal ways, shots and frames; override to change their sizes.
+
+        Keep tasks, ways, shots and frames different in number: where two are equal, an axis in the
+        place of another goes unseen.
+        """
         episodes, _ = synthetic_episodes(
-            users=3, way=4, shots=3, frames=3, query_videos=1, dim=3, ragged=True, seed=3
+            users=3, way=4, shots=5, frames=2, query_videos=1, dim=3, ragged=True, seed=3
         )
         return episodes.to(torch.float64)
 
@@ -103,16 +109,19 @@ class ModelContract:
         """`potential` compares every site of the trace with `dims`."""
         model, episodes = self.make_model(), self.make_episodes()
         joint = potential(model, episodes)
-        assert set(joint.blocks) == set(model.dims)
+        expect(
+            set(joint.blocks) == set(model.dims),
+            f"sites {sorted(joint.blocks)}, dims {sorted(model.dims)}",
+        )
         for site, draws in joint.constrain(joint.prior(2, seed=0)).items():
-            assert draws.ndim == 1 + len(model.dims[site]), site
+            expect(draws.ndim == 1 + len(model.dims[site]), f"axes of {site}")
 
     def test_density_and_gradient_are_finite(self) -> None:
         """At draws from the prior."""
         density = self._density()
         value, gradient = density.value_and_gradient(density.prior(5, seed=1))
-        assert torch.isfinite(value).all(), value
-        assert torch.isfinite(gradient).all()
+        expect(torch.isfinite(value).all(), f"density {value}")
+        expect(torch.isfinite(gradient).all(), "a gradient is not finite")
 
     def test_gradient_is_that_of_the_density(self) -> None:
         """Against central differences along random directions."""
@@ -135,6 +144,21 @@ class ModelContract:
             rows = z[[task]]
             _assert_close(alone.log_density(rows), together.log_density(z)[[task]], 1e-8)
 
+    def test_densities_of_sites_are_those_of_the_tasks_one_by_one(self) -> None:
+        """`Program.log_densities`, with as many tasks as classes: no axis stands for another."""
+        model, ways = self.make_model(), self.make_episodes().way
+        few = self.make_episodes()
+        episodes = few.select([i % len(few) for i in range(ways)])
+        given = self.make_population(model, episodes)
+        draws = self._draws(model, episodes, given)
+        together = Program(model, episodes).log_densities(draws)
+        for task in range(ways):
+            own = {s: _of_task(model, s, v, task) for s, v in draws.items()}
+            alone = Program(model, episodes.select([task])).log_densities(own)
+            for site, value in alone.items():
+                if value.ndim == 2:
+                    _assert_close(together[site][:, [task]], value, 1e-8)
+
     def test_the_query_never_enters_the_program(self) -> None:
         """Neither its features nor its labels."""
         model, episodes = self.make_model(), self.make_episodes()
@@ -147,7 +171,10 @@ class ModelContract:
         density = potential(model, episodes, given)
         z = density.prior(2, seed=2)
         other = potential(model, changed, given)
-        assert torch.equal(density.log_density(z), other.log_density(z))
+        expect(
+            torch.equal(density.log_density(z), other.log_density(z)),
+            "the query changes the density",
+        )
 
     def test_padding_changes_no_density(self) -> None:
         """Two points that agree in the padding differ by as much as without padding."""
@@ -177,13 +204,13 @@ class ModelContract:
         exists = episodes.video_mask
         inside = wide_video[:, :, :videos, :ways]
         _assert_close(inside[:, exists], plain_video[:, exists], 1e-8)
-        assert (wide_video[..., ways:] == 0).all(), "a padded class has a probability"
+        expect((wide_video[..., ways:] == 0).all(), "a padded class has a probability")
         plain_frame = model.log_joint_frame(draws, episodes).softmax(-1)
         wide_frame = model.log_joint_frame(padded, wide).softmax(-1)
         frames, exists = plain_frame.shape[3], episodes.query_mask
         inside = wide_frame[:, :, :videos, :frames, :ways]
         _assert_close(inside[:, exists], plain_frame[:, exists], 1e-8)
-        assert (wide_frame[..., ways:] == 0).all(), "a padded class has a probability"
+        expect((wide_frame[..., ways:] == 0).all(), "a padded class has a probability")
 
     def test_predictions_are_distributions_over_existing_classes(self) -> None:
         """Shapes of the contract; -inf exactly at padded classes."""
@@ -192,14 +219,26 @@ class ModelContract:
         tasks, videos, frames = episodes.query_mask.shape
         frame = model.log_joint_frame(draws, episodes)
         video = model.log_joint_video(draws, episodes)
-        assert frame.shape == (4, tasks, videos, frames, episodes.way), frame.shape
-        assert video.shape == (4, tasks, videos, episodes.way), video.shape
+        expect(frame.shape == (4, tasks, videos, frames, episodes.way), f"shape {frame.shape}")
+        expect(video.shape == (4, tasks, videos, episodes.way), f"shape {video.shape}")
         exists = episodes.way_mask[:, None].expand(video.shape[1:])
-        assert torch.isfinite(video[:, exists]).all()
-        assert (video[:, ~exists] == -torch.inf).all()
+        expect(
+            torch.isfinite(video[:, exists]).all(),
+            "a class that exists has no density",
+        )
+        expect(
+            (video[:, ~exists] == -torch.inf).all(),
+            "a padded class has a density",
+        )
         exists = episodes.way_mask[:, None, None].expand(frame.shape[1:])
-        assert torch.isfinite(frame[:, exists]).all()
-        assert (frame[:, ~exists] == -torch.inf).all()
+        expect(
+            torch.isfinite(frame[:, exists]).all(),
+            "a class that exists has no density",
+        )
+        expect(
+            (frame[:, ~exists] == -torch.inf).all(),
+            "a padded class has a density",
+        )
 
     def test_a_video_of_one_frame_is_that_frame(self) -> None:
         """Both label likelihoods agree there."""
@@ -262,8 +301,8 @@ class ModelContract:
         model, tasks = self.make_model(), self.make_tasks()
         few = self._epistemic(model, tasks.limit_shots(1))
         many = self._epistemic(model, tasks)
-        assert (many < few).all(), (
-            f"epistemic (frame, video): {few} from one video, {many} of three"
+        expect(
+            (many < few).all(), f"epistemic (frame, video): {few} from one video, {many} of three"
         )
 
     def test_repeating_every_frame_hardly_lowers_the_epistemic_uncertainty(self) -> None:
@@ -273,7 +312,7 @@ class ModelContract:
         model, tasks = self.make_model(), self.make_tasks()
         once, twice = self._epistemic(model, tasks), self._epistemic(model, _repeated(tasks))
         ratio = twice / once
-        assert (ratio > 1.0 - self.repetition_gain - 1e-9).all(), f"repeated over once: {ratio}"
+        expect((ratio > 1.0 - self.repetition_gain - 1e-9).all(), f"repeated over once: {ratio}")
 
     def test_repeating_every_frame_adds_no_information(self) -> None:
         """Where `frames_are_redundant`: the posterior density stays as it is."""
@@ -317,6 +356,11 @@ class ModelContract:
             if name in self.class_axes:
                 value = value.index_select(axis, torch.tensor(order))
         return value
+
+
+def _of_task(model: Model, site: str, value: Tensor, task: int) -> Tensor:
+    """Draws of one task, its axis kept; of a population site, as they are."""
+    return value[:, [task]] if "task" in model.dims[site] else value
 
 
 def _repeated(episodes: EpisodeBatch) -> EpisodeBatch:

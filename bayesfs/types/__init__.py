@@ -17,6 +17,7 @@ Axes, always in this order where they occur:
 from bayesfs.types.draws import LabelDraws, Posterior, PosteriorKind, Predictive
 from bayesfs.types.embeddings import KINDS, Embeddings
 from bayesfs.types.episodes import UNLABELLED, EpisodeBatch, user_of
+from bayesfs.types.missing import refuse_missing
 
 __all__ = [
     "KINDS",
@@ -27,5 +28,6 @@ __all__ = [
     "Posterior",
     "PosteriorKind",
     "Predictive",
+    "refuse_missing",
     "user_of",
 ]

@@ -11,6 +11,7 @@ import xarray as xr
 
 from bayesfs.display import card
 from bayesfs.errors import DataError, ShapeError
+from bayesfs.types.missing import refuse_missing
 
 KINDS = ("clean", "clutter")
 """Recording conditions; `support_kind` and `query_kind` index into this tuple."""
@@ -26,7 +27,8 @@ class Embeddings:
     contiguous and in order of time.
 
     Raises:
-        DataError: a variable or coordinate is missing, or a feature is not finite.
+        DataError: a variable or coordinate is missing, a name is None, NaN or NA, or a feature is
+            not finite.
     """
 
     dataset: xr.Dataset
@@ -44,6 +46,8 @@ class Embeddings:
         missing = [name for name in self.REQUIRED if name not in ds.coords]
         if missing:
             raise DataError(f"expected coordinates {self.REQUIRED} over frame, missing {missing}")
+        for name in self.REQUIRED:
+            refuse_missing(ds[name].values, name)
         unknown = sorted(set(np.unique(ds["kind"].values)) - set(KINDS))
         if unknown:
             raise DataError(f"expected kind to be one of {KINDS}, got {unknown}")
@@ -83,7 +87,8 @@ class Embeddings:
 
         Raises:
             ShapeError: features is not two-dimensional or a label has another length.
-            DataError: a feature is not finite, or a kind is unknown.
+            DataError: a feature is not finite, a kind is unknown, or a name is None, NaN, NA or
+                bytes.
         """
         x = np.asarray(features)
         if x.ndim != 2:
@@ -98,7 +103,12 @@ class Embeddings:
         }
         coords: dict[str, Any] = {}
         for name, value in labels.items():
-            column = np.full(n, value) if isinstance(value, str) else np.asarray(value, dtype=str)
+            if isinstance(value, str):
+                coords[name] = ("frame", np.full(n, value))
+                continue
+            if np.ndim(value) == 1:
+                refuse_missing(value, name)
+            column = np.asarray(value, dtype=str)
             if column.shape != (n,):
                 raise ShapeError(
                     f"expected {n} values of {name}, one per frame, got {column.shape}"

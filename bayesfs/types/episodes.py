@@ -56,7 +56,8 @@ class EpisodeBatch:
         videos: query video names of each task.
 
     Raises:
-        ShapeError: sizes disagree, a label is not a class of its task, or a value is not finite.
+        ShapeError: sizes disagree, a label is not a class of its task, a value is not finite, or so
+            large that its square overflows.
     """
 
     support: Tensor
@@ -113,6 +114,15 @@ class EpisodeBatch:
             raise ShapeError(
                 "support or query holds NaN or infinite features; was a frame corrupt?"
             )
+        limit = torch.finfo(self.support.dtype).max ** 0.25
+        for unit, value in (("support", self.support), ("query", self.query)):
+            largest = float(value.abs().max()) if value.numel() else 0.0
+            if largest > limit:
+                raise ShapeError(
+                    f"expected features of at most {limit:.1e} in {value.dtype}, so that squares "
+                    f"and their ratios do not overflow, got {largest:.1e} in the {unit}; are they "
+                    "in other units than the rest, or was a frame corrupt?"
+                )
         for unit, mask in (("support", self.support_mask), ("query", self.query_mask)):
             quality = getattr(self, f"{unit}_quality")
             if quality is not None and not torch.isfinite(quality[mask]).all():

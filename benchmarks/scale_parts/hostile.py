@@ -403,20 +403,23 @@ def target_tables(folder: Path) -> Read:
 
 
 def target_image(folder: Path) -> Read:
-    """JPEG and PNG frames: damaged, of a lying size, or bombs of one colour."""
+    """JPEG and PNG frames: damaged, of a lying size, bombs of one colour or many scans; pipes."""
     pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     seeds = {}
     for kind in ("JPEG", "PNG"):
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, kind)
         seeds[kind] = stream.getvalue()
-    path, bomb = folder / "f.jpg", _png_bomb()
+    path, bombs = folder / "f.jpg", (_png_bomb(), _jpeg_bomb())
+    os.mkfifo(folder / "pipe.jpg")
 
     def read(here: Path, rng: random.Random) -> None:
+        if rng.random() < 0.01:
+            read_image(folder / "pipe.jpg", 16)
         seed = seeds[rng.choice(("JPEG", "PNG"))]
         data = mutated(seed, rng)
         if rng.random() < 0.01:
-            data = bomb
+            data = rng.choice(bombs)
         elif rng.random() < 0.1:  # a PNG's width and height are bytes 16 to 24
             data = seeds["PNG"][:16] + rng.randbytes(8) + seeds["PNG"][24:]
         path.write_bytes(data)
@@ -438,8 +441,17 @@ def _png_bomb(side: int = 20_000) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def _jpeg_bomb(scans: int = 3000) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    stream = io.BytesIO()
+    Image.new("RGB", (4096, 4096)).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2][:1000] * scans + data[-2:]
+
+
 def target_video(folder: Path) -> Read:
-    """Video files with wrong headers, lying lengths, lost packets, or playlists in disguise."""
+    """Videos of wrong headers and lengths, tables of millions of samples, disguised playlists."""
     import av
 
     seeds = []
@@ -460,6 +472,9 @@ def target_video(folder: Path) -> Read:
         data = playlist if rng.random() < 0.02 else mutated(seed, rng)
         if rng.random() < 0.5:  # headers are where the lies are
             data = mutated(seed[:400], rng) + seed[400:]
+        if rng.random() < 0.1:  # tables of an MP4 that promise up to four thousand million samples
+            place = data.find(rng.choice((b"stsz", b"stts"))) + 12
+            data = data[:place] + rng.randbytes(4) + data[place + 4 :]
         (folder / f"v.{suffix}").write_bytes(data)
         video = Video("test", "u", "o", "clean", "v", folder, f"v.{suffix}")
         for count, _ in enumerate(decode(video, 16)):

@@ -52,6 +52,7 @@ def test_settings_and_another_folder_of_queries(tmp_path: Path) -> None:
     teach, query = found.videos
     assert (teach.user, teach.split, teach.kind) == ("U", "train", "clutter")
     assert (query.object, query.kind, query.location) == ("", "clean", tmp_path / "new" / "q.mp4")
+    assert [(s.path, s.level) for s in found.skipped] == [("unlabelled", "file")]
 
 
 def test_what_is_left_out_is_named(tmp_path: Path) -> None:
@@ -62,7 +63,71 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
         ("keys/notes.txt", "file"),
         ("keys/loose.jpg", "file"),
         ("mug/empty", "video"),
+        ("mug", "object"),
     }
+
+
+def test_whatever_lies_beside_videos_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "keys/1.mp4", "keys/frames/1.jpg", "keys/frames/2.webp")
+    touch(tmp_path, "keys/frames/inner/3.jpg", "loose.mov", "notes.txt")
+    (tmp_path / "hat").mkdir()
+    found = read_folder(tmp_path)
+    assert [v.path for v in found.videos] == ["keys/1.mp4", "keys/frames"]
+    assert {(s.path, s.level) for s in found.skipped} == {
+        ("keys/frames/2.webp", "file"),
+        ("keys/frames/inner", "file"),
+        ("loose.mov", "video"),
+        ("notes.txt", "file"),
+        ("hat", "object"),
+    }
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "lost+found", "__MACOSX", "$RECYCLE.BIN", "@EADIR"])
+def test_folders_of_the_system_are_no_objects(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "keys/1.mp4", f"{name}/1.mp4", f"keys/{name}/1.jpg")
+    found = read_folder(tmp_path)
+    assert [v.object for v in found.videos] == ["keys"]
+    assert {s.path for s in found.skipped} == {name, f"keys/{name}"}
+    assert all("of the system" in s.reason for s in found.skipped)
+
+
+@pytest.mark.parametrize("suffix", ["mpeg", "MTS", "m2ts", "Mpg", "3g2"])
+def test_suffixes_of_video_files(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path, f"keys/1.{suffix}")
+    found = read_tree(tmp_path)
+    assert [v.path for v in found.videos] == [f"keys/1.{suffix}"]
+    assert not found.skipped
+
+
+@pytest.mark.parametrize("name", ["unlabeled", "Unlabelled", "UNLABELED"])
+def test_another_spelling_of_unlabelled_is_no_object(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "keys/1.mp4", f"{name}/q.mp4")
+    found = read_folder(tmp_path)
+    assert [v.object for v in found.videos] == ["keys"]
+    ((path, reason),) = [(s.path, s.reason) for s in found.skipped]
+    assert path == name
+    assert "expected the name 'unlabelled'" in reason
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Mug", "mug"),
+        ("Schl\u00fcssel", "Schlu\u0308ssel"),
+        ("my mug", "my  mug"),
+        ("stra\u00dfe", "STRASSE"),
+    ],
+)
+def test_names_that_are_alike_are_told_and_kept(tmp_path: Path, one: str, other: str) -> None:
+    touch(tmp_path, f"{one}/1.mp4", f"{other}/2.mp4", "keys/3.mp4")
+    if len(list(tmp_path.iterdir())) < 3:
+        pytest.skip("this file system takes the two names for one")
+    found = read_folder(tmp_path)
+    assert {v.object for v in found.videos} == {one, other, "keys"}
+    ((level, reason),) = [(s.level, s.reason) for s in found.skipped]
+    assert level == "name"
+    assert ascii(one) in reason
+    assert ascii(other) in reason
 
 
 @pytest.mark.parametrize(
@@ -74,6 +139,7 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
         (["unlabelled/a.mp4"], "holds no folder"),
         (["zarr.json"], "feature store already"),
         (["train/P1/mug/other/a/a-00001.jpg"], "neither layout"),
+        (["Train/P1/mug/clean/a/a-00001.jpg", "val/x"], "expected the names .*in lower case"),
     ],
 )
 def test_neither_layout_says_what_to_do(tmp_path: Path, names: list[str], match: str) -> None:

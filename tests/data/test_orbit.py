@@ -141,6 +141,38 @@ def test_unusable_things_are_skipped_and_named(tree: Path) -> None:
     }
 
 
+def test_whatever_lies_beside_the_splits_is_named(tree: Path) -> None:
+    for name in ("Test", "val", "@eaDir", "lost+found", "extra", "train/@eaDir"):
+        (tree / name / "P9/mug/clean/z").mkdir(parents=True)
+        (tree / name / "P9/mug/clean/z/z-00001.jpg").touch()
+    for name in ("README.txt", "train/list.csv", "train/P1/notes.txt", "train/P1/mug/notes.txt"):
+        (tree / name).touch()
+    found = read_orbit(tree)
+    assert [v.name for v in found.videos] == ["a", "b"]
+    levels = {s.path: s.level for s in found.skipped}
+    assert levels == {
+        "Test": "video",
+        "val": "video",
+        "@eaDir": "file",
+        "lost+found": "file",
+        "extra": "file",
+        "train/@eaDir": "file",
+        "README.txt": "file",
+        "train/list.csv": "file",
+        "train/P1/notes.txt": "file",
+        "train/P1/mug/notes.txt": "file",
+    }
+    assert all("rename it" in s.reason for s in found.skipped if s.level == "video")
+
+
+def test_people_with_names_alike_are_told_across_splits(tree: Path) -> None:
+    video = tree / "test/p1/mug/clean/c"
+    video.mkdir(parents=True)
+    (video / "c-00001.jpg").touch()
+    ((path, level),) = [(s.path, s.level) for s in read_orbit(tree).skipped]
+    assert (path, level) == ("test/p1", "name")
+
+
 def test_two_videos_of_one_name(tree: Path) -> None:
     make_video(tree, "P2", "mug", "clean", "a")
     found = read_orbit(tree)

@@ -9,6 +9,7 @@ import xarray as xr
 from bayesfs.errors import DataError
 from bayesfs.evaluation.checks import elbo_check, rhat_check
 from bayesfs.evaluation.diagnostics import MAX_SCALARS, diagnose, site_table, spread
+from bayesfs.evaluation.report_draws import Scalar, summary
 
 
 def make_tree(posterior: xr.Dataset, kind: str, **stats: tuple) -> xr.DataTree:
@@ -62,7 +63,8 @@ def test_site_table_is_arviz_worst_over_scalars() -> None:
     posterior = independent_chains(0.3)
     table = site_table(posterior, "mcmc")
     rhat = arviz_stats.rhat(posterior)["mean"]
-    bulk, tail = (arviz_stats.ess(posterior, method=m)["mean"] for m in ("bulk", "tail"))
+    bulk = arviz_stats.ess(posterior, method="bulk")["mean"]
+    tail = arviz_stats.ess(posterior, method="tail", prob=(0.05, 0.95))["mean"]
     mcse = arviz_stats.mcse(posterior)["mean"] / posterior["mean"].std(("chain", "draw"))
     row = table.loc["mean"]
     assert row["scalars"] == 5
@@ -70,6 +72,23 @@ def test_site_table_is_arviz_worst_over_scalars() -> None:
     assert row["ess_bulk"] == pytest.approx(float(bulk.min()))
     assert row["ess_tail"] == pytest.approx(float(tail.min()))
     assert row["mcse_over_sd"] == pytest.approx(float(mcse.max()))
+
+
+def test_tail_ess_is_at_the_quantiles_of_the_paper() -> None:
+    """Who is below the 11 % quantile is independent, and below the 5 % quantile goes by periods."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(4, 2000))
+    deep = (np.arange(2000) // 250) % 2 * np.ones((4, 1))
+    x = np.where(x < 0.11, x / 2 + 0.055 * (1 - deep), x)
+    posterior = xr.Dataset({"x": (("chain", "draw"), x)})
+    low, high = (
+        float(arviz_stats.ess(posterior, method="quantile", prob=q)["x"]) for q in (0.05, 0.95)
+    )
+    found = site_table(posterior, "mcmc").loc["x", "ess_tail"]
+    assert found == pytest.approx(min(low, high))
+    assert found < 0.5 * float(arviz_stats.ess(posterior, method="tail")["x"])
+    scalar = Scalar("x", x)
+    assert summary((scalar,), "mcmc").loc["x", "ess_tail"] == pytest.approx(found)
 
 
 def test_a_chain_elsewhere_is_looked_at() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import random
 import signal
@@ -20,14 +21,23 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from bayesfs.data.store import open_store, read_skipped, store_attrs, thumbnails
+from bayesfs.data.store import (
+    MAX_SKIPPED,
+    open_store,
+    read_skipped,
+    skipped_attrs,
+    store_attrs,
+    thumbnails,
+)
 from bayesfs.data.trees import read_tree
-from bayesfs.data.videos import FLAGS, Video
+from bayesfs.data.videos import FLAGS, Skipped, Video
 from bayesfs.errors import DataError
 from bayesfs.features import extract as extract_module
+from bayesfs.features import job as job_module
 from bayesfs.features import shards as shards_module
 from bayesfs.features.batches import batches
 from bayesfs.features.extract import extract
+from bayesfs.features.job import content_digest
 from bayesfs.features.quality import COVARIATES, quality
 from bayesfs.features.video import Sampling, read_image
 
@@ -254,6 +264,92 @@ def test_a_changed_tree_is_noticed(tmp_path: Path) -> None:
         extract(read_tree(root).videos, MeanColour(), tmp_path / "s")
 
 
+def corrected(path: Path) -> None:
+    """Another picture of the same size in bytes, in the same place, with the same time."""
+    before, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_frame_corrected_in_place_is_noticed(tmp_path: Path, finished: bool) -> None:
+    root = make_tree(tmp_path / "tree", 6, 8)
+    videos = read_tree(root).videos
+    if finished:
+        extract(videos, MeanColour(), tmp_path / "s")
+    else:
+        with pytest.raises(Interrupted):
+            extract(videos, Fails(5), tmp_path / "s", workers=1)
+    extract(read_tree(root).videos, MeanColour(), tmp_path / "copy")
+    corrected(videos[0].frames[3])
+    for store in ("s", "copy"):
+        with pytest.raises(DataError, match="other frames"):
+            extract(read_tree(root).videos, MeanColour(), tmp_path / store)
+
+
+def test_what_belongs_to_the_content_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, copy = tmp_path / "a", tmp_path / "b"
+    file.write_bytes(bytes(range(100)))
+    copy.write_bytes(file.read_bytes())
+    os.utime(copy, (1, 1))
+    assert content_digest(file) == content_digest(copy)  # whole: times do not count
+    monkeypatch.setattr(job_module, "WHOLE", 40)
+    first = content_digest(file)
+    assert first != content_digest(copy)
+    time_of = file.stat().st_mtime_ns
+    for place in (0, 19, 80, 99):  # head and tail
+        data = bytearray(file.read_bytes())
+        data[place] ^= 1
+        copy.write_bytes(data)
+        os.utime(copy, ns=(time_of, time_of))
+        assert content_digest(copy) != first
+    copy.write_bytes(file.read_bytes())
+    os.utime(copy, ns=(time_of, time_of))
+    assert content_digest(copy) == first  # as `cp -p` leaves it
+    assert content_digest(tmp_path / "missing") == "unreadable"
+
+
+def test_the_store_says_how_frames_were_chosen(tree: Path, tmp_path: Path) -> None:
+    sampling = Sampling(fps=5, max_frames=3)
+    extract(read_tree(tree).videos, MeanColour(), tmp_path / "s", sampling=sampling)
+    attrs = store_attrs(tmp_path / "s")
+    assert Sampling(**json.loads(attrs["sampling"])) == sampling
+    assert attrs["px"] == 32
+
+
+def test_pipes_in_the_unfinished_work_are_not_waited_for(tree: Path, tmp_path: Path) -> None:
+    videos = read_tree(tree).videos
+    with pytest.raises(Interrupted):
+        extract(videos, Fails(7), tmp_path / "s", workers=1)
+    manifest = tmp_path / "s.partial/manifest.json"
+    kept = manifest.read_bytes()
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with pytest.raises(DataError, match=r"manifest.json. is damaged \(not a regular file"):
+        extract(videos, MeanColour(), tmp_path / "s")
+    manifest.unlink()
+    manifest.write_bytes(kept)
+    shard = next((tmp_path / "s.partial").glob("shard-*.npz"))
+    shard.unlink()
+    os.mkfifo(shard)
+    assert len(extract(videos, MeanColour(), tmp_path / "s")) == 96
+
+
+def test_a_file_that_cannot_be_read_is_noted_once(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    (tmp_path / "own/keys/a").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "own/keys/a/1.png")
+    (tmp_path / "own/keys/b.mp4").touch()
+    got = extract(read_tree(tmp_path / "own").videos, MeanColour(), tmp_path / "s")
+    ((path, reason),) = [(s.path, s.reason) for s in read_skipped(got.dataset.attrs)]
+    assert path == "keys/b.mp4"
+    assert "empty file" in reason
+
+
 def test_something_else_is_never_overwritten(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "thesis.tex").write_text("years of work")
@@ -299,6 +395,30 @@ def test_damaged_frames_are_skipped_and_counted(tmp_path: Path) -> None:
     assert [s.level for s in left_out] == ["frame"] * 5 + ["video"]
     assert left_out[0].path.endswith("-00002.jpg")
     assert got.dataset.attrs["skipped_count"] == 6
+
+
+def test_an_object_without_a_readable_frame_is_told_as_such(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "tree", 8, 2)
+    videos = read_tree(root).videos
+    lost = next(v.object for v in videos if v.user == "P0")
+    for video in videos:
+        if (video.user, video.object) == ("P0", lost):
+            for frame in video.frames:
+                frame.write_bytes(b"?")
+    got = extract(videos, MeanColour(), tmp_path / "s")
+    told = [s for s in read_skipped(got.dataset.attrs) if s.level == "object"]
+    assert [(s.path, s.reason) for s in told] == [
+        (f"train/P0/{lost}", "an object of which no frame could be decoded")
+    ]
+
+
+def test_of_very_much_the_gravest_losses_are_kept() -> None:
+    many = [Skipped(str(n), "", "frame") for n in range(MAX_SKIPPED + 5)]
+    attrs = skipped_attrs([*many, Skipped("mug", "", "object")])
+    kept = read_skipped(attrs)
+    assert (attrs["skipped_count"], len(kept)) == (MAX_SKIPPED + 6, MAX_SKIPPED)
+    assert kept[-1].path == "mug"
+    assert [s.path for s in kept[:-1]] == [str(n) for n in range(MAX_SKIPPED - 1)]
 
 
 def test_nothing_readable_at_all(tmp_path: Path) -> None:
@@ -448,6 +568,7 @@ sys.path.insert(0, sys.argv[3])
 from bayesfs.data.trees import read_tree
 from bayesfs.features import shards
 from bayesfs.features.extract import extract
+from bayesfs.features.job import content_digest
 shards.SHARD_FRAMES = 20
 
 class Slow:

@@ -64,3 +64,19 @@ def test_cross_fitted_quality_is_standardised_by_the_other_users() -> None:
     got = axes.cross_fit(every, 3).where(user="u1").dataset["quality"].values
     other = axes.fit(every.where(user=["u0", "u2"]))(every.where(user="u1"))
     assert np.allclose(got, other.dataset["quality"].values)
+
+
+@pytest.mark.parametrize("factor", [1e-200, 1e-20, 1e200])
+def test_directions_of_plain_features_do_not_depend_on_their_unit(factor: float) -> None:
+    train = frames()
+    projection, x = fit_projection(train, 3), train.features.astype(np.float64)
+    known = projection.of_features(x, "clean")
+    np.testing.assert_allclose(projection.of_features(factor * x, "clean"), known, atol=1e-6)
+
+
+def test_quality_of_tiny_units_is_standardised_too() -> None:
+    train = frames()
+    table = train.dataset["quality"].values * np.float32(1e-20)
+    tiny = Embeddings(train.dataset.assign(quality=(("frame", "covariate"), table)))
+    got, known = (fit_projection(e, 3)(e).dataset["quality"].values for e in (tiny, train))
+    np.testing.assert_allclose(got, known, atol=1e-5)

@@ -2,18 +2,23 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pyro
 import pytest
 import torch
 from _pytest.mark.structures import ParameterSet
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bayesfs.data.synthetic import synthetic_embeddings, synthetic_episodes
-from bayesfs.errors import DataError
+from bayesfs.errors import DataError, ShapeError
 from bayesfs.evaluation.users import HeldOutUsers
 from bayesfs.inference.exact import Exact
+from bayesfs.inference.gibbs import Gibbs
 from bayesfs.inference.laplace import Laplace
 from bayesfs.inference.own import OwnApproximation
+from bayesfs.inference.potential import potential
 from bayesfs.inference.svi import SVI
 from bayesfs.learnt_axes import LearntAxes
 from bayesfs.models.baselines import HeadEnsemble, standard_baselines
@@ -29,6 +34,7 @@ from bayesfs.models.gp_softmax import Softmax
 from bayesfs.models.gp_transfer import SigmoidOfMean
 from bayesfs.models.linear_head import HierarchicalHead
 from bayesfs.models.niw import NIWClasses, NIWMode
+from bayesfs.models.objectives import Evidence, PredictiveScore
 from bayesfs.models.robust import RobustHierarchy
 from bayesfs.predict import predict
 from bayesfs.study import Study
@@ -191,6 +197,11 @@ CASES: Mapping[str, Callable[[], EpisodeBatch]] = {
     "1,000 support frames": lambda: task(way=2, shots=10, frames=50, query_frames=1),
     "features times a million": lambda: scaled(task(), 1e6),
     "features over a million": lambda: scaled(task(), 1e-6),
+    "queries times 1e70": lambda: replace(task(), query=1e70 * task().query),
+    "queries over 1e150": lambda: replace(task(), query=1e-150 * task().query),
+    "queries times 1e9, single precision": lambda: replace(
+        task().to(torch.float32), query=1e9 * task().query.float()
+    ),
     "features zero": lambda: scaled(task(), 0.0),
     "a class twice": lambda: twins(task()),
     "single precision": lambda: task().to(torch.float32),
@@ -228,6 +239,23 @@ def test_finite_normalised_and_sensible(ask: Ask, case: Callable[[], EpisodeBatc
         assert (epistemic <= total + precise).all()
 
 
+def test_queries_that_would_overflow_are_refused() -> None:
+    """At 1e160 their squares are infinite, and probabilities would be NaN."""
+    for factor, kind in ((1e160, torch.float64), (1e30, torch.float32)):
+        episodes = task().to(kind)
+        with pytest.raises(ShapeError, match="squares and their ratios do not overflow"):
+            replace(episodes, query=factor * episodes.query)
+
+
+@pytest.mark.parametrize("name", ["cosine prototypes", "nearest neighbour", "head ensemble"])
+def test_what_scales_features_itself_does_not_depend_on_units(name: str) -> None:
+    """Far below the tolerance that a norm once had, and where squares would underflow."""
+    known = MODELS[f"baseline_{name}"](task()).video.prob
+    for factor in (1e-250, 1e-30, 1e30):
+        prob = MODELS[f"baseline_{name}"](scaled(task(), factor)).video.prob
+        torch.testing.assert_close(prob, known, rtol=1e-5, atol=1e-7)
+
+
 @named
 def test_a_class_taught_twice_is_as_likely_under_both_names(name: str) -> None:
     prob = MODELS[name](twins(task())).video.prob[0]
@@ -245,6 +273,66 @@ def test_where_nothing_differs_nothing_is_known(name: str) -> None:
 def test_single_precision_says_the_same(name: str) -> None:
     one, two = (MODELS[name](task().to(kind)).video.prob for kind in (torch.float64, torch.float32))
     torch.testing.assert_close(two.double(), one, atol=1e-4, rtol=0.0)
+
+
+class Narrowed(TorchDispatchMode):
+    """Notes operations that make single precision out of anything wider, or of whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = [t.dtype for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        made = [t.dtype for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        if torch.float32 in made and any(kind not in (torch.float32, torch.bool) for kind in given):
+            self.found.add(f"{func} of {given}")
+        return out
+
+
+PROGRAMS = {
+    "gaussian": GaussianHierarchy(),
+    "per feature": GaussianHierarchy(PerFeature()),
+    "full": GaussianHierarchy(Full()),
+    "robust": RobustHierarchy(),
+    "niw": NIWClasses(),
+    "head": HierarchicalHead(),
+    **{f"gp_{name}": DeepKernelGP(likelihood=law) for name, law in GP.items()},
+}
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if "quality" not in n])
+def test_a_prediction_in_double_precision_is_double_throughout(name: str) -> None:
+    episodes = task()
+    with Narrowed() as narrowed:
+        decompose(MODELS[name](episodes), episodes)
+    assert not narrowed.found
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_density_in_double_precision_is_double_throughout(name: str) -> None:
+    """Program, evidence and label score: an odd count in single precision costs nats."""
+    model, episodes = PROGRAMS[name], task(users=2, frames=3)
+    with Narrowed() as narrowed:
+        joint = potential(model, episodes)
+        joint.value_and_gradient(joint.prior(2, seed=0))
+        if not isinstance(model, HierarchicalHead | RobustHierarchy):
+            for objective in (Evidence(model), PredictiveScore(model)):
+                score = potential(objective, episodes)
+                score.value_and_gradient(score.prior(2, seed=0))
+    assert not narrowed.found
+
+
+@pytest.mark.parametrize("engine", [Gibbs(burn_in=2, draws=4, chains=2), Laplace(draws=4, steps=3)])
+def test_an_engine_in_double_precision_is_double_throughout(engine: Gibbs | Laplace) -> None:
+    model = HierarchicalHead()
+    given = model.default_population(DIM)
+    given = replace(given, draws={s: v.double() for s, v in given.draws.items()})
+    episodes = task()
+    with Narrowed() as narrowed:
+        engine.infer(model, episodes, seed=0, given=given)
+    assert not narrowed.found
 
 
 def alike(embeddings: Embeddings) -> Embeddings:

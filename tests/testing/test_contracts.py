@@ -3,6 +3,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from bayesfs.simulate import Program
 from bayesfs.testing import EngineContract, GaussianToy, ModelContract
 from bayesfs.types import Posterior
 
@@ -115,3 +116,26 @@ def test_the_contract_catches_frames_that_count_as_shots():
 
     with pytest.raises(AssertionError, match="repeated over once"):
         Contract().test_repeating_every_frame_hardly_lowers_the_epistemic_uncertainty()
+
+
+def test_the_contract_s_tasks_ways_shots_and_frames_differ_in_number():
+    sizes = ModelContract().make_episodes().support.shape[:4]
+    assert len(set(sizes)) == 4
+
+
+def test_the_contract_catches_densities_that_are_summed_over_other_tasks(monkeypatch):
+    """As an axis that stands for another one would."""
+
+    class Contract(ModelContract):
+        def make_model(self):
+            return GaussianToy()
+
+    plain = Program._by_task
+
+    def mixed(self, name, node):
+        value = plain(self, name, node)
+        return value.sum().expand(value.shape)
+
+    monkeypatch.setattr(Program, "_by_task", mixed)
+    with pytest.raises(AssertionError):
+        Contract().test_densities_of_sites_are_those_of_the_tasks_one_by_one()

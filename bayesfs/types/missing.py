@@ -1,0 +1,70 @@
+"""Names and labels that are not there: `refuse_missing`, asked wherever they come in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bayesfs.errors import DataError
+
+SHOWN = 8
+"""Rows that a message names."""
+
+
+def refuse_missing(values: Any, name: str, *, none: bool = False) -> None:
+    """Refuse names that are missing, and bytes, which would become a name such as "nan".
+
+    Args:
+        values: list, array, Series or tensor of names or labels, one a row.
+        name: what the message calls them.
+        none: None may stand for what is not known.
+
+    Raises:
+        DataError: some are None, NaN, NaT, `pd.NA` or masked, or are bytes; it numbers the rows.
+    """
+    rows = missing_rows(values, none=none)
+    if len(rows):
+        raise DataError(
+            f"expected {name} in every row, found none (None, NaN or NA) in {_counted(rows)}; "
+            "leave these rows out, or name what they show"
+        )
+    kind = getattr(values, "dtype", None)
+    if isinstance(kind, np.dtype) and kind.kind not in "SO":
+        return
+    binary = np.flatnonzero([isinstance(v, bytes) for v in _objects(values)])
+    if len(binary):
+        raise DataError(
+            f"expected {name} as text or numbers, got bytes in {_counted(binary)}; decode them, "
+            "such as with numpy.char.decode"
+        )
+
+
+def missing_rows(values: Any, *, none: bool = False) -> NDArray[np.int64]:
+    """Rows without a value, from 0; see `refuse_missing`."""
+    kind = getattr(values, "dtype", None)
+    masked = np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else False
+    if isinstance(kind, np.dtype) and kind.kind in "USbiu":
+        return np.flatnonzero(masked)
+    column = _objects(values)
+    gone = pd.isna(column) | masked
+    if none:
+        gone &= np.array([v is not None for v in column], dtype=bool)
+    return np.flatnonzero(gone)
+
+
+def _objects(values: Any) -> NDArray[Any]:
+    """(row,) the values as they are."""
+    plain = values.tolist() if hasattr(values, "detach") else list(values)
+    column = np.empty(len(plain), dtype=object)
+    for row, value in enumerate(plain):  # at once, rows that are lists would be taken apart
+        column[row] = value
+    return column
+
+
+def _counted(rows: NDArray[np.int64]) -> str:
+    """The first of the rows, and how many more there are."""
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:SHOWN].tolist()))}{more}"
