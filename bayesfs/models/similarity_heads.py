@@ -1,0 +1,216 @@
+"""Similarities of a query to the taught classes, by inner products alone: `head_scores`.
+
+N support videos are few and D features many, so that everything is done in the dual: with the
+video means x_i as rows of X, the Gram matrix G = X X', and the cross products C = Q X' of query
+frames q, each head is a ratio of sums of entries of G and C. No feature is thrown away, and no axes
+fitted elsewhere stand between a query and its class. With class means mu_k and centre
+c = mean_k mu_k, the heads are
+
+    cosine     <q, mu_k> / |q| |mu_k|
+    ridge      k(q)' (K + ridge I)^-1 Y,  K the centred cosines <x_i - c, x_j - c> / |..| |..|, and
+               Y the labels, one column a class, minus 1/way: the mean of a Gaussian process
+    whitened   the cosine of q - c and mu_k - c in the metric (I + F)^-1, F the scatter of videos
+               about their object in other people's worlds (`WithinScatter`)
+    own        the same with F the scatter of this task's own videos about their classes
+
+each divided by its typical size at the best temperature, so that equal weights are a fair start.
+
+Source: Snell, Swersky and Zemel (2017) for cosines to class means; Wang et al. (2019), SimpleShot,
+for centring; Rasmussen and Williams (2006), equation 2.25, for the ridge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bayesfs.errors import ShapeError
+from bayesfs.types import EpisodeBatch
+
+HEADS = ("cosine", "ridge", "whitened", "own")
+"""Names of the heads, in order."""
+
+UNIT = (30.0, 18.0, 21.0, 16.0)
+"""Inverse temperatures at which each head alone did best on average over development worlds."""
+
+RIDGE = 0.3
+"""Noise variance of the ridge in units of the kernel's diagonal."""
+
+OWN_STRENGTH = 4.0
+"""How far the task's own scatter stretches the metric, in units of its mean eigenvalue."""
+
+
+@dataclass(frozen=True)
+class WithinScatter:
+    """Scatter of videos about their object in other worlds, as a metric (I + F)^-1 of low rank.
+
+    Attributes:
+        axes: (input feature, axis) orthonormal.
+        excess: (axis,) eigenvalues of F, at least 0.
+    """
+
+    axes: NDArray[np.float32]
+    excess: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.axes.ndim != 2 or self.excess.shape != self.axes.shape[1:]:
+            raise ShapeError(
+                f"expected axes (feature, axis) and excess (axis,), got {self.axes.shape} and "
+                f"{self.excess.shape}"
+            )
+
+    @classmethod
+    def fit(
+        cls, videos: NDArray[np.float64], objects: NDArray[np.int64], rank: int = 128
+    ) -> WithinScatter:
+        """From unit-norm video means and the object of each.
+
+        F = D S / trace S along the leading axes of the pooled within-object covariance S, less its
+        mean eigenvalue among the axes that are left out: what other people's videos vary in, such
+        as light and place, counts for less.
+
+        Args:
+            videos: (video, input feature).
+            objects: (video,) number of the object; those with one video say nothing.
+            rank: axes to keep.
+        """
+        means = np.zeros((objects.max() + 1, videos.shape[1]))
+        count = np.bincount(objects).astype(float)
+        np.add.at(means, objects, videos)
+        rest = videos - means[objects] / count[objects, None]
+        keep = count[objects] > 1
+        rest = rest[keep] * np.sqrt(count[objects[keep]] / (count[objects[keep]] - 1.0))[:, None]
+        if not len(rest):
+            return cls(np.zeros((videos.shape[1], 0), np.float32), np.zeros(0, np.float32))
+        _, size, axes = np.linalg.svd(rest, full_matrices=False)
+        value = size**2 / (size**2).sum() * videos.shape[1]
+        rank = min(rank, int((value > 1e-6 * value[0]).sum()))
+        return cls(axes[:rank].T.astype(np.float32), value[:rank].astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Products:
+    """Inner products of a batch of tasks; any leading axes.
+
+    Attributes:
+        gram: (..., example, example) of the support videos.
+        cross: (..., query, example) of query frames with support videos.
+        square: (..., query) of query frames with themselves.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    square: Tensor
+
+    def stretched(self, support: Tensor, query: Tensor, factor: Tensor) -> Products:
+        """The same products in the metric I + V diag(factor) V'.
+
+        Args:
+            support: (..., example, axis) support videos along V.
+            query: (..., query, axis) query frames along V.
+            factor: (..., axis).
+        """
+        scaled = support * factor[..., None, :]
+        return Products(
+            self.gram + scaled @ support.mT,
+            self.cross + query @ scaled.mT,
+            self.square + (query.square() * factor[..., None, :]).sum(-1),
+        )
+
+
+def video_means(episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
+    """Mean frame of each support video (task, example, feature), and its class, one-hot.
+
+    Returns:
+        (task, example, feature) and (task, example, way); example = way x shot, zero for padding.
+    """
+    size = episodes.support.norm(dim=-1, keepdim=True)
+    x, mask = episodes.support / torch.where(size > 0, size, 1.0), episodes.support_mask
+    total = (x * mask[..., None]).sum(3) / mask.sum(3).clamp(min=1)[..., None]
+    tasks, ways, shots, dim = total.shape
+    label = torch.eye(ways, dtype=x.dtype, device=x.device)[:, None].expand(ways, shots, ways)
+    label = label * episodes.shot_mask[..., None]
+    return total.reshape(tasks, -1, dim), label.reshape(tasks, -1, ways)
+
+
+def head_scores(products: Products, label: Tensor, foreign: Products) -> Tensor:
+    """(..., query, way, head) similarity of every query frame to every class.
+
+    Args:
+        products: of the features as they are.
+        label: (..., example, way) one-hot classes; a row of zeros is left out or padding.
+        foreign: of the features in the metric of other worlds.
+    """
+    count = label.sum(-2)
+    mean = (label / count.clamp(min=1.0)[..., None, :]).mT  # (..., way, example)
+    exists = (count > 0).to(label)
+    centre = (mean * exists[..., None]).sum(-2) / exists.sum(-1, keepdim=True)  # (..., example)
+    none = torch.zeros_like(centre)
+    scores = [
+        _cosine(products, mean, none),
+        _ridge(products, label, centre, exists),
+        _cosine(foreign, mean, centre),
+        _cosine(_own_metric(products, label, mean), mean, centre),
+    ]
+    unit = torch.tensor(UNIT, dtype=label.dtype, device=label.device)
+    return torch.stack(scores, -1) * unit
+
+
+def _cosine(products: Products, mean: Tensor, centre: Tensor) -> Tensor:
+    """(..., query, way) cosine of q - c and mu_k - c, both given by weights of the examples."""
+    pull = (products.gram @ centre[..., None])[..., 0]  # <x_i, c>
+    own = (pull * centre).sum(-1)[..., None]  # <c, c>
+    of_mean = (mean @ pull[..., None])[..., 0]
+    of_query = (products.cross @ centre[..., None])[..., 0]
+    inner = products.cross @ mean.mT - of_mean[..., None, :] - of_query[..., None] + own[..., None]
+    mean_size = ((mean @ products.gram) * mean).sum(-1) - 2.0 * of_mean + own
+    query_size = products.square - 2.0 * of_query + own
+    return inner / _root(query_size)[..., None] / _root(mean_size)[..., None, :]
+
+
+def _ridge(products: Products, label: Tensor, centre: Tensor, exists: Tensor) -> Tensor:
+    """(..., query, way) posterior mean of one regression a class on centred cosines."""
+    pull = (products.gram @ centre[..., None])[..., 0]
+    own = (pull * centre).sum(-1)[..., None]
+    size = products.gram.diagonal(dim1=-2, dim2=-1) - 2.0 * pull + own
+    present = label.sum(-1)
+    scale = present / _root(size)
+    kernel = products.gram - pull[..., None] - pull[..., None, :] + own[..., None]
+    kernel = kernel * scale[..., None] * scale[..., None, :]
+    target = (label - (exists / exists.sum(-1, keepdim=True))[..., None, :]) * present[..., None]
+    eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
+    weight = torch.linalg.solve(kernel + RIDGE * eye, target)
+    of_query = (products.cross @ centre[..., None])[..., 0]
+    inner = products.cross - pull[..., None, :] - of_query[..., None] + own[..., None]
+    query_size = products.square - 2.0 * of_query + own
+    return (inner * scale[..., None, :] / _root(query_size)[..., None]) @ weight
+
+
+def _own_metric(products: Products, label: Tensor, mean: Tensor) -> Products:
+    """Products in the metric (I + F)^-1, F the task's scatter of videos about their classes.
+
+    With residuals R = J X and R R' = U diag(e) U', the axes are V = R' U e^-1/2, and
+    (I + F)^-1 = I + V diag(1 / (1 + strength e / mean e) - 1) V'.
+    """
+    residual = torch.diag_embed(label.sum(-1)) - label @ mean  # J, zero rows for what is left out
+    value, axes = torch.linalg.eigh(residual @ products.gram @ residual.mT)
+    top = value[..., -1:].clamp(min=0.0)
+    whole = products.gram.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
+    real = (value > 1e-6 * top) & (top > 1e-10 * whole)
+    turn = residual.mT @ axes / torch.where(real, value, 1.0).sqrt()[..., None, :]
+    turn = turn * real[..., None, :]
+    count = real.sum(-1, keepdim=True).clamp(min=1)
+    even = torch.where(real, value, 0.0).sum(-1, keepdim=True) / count
+    share = torch.where(real, value / torch.where(even > 0, even, 1.0), 0.0)
+    factor = 1.0 / (1.0 + OWN_STRENGTH * share) - 1.0
+    return products.stretched(products.gram @ turn, products.cross @ turn, factor)
+
+
+def _root(square: Tensor) -> Tensor:
+    """Square root of a squared length; a length of zero counts as one, its products being zero."""
+    tiny = torch.finfo(square.dtype).eps
+    return torch.where(square > tiny, square, 1.0).sqrt()

@@ -1,0 +1,335 @@
+"""A log-linear pool of similarities whose weights each person's own videos correct.
+
+Start with `SimilarityPool`. A population learnt in one world (rendered, turntable) misleads in
+another: worlds differ several-fold in how sharply similarity tells objects apart, and in which
+similarity does. What every world shares is the form. With the head scores h_m(x, k) of
+`bayesfs.models.similarity_heads` for a frame x and class k of a task,
+
+    u(x, k) = exp(a) sum_m w_m h_m(x, k),      w = softmax(log weights),
+    log p(y = k | video) = log mean_f exp u(x_f, k) + b_k + const,     b_k ~ N(0, class_sd^2 / n_k)
+
+a: the person's log scale, w: how much each head is trusted, b_k: what the n_k videos of class k
+leave open of its embedding. The mean over frames stands inside the logarithm: somewhere in the
+video a frame shows the object, and the best frame says most; frames that show nothing take little
+away. That is the likelihood of a mixture in which one frame, nobody knows which, comes from the
+class, and it is what makes frames of one video count as one video.
+
+A person's a and w are drawn from the population of people and, with probability `vague`, from a
+wide prior instead, so that a foreign population can be left (a robust, meta-analytic-predictive
+prior). They are corrected by the person's own support, by the exact leave-one-video-out score,
+
+    p(a, w | D) proportional to p(a, w | population) prod_v p(y_v | x_v, D without v, a, w),
+
+a generalised posterior, as importance weights of `CANDIDATES` draws of the prior. With one video
+of each object nothing can be left out, and the prior decides.
+
+Source: Genest and Zidek (1986) for logarithmic pools; Yao et al. (2022), Bayesian hierarchical
+stacking; Schmidli et al. (2014) for the vague component; Bissiri, Holmes and Walker (2016) for
+scores as likelihoods.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from bayesfs.errors import ShapeError, expect_positive
+from bayesfs.models.linear_head import normal_nodes
+from bayesfs.models.population_draws import drawn_posterior
+from bayesfs.models.similarity_heads import HEADS, WithinScatter
+from bayesfs.models.similarity_scores import LeftOut, left_out_scores, query_scores
+from bayesfs.types import EpisodeBatch, Posterior
+
+CANDIDATES = 512
+"""Draws of a person's scale and weights that the leave-one-out score chooses from."""
+
+
+@dataclass(frozen=True)
+class SimilarityPool:
+    """Log-linear pool of similarity heads; full features, no projection.
+
+    Population sites: `scale_mean` ~ N(scale, scale_sd^2), the mean log scale of people, and
+    `head_mean` ~ N(0, head_sd^2) for each head, their log weights. Task sites: `log_scale` ~
+    (1 - vague) N(scale_mean, between^2) + vague N(scale, (2 between)^2), `head_log_weight` ~
+    N(head_mean, head_between^2), and `class_bias` ~ N(0, class_sd^2 / videos of the class).
+
+    Features are taken at unit length; no projection is applied to them. Recording conditions are
+    not told apart: what clutter changes, the scale and the weights take up.
+
+    Attributes:
+        scatter: of videos about their objects in other worlds; None for none, so that the head
+            "whitened" is the centred cosine.
+        scale: prior mean of the log scale; heads are in units in which 0 suits on average.
+        scale_sd: prior sd of the population's mean.
+        between: sd of people's log scales about the population's mean. Development worlds had .4.
+        head_sd: prior sd of the population's log weights.
+        head_between: sd of people's log weights about those.
+        class_sd: sd of what one video leaves open of its class's score.
+        vague: prior probability that a person is not of the population.
+
+    Example:
+        >>> model = SimilarityPool()
+        >>> OwnApproximation().infer(model, task, seed=0, given=model.default_population(1280))
+        ... # doctest: +SKIP
+    """
+
+    scatter: WithinScatter | None = None
+    scale: float = 0.4
+    scale_sd: float = 0.2
+    between: float = 0.4
+    head_sd: float = 0.3
+    head_between: float = 1.0
+    class_sd: float = 1.5
+    vague: float = 0.2
+
+    def __post_init__(self) -> None:
+        names = ("scale_sd", "between", "head_sd", "head_between", "class_sd")
+        expect_positive(self, *names)
+        if not 0.0 < self.vague < 1.0:
+            raise ShapeError(f"expected vague between 0 and 1, got {self.vague}")
+
+    @property
+    def population_dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Population site -> axes."""
+        return {"scale_mean": (), "head_mean": ("head",)}
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Site -> axes."""
+        return {
+            **self.population_dims,
+            "log_scale": ("task",),
+            "head_log_weight": ("task", "head"),
+            "class_bias": ("task", "way"),
+        }
+
+    def sample_population(self, like: Tensor) -> dict[str, Tensor]:
+        """Pyro program of the population sites; `like` gives dtype and device."""
+        one, each = like.new_ones(()), like.new_ones(len(HEADS))
+        return {
+            "scale_mean": pyro.sample(
+                "scale_mean", dist.Normal(self.scale * one, self.scale_sd * one)
+            ),
+            "head_mean": pyro.sample(
+                "head_mean", dist.Normal(0.0 * each, self.head_sd * each).to_event(1)
+            ),
+        }
+
+    def default_population(self, dim: int) -> Posterior:
+        """Draws of the population's prior: what is believed before any other person was met."""
+        noise = torch.Generator().manual_seed(0)
+        z = torch.randn(64, 1 + len(HEADS), generator=noise, dtype=torch.float64)
+        draws = {
+            "scale_mean": self.scale + self.scale_sd * z[:, 0],
+            "head_mean": self.head_sd * z[:, 1:],
+        }
+        return Posterior("exact", draws, dict(self.population_dims))
+
+    def __call__(self, episodes: EpisodeBatch) -> None:
+        """The Pyro program over the support: priors, and the leave-one-video-out score."""
+        population = self.sample_population(episodes.support)
+        left_out = left_out_scores(episodes, self.scatter)
+        one = episodes.support.new_ones(())
+        with pyro.plate("task", len(episodes), dim=-4):
+            mean = population["scale_mean"]
+            scale = pyro.sample("log_scale", dist.Normal(mean, self.between * one))
+            pyro.factor("vague", self._log_vague(scale, mean))
+            law = dist.Normal(population["head_mean"], self.head_between * one).to_event(1)
+            weight = pyro.sample("head_log_weight", law)
+            with pyro.plate("way", episodes.way, dim=-3):
+                sd = self._bias_sd(episodes).to(one)[..., None, None]
+                pyro.sample("class_bias", dist.Normal(0.0 * sd, sd))
+            person = scale.reshape(1, -1), weight.reshape(1, -1, len(HEADS))
+            score = self._left_out(left_out, *person)[0]
+            pyro.factor("left_out", score[:, None, None, None])
+
+    def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """(draw, task, video, frame, way) log p(y | x, theta_s) of each frame by itself."""
+        scores = query_scores(episodes, self.scatter)[:, :, :, None]
+        value = self._given(scores, episodes.query_mask[..., None], draws, episodes)
+        return value
+
+    def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """(draw, task, video, way) log p(y | video, theta_s), whichever frame shows the class."""
+        scores = query_scores(episodes, self.scatter)
+        return self._given(scores, episodes.query_mask, draws, episodes)
+
+    def log_labels(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Log p(y | x, support, population) of frames and videos; no draw axis.
+
+        A mixture over candidates of the person's scale and weights, with class biases integrated
+        by the probit approximation: smooth in the population's sites, to learn those by.
+
+        Returns:
+            (task, video, frame, way) and (task, video, way), in nats; -inf for padded classes.
+        """
+        left_out = left_out_scores(episodes, self.scatter)
+        scale, weight, _ = self._candidates(len(episodes), population, CANDIDATES // 8)
+        score = self._left_out(left_out, scale, weight)
+        log_weight = score.log_softmax(0)  # (candidate, task)
+        scores = query_scores(episodes, self.scatter)
+        spread = self._mean_variance(episodes.shot_mask.sum(-1).to(scale))
+        both = []
+        for value, mask in (
+            (scores[:, :, :, None], episodes.query_mask[..., None]),
+            (scores, episodes.query_mask),
+        ):
+            logits = pooled(value, mask, scale, weight)
+            shape = (1, -1, *[1] * (logits.ndim - 2))
+            logits = logits / (1.0 + 0.25 * math.pi * spread.reshape(shape)).sqrt()
+            given = self._normalised(logits, episodes)
+            lead = log_weight.reshape(*log_weight.shape, *[1] * (given.ndim - 2))
+            both.append((given + lead).logsumexp(0))
+        return both[0], both[1]
+
+    def approximate(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
+    ) -> Posterior:
+        """Candidates of the prior, resampled by their leave-one-video-out scores.
+
+        `sample_stats` holds, for each task, `borrowed`: the posterior probability that the person
+        is of the population, not of the vague component; and `candidate_ess`: the effective number
+        of candidates, over all draws of the population.
+
+        Args:
+            episodes: T tasks; only their support is used.
+            population: site -> (population draw, ...).
+            draws: number of draws for each population draw.
+            seed: of the draws.
+        """
+        borrowed, size = [], []
+        left_out = left_out_scores(episodes, self.scatter)
+
+        def sample(value: dict[str, Tensor], noise: torch.Generator) -> dict[str, Tensor]:
+            scale, weight, of_population = self._candidates(len(episodes), value, CANDIDATES)
+            score = self._left_out(left_out, scale, weight)
+            chance = score.softmax(0)  # (candidate, task)
+            borrowed.append((chance * of_population[:, None]).sum(0))
+            size.append(1.0 / chance.square().sum(0))
+            chosen = _systematic(chance, draws, noise)  # (draw, task)
+            task = torch.arange(len(episodes), device=chosen.device)
+            raw = torch.randn(draws, episodes.way, generator=noise, dtype=scale.dtype)
+            bias = raw.to(scale.device)[:, None] * self._bias_sd(episodes).to(scale)
+            return {
+                "log_scale": scale[chosen, task],
+                "head_log_weight": weight[chosen, task],
+                "class_bias": bias,
+            }
+
+        posterior = drawn_posterior(
+            "variational", self.dims, episodes, population, sample, draws=draws, seed=seed
+        )
+        stats = {
+            "borrowed": torch.stack(borrowed).mean(0),
+            "candidate_ess": torch.stack(size).sum(0),
+        }
+        return replace(posterior, sample_stats=stats)
+
+    def _log_vague(self, scale: Tensor, mean: Tensor) -> Tensor:
+        """Log of the mixture prior of log scales, relative to its first component."""
+        own = dist.Normal(mean, mean.new_tensor(self.between)).log_prob(scale)
+        wide = dist.Normal(mean.new_tensor(self.scale), mean.new_tensor(2.0 * self.between))
+        vague = wide.log_prob(scale)
+        return torch.logaddexp(
+            own * 0.0 + math.log1p(-self.vague), math.log(self.vague) + vague - own
+        )
+
+    def _candidates(
+        self, tasks: int, population: Mapping[str, Tensor], count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Quasi-Monte Carlo draws of the prior, the same for every task.
+
+        Returns:
+            (candidate, task) log scales, (candidate, task, head) log weights, and (candidate,) 1
+            where a candidate is of the population, 0 where it is of the vague component.
+        """
+        like = population["scale_mean"]
+        z = normal_nodes(count, 1 + len(HEADS)).to(like)
+        index = torch.arange(count, device=z.device)
+        of_population = ((index * 0.6180339887) % 1.0 >= self.vague).to(z)
+        own = like + self.between * z[:, 0]
+        wide = self.scale + 2.0 * self.between * z[:, 0]
+        scale = torch.where(of_population > 0, own, wide)
+        weight = population["head_mean"] + self.head_between * z[:, 1:]
+        weight = weight[:, None].expand(-1, tasks, -1)
+        return scale[:, None].expand(-1, tasks), weight, of_population
+
+    def _left_out(self, left_out: LeftOut | None, scale: Tensor, weight: Tensor) -> Tensor:
+        """(draw, task) sum of log p(y_v | x_v, D without v) over what can be left out."""
+        if left_out is None:
+            return scale * 0.0
+        logits = pooled(left_out.scores, left_out.mask, scale, weight)
+        spread = self._mean_variance(left_out.count.to(scale))
+        logits = logits / (1.0 + 0.25 * math.pi * spread).sqrt()[..., None]
+        exists = left_out.count > 0
+        log_p = logits.masked_fill(~exists, -torch.inf).log_softmax(-1)
+        label = left_out.label[None, ..., None].expand(len(scale), -1, -1, 1)
+        own = log_p.gather(-1, label)[..., 0]
+        return own.masked_fill(~left_out.mask.any(-1), 0.0).sum(-1)
+
+    def _given(
+        self, scores: Tensor, mask: Tensor, draws: Mapping[str, Tensor], episodes: EpisodeBatch
+    ) -> Tensor:
+        """(draw, task, video, ..., way) log label probabilities of each draw."""
+        logits = pooled(scores, mask, draws["log_scale"], draws["head_log_weight"])
+        bias = draws["class_bias"]
+        return self._normalised(
+            logits + bias.reshape(*bias.shape[:2], *[1] * (logits.ndim - 3), -1), episodes
+        )
+
+    def _normalised(self, logits: Tensor, episodes: EpisodeBatch) -> Tensor:
+        exists = episodes.way_mask.reshape(len(episodes), *[1] * (logits.ndim - 3), -1)
+        return logits.masked_fill(~exists, -torch.inf).log_softmax(-1)
+
+    def _bias_sd(self, episodes: EpisodeBatch) -> Tensor:
+        """(task, way) sd of the class biases; padded classes have that of one video."""
+        return self.class_sd / episodes.shot_mask.sum(-1).clamp(min=1).to(torch.float64).sqrt()
+
+    def _mean_variance(self, count: Tensor) -> Tensor:
+        """(...) mean variance of the biases of classes with (..., way) videos."""
+        exists = count > 0
+        each = torch.where(exists, self.class_sd**2 / count.clamp(min=1.0), 0.0)
+        return each.sum(-1) / exists.sum(-1).clamp(min=1)
+
+
+def pooled(scores: Tensor, mask: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+    """Log-linear pool of the heads, and the log of the mean over frames of its exponential.
+
+    Args:
+        scores: (task, ..., frame, way, head) head scores.
+        mask: (task, ..., frame) frames that exist.
+        scale: (draw, task) log scales.
+        weight: (draw, task, head) log weights, up to a constant.
+
+    Returns:
+        (draw, task, ..., way) logits; 0 where there is no frame.
+    """
+    trust = weight.softmax(-1) * scale.exp()[..., None]
+    u = torch.einsum("t...m,stm->st...", scores, trust.to(scores))
+    none = ~mask.any(-1)
+    u = u.masked_fill(~mask[None, ..., None], -torch.inf)
+    u = u.masked_fill(none[None, ..., None, None], 0.0)
+    frames = mask.sum(-1).clamp(min=1).to(u).log()
+    total = u.logsumexp(-2) - frames[None, ..., None]
+    return total.masked_fill(none[None, ..., None], 0.0)
+
+
+def _systematic(chance: Tensor, draws: int, noise: torch.Generator) -> Tensor:
+    """(draw, task) candidates by systematic resampling, one offset for every task.
+
+    Source: Kitagawa (1996).
+    """
+    offset = torch.rand((), generator=noise, dtype=chance.dtype)
+    at = (torch.arange(draws, dtype=chance.dtype) + offset).to(chance.device) / draws
+    edges = chance.cumsum(0).T.contiguous()
+    chosen = torch.searchsorted(edges, at.expand(len(edges), -1).contiguous()).T
+    order = torch.randperm(draws, generator=noise).to(chosen.device)
+    return chosen.clamp(max=len(chance) - 1)[order]

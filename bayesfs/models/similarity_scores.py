@@ -1,0 +1,106 @@
+"""Head scores of a batch of tasks: of their queries, and of each support video left out.
+
+Start with `query_scores`. Both are `bayesfs.models.similarity_heads.head_scores` on the features
+at unit length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayesfs.errors import ShapeError
+from bayesfs.models.similarity_heads import Products, WithinScatter, head_scores, video_means
+from bayesfs.spacing import evenly_spaced
+from bayesfs.types import EpisodeBatch
+
+FOLDS = 64
+"""Support videos that are left out at most; of more, evenly spaced ones are."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Support videos, each asked of the task without it.
+
+    Attributes:
+        scores: (task, fold, frame, way, head).
+        mask: (task, fold, frame) frames of the video; a fold without any is padding.
+        label: (task, fold) its class.
+        count: (task, fold, way) videos of each class that are left.
+    """
+
+    scores: Tensor
+    mask: Tensor
+    label: Tensor
+    count: Tensor
+
+
+def query_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Tensor:
+    """(task, video, frame, way, head) scores of every query frame."""
+    means, label = video_means(episodes)
+    tasks, videos, frames, _ = episodes.query.shape
+    query = _unit(episodes.query).flatten(1, 2)
+    own, foreign = _products(means, query, scatter)
+    scores = head_scores(own, label, foreign)
+    return scores.reshape(tasks, videos, frames, *scores.shape[2:])
+
+
+def left_out_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> LeftOut | None:
+    """Scores of every support video whose class has another one; None where no class has."""
+    means, label = video_means(episodes)
+    tasks, ways, shots, frames, dim = episodes.support.shape
+    count = label.sum(1)
+    several = (label * (count > 1)[:, None]).sum(-1) > 0  # (task, example)
+    several &= ((count > 0).sum(-1) > 1)[:, None]
+    if not several.any():
+        return None
+    folds = [each.nonzero()[:, 0].tolist() for each in several]
+    folds = [[own[i] for i in evenly_spaced(len(own), min(FOLDS, len(own)))] for own in folds]
+    longest = max(map(len, folds))
+    index = torch.tensor([own + [0] * (longest - len(own)) for own in folds])
+    real = torch.tensor([[i < len(own) for i in range(longest)] for own in folds])
+    index, real = index.to(label.device), real.to(label.device)
+    task = torch.arange(tasks, device=label.device)[:, None]
+    rest = label[:, None].repeat(1, longest, 1, 1)
+    rest[task, torch.arange(longest, device=label.device), index] = 0.0
+    query = _unit(episodes.support).reshape(tasks, ways * shots, frames, dim)[task, index]
+    own, foreign = (
+        Products(
+            p.gram[:, None],
+            p.cross.unflatten(1, (longest, frames)),
+            p.square.unflatten(1, (longest, frames)),
+        )
+        for p in _products(means, query.flatten(1, 2), scatter)
+    )
+    mask = episodes.support_mask.reshape(tasks, ways * shots, frames)[task, index]
+    return LeftOut(
+        head_scores(own, rest, foreign),
+        mask & real[..., None],
+        label[task, index].argmax(-1),
+        rest.sum(2),
+    )
+
+
+def _products(
+    means: Tensor, query: Tensor, scatter: WithinScatter | None
+) -> tuple[Products, Products]:
+    """Products in the features' own metric and in that of other worlds."""
+    own = Products(means @ means.mT, query @ means.mT, query.square().sum(-1))
+    if scatter is None:
+        return own, own
+    if len(scatter.axes) != means.shape[-1]:
+        raise ShapeError(
+            f"expected {len(scatter.axes)} features, as the scatter of other worlds has, got "
+            f"{means.shape[-1]}; was another backbone used, or are the features projected?"
+        )
+    axes = torch.from_numpy(scatter.axes).to(means)
+    factor = 1.0 / (1.0 + torch.from_numpy(scatter.excess).to(means)) - 1.0
+    return own, own.stretched(means @ axes, query @ axes, factor)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Features at unit length; padding stays zero."""
+    size = x.norm(dim=-1, keepdim=True)
+    return x / torch.where(size > 0, size, 1.0)

@@ -1,0 +1,252 @@
+"""The similarity pool against dense linear algebra, refitting, SciPy and scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import DotProduct
+from torch import Tensor
+
+from bayesfs.contracts import Model
+from bayesfs.data.synthetic import synthetic_episodes
+from bayesfs.errors import ShapeError
+from bayesfs.inference.own import OwnApproximation
+from bayesfs.models.similarity_heads import (
+    HEADS,
+    OWN_STRENGTH,
+    RIDGE,
+    UNIT,
+    WithinScatter,
+    video_means,
+)
+from bayesfs.models.similarity_pool import SimilarityPool, pooled
+from bayesfs.models.similarity_scores import left_out_scores, query_scores
+from bayesfs.predict import predict
+from bayesfs.testing import ModelContract
+from bayesfs.types import EpisodeBatch, Posterior
+from bayesfs.uncertainty import kinds
+
+Array = NDArray[np.float64]
+
+
+class TestSimilarityPool(ModelContract):
+    def make_model(self) -> SimilarityPool:
+        return SimilarityPool()
+
+    def make_tasks(self) -> EpisodeBatch:
+        """More features than classes, as similarities are for."""
+        return tasks(users=6, way=3, shots=3, frames=8, query_frames=2, dim=16, seed=5)
+
+    def infer(self, model: Model, episodes: EpisodeBatch, given: Posterior | None) -> Posterior:
+        return OwnApproximation(draws=64).infer(model, episodes, seed=0, given=given)
+
+
+def tasks(**options: object) -> EpisodeBatch:
+    settings: dict[str, object] = {
+        "users": 2,
+        "way": 3,
+        "shots": 3,
+        "frames": 4,
+        "dim": 7,
+        "seed": 0,
+    }
+    settings |= options
+    settings.setdefault("ragged", "query_frames" not in options)
+    batch, _ = synthetic_episodes(**settings)  # type: ignore[arg-type]
+    return batch.to(torch.float64)
+
+
+def unit(x: Array) -> Array:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def dense_scores(videos: Array, label: Array, query: Array, scatter: WithinScatter | None) -> Array:
+    """Every head from its definition, D x D matrices and all."""
+    ways, dim = len(set(label.tolist())), videos.shape[1]
+    mean = np.stack([videos[label == k].mean(0) for k in range(ways)])
+    centre = mean.mean(0)
+    away, asked = videos - centre, query - centre
+    process = GaussianProcessRegressor(DotProduct(0.0, "fixed"), alpha=RIDGE, optimizer=None).fit(
+        unit(away), np.eye(ways)[label] - 1.0 / ways
+    )
+    rest = videos - mean[label]
+    own = np.eye(dim)
+    total = np.trace(rest.T @ rest)
+    if total > 1e-12:
+        rank = np.linalg.matrix_rank(rest, tol=1e-6)
+        own = np.linalg.inv(own + OWN_STRENGTH * rest.T @ rest / total * rank)
+    foreign = np.eye(dim)
+    if scatter is not None:
+        axes = scatter.axes.astype(float)
+        foreign = np.linalg.inv(foreign + (axes * scatter.excess) @ axes.T)
+
+    def cosine(a: Array, b: Array, metric: Array) -> Array:
+        size = [np.sqrt(np.einsum("nd,de,ne->n", x, metric, x)) for x in (a, b)]
+        return a @ metric @ b.T / size[0][:, None] / size[1]
+
+    heads = [
+        cosine(query, mean, np.eye(dim)),
+        process.predict(unit(asked)),
+        cosine(asked, mean - centre, foreign),
+        cosine(asked, mean - centre, own),
+    ]
+    return np.stack(heads, -1) * np.array(UNIT)
+
+
+def support_of(batch: EpisodeBatch, task: int) -> tuple[Array, Array]:
+    means, label = video_means(batch)
+    there = label[task].sum(-1) > 0
+    return means[task][there].numpy(), label[task][there].argmax(-1).numpy()
+
+
+@pytest.fixture
+def scatter() -> WithinScatter:
+    axes = np.linalg.qr(np.random.default_rng(0).normal(size=(7, 2)))[0]
+    return WithinScatter(axes.astype(np.float32), np.array([5.0, 1.5], np.float32))
+
+
+@pytest.mark.parametrize("foreign", [True, False])
+def test_heads_of_queries_are_those_of_dense_algebra(foreign: bool, scatter: WithinScatter) -> None:
+    batch, metric = tasks(), scatter if foreign else None
+    found = query_scores(batch, metric)
+    for t in range(len(batch)):
+        videos, label = support_of(batch, t)
+        ways = int(batch.way_mask[t].sum())
+        for v, f in batch.query_mask[t].nonzero().tolist():
+            frame = unit(batch.query[t, v, f].numpy())[None]
+            expected = dense_scores(videos, label, frame, metric)[0]
+            np.testing.assert_allclose(found[t, v, f, :ways], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_left_out_videos_are_asked_of_the_task_without_them() -> None:
+    batch = tasks()
+    found = left_out_scores(batch, None)
+    assert found is not None
+    for t in range(len(batch)):
+        videos, label = support_of(batch, t)
+        mask = batch.support_mask[t].flatten(0, 1)
+        frames = batch.support[t].flatten(0, 1)[mask.any(-1)]
+        mask = mask[mask.any(-1)]
+        several = np.flatnonzero(np.bincount(label)[label] > 1)
+        assert found.mask[t].any(-1).sum() == len(several)
+        for fold, i in enumerate(several.tolist()):
+            rest = np.arange(len(label)) != i
+            asked = unit(frames[i][mask[i]].numpy())
+            expected = dense_scores(videos[rest], label[rest], asked, None)
+            ways = expected.shape[1]
+            value = found.scores[t, fold][found.mask[t, fold], :ways]
+            np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-6)
+            assert found.label[t, fold] == label[i]
+
+
+def test_one_video_of_each_class_leaves_nothing_out_and_the_prior_as_it_is() -> None:
+    batch, model = tasks().limit_shots(1), SimilarityPool()
+    assert left_out_scores(batch, None) is None
+    given = model.default_population(7)
+    posterior = OwnApproximation(draws=64).infer(model, batch, seed=0, given=given)
+    torch.testing.assert_close(
+        posterior.sample_stats["borrowed"],
+        torch.full((2,), 1.0 - model.vague, dtype=torch.float64),
+        atol=0.01,
+        rtol=0,
+    )
+
+
+def test_a_video_says_what_its_best_frame_says() -> None:
+    scores = torch.tensor([[[[[30.0], [0.0]], [[0.0], [0.0]], [[0.0], [0.0]]]]])
+    mask = torch.ones(1, 1, 3, dtype=torch.bool)
+    logits = pooled(scores, mask, torch.zeros(1, 1), torch.zeros(1, 1, 1))
+    assert float(logits[0, 0, 0, 0] - logits[0, 0, 0, 1]) == pytest.approx(
+        30.0 - np.log(3), abs=1e-5
+    )
+
+
+def test_resampled_scales_follow_the_left_out_score() -> None:
+    """Posterior means of the scale against quadrature over it, weights of the heads fixed."""
+    batch = tasks(shots=3, seed=2)
+    model = SimilarityPool(head_between=1e-3, head_sd=1e-3, vague=1e-3)
+    population = {
+        "scale_mean": torch.tensor([model.scale], dtype=torch.float64),
+        "head_mean": torch.zeros(1, len(HEADS), dtype=torch.float64),
+    }
+    posterior = model.approximate(batch, population, draws=2000, seed=0)
+    grid = torch.linspace(-2.0, 3.0, 801, dtype=torch.float64)
+    folds = left_out_scores(batch, None)
+    assert folds is not None
+    score = _score_on(grid, model, folds)
+    prior = -0.5 * ((grid - model.scale) / model.between) ** 2
+    weight = (score + prior[:, None]).softmax(0)
+    expected = (weight * grid[:, None]).sum(0)
+    found = posterior.draws["log_scale"].mean(0)
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+
+
+def _score_on(grid: Tensor, model: SimilarityPool, folds: object) -> Tensor:
+    from bayesfs.models.similarity_scores import LeftOut
+
+    assert isinstance(folds, LeftOut)
+    even = torch.zeros(len(grid), folds.scores.shape[0], len(HEADS), dtype=torch.float64)
+    logits = pooled(folds.scores, folds.mask, grid[:, None].expand(-1, folds.scores.shape[0]), even)
+    count = folds.count.clamp(min=1.0)
+    there = folds.count > 0
+    variance = torch.where(there, model.class_sd**2 / count, 0.0).sum(-1) / there.sum(-1)
+    logits = logits / (1.0 + np.pi / 4.0 * variance).sqrt()[..., None]
+    log_p = logits.masked_fill(~there, -torch.inf).log_softmax(-1)
+    label = folds.label[None, ..., None].expand(len(grid), -1, -1, 1)
+    each = log_p.gather(-1, label)[..., 0].masked_fill(~folds.mask.any(-1), 0.0)
+    return each.sum(-1)
+
+
+def test_what_more_videos_remove_is_called_epistemic() -> None:
+    """The same tasks with 1, 2 and 6 videos: the epistemic part falls at each step."""
+    batch, _ = synthetic_episodes(users=30, way=5, shots=6, frames=2, dim=16, seed=4)
+    batch, model = batch.to(torch.float64), SimilarityPool()
+    parts, totals = [], []
+    for shots in (1, 2, 6):
+        task, given = batch.limit_shots(shots), model.default_population(16)
+        posterior = OwnApproximation(draws=256).infer(model, task, seed=0, given=given)
+        total, _, epistemic = kinds(predict(model, posterior, task, given=given).video)
+        parts.append(float(epistemic.mean()))
+        totals.append(float(total.mean()))
+    assert parts[0] > parts[1] > parts[2]
+
+
+def test_scatter_of_others_finds_what_videos_vary_in() -> None:
+    rng = np.random.default_rng(1)
+    objects = np.repeat(np.arange(40), 5)
+    centre = rng.normal(size=(40, 20))
+    nuisance = np.zeros((200, 20))
+    nuisance[:, 3] = 4.0 * rng.normal(size=200)
+    videos = centre[objects] + nuisance + 0.3 * rng.normal(size=(200, 20))
+    found = WithinScatter.fit(videos, objects, rank=4)
+    assert abs(found.axes[3, 0]) > 0.99
+    assert found.excess[0] > 10 * found.excess[1]
+    np.testing.assert_allclose(found.axes.T @ found.axes, np.eye(4), atol=1e-5)
+
+
+def test_scatter_of_another_backbone_is_refused(scatter: WithinScatter) -> None:
+    with pytest.raises(ShapeError, match="another backbone"):
+        query_scores(tasks(dim=9), scatter)
+
+
+def test_a_population_of_its_own_world_is_kept_and_a_foreign_one_is_left() -> None:
+    """Told a scale far from what left-out videos say, the person leaves the population."""
+    batch = tasks(users=4, way=5, shots=5, seed=3)
+    model = SimilarityPool(scatter=None)
+    even = torch.zeros(1, len(HEADS), dtype=torch.float64)
+
+    def borrowed(scale: float) -> float:
+        population = {
+            "scale_mean": torch.tensor([scale], dtype=torch.float64),
+            "head_mean": even,
+        }
+        posterior = model.approximate(batch, population, draws=16, seed=0)
+        return float(posterior.sample_stats["borrowed"].mean())
+
+    grid = torch.linspace(-4.0, 4.0, 81, dtype=torch.float64)
+    folds = left_out_scores(batch, None)
+    best = float(grid[_score_on(grid, model, folds).sum(1).argmax()])
+    assert borrowed(best) > 1.0 - model.vague > borrowed(best - 4.0)
