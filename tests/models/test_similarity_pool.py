@@ -10,11 +10,9 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 from torch import Tensor
 
-from bayesfs.contracts import Model
-from bayesfs.data.synthetic import synthetic_episodes
 from bayesfs.errors import ShapeError
-from bayesfs.inference.own import OwnApproximation
-from bayesfs.models.similarity_heads import (
+from bayesfs.inference.own_approximation import OwnApproximation
+from bayesfs.models.similarity.heads import (
     HEADS,
     OWN_STRENGTH,
     RIDGE,
@@ -22,12 +20,14 @@ from bayesfs.models.similarity_heads import (
     WithinScatter,
     video_means,
 )
-from bayesfs.models.similarity_pool import SimilarityPool, pooled
-from bayesfs.models.similarity_scores import left_out_scores, query_scores
-from bayesfs.predict import predict
+from bayesfs.models.similarity.pool import SimilarityPool, pooled
+from bayesfs.models.similarity.scores import left_out_scores, query_scores
+from bayesfs.prediction import predict
+from bayesfs.protocols import Model
+from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import ModelContract
 from bayesfs.types import EpisodeBatch, Posterior
-from bayesfs.uncertainty import kinds
+from bayesfs.uncertainty.decompose import decompose_draws
 
 Array = NDArray[np.float64]
 
@@ -185,7 +185,7 @@ def test_resampled_scales_follow_the_left_out_score() -> None:
 
 
 def _score_on(grid: Tensor, model: SimilarityPool, folds: object) -> Tensor:
-    from bayesfs.models.similarity_scores import LeftOut
+    from bayesfs.models.similarity.scores import LeftOut
 
     assert isinstance(folds, LeftOut)
     even = torch.zeros(len(grid), folds.scores.shape[0], len(HEADS), dtype=torch.float64)
@@ -208,7 +208,7 @@ def test_what_more_videos_remove_is_called_epistemic() -> None:
     for shots in (1, 2, 6):
         task, given = batch.limit_shots(shots), model.default_population(16)
         posterior = OwnApproximation(draws=256).infer(model, task, seed=0, given=given)
-        total, _, epistemic = kinds(predict(model, posterior, task, given=given).video)
+        total, _, epistemic = decompose_draws(predict(model, posterior, task, given=given).video)
         parts.append(float(epistemic.mean()))
         totals.append(float(total.mean()))
     assert parts[0] > parts[1] > parts[2]

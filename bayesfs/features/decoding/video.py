@@ -20,7 +20,7 @@ from PIL import Image
 
 from bayesfs.data.sources.video import Skipped, Video
 from bayesfs.errors import DataError
-from bayesfs.features.decoding.containers import FRAME_RATE, MAX_PIXELS, pyav, survey
+from bayesfs.features.decoding.containers import FRAME_RATE, MAX_PIXELS, opened_video, pyav, survey
 from bayesfs.features.decoding.pictures import brief, eight_bit_rgb, read_image
 from bayesfs.features.decoding.sampling import Sampling
 

@@ -3,7 +3,7 @@
 Start with `SimilarityPool`. A population learnt in one world (rendered, turntable) misleads in
 another: worlds differ several-fold in how sharply similarity tells objects apart, and in which
 similarity does. What every world shares is the form. With the head scores h_m(x, k) of
-`bayesfs.models.similarity_heads` for a frame x and class k of a task,
+`bayesfs.models.similarity.heads` for a frame x and class k of a task,
 
     u(x, k) = exp(a) sum_m w_m h_m(x, k),      w = softmax(log weights),
     log p(y = k | video) = log mean_f exp u(x_f, k) + b_k + const,     b_k ~ N(0, class_sd^2 / n_k)
@@ -39,11 +39,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from bayesfs._distributions.noise import Noise
 from bayesfs.errors import ShapeError, expect_positive
-from bayesfs.models.linear_head import normal_nodes
+from bayesfs.models.heads.linear import normal_nodes
 from bayesfs.models.population_draws import drawn_posterior
-from bayesfs.models.similarity_heads import HEADS, WithinScatter
-from bayesfs.models.similarity_scores import LeftOut, left_out_scores, query_scores
+from bayesfs.models.similarity.heads import HEADS, WithinScatter
+from bayesfs.models.similarity.scores import LeftOut, left_out_scores, query_scores
 from bayesfs.types import EpisodeBatch, Posterior
 
 CANDIDATES = 512
@@ -208,7 +209,7 @@ class SimilarityPool:
         borrowed, size = [], []
         left_out = left_out_scores(episodes, self.scatter)
 
-        def sample(value: dict[str, Tensor], noise: torch.Generator) -> dict[str, Tensor]:
+        def sample(value: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
             scale, weight, of_population = self._candidates(len(episodes), value, CANDIDATES)
             score = self._left_out(left_out, scale, weight)
             chance = score.softmax(0)  # (candidate, task)
@@ -216,8 +217,7 @@ class SimilarityPool:
             size.append(1.0 / chance.square().sum(0))
             chosen = _systematic(chance, draws, noise)  # (draw, task)
             task = torch.arange(len(episodes), device=chosen.device)
-            raw = torch.randn(draws, episodes.way, generator=noise, dtype=scale.dtype)
-            bias = raw.to(scale.device)[:, None] * self._bias_sd(episodes).to(scale)
+            bias = noise.normal(draws, "way", (), scale) * self._bias_sd(episodes).to(scale)
             return {
                 "log_scale": scale[chosen, task],
                 "head_log_weight": weight[chosen, task],
@@ -322,14 +322,17 @@ def pooled(scores: Tensor, mask: Tensor, scale: Tensor, weight: Tensor) -> Tenso
     return total.masked_fill(none[None, ..., None], 0.0)
 
 
-def _systematic(chance: Tensor, draws: int, noise: torch.Generator) -> Tensor:
-    """(draw, task) candidates by systematic resampling, one offset for every task.
+def _systematic(chance: Tensor, draws: int, noise: Noise) -> Tensor:
+    """(draw, task) candidates by systematic resampling, in random order.
+
+    Args:
+        chance: (candidate, task) probabilities.
+        draws: number of candidates to choose, with repetition.
+        noise: of the tasks.
 
     Source: Kitagawa (1996).
     """
-    offset = torch.rand((), generator=noise, dtype=chance.dtype)
-    at = (torch.arange(draws, dtype=chance.dtype) + offset).to(chance.device) / draws
+    order = noise.uniform(draws, "task", (), chance).argsort(0)
+    at = (order + noise.uniform(1, "task", (), chance)) / draws
     edges = chance.cumsum(0).T.contiguous()
-    chosen = torch.searchsorted(edges, at.expand(len(edges), -1).contiguous()).T
-    order = torch.randperm(draws, generator=noise).to(chosen.device)
-    return chosen.clamp(max=len(chance) - 1)[order]
+    return torch.searchsorted(edges, at.T.contiguous()).T.clamp(max=len(chance) - 1)

@@ -1,6 +1,6 @@
 """Head scores of a batch of tasks: of their queries, and of each support video left out.
 
-Start with `query_scores`. Both are `bayesfs.models.similarity_heads.head_scores` on the features
+Start with `query_scores`. Both are `bayesfs.models.similarity.heads.head_scores` on the features
 at unit length.
 """
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import ShapeError
-from bayesfs.models.similarity_heads import Products, WithinScatter, head_scores, video_means
-from bayesfs.spacing import evenly_spaced
+from bayesfs.models.similarity.heads import Products, WithinScatter, head_scores, video_means
 from bayesfs.types import EpisodeBatch
 
 FOLDS = 64
@@ -69,8 +69,8 @@ def left_out_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Le
     own, foreign = (
         Products(
             p.gram[:, None],
-            p.cross.unflatten(1, (longest, frames)),
-            p.square.unflatten(1, (longest, frames)),
+            p.cross.reshape(tasks, longest, frames, -1),
+            p.square.reshape(tasks, longest, frames),
         )
         for p in _products(means, query.flatten(1, 2), scatter)
     )

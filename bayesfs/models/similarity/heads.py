@@ -183,11 +183,12 @@ def _ridge(products: Products, label: Tensor, centre: Tensor, exists: Tensor) ->
     kernel = kernel * scale[..., None] * scale[..., None, :]
     target = (label - (exists / exists.sum(-1, keepdim=True))[..., None, :]) * present[..., None]
     eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
-    weight = torch.linalg.solve(kernel + RIDGE * eye, target)
+    weight: Tensor = torch.linalg.solve(kernel + RIDGE * eye, target)
     of_query = (products.cross @ centre[..., None])[..., 0]
     inner = products.cross - pull[..., None, :] - of_query[..., None] + own[..., None]
     query_size = products.square - 2.0 * of_query + own
-    return (inner * scale[..., None, :] / _root(query_size)[..., None]) @ weight
+    similar: Tensor = inner * scale[..., None, :] / _root(query_size)[..., None]
+    return similar @ weight
 
 
 def _own_metric(products: Products, label: Tensor, mean: Tensor) -> Products:

@@ -1,0 +1,1 @@
+"""Recognition by pooled similarities to the taught videos: see `bayesfs.models.similarity.pool`."""
