@@ -18,7 +18,7 @@ from bayesfs.models.similarity.heads import (
     RIDGE,
     UNIT,
     WithinScatter,
-    video_means,
+    support_examples,
 )
 from bayesfs.models.similarity.pool import SimilarityPool, pooled
 from bayesfs.models.similarity.scores import left_out_scores, query_scores
@@ -97,7 +97,7 @@ def dense_scores(videos: Array, label: Array, query: Array, scatter: WithinScatt
 
 
 def support_of(batch: EpisodeBatch, task: int) -> tuple[Array, Array]:
-    means, label = video_means(batch)
+    means, label = support_examples(batch)
     there = label[task].sum(-1) > 0
     return means[task][there].numpy(), label[task][there].argmax(-1).numpy()
 

@@ -122,7 +122,7 @@ class Products:
         )
 
 
-def video_means(episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
+def support_examples(episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
     """Mean frame of each support video (task, example, feature), and its class, one-hot.
 
     Returns:

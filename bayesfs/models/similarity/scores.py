@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import ShapeError
-from bayesfs.models.similarity.heads import Products, WithinScatter, head_scores, video_means
+from bayesfs.models.similarity.heads import Products, WithinScatter, head_scores, support_examples
 from bayesfs.types import EpisodeBatch
 
 FOLDS = 64
@@ -39,7 +39,7 @@ class LeftOut:
 
 def query_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Tensor:
     """(task, video, frame, way, head) scores of every query frame."""
-    means, label = video_means(episodes)
+    means, label = support_examples(episodes)
     tasks, videos, frames, _ = episodes.query.shape
     query = _unit(episodes.query).flatten(1, 2)
     own, foreign = _products(means, query, scatter)
@@ -49,7 +49,7 @@ def query_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Tenso
 
 def left_out_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> LeftOut | None:
     """Scores of every support video whose class has another one; None where no class has."""
-    means, label = video_means(episodes)
+    means, label = support_examples(episodes)
     tasks, ways, shots, frames, dim = episodes.support.shape
     count = label.sum(1)
     several = (label * (count > 1)[:, None]).sum(-1) > 0  # (task, example)
