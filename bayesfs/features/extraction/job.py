@@ -17,7 +17,7 @@ from bayesfs.data.store import store_attrs
 from bayesfs.errors import DataError
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.extraction.shards import SHARD_FRAMES, Shard
-from bayesfs.protocols import SizedBackbone
+from bayesfs.protocols import Backbone
 
 Attrs = Mapping[str, str | int | float]
 
@@ -47,7 +47,7 @@ class ExtractionJob:
     """
 
     videos: Sequence[Video]
-    backbone: SizedBackbone
+    backbone: Backbone
     store: Path
     sampling: Sampling
     thumbnails: bool
