@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from bayesfs.protocols import Progress
 from bayesfs.recipes.load import load_recipe, recipe_folder
 from bayesfs.recipes.overrides import shrink
 from bayesfs.runs.compose import tell_store
+from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import explained, write_atomically
 from bayesfs.study import Learnt, Study
 from bayesfs.types import EpisodeBatch
@@ -160,6 +160,6 @@ def _write(comparison: EngineComparison, out: Path) -> None:
         "sites.csv": comparison.by_site,
     }
     for name, table in tables.items():
-        write_atomically(out / name, partial(table.to_csv, index=False))
+        write_csv(table, out / name)
     figure = engine_picture(comparison)
     write_atomically(out / "engines.png", lambda path: figure.savefig(path, dpi=150, format="png"))

@@ -127,7 +127,7 @@ def choose(
         may_ask = found.get("ask", labelled & ~may_teach)
         return may_teach, may_ask, "by the names of videos"
     missed = "; no name of a video is of --teach and --ask" if found else ""
-    clean, clutter = (labelled & (table.kind == CONDITIONS.index(k)) for k in CONDITIONS)
+    clean, clutter = (labelled & (table.condition == CONDITIONS.index(k)) for k in CONDITIONS)
     if clean.any() and clutter.any():
         return clean, clutter, f"taught clean, asked in clutter{missed}"
     return labelled, labelled, f"at random{missed}"

@@ -322,8 +322,10 @@ def test_what_a_worker_leaves_out_is_told_here(
 
 
 def test_a_batch_by_itself(job: ScoringJob) -> None:
-    """What a worker runs, without dask."""
+    """What a worker runs, without dask, where the driver has made the folders."""
     pytest.importorskip("cloudpickle")
+    for shots in (1, 2):
+        job.group(shots, 0).parent.mkdir(parents=True)
     ranges = tuple(r for each in user_rows(job.store, "test").values() for r in each)
     threads = torch.get_num_threads()
     assert score_batch(cluster_module._portable(job), 0, ranges, 16) == USERS

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bayesfs._utils.atomic import remove_partial, write_whole
-from bayesfs._utils.bounded_files import open_regular, read_bounded
+from bayesfs._utils.guarded_files import open_regular, read_bounded
 from bayesfs._utils.owned_folders import MARK, claim, is_claimed
 from bayesfs.data.sources.video import Video
 from bayesfs.data.store import store_attrs

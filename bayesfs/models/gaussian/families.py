@@ -214,12 +214,14 @@ class Full(CovarianceFamily):
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Site -> axes; `correlation` holds Cholesky factors."""
+        """Site -> axes; `correlation` holds Cholesky factors, and is no site of one feature."""
         return {**PerFeature(self.spread).dims, "correlation": ("level", "feature", "column")}
 
     def sample(self, like: Tensor) -> dict[str, Tensor]:
-        """Sites of `PerFeature`, and the Cholesky factor of the correlations."""
+        """Sites of `PerFeature`, and the Cholesky factor of the correlations, if there are any."""
         sites = PerFeature(self.spread).sample(like)
+        if like.shape[-1] == 1:
+            return sites
         concentration = like.new_full((len(LEVELS),), self.concentration)
         prior = dist.LKJCholesky(like.shape[-1], concentration).to_event(1)
         sites["correlation"] = pyro.sample("correlation", prior)
@@ -234,6 +236,8 @@ class Full(CovarianceFamily):
                 "more than .01; use double precision, or a diagonal or low-rank family",
                 stacklevel=2,
             )
+        if dim == 1:
+            return Dense(sd[..., None].square())
         factor = sd[..., None] * sites["correlation"]
         return Dense(factor @ factor.mT)
 
