@@ -1,4 +1,4 @@
-"""Read a file that a stranger may have planted: of the right type, and no larger than it may be.
+"""Read a file that nobody vouches for: of the right type, and no larger than it may be.
 
 A pipe would be waited for without end, a device read without end, a huge file read into memory.
 So each reader says what it takes at most, and nothing but a regular file is read: `read_bytes`,

@@ -1,4 +1,4 @@
-"""Do the kinds of uncertainty measure different things? Label noise, and the error of the split.
+"""Disentanglement of aleatoric and epistemic uncertainty, by data and by label noise.
 
 Start with `disentanglement_error`. More data should lower epistemic uncertainty as it lowers the
 error rate, and leave aleatoric uncertainty alone; noisier labels should raise aleatoric

@@ -146,7 +146,7 @@ def evidence_of(
     one = of_video(task, 0, video)
     answer = study.infer(one, learnt, seed=seed)
     known = without_gain(model, population, one, answer.predictive, seed=seed)
-    gain = gain_by_condition(model, population, task, seed=seed)
+    gain = gain_by_condition(model, population, task, answer.predictive, seed=seed)
     if gain is None:
         return known
     return replace(known, gain=gain.nanmean(1), own_gain=gain[:, [video]])

@@ -1,4 +1,4 @@
-"""Expected log predictive density with the video as the unit; start with `heldout_elpd`.
+"""Leave-one-video-out expected log predictive density (elpd); start with `heldout_elpd`.
 
 Two different questions, each with its own right answer:
 

@@ -1,4 +1,4 @@
-"""Which episodes a study learns from and which it scores: `HeldOutUsers`."""
+"""Evaluation on held-out users, whom nothing was learnt from: `HeldOutUsers`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The approximation that a model brings along: `OwnApproximation`.
+"""Inference by the approximation that the model itself supplies: `OwnApproximation`.
 
 For models that are exact but for something small, such as which frames of a video are poor
 (`bayesfs.models.gaussian.robust`). Nothing is iterated, so it takes milliseconds where `SVI` takes

@@ -1,4 +1,4 @@
-"""What one task can say by itself: `support_population` and `SupportAxes`.
+"""Population and axes from the support of one task alone: `support_population`, `SupportAxes`.
 
 With no other users, the population (how far classes, videos and frames scatter) must come from the
 support. Its evidence, log p(support | population), is a poor judge: features are not Gaussian, and

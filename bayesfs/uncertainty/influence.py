@@ -1,4 +1,4 @@
-"""Which support videos an answer rests on: `leave_one_out_influence`.
+"""Influence of each support video on an answer: `leave_one_out_influence`.
 
 For query video x, support D and D_v the support without video v,
 

@@ -14,7 +14,8 @@ HOME = Path(__file__).parents[2] / "docs" / "_ext" / "abilities.py"
 
 def test_the_page_is_the_one_that_the_code_makes() -> None:
     spec = importlib.util.spec_from_file_location("abilities", HOME)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
     said = made.PAGE.read_text(encoding="utf-8")

@@ -51,7 +51,6 @@ ENGINE = """
 from __future__ import annotations
 from dataclasses import dataclass
 from bayesfs.protocols import Engine
-
 @dataclass(frozen=True)
 class Toy(Engine):
     steps: int = 10

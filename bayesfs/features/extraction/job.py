@@ -1,4 +1,4 @@
-"""What an extraction is of, by which it is recognised when it is gone on with: `ExtractionJob`."""
+"""Identity of an extraction (videos, backbone, sampling), to resume it: `ExtractionJob`."""
 
 from __future__ import annotations
 

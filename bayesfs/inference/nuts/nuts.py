@@ -1,4 +1,4 @@
-"""Markov chains for every task at once: `NUTS`.
+"""The no-U-turn sampler (NUTS) for every task at once: `NUTS`.
 
 The model's Pyro program is recorded and translated to JAX (`bayesfs.inference.nuts.translate`); all
 chains of all tasks of a batch then run in lockstep in one compiled function

@@ -1,4 +1,4 @@
-"""The Gaussian hierarchy population -> task -> class -> video -> frame: the yardstick.
+"""The Gaussian hierarchy population -> task -> class -> video -> frame: `GaussianHierarchy`.
 
 Start with `GaussianHierarchy`. Its posterior and predictive are exact for given population
 parameters (`bayesfs.models.gaussian.conjugate`, `bayesfs.models.gaussian.labels`); the Pyro program

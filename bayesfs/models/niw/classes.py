@@ -1,4 +1,4 @@
-"""Classes whose covariance is unknown too, with a prior that is learnt across users.
+"""Normal-inverse-Wishart classes: mean and covariance unknown, their prior learnt across users.
 
 Start with `NIWClasses`, which integrates a class's mean and covariance out (Student-t predictive);
 `NIWMode` plugs their posterior mode in. Both have the same Pyro program and population.
