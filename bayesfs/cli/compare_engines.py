@@ -19,7 +19,6 @@ from bayesfs.data.store import open_store
 from bayesfs.diagnostics.posterior_distance import EngineComparison, Inferred
 from bayesfs.diagnostics.posterior_distance import compare_engines as compare
 from bayesfs.errors import RecipeError
-from bayesfs.inference.nuts.nuts import NUTS
 from bayesfs.plots.engines import engine_picture
 from bayesfs.protocols import Progress
 from bayesfs.recipes.load import load_recipe, recipe_folder
@@ -86,7 +85,7 @@ def run_engine_comparison(
         name: _infer(replace(study, **_numbers(recipe, smoke)), name, episodes, learnt, seed)
         for name, recipe in loaded.items()
     }
-    reference = next(n for n, recipe in loaded.items() if isinstance(recipe["engine"], NUTS))
+    reference = next(n for n, recipe in loaded.items() if recipe["engine"].reference)
     comparison = compare(inferred, reference, episodes)
     if out is not None:
         _write(comparison, out)
@@ -103,7 +102,7 @@ def _load_engines(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
         if path.stem in loaded:
             raise RecipeError(f"{path}: two engines are called {path.stem!r}; rename one file")
         loaded[path.stem] = dict(load_recipe(path, "engine").values)
-    if not any(isinstance(values["engine"], NUTS) for values in loaded.values()):
+    if not any(values["engine"].reference for values in loaded.values()):
         name = "nuts" if "nuts" not in loaded else "nuts (reference)"
         shipped = recipe_folder() / "inference" / "nuts.py"
         loaded[name] = dict(load_recipe(shipped, "engine").values)

@@ -100,8 +100,8 @@ def name_videos(
         tasks = sample_episodes(
             learnt.projection(found.embeddings),
             shots=None,
-            frames_per_video=getattr(study.evaluation, "frames_per_video", 8),
-            query_frames=getattr(study.evaluation, "query_frames", None),
+            frames_per_video=study.evaluation.frames_per_video,
+            query_frames=study.evaluation.query_frames,
             seed=inputs["seed"],
         )
         answer = study.infer(tasks.to(study.dtype), learnt, seed=inputs["seed"])
