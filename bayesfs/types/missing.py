@@ -58,7 +58,7 @@ def refuse_missing_codes(values: Any, name: str) -> None:
     kind = getattr(values, "dtype", None)
     if isinstance(kind, np.dtype) and kind.kind in "USbu":
         return
-    codes = [isinstance(v, int | np.integer) and v < 0 for v in _objects(values)]
+    codes = [isinstance(v, int | np.integer) and bool(v < 0) for v in _objects(values)]
     rows = np.flatnonzero(codes)
     if len(rows):
         raise DataError(
