@@ -34,7 +34,7 @@ def demo(out: Folder = Path("bayesfs-demo"), *, seed: int = 0) -> None:
         out: folder for the videos, features and results.
         seed: of everything random.
     """
-    from bayesfs.cli.studies import make_demo
+    from bayesfs.cli.recordings import make_demo
 
     make_demo(out, seed)
 
@@ -69,7 +69,7 @@ def features(
         max_frames: use at most so many frames of a video, spread evenly.
         no_thumbnails: keep no small pictures: neither the store nor a report holds a pixel.
     """
-    from bayesfs.cli.studies import make_features
+    from bayesfs.cli.recordings import make_features
     from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
     from bayesfs.features.decoding.sampling import Sampling
     from bayesfs.runs.compose import usable_device
