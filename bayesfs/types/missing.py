@@ -58,8 +58,8 @@ def refuse_missing_codes(values: Any, name: str) -> None:
     kind = getattr(values, "dtype", None)
     if isinstance(kind, np.dtype) and kind.kind in "USbu":
         return
-    codes = [isinstance(v, int | np.integer) and bool(v < 0) for v in _objects(values)]
-    rows = np.flatnonzero(codes)
+    codes = [isinstance(v, int | np.integer) and v < 0 for v in _objects(values)]
+    rows = np.flatnonzero(np.array(codes, bool))
     if len(rows):
         raise DataError(
             f"expected {name} in every row, got the integer {_objects(values)[rows[0]]} in "
