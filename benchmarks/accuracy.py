@@ -28,6 +28,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from bayesfs._utils.threads import share_cores
 from bayesfs.data.sources.open import read_tree
 from bayesfs.data.store import open_store
 from bayesfs.evaluation.held_out_users import HeldOutUsers
@@ -288,4 +289,5 @@ def shown(row: Mapping[str, float]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    share_cores()
     main()

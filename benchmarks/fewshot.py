@@ -29,6 +29,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from bayesfs._utils.threads import share_cores
 from bayesfs.benchmark.conditions import Condition
 from bayesfs.benchmark.methods import Lesson, Predict, closed_form_predict, digest
 from bayesfs.benchmark.tasks import StillTasks
@@ -433,4 +434,5 @@ def report(pictures: Embeddings, sizes: Sizes, cache: Path) -> None:
 
 
 if __name__ == "__main__":
+    share_cores()
     main()

@@ -22,6 +22,7 @@ import gpytorch
 import torch
 from torch import Tensor
 
+from bayesfs._utils.threads import share_cores
 from bayesfs.inference.program.potential import potential
 from bayesfs.models.gp.covariance import VideoCovariance
 from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
@@ -241,4 +242,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    share_cores()
     main()

@@ -29,6 +29,7 @@ from gp import episodes_of
 from inference_peers import Cost, cost_of, least, numpyro_nuts, pyro_nuts, pyro_svgd, pyro_svi
 from torch import Tensor
 
+from bayesfs._utils.threads import share_cores
 from bayesfs.inference.nuts.nuts import NUTS
 from bayesfs.inference.svgd.flow import SteinSchedule, flow
 from bayesfs.inference.svgd.kernels import LinearStein
@@ -323,4 +324,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    share_cores()
     main()

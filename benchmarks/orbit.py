@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from bayesfs._utils.threads import share_cores
 from bayesfs.data.store import open_store
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.evaluation.orbit import ABSENT, OrbitProtocol
@@ -169,4 +170,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    share_cores()
     main()

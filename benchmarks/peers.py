@@ -28,6 +28,7 @@ from accuracy import SHOTS, bare, embeddings_of, figures, join, simulated
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bayesfs._utils.threads import share_cores
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.features.reduction import PrincipalAxes
 from bayesfs.study import frames_of
@@ -279,4 +280,5 @@ def measure(name: str, train: EpisodeBatch, tasks: EpisodeBatch) -> dict[str, fl
 
 
 if __name__ == "__main__":
+    share_cores()
     main()

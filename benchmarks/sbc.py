@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bayesfs._utils.threads import share_cores
 from bayesfs.diagnostics.sbc import LEVELS, Calibration, calibrate
 from bayesfs.errors import BayesfsError
 from bayesfs.inference.exact import Exact
@@ -262,4 +263,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    share_cores()
     main()

@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bayesfs._utils.threads import share_cores
+
 FIGURES = (
     "users_cost_10000_vs_100",
     "users_per_second",
@@ -124,4 +126,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    share_cores()
     main()

@@ -40,6 +40,7 @@ from transfer_parts.scores import Cell, Figures, Scored, novelty_auroc, over_wor
 from transfer_parts.tasks import Sizes, draw_tasks, is_possible, shots_of
 from transfer_parts.worlds import World, embedder_of, photographs, read_worlds, reader
 
+from bayesfs._utils.threads import share_cores
 from bayesfs.types import Embeddings
 
 SHOTS = (1, 2, 5)
@@ -219,4 +220,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    share_cores()
     main()

@@ -31,6 +31,7 @@ from uncertainty_parts.kinds import row_6, rows_1_2_5, rows_3_4
 from uncertainty_parts.levels import row_11
 from uncertainty_parts.sets import row_10
 
+from bayesfs._utils.threads import share_cores
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.features.reduction import PrincipalAxes
 from bayesfs.inference.exact import Exact
@@ -147,4 +148,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    share_cores()
     main()

@@ -35,3 +35,34 @@ def test_importing_changes_no_global_state() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+HEAVY = ("jax", "numpyro", "matplotlib", "zarr", "h5py", "arviz_stats", "torch._dynamo")
+
+
+def test_the_classifier_needs_neither_jax_nor_pictures_nor_stores_nor_the_report() -> None:
+    code = (
+        "import sys; from bayesfs import BayesianFewShotClassifier; "
+        f"print([m for m in {(*HEAVY, 'bayesfs.report')!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import bayesfs", "from bayesfs.cli.main import main; main(['--help'])"],
+    ids=["import", "help"],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
+    """And under a second of processor time, at most."""
+    asked = (
+        "import atexit, resource, sys\n"
+        "atexit.register(lambda: print('LOADED', [m for m in "
+        "('torch', 'numpy', 'scipy', 'pandas', 'xarray', *%r) if m in sys.modules], "
+        "sum(resource.getrusage(resource.RUSAGE_SELF)[:2]), file=sys.stderr))\n%s"
+    ) % (HEAVY, code)
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    told = done.stderr.splitlines()[-1].removeprefix("LOADED ")
+    assert told.startswith("[] ")
+    assert float(told.removeprefix("[] ")) < 1

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from bayesfs._utils.progress import say, terminal_safe
-from bayesfs.cli.studies import embed_tree
+from bayesfs.cli.recordings import embed_tree
 from bayesfs.data.sampling import sample_episodes
 from bayesfs.data.sources.folder import read_folder
 from bayesfs.data.sources.video import (

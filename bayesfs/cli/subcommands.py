@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -34,7 +35,7 @@ def demo(out: Folder = Path("bayesfs-demo"), *, seed: int = 0) -> None:
         out: folder for the videos, features and results.
         seed: of everything random.
     """
-    from bayesfs.cli.studies import make_demo
+    from bayesfs.cli.recordings import make_demo
 
     make_demo(out, seed)
 
@@ -69,7 +70,7 @@ def features(
         max_frames: use at most so many frames of a video, spread evenly.
         no_thumbnails: keep no small pictures: neither the store nor a report holds a pixel.
     """
-    from bayesfs.cli.studies import make_features
+    from bayesfs.cli.recordings import make_features
     from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
     from bayesfs.features.decoding.sampling import Sampling
     from bayesfs.runs.compose import usable_device
@@ -375,14 +376,23 @@ def init(folder: Folder) -> None:
     print(f"\nNext: cd {place}; bayesfs run {recipes} --data STORE --out runs/first")
 
 
+def _on_its_cores(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, in a process that takes as many threads as it has cores."""
+
+    @wraps(command)
+    def begin(*args: Any, **kwargs: Any) -> None:
+        from bayesfs._utils.threads import share_cores
+
+        share_cores()
+        command(*args, **kwargs)
+
+    return begin
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": demo,
-    "features": features,
-    "run": run,
-    "report": report,
-    "compare": compare,
-    "benchmark": benchmark,
-    "predict": predict,
-    "explain": explain,
+    **{
+        command.__name__: _on_its_cores(command)
+        for command in (demo, features, run, report, compare, benchmark, predict, explain)
+    },
     "init": init,
 }

@@ -21,7 +21,8 @@ Two different questions, each with its own right answer:
   weights gave 0.00 nats a video, the truth -0.41.)
 
 For a posterior that is not exact or MCMC, PSIS corrects the leaving out but not the approximation.
-Both return ArviZ's ELPDData, which `arviz_stats.compare` takes.
+Both return ArviZ's ELPDData, which `arviz_stats.compare` takes. ArviZ is imported inside functions:
+that takes seconds, and a study that is not judged does without.
 """
 
 from __future__ import annotations
@@ -34,8 +35,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from arviz_stats import ess, loo
-from arviz_stats.base import array_stats
 from scipy.special import logsumexp
 from torch import Tensor
 
@@ -65,6 +64,8 @@ def heldout_elpd(tree: xr.DataTree) -> Any:
     Raises:
         DataError: no query video is labelled.
     """
+    from arviz_stats import loo
+
     weight = tree["predictive_weights"].to_dataset()["video"]
     if not weight.size:
         raise DataError("expected labelled query videos to score, got none")
@@ -111,6 +112,8 @@ def smoothed_weights(
 
     Source: Vehtari et al. 2024 (PSIS).
     """
+    from arviz_stats.base import array_stats
+
     values = log_weight.to_numpy()
     out, k = np.empty(values.shape), np.empty(values.shape[-1])
     for i in range(values.shape[-1]):
@@ -142,6 +145,8 @@ def support_elpd(tree: xr.DataTree) -> Any:
     Raises:
         DataError: the tree was made without `support_log_prob`, or an object has one video only.
     """
+    from arviz_stats import ess, loo
+
     if "support_log_likelihood" not in tree.children:
         raise DataError(
             "expected the group support_log_likelihood; give `support_log_prob` to `to_datatree`"
@@ -175,6 +180,8 @@ def _support_view(tree: xr.DataTree) -> tuple[xr.DataTree, xr.DataArray]:
 
 def _exact_elpd(tree: xr.DataTree) -> Any:
     """ELPDData of support videos that were left out indeed; nothing rests on weights."""
+    from arviz_stats import loo
+
     exact = tree["support_left_out"].to_dataset()["support_label"]
     if bool(exact.isnull().any()):
         raise DataError("expected two support videos or more of every object, to leave one out")

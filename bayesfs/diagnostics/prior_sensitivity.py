@@ -26,7 +26,6 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from arviz_stats import psense
 
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import DataError
@@ -179,6 +178,8 @@ def decided_by_prior(table: pd.DataFrame) -> pd.DataFrame:
 
 def _psense(values: Values, log_weight: Values) -> Values:
     """(scalar,) sensitivity to a density known at every draw."""
+    from arviz_stats import psense  # takes seconds to import, and a study does without
+
     names = ("chain", "draw")  # as one chain: ArviZ cannot smooth chains of one draw
     rows, weight = values.reshape(1, -1, values.shape[-1]), log_weight.reshape(1, -1)
     tree = xr.DataTree.from_dict(

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
+from bayesfs._utils.threads import blas_threads
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.types import CONDITIONS, Embeddings
 
@@ -206,7 +207,8 @@ def principal_axes(centred: Array, dim: int, *, size: float) -> tuple[Array, Arr
     if peak <= ROUNDING * size:
         return np.zeros(0), np.zeros((width, 0))
     scaled = centred / peak  # no square under- or overflows
-    values, vectors = eigh(scaled.T @ scaled / n, subset_by_index=[width - keep, width - 1])
+    with blas_threads(1):
+        values, vectors = eigh(scaled.T @ scaled / n, subset_by_index=[width - keep, width - 1])
     values, vectors = values[::-1], vectors[:, ::-1]
     good = values > 1e-10 * values[0]
     values, vectors = values[good], vectors[:, good]

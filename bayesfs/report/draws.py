@@ -72,13 +72,16 @@ def _label(site: xr.DataArray, dim: str, index: dict[str, int], classes: xr.Data
 def summary_table(chosen: tuple[Scalar, ...], kind: str) -> pd.DataFrame:
     """ArviZ's summary of scalars; columns that do not apply to the kind of draws are left out."""
     ds = xr.Dataset({f"s{i}": (("chain", "draw"), s.draws) for i, s in enumerate(chosen)})
+    chain = kind == "mcmc"
     with np.errstate(divide="ignore", invalid="ignore"):
-        table: pd.DataFrame = arviz_stats.summary(ds, round_to="none")
-        tail = arviz_stats.ess(ds, method="tail", prob=TAILS)
-    table["ess_tail"] = [float(tail[name]) for name in ds.data_vars]
+        table: pd.DataFrame = arviz_stats.summary(
+            ds, kind="all" if chain else "stats", round_to="none"
+        )
+        if chain:
+            tail = arviz_stats.ess(ds, method="tail", prob=TAILS)
+            table["ess_tail"] = [float(tail[name]) for name in ds.data_vars]
     table.index = pd.Index([s.name for s in chosen])
-    chain_only = ["ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd"]
-    return table if kind == "mcmc" else table.drop(columns=chain_only, errors="ignore")
+    return table
 
 
 def to_trace(chosen: tuple[Scalar, ...], fit: Diagnostics) -> tuple[Scalar, ...]:

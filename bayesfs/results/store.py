@@ -140,7 +140,7 @@ def _read_zarr(path: Path) -> xr.DataTree:
     if check_listed(path) != 3:
         raise DataError(f"{path}: expected a folder of Zarr 3, with a zarr.json")
     with xr.open_datatree(path, engine="zarr", consolidated=False, zarr_format=3) as tree:
-        return _as_saved(tree.load())
+        return as_saved(tree.load())
 
 
 def _check_datasets(path: Path) -> None:
@@ -173,11 +173,11 @@ def _check_datasets(path: Path) -> None:
 def _read_netcdf(path: Path) -> xr.DataTree:
     _check_datasets(path)
     with xr.open_datatree(path, engine="h5netcdf") as tree:
-        return _as_saved(tree.load())
+        return as_saved(tree.load())
 
 
-def _as_saved(tree: xr.DataTree) -> xr.DataTree:
-    """Strings of fixed length and attributes of Python's own types, as before saving."""
+def as_saved(tree: xr.DataTree) -> xr.DataTree:
+    """A tree as `load_datatree` gives it: strings of fixed length, attributes of Python's types."""
     tree = tree.map_over_datasets(_fixed_length_strings)
     for node in tree.subtree:
         node.attrs = {

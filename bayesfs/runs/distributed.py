@@ -37,6 +37,7 @@ import torch
 import xarray as xr
 
 from bayesfs._utils.atomic import write_whole
+from bayesfs._utils.threads import limit_threads
 from bayesfs.data.user_rows import Ranges, batches_of, read_rows, user_rows
 from bayesfs.data.zarr_files import check_zarr
 from bayesfs.errors import BayesfsError, DataError, RunError
@@ -207,7 +208,7 @@ def score_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) ->
     """
     _check_worker()
     job = _unpacked(portable)
-    torch.set_num_threads(1)
+    limit_threads(1)
     with explained(job.results):
         names: list[str] = []
         for shots, parts in _tables(job, ranges, number * per_batch // USERS_AT_ONCE).items():

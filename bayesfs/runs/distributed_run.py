@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 from bayesfs._utils.progress import bar
 from bayesfs.data.user_rows import quick_fingerprint, read_rows, user_rows
@@ -22,13 +23,14 @@ from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.distributed import ScoringJob, connect, score_users
 from bayesfs.runs.run import (
     SCORES_FILE,
+    Finished,
     Order,
     answer_tasks,
     facts_of,
+    finished,
     identity_with,
     learn,
     noted,
-    report_run,
 )
 from bayesfs.study import Learnt, Study
 from bayesfs.types import Embeddings
@@ -39,7 +41,7 @@ SHOWN = 12
 """Users whom the report shows one by one."""
 
 
-def run_on_cluster(order: Order, out: Path) -> Path:
+def run_on_cluster(order: Order, out: Path) -> Finished:
     """Learn, infer, predict, score and report, going on from where an interrupted run stopped.
 
     Args:
@@ -47,7 +49,7 @@ def run_on_cluster(order: Order, out: Path) -> Path:
         out: run directory, new or of the same order.
 
     Returns:
-        The report's path.
+        The report and the scores.
 
     Raises:
         RunError: the directory holds something else or is in use, or the cluster is lost.
@@ -56,16 +58,16 @@ def run_on_cluster(order: Order, out: Path) -> Path:
     run = RunDirectory(out)
     inputs = {**identity_with(order, quick_fingerprint(order.store)), "cluster": True}
     with run.begin(inputs, recipes=order.sources):
+        made: dict[int, xr.DataTree] = {}
         if not run.is_done:
             learnt = learn(run, order, lambda: shown_frames(order.study, order.store, ()))
             if run.kept(SCORES_FILE) is None:
                 _score(run, order, learnt)
-            _show(run, order, learnt)
+            made = _show(run, order, learnt)
             rows = user_rows(order.store)
             frames = sum(high - low for ranges in rows.values() for low, high in ranges)
             run.finish(**facts_of(order, out, frames, len(rows)))
-        report = run.path / "report.html"
-        return report if report.exists() else report_run(out, store=order.store)
+        return finished(run, order, made)
 
 
 def shown_frames(study: Study, store: Path, shown: Sequence[str]) -> Embeddings:
@@ -99,14 +101,15 @@ def _score(run: RunDirectory, order: Order, learnt: Learnt) -> None:
     run.keep(SCORES_FILE, partial(save_summary, found))
 
 
-def _show(run: RunDirectory, order: Order, learnt: Learnt) -> None:
+def _show(run: RunDirectory, order: Order, learnt: Learnt) -> dict[int, xr.DataTree]:
     """Everything that is known of a few users, drawn at random, and whom the report shows."""
     known = scored_users(run.path / RESULTS, order.study.evaluation.shots[-1])
     few = np.random.default_rng(order.seed).permutation(len(known))[:SHOWN]
     shown = [known[i] for i in sorted(few.tolist())]
     with noted(run, "warnings"):
-        answer_tasks(run, order, shown_frames(order.study, order.store, shown), learnt)
+        made = answer_tasks(run, order, shown_frames(order.study, order.store, shown), learnt)
     note = f"Scores are of all {len(known)} people. "
     if len(shown) < len(known):
         note += f"Everything else shows {len(shown)} of them, drawn at random."
     run.note(shown=shown, note=note.strip())
+    return made

@@ -29,7 +29,7 @@ from bayesfs.explanation.record import MOST_TASKS, ExplanationRecord, record_exp
 from bayesfs.features.extraction.job import sampling_of, sampling_text
 from bayesfs.report.view import ReportData
 from bayesfs.report.write import write_report
-from bayesfs.results.store import load_datatree, save_datatree
+from bayesfs.results.store import as_saved, load_datatree, save_datatree
 from bayesfs.results.table_scores import as_score_table, load_summary
 from bayesfs.runs.checkpoint import load_posterior, load_projection, save_posterior, save_projection
 from bayesfs.runs.directory import STATE, RunDirectory, write_atomically
@@ -73,7 +73,20 @@ class Order:
     cluster: str | None = None
 
 
-def run_study(order: Order, out: Path) -> Path:
+@dataclass(frozen=True)
+class Finished:
+    """What a run ends with.
+
+    Attributes:
+        report: where it is.
+        scores: number of support videos -> scores with intervals over users.
+    """
+
+    report: Path
+    scores: Mapping[int, xr.Dataset]
+
+
+def run_study(order: Order, out: Path) -> Finished:
     """Learn, infer, predict, score and report, from where an interrupted run stopped.
 
     Args:
@@ -81,7 +94,7 @@ def run_study(order: Order, out: Path) -> Path:
         out: run directory, new or of the same order.
 
     Returns:
-        The report's path.
+        The report and the scores.
 
     Raises:
         RunError: the directory holds something else, is in use, or cannot be written.
@@ -90,14 +103,29 @@ def run_study(order: Order, out: Path) -> Path:
     embeddings = open_store(order.store)
     run = RunDirectory(out)
     with run.begin(identity(order, embeddings), recipes=order.sources):
+        made: dict[int, xr.DataTree] = {}
         if not run.is_done:
             with noted(run, "warnings"):
                 learnt = learn(run, order, lambda: embeddings)
-                answer_tasks(run, order, embeddings, learnt)
+                made = answer_tasks(run, order, embeddings, learnt)
             users = len(np.unique(embeddings.coord("user")))
             run.finish(**facts_of(order, out, len(embeddings), users))
-        report = run.path / "report.html"
-        return report if report.exists() else report_run(out, store=order.store)
+        return finished(run, order, made)
+
+
+def finished(run: RunDirectory, order: Order, made: Mapping[int, xr.DataTree]) -> Finished:
+    """The end of a run: its report, unless there is one, and its scores.
+
+    Args:
+        run: finished run.
+        order: what was asked.
+        made: from `answer_tasks`.
+    """
+    trees = load_trees(run, made)
+    report = run.path / "report.html"
+    if not report.exists():
+        report_run(run.path, store=order.store, trees=trees)
+    return Finished(report, load_scores(run, trees))
 
 
 class Inputs(TypedDict):
@@ -174,7 +202,11 @@ def store_fingerprint(embeddings: Embeddings) -> str:
 
 
 def report_run(
-    out: Path, format: Literal["html", "md"] = "html", *, store: Path | None = None
+    out: Path,
+    format: Literal["html", "md"] = "html",
+    *,
+    store: Path | None = None,
+    trees: Mapping[int, xr.DataTree] | None = None,
 ) -> Path:
     """Write the report of a finished run again, from its results alone.
 
@@ -182,6 +214,7 @@ def report_run(
         out: run directory.
         format: of the report.
         store: feature store, for its thumbnails; where the run says that it is by default.
+        trees: from `load_trees`, where they are loaded already.
 
     Raises:
         RunError: there is no finished run, or another file has the report's name.
@@ -190,7 +223,7 @@ def report_run(
     run.finished()
     path = out / f"report.{format}"
     _refuse_others(path)
-    data = report_data(run, store)
+    data = report_data(run, store, trees)
     write = partial(write_report, data, format=format)
     write_atomically(path, write, within=out)
     return path
@@ -241,15 +274,21 @@ def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> 
     return load_learnt(run)
 
 
-def answer_tasks(run: RunDirectory, order: Order, embeddings: Embeddings, learnt: Learnt) -> None:
+def answer_tasks(
+    run: RunDirectory, order: Order, embeddings: Embeddings, learnt: Learnt
+) -> dict[int, xr.DataTree]:
     """Score the tasks at every number of support videos, and explain them at the largest.
 
     What the run keeps already is not made again; more than `MOST_TASKS` tasks are not explained.
+
+    Returns:
+        Number of support videos -> the DataTree, of those that were made now.
     """
     study, seed = order.study, order.seed
+    made: dict[int, xr.DataTree] = {}
     scored = [shots for shots in study.evaluation.shots if run.kept(_name(shots))]
     if len(scored) == len(study.evaluation.shots) and run.kept(EXPLANATIONS) is not None:
-        return
+        return made
     tasks = study.tasks(embeddings, learnt, seed=seed)
     for shots in study.evaluation.shots:
         last = shots == max(study.evaluation.shots)
@@ -261,12 +300,14 @@ def answer_tasks(run: RunDirectory, order: Order, embeddings: Embeddings, learnt
             if shots not in scored:
                 tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
                 run.keep(_name(shots), partial(save_datatree, tree))
+                made[shots] = as_saved(tree)
         if not explained:
             with bar("explanations"):
                 rules = rules_at(run, study, learnt, embeddings, shots, seed=seed)
                 if rules is not None:
                     keep_rules(run, rules, shots)
                 run.keep(EXPLANATIONS, record_explanations(answer, learnt, rules, seed=seed).save)
+    return made
 
 
 def _name(shots: int) -> str:
@@ -279,11 +320,19 @@ def study_names(study: Study) -> dict[str, str]:
     return {name: type(value).__name__ for name, value in parts.items()}
 
 
-def load_trees(run: RunDirectory) -> dict[int, xr.DataTree]:
-    """Number of support videos -> the DataTree of a run at that number."""
+def load_trees(
+    run: RunDirectory, made: Mapping[int, xr.DataTree] | None = None
+) -> dict[int, xr.DataTree]:
+    """Number of support videos -> the DataTree of a run at that number.
+
+    Args:
+        run: the directory that keeps them.
+        made: those that are in memory, which are not read again.
+    """
+    known = {_name(shots): tree for shots, tree in (made or {}).items()}
     names = [name for name in run.state()["files"] if name.startswith("results-")]
     paths = [path for name in sorted(names) if (path := run.kept(name))]
-    trees = [load_datatree(path) for path in paths]
+    trees = [known[p.name] if p.name in known else load_datatree(p) for p in paths]
     return {int(tree.attrs["shots"]): tree for tree in trees}
 
 
@@ -311,11 +360,15 @@ def store_of(run: RunDirectory, state: Mapping[str, Any]) -> Path | None:
     return run.path / said if said else None
 
 
-def report_data(run: RunDirectory, store: Path | None = None) -> ReportData:
+def report_data(
+    run: RunDirectory,
+    store: Path | None = None,
+    trees: Mapping[int, xr.DataTree] | None = None,
+) -> ReportData:
     """Everything a report shows, from the results and the store's thumbnails."""
     state = run.state()
     place = store or store_of(run, state)
-    trees = load_trees(run)
+    trees = load_trees(run) if trees is None else trees
     facts = {k: str(v) for k, v in state.get("facts", {}).items()}
     kept = run.kept(EXPLANATIONS)
     told = ExplanationRecord({}, []) if kept is None else ExplanationRecord.load(kept)

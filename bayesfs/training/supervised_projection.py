@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bayesfs._utils.threads import blas_threads
 from bayesfs.errors import ShapeError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.features.projection import Projection, condition_index, fit_projection, unit_norm
@@ -189,7 +190,8 @@ def aligned(embeddings: Embeddings, projection: Projection) -> Embeddings:
 
     def fit(others: Embeddings) -> Callable[[Embeddings], Embeddings]:
         own = fit_projection(others, projection.dim)
-        left, _, right = np.linalg.svd(_unit(own.axes).T @ _unit(projection.axes))
+        with blas_threads(1):
+            left, _, right = np.linalg.svd(_unit(own.axes).T @ _unit(projection.axes))
         rank = min(left.shape[0], right.shape[0])
         rotation = left[:, :rank] @ right[:rank]
 

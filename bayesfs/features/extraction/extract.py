@@ -24,6 +24,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from bayesfs._utils.atomic import remove_partial
+from bayesfs._utils.threads import blas_threads
 from bayesfs.data.sources.video import Skipped, Video
 from bayesfs.data.store import open_store
 from bayesfs.errors import REFUSALS, DataError
@@ -126,10 +127,12 @@ def _embed_missing(
     cores = torch.get_num_threads()
     # of all shards, not of the missing ones: rounding depends on how many cores share a pass
     count = min(max(1, workers or min(MAX_WORKERS, os.cpu_count() or 1)), len(shards))
-    pool = ThreadPoolExecutor(count, "embed", torch.set_num_threads, (max(1, cores // count),))
+    share = max(1, cores // count)
+    pool = ThreadPoolExecutor(count, "embed", torch.set_num_threads, (share,))
     try:
-        for future in [pool.submit(_embed, job, shard, tally) for shard in missing]:
-            future.result()
+        with blas_threads(share):
+            for future in [pool.submit(_embed, job, shard, tally) for shard in missing]:
+                future.result()
     finally:
         tally.stop.set()
         pool.shutdown(cancel_futures=True)

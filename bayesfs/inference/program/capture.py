@@ -11,6 +11,7 @@ Source: the same idea as torch.fx's make_fx, without symbolic proxies (ten times
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -173,6 +174,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in inputs:
             self._new_slot(tensor)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: else torch imports its compiler at the first operation, for three seconds."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation, and note it if an input is among its ancestors."""
         kwargs = kwargs or {}
@@ -275,15 +281,18 @@ def _assemble(recording: Recording) -> Callable[..., Any]:
     calls, inputs, result = recording.calls, recording.inputs, recording.result
     names: dict[str, Any] = {}
     last = {slot: i for i, call in enumerate(calls) for slot in _slots((call.args, call.kwargs))}
+    kept, over = _slots(result), defaultdict[int, list[Slot]](list)
+    for slot, at in last.items():
+        if slot not in kept:
+            over[at].append(slot)
     lines = [f"def replay({', '.join(f'v{i}' for i in range(inputs))}):"]
     for i, call in enumerate(map(_folded, calls)):
         names[f"f{i}"] = _QUICK.get(call.operation, call.operation)
         arguments = [_source(x, names) for x in call.args]
         arguments += [f"{k}={_source(x, names)}" for k, x in call.kwargs.items()]
         lines.append(f"    {_target(call.output)} = f{i}({', '.join(arguments)})")
-        over = [f"v{s.number}" for s, at in last.items() if at == i and s not in _slots(result)]
-        if over:
-            lines.append(f"    del {', '.join(over)}")
+        if over[i]:
+            lines.append(f"    del {', '.join(f'v{slot.number}' for slot in over[i])}")
     lines.append(f"    return {_source(result, names)}")
     exec("\n".join(lines), names)
     replay: Callable[..., Any] = names["replay"]

@@ -36,7 +36,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
-from torch.func import grad_and_value, vmap
+from torch.func import vmap
 
 from bayesfs.errors import InferenceError, ShapeError
 from bayesfs.inference.program.capture import capture
@@ -200,15 +200,20 @@ class Potential:
         return self._value_and_gradient(z)[1]
 
     def _value_and_gradient(self, z: Tensor) -> ValueAndGradient:
-        def summed(parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        # plain autograd: torch.func.grad imports torch's compiler, which takes seconds
+        with torch.enable_grad(), _plain_pyro():
+            parts = tuple(part.detach().requires_grad_() for part in self._split(z))
             value = vmap(self._density, in_dims=1, out_dims=1)(parts)
-            return value.sum(), value
-
-        with _plain_pyro():
-            gradient, (_, value) = grad_and_value(summed, has_aux=True)(self._split(z))
+            total = value.sum()
+            gradient = (
+                # as a graph: the recorder takes no sums in place
+                torch.autograd.grad(total, parts, create_graph=True, materialize_grads=True)
+                if total.requires_grad
+                else tuple(map(torch.zeros_like, parts))
+            )
         return (
-            value + self._standard_prior(z),
-            torch.cat(gradient, -1) - self._standard.to(z) * z,
+            value.detach() + self._standard_prior(z),
+            torch.cat([part.detach() for part in gradient], -1) - self._standard.to(z) * z,
         )
 
     def _standard_prior(self, z: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from arviz_stats.base import array_stats
 from torch import Tensor
 
 from bayesfs.errors import InferenceError
@@ -190,6 +189,8 @@ def pareto_khat(log_weight: Tensor) -> Tensor:
     """
     if log_weight.shape[1] < TAIL_NEEDS:
         return log_weight.new_full(log_weight.shape[:1], math.nan)
+    from arviz_stats.base import array_stats  # seconds, which a classifier at its defaults saves
+
     khat = log_weight.new_full(log_weight.shape[:1], -math.inf)
     spread = log_weight.amax(1) - log_weight.amin(1)
     for task in (spread > 1e-6).nonzero().flatten().tolist():

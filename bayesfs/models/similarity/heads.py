@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesfs._linalg.directions import unit
+from bayesfs._utils.threads import blas_threads
 from bayesfs.errors import ShapeError
 from bayesfs.types import EpisodeBatch
 
@@ -87,7 +88,8 @@ class WithinScatter:
         rest = rest[keep] * np.sqrt(count[objects[keep]] / (count[objects[keep]] - 1.0))[:, None]
         if not len(rest):
             return cls(np.zeros((videos.shape[1], 0), np.float32), np.zeros(0, np.float32))
-        _, size, axes = np.linalg.svd(rest, full_matrices=False)
+        with blas_threads(1):
+            _, size, axes = np.linalg.svd(rest, full_matrices=False)
         value = size**2 / (size**2).sum() * videos.shape[1]
         rank = min(rank, int((value > 1e-6 * value[0]).sum()))
         return cls(axes[:rank].T.astype(np.float32), value[:rank].astype(np.float32))
