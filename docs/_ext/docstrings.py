@@ -40,7 +40,7 @@ def citations(text: str) -> Iterator[tuple[re.Match[str], str]]:
         ['brocker2007', 'kish1965']
     """
     for match in CITATION.finditer(text):
-        if match[1] not in MONTHS.split():
+        if match[1] not in MONTHS.split() and not match[1].isupper():  # JPEG 2000 is no author
             plain = unicodedata.normalize("NFKD", match[1]).encode("ascii", "ignore").decode()
             plain = re.sub(r"[^A-Za-z]", "", re.sub(r"['’]s$", "", plain))
             yield match, plain.lower() + match[2]

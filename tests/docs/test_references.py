@@ -70,6 +70,7 @@ def test_entries_are_whole_and_sorted() -> None:
         ("Geifman, Uziel and\n    El-Yaniv 2019", ["geifman2019"]),
         ("Bickford Smith et al. (2023), AISTATS", ["bickfordsmith2023"]),
         ("the protocol of December 2022", []),
+        ("a JPEG 2000 picture", []),
     ],
 )
 def test_citations_are_found(text: str, keys: list[str]) -> None:
