@@ -29,7 +29,7 @@ from bayesfs.inference.exact import Exact
 from bayesfs.inference.svi.svi import SVI
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.prediction import predict
-from bayesfs.protocols import ConjugateModel, Engine, Model
+from bayesfs.protocols import Conjugate, Engine, Model
 from bayesfs.results.assemble import assemble_tree
 from bayesfs.study import Answer, Learnt
 from bayesfs.training.population_from_support import SupportAxes, support_population
@@ -126,21 +126,21 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             DataError: a video has two labels, a label or a video is None, NaN or NA, or the model
                 has covariates of quality, which plain features do not have.
         """
-        covariates = getattr(self.model, "covariates", ())
-        if covariates:
+        for name, value, contract in (
+            ("model", self.model, Model),
+            ("engine", self.engine, Engine),
+        ):
+            if isinstance(value, type) or (value is not None and not isinstance(value, contract)):
+                raise TypeError(
+                    f"expected {name} to be an object of a class that inherits from "
+                    f"bayesfs.protocols.{contract.__name__}, such as bf.GaussianHierarchy() or "
+                    f"bf.SVI(), got {value!r}"
+                )
+        if self.model is not None and self.model.covariates:
             raise DataError(
-                f"the model has covariates of quality {covariates}, which plain "
+                f"the model has covariates of quality {self.model.covariates}, which plain "
                 "features do not have; expected a model without, and a population learnt with it"
             )
-        for name, value, method in (
-            ("model", self.model, "dims"),
-            ("engine", self.engine, "infer"),
-        ):
-            if isinstance(value, type) or (value is not None and not hasattr(value, method)):
-                raise TypeError(
-                    f"expected {name} to be an object with `{method}`, such as "
-                    f"bf.GaussianHierarchy() or bf.SVI(), got {value!r}"
-                )
         if y is not None:
             refuse_missing(_column(_plain(y)), "y")
         x, y = validate_data(self, _plain(X), _plain(y), dtype=np.float64)
@@ -165,7 +165,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         self.model_ = self._told_model()
         episode = self._episode(x[:1], None)
         self.population_ = self._population(episode)
-        engine = self.engine or (Exact() if isinstance(self.model_, ConjugateModel) else SVI())
+        engine = self.engine or (Exact() if isinstance(self.model_, Conjugate) else SVI())
         self.posterior_ = engine.infer(
             self.model_, episode, seed=self._seed, given=self.population_
         )
@@ -288,8 +288,8 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
 
     def _told_model(self) -> Model:
         model: Model = GaussianHierarchy() if self.model is None else self.model
-        tell, spectrum = getattr(model, "with_spectrum", None), self._axes.spectrum
-        return tell(spectrum) if tell is not None and spectrum is not None else model
+        spectrum = self._axes.spectrum
+        return model if spectrum is None else model.fit_to(spectrum)
 
     def _population(self, episode: EpisodeBatch) -> Posterior | None:
         if isinstance(self.population, Learnt):

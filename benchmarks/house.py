@@ -1,4 +1,4 @@
-"""What the house itself costs: modules, lines, imports, and processor time beside an older checkout.
+"""What the house itself costs: modules, lines, imports, and time beside an older checkout.
 
     python benchmarks/house.py
     python benchmarks/house.py --before ../older-checkout --rounds 3 --demo --tests

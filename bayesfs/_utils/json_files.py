@@ -1,4 +1,4 @@
-"""Small JSON files that bayesfs itself keeps, read as a stranger's: `read_json`."""
+"""Small JSON files that bayesfs itself keeps, read with the same care as others': `read_json`."""
 
 from __future__ import annotations
 

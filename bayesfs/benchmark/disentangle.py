@@ -1,4 +1,4 @@
-"""Do the kinds of uncertainty measure different things? Label noise, and the error of the split.
+"""Disentanglement of aleatoric and epistemic uncertainty, by data and by label noise.
 
 Start with `disentanglement_error`. More data should lower epistemic uncertainty as it lowers the
 error rate, and leave aleatoric uncertainty alone; noisier labels should raise aleatoric
@@ -19,11 +19,12 @@ from torch import Tensor
 
 from bayesfs.errors import DataError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.protocols import Evaluation
 from bayesfs.types import Embeddings, EpisodeBatch
 
 
 @dataclass(frozen=True)
-class Relabelled:
+class Relabelled(Evaluation):
     """An evaluation whose support and query labels are noise with a given probability.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""People who are scored are others than those anything was learnt from: `check_held_out`."""
+"""Held-out users: refuse to score people whom anything was learnt from, `check_held_out`."""
 
 from __future__ import annotations
 

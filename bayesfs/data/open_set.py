@@ -1,4 +1,4 @@
-"""Tasks in which some objects are left untaught: `withhold_classes`."""
+"""Open-set tasks, in which some objects are left untaught: `withhold_classes`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When to name one class alone: `answer_threshold`; see `bayesfs.decisions.rules`."""
+"""Abstention, when to name one class alone: `answer_threshold`; see `bayesfs.decisions.rules`."""
 
 from __future__ import annotations
 

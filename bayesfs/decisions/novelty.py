@@ -1,4 +1,7 @@
-"""When to say that nothing taught is shown: `absent_threshold`; see `bayesfs.decisions.rules`."""
+"""Novelty, when to say that nothing taught is shown: `absent_threshold`.
+
+See `bayesfs.decisions.rules`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can the posterior be trusted? `diagnose` a run's DataTree; read `Diagnostics.verdict` first.
+"""Convergence of a posterior: `diagnose` a run's DataTree; read `Diagnostics.verdict` first.
 
 What is checked depends on how the draws were made:
 

@@ -1,4 +1,4 @@
-"""Do data made by the model look like the data? `prior_check`, `posterior_check`, `label_check`.
+"""Prior and posterior predictive checks: `prior_check`, `posterior_check`, `label_check`.
 
 `prior_predictive` and `prior_label_prob` give the prior's own support sets and labels.
 

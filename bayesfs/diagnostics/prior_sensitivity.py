@@ -1,4 +1,4 @@
-"""Would another prior have said something else? Power scaling: `prior_sensitivity`.
+"""Prior sensitivity of the population by power scaling: `prior_sensitivity`.
 
 The prior of a site, or the likelihood, is raised to a power near 1 and the posterior draws are
 re-weighted accordingly (Pareto-smoothed); how far a scalar's marginal moves, per log2 of the power,

@@ -1,4 +1,4 @@
-"""What a support set looks like, in a few numbers per task: `support_quantities`.
+"""Summary statistics of a support set, per task: `support_quantities`.
 
 They are what predictive checks compare between the data and a model's replicates. None of them is
 fitted by any model directly, and each speaks about one level of the hierarchy.

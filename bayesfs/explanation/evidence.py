@@ -8,12 +8,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayesfs.protocols import Hierarchical, QualityAware, Simulates
-from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
-from bayesfs.uncertainty.by_level import by_level
-from bayesfs.uncertainty.by_quality import by_cause
-from bayesfs.uncertainty.decompose import decompose
-from bayesfs.uncertainty.information_gain import gain_by_video
+from bayesfs.protocols import Model
+from bayesfs.types import EpisodeBatch, Posterior, Predictive
+from bayesfs.uncertainty.decompositions import GAIN, KIND, LEVEL, QUALITY, decompose_by
 
 QUERY = ("query", "query_mask", "query_condition", "query_labels", "query_quality", "query_frame")
 
@@ -43,7 +40,7 @@ class Evidence:
 
 
 def gather(
-    model: object,
+    model: Model,
     population: Posterior,
     episodes: EpisodeBatch,
     predictive: Predictive,
@@ -60,12 +57,12 @@ def gather(
         seed: of the draws.
     """
     known = without_gain(model, population, episodes, predictive, seed=seed)
-    own = gain_by_condition(model, population, episodes, seed=seed)
+    own = gain_by_condition(model, population, episodes, predictive, seed=seed)
     return known if own is None else replace(known, gain=own.nanmean(1), own_gain=own)
 
 
 def without_gain(
-    model: object,
+    model: Model,
     population: Posterior,
     episodes: EpisodeBatch,
     predictive: Predictive,
@@ -73,30 +70,29 @@ def without_gain(
     seed: int,
 ) -> Evidence:
     """The same without what teaching is worth: every video is described by itself."""
-    return Evidence(
+    found = decompose_by(
+        model,
+        population,
         episodes,
         predictive,
-        decompose(predictive, episodes),
-        by_level(model, population, episodes, seed=seed)
-        if isinstance(model, Hierarchical)
-        else None,
-        by_cause(model, population, episodes, seed=seed)
-        if isinstance(model, QualityAware)
-        else None,
+        decompositions=(KIND, LEVEL, QUALITY),
+        seed=seed,
     )
+    levels, causes = found.get(LEVEL.name), found.get(QUALITY.name)
+    return Evidence(episodes, predictive, found[KIND.name], levels, causes)
 
 
 def gain_by_condition(
-    model: object, population: Posterior, episodes: EpisodeBatch, *, seed: int
+    model: Model,
+    population: Posterior,
+    episodes: EpisodeBatch,
+    predictive: Predictive,
+    *,
+    seed: int,
 ) -> Tensor | None:
-    """(task, video, way, condition) `gain_by_video` for each recording condition."""
-    if not isinstance(model, Simulates):
-        return None
-    each = [
-        gain_by_video(model, population, episodes, condition=condition, seed=seed)
-        for condition in CONDITIONS
-    ]
-    return torch.stack(each, -1)
+    """(task, video, way, condition) what one more support video would tell of each query video."""
+    found = GAIN(model, population, episodes, predictive, seed=seed)
+    return None if found is None else torch.from_numpy(found["video_gain"].to_numpy())
 
 
 def of_video(episodes: EpisodeBatch, task: int, video: int) -> EpisodeBatch:

@@ -1,4 +1,4 @@
-"""Do sets of the likeliest classes hold the truth as often as they say? `pit_curve`.
+"""Coverage of sets of the likeliest classes, by the probability integral transform: `pit_curve`.
 
 The classes of an item are ordered from the likeliest. Its probability integral transform is where
 the truth's own step lies: from a, the probability of all classes that are likelier, to b, that of

@@ -1,4 +1,4 @@
-"""Is the forecast surer where it is right? Start with `aurc` and `accuracy_at_coverage`.
+"""Selective prediction, risk against coverage: start with `aurc` and `accuracy_at_coverage`.
 
 A recogniser that may say "not sure" answers the most confident share of items (the coverage) and
 errs on part of those (the risk). Items of equal confidence count as in random order, so that no

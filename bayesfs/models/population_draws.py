@@ -1,4 +1,4 @@
-"""What every conjugate model does alike for each draw of its population: `drawn_posterior`."""
+"""Posterior of a conjugate model, draw by draw of its population: `drawn_posterior`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doubt over the time of one video, by kind, level and cause: `plot_explanation`.
+"""Uncertainty over the frames of one video, by kind, level and cause: `plot_explanation`.
 
 Aleatoric parts are hatched and epistemic ones plain, as in the report, so that nothing depends on
 colour; `describe` is the picture's text alternative.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,45 +21,15 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from bayesfs.diagnostics.predictive_checks import EXTREME
-from bayesfs.diagnostics.prior_sensitivity import SENSITIVE
 from bayesfs.errors import DataError
-from bayesfs.evaluation.score_sheet import WORDS
 from bayesfs.plots.text import fixed, harmless, harmless_markdown, markdown, number, share, visible
+from bayesfs.protocols import ReportSection
 from bayesfs.report import figures
 from bayesfs.report.figures import BAND_FRAMES
+from bayesfs.report.sections import SCORE_NAMES, SECTIONS, TEMPLATES
 from bayesfs.report.tables import VideoRow
 from bayesfs.report.view import COVERAGES, LARGE, ReportData, ReportView
-from bayesfs.uncertainty.by_level import EPISTEMIC
 
-TEMPLATES = Path(__file__).parent / "templates"
-
-SECTIONS = (
-    ("run", "What was run"),
-    ("fit", "Can I trust the fit?"),
-    ("scores", "How good, for whom not?"),
-    ("why", "Why unsure?"),
-    ("next", "What to record next?"),
-    ("sheet", "Appendix: scores"),
-    ("draws", "Appendix: draws"),
-)
-
-SCORE_NAMES = {
-    "nll": "NLL",
-    "brier": "Brier",
-    "ece": "ECE",
-    "mce": "MCE",
-    "aurc": "AURC",
-    "debiased_ece": "debiased ECE",
-    "classwise_ece": "classwise ECE",
-    "squared_ce": "squared CE",
-    "squared_ace": "squared ACE",
-    "skce": "kernel CE",
-    "e_aurc": "E-AURC",
-    "accuracy_at_80": "accuracy at 80\u00a0%",
-    "set_coverage_90": "90 % sets hold",
-    "set_size_90": "their size",
-}
 LOWERED_BY = {
     "population": "learning from more people",
     "task": "this person teaching more objects",
@@ -73,7 +43,11 @@ COLUMN_NAMES = {"r_hat": "R-hat", "eti89_lb": "89 % from", "eti89_ub": "to"}
 
 
 def write_report(
-    data: ReportData, path: str | Path, *, format: Literal["html", "md"] = "html"
+    data: ReportData,
+    path: str | Path,
+    *,
+    format: Literal["html", "md"] = "html",
+    sections: Sequence[ReportSection] = SECTIONS,
 ) -> Path:
     """Render and write a report.
 
@@ -81,6 +55,7 @@ def write_report(
         data: what to report.
         path: file to write.
         format: "html" or "md".
+        sections: what to show, in order.
 
     Returns:
         The path.
@@ -92,17 +67,17 @@ def write_report(
     if format not in renderers:
         raise DataError(f"expected format to be one of {tuple(renderers)}, got {format!r}")
     path = Path(path)
-    path.write_text(renderers[format](data), encoding="utf-8")
+    path.write_text(renderers[format](data, sections), encoding="utf-8")
     return path
 
 
-def render_html(data: ReportData) -> str:
+def render_html(data: ReportData, sections: Sequence[ReportSection] = SECTIONS) -> str:
     """The whole page."""
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     view = ReportView(data)
     place = {id(video): i for i, video in enumerate(view.videos)}
-    environment = _environment(harmless)
+    environment = _environment(harmless, sections)
     environment.filters |= {
         "v": visible,
         "pct": lambda value: share(value).replace(" ", "\u00a0"),
@@ -113,8 +88,7 @@ def render_html(data: ReportData) -> str:
         "log": math.log,
     }
     return environment.get_template("report.html.j2").render(
-        **_context(view),
-        sections=SECTIONS,
+        **_context(view, sections),
         album=view.album,
         figures=_figures(),
         parts=figures.parts_figure,
@@ -130,14 +104,14 @@ def render_html(data: ReportData) -> str:
     )
 
 
-def render_markdown(data: ReportData) -> str:
+def render_markdown(data: ReportData, sections: Sequence[ReportSection] = SECTIONS) -> str:
     """The same numbers as Markdown tables, without pictures."""
-    environment = _environment(harmless_markdown)
+    environment = _environment(harmless_markdown, sections)
     environment.filters["md"] = lambda *words: Markup(markdown(*words))
     for name in ("num", "fix", "pct"):  # numbers as they are
         shown = environment.filters[name]
         environment.filters[name] = lambda *args, shown=shown: Markup(shown(*args))
-    text = environment.get_template("report.md.j2").render(**_context(ReportView(data)))
+    text = environment.get_template("report.md.j2").render(**_context(ReportView(data), sections))
     return _squeeze(text)
 
 
@@ -154,11 +128,13 @@ def band_words(video: VideoRow) -> str:
     return words
 
 
-def _environment(finalize: Callable[[object], object]) -> Environment:
+def _environment(
+    finalize: Callable[[object], object], sections: Sequence[ReportSection]
+) -> Environment:
     """An environment whose every output goes through `finalize`, so that no name is forgotten."""
     environment = Environment(
         finalize=finalize,
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([TEMPLATES, *(section.template.parent for section in sections)]),
         autoescape=select_autoescape(["html", "html.j2"], default=False),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -174,81 +150,12 @@ def _environment(finalize: Callable[[object], object]) -> Environment:
     return environment
 
 
-def _context(view: ReportView) -> dict[str, Any]:
-    """What both templates read."""
-    rows = [row for rows in view.objects.values() for row in rows]
-    return {
-        "data": view.data,
-        "view": view,
-        "glance": _glance(view),
-        "extreme": EXTREME,
-        "sensitive": SENSITIVE,
-        "score_words": WORDS,
-        "score_shots": sorted(view.data.scores),
-        "mean": _means("all", view.videos),
-        "outcomes": _outcomes(view),
-        "needy": sorted(rows, key=lambda row: -row.epistemic)[:8],
-        "version": version("bayesfs"),
-    }
-
-
-def _glance(view: ReportView) -> list[tuple[str, str, str, str]]:
-    """(label, value, note, class) of the numbers to read first."""
-    verdicts = view.verdicts
-    failed = [fit for fit in verdicts if fit.failed]
-    verdict = "Look before use" if failed else "Fit for use"
-    if not failed and not any(fit.verdict.startswith("fit") for fit in view.fits):
-        verdict = "Not judged"
-    note = "; ".join(
-        f"{fit.name}: {fit.verdict.removeprefix('look at ')}" for fit in failed or verdicts
-    )
-    note = "all checks that apply pass" if verdict == "Fit for use" else note
-    out = [("Posterior and model", verdict, note, "words")]
-    for unit, score in (("video", "accuracy"), ("video", "nll"), ("frame", "ece")):
-        line = next((s for s in view.score_lines if (s.unit, s.score) == (unit, score)), None)
-        if line is not None and view.shots in line.cells:
-            value, low, high = line.cells[view.shots]
-            label = f"{unit.capitalize()} {SCORE_NAMES.get(score, score)}"
-            shown = share if score == "accuracy" else fixed
-            interval = f"95 %: {shown(low)} to {shown(high)}"
-            note = interval if low == low else "too few people for an interval"
-            out.append((label, shown(value), note, ""))
-    if view.people:
-        worst = view.people[0]
-        said = f"{visible(worst.name)}, {worst.videos} videos"
-        out.append(("Worst person", share(worst.accuracy), said, ""))
-    mean = _means("all", view.videos)
-    epistemic = mean.epistemic / mean.total if mean.total > 0 else math.nan
-    note = f"of {number(mean.total, 2)} nats per video: {_learning(view)}; the rest is in the films"
-    out.append(("Uncertainty that learning could lower", share(epistemic), note, ""))
-    return out
-
-
-def _learning(view: ReportView) -> str:
-    """What would lower the epistemic part: more examples, more people, and how much of either."""
-    nats = {level: max(mean, 0.0) for level, mean, _ in view.level_means if level in EPISTEMIC}
-    if not sum(nats.values()) > 0:
-        return "more examples, or more people to learn from"
-    people = nats.get("population", 0.0) / sum(nats.values())
-    return f"{share(1 - people)} of that by more examples, {share(people)} by more people"
-
-
-def _means(name: str, videos: Any) -> SimpleNamespace:
-    parts = ("total", "aleatoric", "epistemic")
-    means = {
-        p: float(np.mean([getattr(v, p) for v in videos])) if videos else math.nan for p in parts
-    }
-    return SimpleNamespace(name=name, count=len(videos), **means)
-
-
-def _outcomes(view: ReportView) -> list[SimpleNamespace]:
-    groups = {
-        "named right": [v for v in view.labelled if v.right],
-        "named wrong": [v for v in view.labelled if not v.right],
-        "unlabelled": [v for v in view.videos if not v.labelled],
-        "all": list(view.videos),
-    }
-    return [_means(name, videos) for name, videos in groups.items() if videos]
+def _context(view: ReportView, sections: Sequence[ReportSection]) -> dict[str, Any]:
+    """What the templates read: what all have, and what each section adds."""
+    shown = [section for section in sections if section.is_shown(view.tree)]
+    own = {name: value for section in shown for name, value in section.context(view).items()}
+    common = {"data": view.data, "view": view, "sections": shown, "version": version("bayesfs")}
+    return {**own, **common}
 
 
 def _figures() -> SimpleNamespace:

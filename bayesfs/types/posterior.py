@@ -1,4 +1,4 @@
-"""What is inferred: `Posterior`, `LabelDraws`, `Predictive`."""
+"""What is inferred, draws of every latent site: `Posterior`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is predicted: `LabelDraws`, `Predictive`."""
+"""What is predicted, labels of frames and videos: `Predictive` and its `LabelDraws`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one more video of an object is worth: start with `expected_gain`.
+"""Information gain (EPIG), what one more video of an object is worth: use `expected_gain`.
 
 The expected predictive information gain towards the user's own queries x*,
 

@@ -8,6 +8,7 @@ import contextlib
 import io
 import math
 import os
+import pkgutil
 import re
 import shlex
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 PAGES = sorted(p for p in DOCS.rglob("*.md") if "```python" in p.read_text(encoding="utf-8"))
 LINKED = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"]
 GUIDES = ("new-model.md", "new-engine.md")
+SHORT_GUIDES = ("new-decomposition.md", "new-report-section.md", "new-backbone.md")
 NUMBER = re.compile(r"[-+]?\d+\.\d+(?:e[-+]?\d+)?")
 
 
@@ -86,6 +88,27 @@ def test_a_guide_is_short(name: str) -> None:
             for line in text.splitlines() if line.strip()]  # fmt: skip
     upto = next(i for i, line in enumerate(code) if "def make_" in line) + 2
     assert upto < 60, f"{name}: {upto} lines from equation to contract test"
+
+
+@pytest.mark.parametrize("name", SHORT_GUIDES)
+def test_a_worked_example_is_short(name: str) -> None:
+    code = [text for language, text in blocks(DOCS / name) if language == "python"]
+    lines = sum(bool(line.strip()) for text in code for line in text.splitlines())
+    assert 10 < lines < 40, f"{name}: {lines} lines"
+
+
+def test_the_index_leads_to_every_guide_and_to_the_glossary() -> None:
+    index = (DOCS / "index.md").read_text(encoding="utf-8").splitlines()
+    pages = [*GUIDES, *SHORT_GUIDES, "glossary.md", "abilities.md"]
+    assert {page.removesuffix(".md") for page in pages} <= set(index)
+
+
+GLOSSARY = (DOCS / "glossary.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`(bayesfs\.[\w.]+)`", GLOSSARY))))
+def test_the_glossary_names_what_exists(path: str) -> None:
+    pkgutil.resolve_name(path)
 
 
 COMMANDS = sorted(

@@ -1,4 +1,4 @@
-"""Infer only what the support informs: `fit_informed`.
+"""Inference of only those latents that the support informs: `fit_informed`.
 
 Few shots in many dimensions leave most directions of the latents at their prior. A model that
 knows which may offer `informed(episodes, given)`: a smaller model with exactly the same

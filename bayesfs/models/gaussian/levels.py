@@ -1,4 +1,4 @@
-"""What each level of the Gaussian hierarchy adds to the doubt about a label: `level_entropies`.
+"""Label entropy as each level of the Gaussian hierarchy becomes known: `level_entropies`.
 
 With the population phi, task effect a, class means mu and the query's video effect b, the chain
 rule of mutual information splits the entropy of the label y of a query x, given support D,

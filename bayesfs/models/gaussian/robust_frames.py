@@ -1,4 +1,4 @@
-"""Densities of frames with Student-t noise that may show nothing taught: one frame, or one video.
+"""Densities and weights of frames with Student-t noise that may show nothing taught.
 
 Start with `video_log_density`. In coordinates where the frame noise is white, a video of a class
 has frames

@@ -45,6 +45,7 @@ from bayesfs.models.heads.linear import normal_nodes
 from bayesfs.models.population_draws import drawn_posterior
 from bayesfs.models.similarity.heads import HEADS, WithinScatter
 from bayesfs.models.similarity.scores import LeftOut, left_out_scores, query_scores
+from bayesfs.protocols import Approximable, Collapsible
 from bayesfs.types import EpisodeBatch, Posterior
 
 CANDIDATES = 512
@@ -52,7 +53,7 @@ CANDIDATES = 512
 
 
 @dataclass(frozen=True)
-class SimilarityPool:
+class SimilarityPool(Collapsible, Approximable):
     """Log-linear pool of similarity heads; full features, no projection.
 
     Population sites: `scale_mean` ~ N(scale, scale_sd^2), the mean log scale of people, and

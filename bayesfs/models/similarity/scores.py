@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesfs._linalg.directions import unit
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import ShapeError
 from bayesfs.models.similarity.heads import Products, WithinScatter, head_scores, support_examples
@@ -41,7 +42,7 @@ def query_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Tenso
     """(task, video, frame, way, head) scores of every query frame."""
     means, label = support_examples(episodes)
     tasks, videos, frames, _ = episodes.query.shape
-    query = _unit(episodes.query).flatten(1, 2)
+    query = unit(episodes.query).flatten(1, 2)
     own, foreign = _products(means, query, scatter)
     scores = head_scores(own, label, foreign)
     return scores.reshape(tasks, videos, frames, *scores.shape[2:])
@@ -65,7 +66,7 @@ def left_out_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Le
     task = torch.arange(tasks, device=label.device)[:, None]
     rest = label[:, None].repeat(1, longest, 1, 1)
     rest[task, torch.arange(longest, device=label.device), index] = 0.0
-    query = _unit(episodes.support).reshape(tasks, ways * shots, frames, dim)[task, index]
+    query = unit(episodes.support).reshape(tasks, ways * shots, frames, dim)[task, index]
     own, foreign = (
         Products(
             p.gram[:, None],
@@ -98,9 +99,3 @@ def _products(
     axes = torch.from_numpy(scatter.axes).to(means)
     factor = 1.0 / (1.0 + torch.from_numpy(scatter.excess).to(means)) - 1.0
     return own, own.stretched(means @ axes, query @ axes, factor)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Features at unit length; padding stays zero."""
-    size = x.norm(dim=-1, keepdim=True)
-    return x / torch.where(size > 0, size, 1.0)

@@ -1,0 +1,92 @@
+"""The ways to divide predictive uncertainty that explanations use: `DECOMPOSITIONS`.
+
+Each is a `bayesfs.protocols.Decomposition`; `decompose_by` computes those that a model allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import xarray as xr
+
+from bayesfs.protocols import Conjugate, Decomposition, Hierarchical, Model, OpenSet, Simulates
+from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
+from bayesfs.uncertainty.by_level import by_level
+from bayesfs.uncertainty.by_quality import by_cause
+from bayesfs.uncertainty.decompose import decompose
+from bayesfs.uncertainty.information_gain import gain_by_video
+
+
+def _kinds(
+    model: Model, population: Posterior, episodes: EpisodeBatch, answer: Predictive, *, seed: int
+) -> xr.Dataset:
+    return decompose(answer, episodes)
+
+
+def _levels(
+    model: Model, population: Posterior, episodes: EpisodeBatch, answer: Predictive, *, seed: int
+) -> xr.Dataset:
+    return by_level(model, population, episodes, seed=seed)
+
+
+def _quality(
+    model: Model, population: Posterior, episodes: EpisodeBatch, answer: Predictive, *, seed: int
+) -> xr.Dataset:
+    return by_cause(model, population, episodes, seed=seed)
+
+
+def _gain(
+    model: Simulates,
+    population: Posterior,
+    episodes: EpisodeBatch,
+    answer: Predictive,
+    *,
+    seed: int,
+) -> xr.Dataset:
+    """`video_gain` (task, video, way, condition): what one more support video would tell."""
+    each = [
+        gain_by_video(model, population, episodes, condition=condition, seed=seed)
+        for condition in CONDITIONS
+    ]
+    axes = ("task", "video", "way", "condition")
+    values = torch.stack(each, -1).cpu().numpy()
+    return xr.Dataset({"video_gain": (axes, values)}, coords={"condition": list(CONDITIONS)})
+
+
+KIND = Decomposition("kind", (), _kinds)
+"""Total = aleatoric + epistemic."""
+
+LEVEL = Decomposition("level", (Hierarchical,), _levels)
+"""Population, task, class, video and frame."""
+
+QUALITY = Decomposition("quality", (Conjugate, OpenSet), _quality)
+"""What each measured defect of a frame costs."""
+
+GAIN = Decomposition("gain", (Simulates,), _gain)
+"""What one more support video of each class would tell of the query."""
+
+DECOMPOSITIONS = (KIND, LEVEL, QUALITY, GAIN)
+
+
+def decompose_by(
+    model: Model,
+    population: Posterior,
+    episodes: EpisodeBatch,
+    predictive: Predictive,
+    *,
+    decompositions: Sequence[Decomposition] = DECOMPOSITIONS,
+    seed: int,
+) -> dict[str, xr.Dataset]:
+    """Name -> parts, for every decomposition that the model has the abilities for.
+
+    Args:
+        model: what the tasks were inferred with.
+        population: posterior of the population sites.
+        episodes: T tasks.
+        predictive: of their queries.
+        decompositions: which to compute.
+        seed: of the draws.
+    """
+    found = {d.name: d(model, population, episodes, predictive, seed=seed) for d in decompositions}
+    return {name: parts for name, parts in found.items() if parts is not None}
