@@ -63,8 +63,8 @@ def refuse_missing_codes(values: Any, name: str) -> None:
     if len(rows):
         raise DataError(
             f"expected {name} in every row, got the integer {_objects(values)[rows[0]]} in "
-            f"{_counted(rows)}, by which pandas and scikit-learn say that there is none; leave these "
-            "rows out, or give names as text"
+            f"{_counted(rows)}, by which pandas and scikit-learn say that there is none; leave "
+            "these rows out, or give names as text"
         )
 
 
