@@ -112,9 +112,11 @@ def library_files() -> list[Path]:
 
 
 def names_twice() -> int:
-    """Public classes and functions that stand at the top of two modules."""
+    """Public classes and functions at the top of two modules; subcommands have the verbs' names."""
     names: Counter[str] = Counter()
     for path in library_files():
+        if path.name == "subcommands.py":
+            continue
         body = ast.parse(path.read_text(encoding="utf-8")).body
         names.update(
             node.name
