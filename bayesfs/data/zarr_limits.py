@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numcodecs
+
 from bayesfs._utils.expansion import decoded_size
 from bayesfs._utils.guarded_files import SMALL, check_expansion, opened, read_bytes
 from bayesfs.errors import DataError
@@ -205,5 +207,20 @@ def _check_chunks(path: Path, layout: Layout) -> int:
             bare = data[: len(data) - layout.checksum] if layout.codec else data
             if decoded_size(layout.codec, bare, most) > most:
                 raise DataError(f"{path.name!r}: a chunk that becomes larger than {most} bytes")
+            if layout.element is None and _strings(layout.codec, bare) > math.prod(layout.chunk):
+                raise DataError(f"{path.name!r}: a chunk of more strings than its array has")
             stored += len(data)
     return stored
+
+
+def _strings(codec: str, chunk: bytes) -> int:
+    """How many strings a chunk of variable length says it holds: room is made for all of them.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    try:
+        plain = numcodecs.get_codec({"id": codec}).decode(chunk) if codec else chunk
+    except Exception as error:  # each codec raises kinds of its own on damaged bytes
+        raise DataError(f"a chunk cannot be decoded as {codec}: {error}") from error
+    return int.from_bytes(bytes(plain[:4]), "little")

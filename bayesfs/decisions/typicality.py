@@ -78,7 +78,8 @@ class Typicality:
         e = torch.where(moved, self.other_shift_sd, self.shift_sd).to(mean)
         found = largest_cosines(episodes)
         z = (found - mean[:, None] - d) / (variance[:, None] + e.square()).sqrt()
-        return torch.special.ndtr(z).masked_fill(~episodes.video_mask, 0.0)
+        p: Tensor = torch.special.ndtr(z)
+        return p.masked_fill(~episodes.video_mask, 0.0)
 
     def taught(self, episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
         """(task,) mean and variance of the statistic of a taught video, before any shift."""

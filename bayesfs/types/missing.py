@@ -59,7 +59,7 @@ def refuse_missing_codes(values: Any, name: str) -> None:
     if isinstance(kind, np.dtype) and kind.kind in "USbu":
         return
     codes = [isinstance(v, int | np.integer) and v < 0 for v in _objects(values)]
-    rows = np.flatnonzero(codes)
+    rows = np.flatnonzero(np.array(codes, bool))
     if len(rows):
         raise DataError(
             f"expected {name} in every row, got the integer {_objects(values)[rows[0]]} in "

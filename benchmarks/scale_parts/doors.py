@@ -28,6 +28,7 @@ import h5py
 import numcodecs
 import numcodecs.pickles
 import numpy as np
+import torch
 import zarr
 from PIL import Image
 
@@ -618,7 +619,8 @@ def open_doors() -> dict[str, list[str]]:
 
 
 def tried(kind: str, number: int, answers: Any) -> None:
-    """Try one door in this process."""
+    """Try one door in this process, on one thread: a trial must not take long on a busy machine."""
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="bayesfs-door-") as scratch:
         try:
             answers.put(DOORS[kind][number](Path(scratch)))

@@ -185,7 +185,9 @@ def target_plants(folder: Path) -> Read:
 
 
 def _plant(place: Path, outside: Path, rng: random.Random) -> None:
-    """Something in the place of a file or folder."""
+    """Something in the place of a file or folder, unless that lies behind a link planted before."""
+    if place.parent.is_symlink():
+        return
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()

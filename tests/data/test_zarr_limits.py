@@ -114,6 +114,35 @@ def test_a_chunk_larger_than_its_array_says_is_refused(tmp_path: Path, version: 
         check_listed(tmp_path / "s")
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("codec", [numcodecs.Zstd(), None])
+def test_a_chunk_of_more_strings_than_its_array_has_is_refused(
+    tmp_path: Path, version: Any, codec: Any
+) -> None:
+    """A count of two thousand million in a chunk of 40 bytes took 15 GB before it was refused."""
+    group = zarr.open_group(tmp_path / "s", mode="w", zarr_format=version)
+    packed: Any = "auto" if codec and version == 3 else codec
+    group.create_array("x", shape=4, dtype="string", compressors=packed)[:] = list("abcd")
+    assert check_listed(tmp_path / "s") == version
+    chunk = tmp_path / "s" / "x" / ("0" if version == 2 else "c/0")
+    plain = bytearray(codec.decode(chunk.read_bytes()) if codec else chunk.read_bytes())
+    plain[3] = 0x7F
+    chunk.write_bytes(codec.encode(bytes(plain)) if codec else bytes(plain))
+    with pytest.raises(DataError, match="more strings than its array has"):
+        check_listed(tmp_path / "s")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_chunk_of_strings_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "s", mode="w", zarr_format=2)
+    group.create_array("x", shape=4, dtype="string", compressors=numcodecs.GZip())[:] = list("abcd")
+    chunk = tmp_path / "s" / "x" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:12])
+    with pytest.raises(DataError):
+        check_listed(tmp_path / "s")
+
+
 def test_links_and_pipes_are_refused(tmp_path: Path) -> None:
     file = stored(tmp_path / "s", 3)
     (tmp_path / "s" / "y").symlink_to(tmp_path / "s" / "x")

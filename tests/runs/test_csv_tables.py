@@ -7,7 +7,7 @@ import pytest
 
 from bayesfs.runs.csv_tables import write_csv
 
-FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "=HYPERLINK(\"http://e\")"]
+FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://e")']
 
 
 @pytest.mark.parametrize("text", FORMULAS)

@@ -42,7 +42,9 @@ DOORS: dict[str, Callable[[Any], Any]] = {
     "embeddings, video": lambda m: Embeddings.from_arrays(X, object=Y, video=holed(NAMES, m)),
     "embeddings, user": lambda m: Embeddings.from_arrays(X, object=Y, user=holed(NAMES, m)),
     "embeddings, split": lambda m: Embeddings.from_arrays(X, object=Y, split=holed(NAMES, m)),
-    "embeddings, kind": lambda m: Embeddings.from_arrays(X, object=Y, kind=holed(["clean"] * 6, m)),
+    "embeddings, condition": lambda m: Embeddings.from_arrays(
+        X, object=Y, condition=holed(["clean"] * 6, m)
+    ),
     "episode, labels": lambda m: make_episode(X, holed(Y, m), None, X),
     "episode, videos": lambda m: make_episode(X, Y, holed(NAMES, m), X),
     "episode, query videos": lambda m: make_episode(X, Y, None, X, holed(NAMES, m)),

@@ -31,7 +31,7 @@ from bayesfs.models.gp.hyperparameters import (
 from bayesfs.models.gp.likelihood import Fitted, Likelihood, Scores
 from bayesfs.models.gp.likelihoods.regression import LabelRegression
 from bayesfs.models.gp.mixture import join_videos, log_mean, mix
-from bayesfs.models.gp.objective import GPMarginalLikelihood, Objective
+from bayesfs.models.gp.objective import GPMarginalLikelihood, HyperparameterObjective
 from bayesfs.models.gp.points import Query, by_support_size, places, query_points
 from bayesfs.protocols import Conjugate
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
@@ -64,7 +64,7 @@ class DeepKernelGP(Conjugate):
 
     covariance: VideoCovariance = field(default_factory=VideoCovariance)
     likelihood: Likelihood = field(default_factory=LabelRegression)
-    objective: Objective = field(default_factory=GPMarginalLikelihood)
+    objective: HyperparameterObjective = field(default_factory=GPMarginalLikelihood)
     nodes: int = NODES
     memory: int = 2**25
 

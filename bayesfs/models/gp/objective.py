@@ -27,7 +27,7 @@ from bayesfs.types import UNLABELLED, EpisodeBatch
 Fit = Callable[[TaskPrior], Fitted]
 
 
-class Objective(Protocol):
+class HyperparameterObjective(Protocol):
     """(task,) log density of the support, in which the hyperparameters are scored."""
 
     def __call__(
