@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from bayesfs.errors import InferenceError
+from bayesfs.models.per_batch import once_per_batch
 from bayesfs.protocols import Collapsible, OpenSet
 from bayesfs.types import EpisodeBatch
 
@@ -117,6 +118,7 @@ def learner(model: Collapsible) -> Collapsible:
     return model.for_learning() if isinstance(model, Integrates) else model
 
 
+@once_per_batch
 def fully_labelled(episodes: EpisodeBatch) -> EpisodeBatch:
     """The tasks whose query videos all have a label, if there are any; else all tasks.
 

@@ -78,7 +78,8 @@ def save_projection(projection: Projection, path: Path) -> None:
     """Write a projection to an npz file."""
     with path.open("wb") as file:
         arrays = {part.name: getattr(projection, part.name) for part in fields(projection)}
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        kept = {name: value for name, value in arrays.items() if value is not None}
+        np.savez_compressed(file, allow_pickle=False, **kept)
 
 
 def load_projection(path: Path) -> Projection:
@@ -88,7 +89,8 @@ def load_projection(path: Path) -> Projection:
         DataError: the file is missing, cut short, or no projection.
     """
     with _opened(path) as archive:
-        return Projection(**{part.name: archive[part.name] for part in fields(Projection)})
+        kept = {name: archive[name] for name in archive.files}
+        return Projection(**{"axes": None, **kept})
 
 
 @contextlib.contextmanager

@@ -50,6 +50,10 @@ from bayesfs.types import EpisodeBatch, Posterior
 CANDIDATES = 512
 """Draws of a person's scale and weights that the leave-one-out score chooses from."""
 
+LEARNING = 32, 12
+"""The same, and videos that are left out at most, where a population is learnt: gradients are smooth
+in the population's sites at any number, and hundreds are asked for."""
+
 
 @dataclass(frozen=True)
 class SimilarityPool:
@@ -172,8 +176,9 @@ class SimilarityPool:
         Returns:
             (task, video, frame, way) and (task, video, way), in nats; -inf for padded classes.
         """
-        left_out = left_out_scores(episodes, self.scatter)
-        scale, weight, _ = self._candidates(len(episodes), population, CANDIDATES // 8)
+        candidates, folds = LEARNING
+        left_out = left_out_scores(episodes, self.scatter, folds)
+        scale, weight, _ = self._candidates(len(episodes), population, candidates)
         score = self._left_out(left_out, scale, weight)
         log_weight = score.log_softmax(0)  # (candidate, task)
         scores = query_scores(episodes, self.scatter)
@@ -273,7 +278,8 @@ class SimilarityPool:
         log_p = logits.masked_fill(~exists, -torch.inf).log_softmax(-1)
         label = left_out.label[None, ..., None].expand(len(scale), -1, -1, 1)
         own = log_p.gather(-1, label)[..., 0]
-        return own.masked_fill(~left_out.mask.any(-1), 0.0).sum(-1)
+        own = own.masked_fill(~left_out.mask.any(-1), 0.0)
+        return own.sum(-1) * left_out.share.to(own)
 
     def _given(
         self, scores: Tensor, mask: Tensor, draws: Mapping[str, Tensor], episodes: EpisodeBatch

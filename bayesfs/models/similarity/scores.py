@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import ShapeError
+from bayesfs.models.per_batch import once_per_batch
 from bayesfs.models.similarity.heads import Products, WithinScatter, head_scores, support_examples
 from bayesfs.types import EpisodeBatch
 
@@ -29,14 +30,17 @@ class LeftOut:
         mask: (task, fold, frame) frames of the video; a fold without any is padding.
         label: (task, fold) its class.
         count: (task, fold, way) videos of each class that are left.
+        share: (task,) videos that could be left out, over those that are.
     """
 
     scores: Tensor
     mask: Tensor
     label: Tensor
     count: Tensor
+    share: Tensor
 
 
+@once_per_batch
 def query_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Tensor:
     """(task, video, frame, way, head) scores of every query frame."""
     means, label = support_examples(episodes)
@@ -47,8 +51,17 @@ def query_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Tenso
     return scores.reshape(tasks, videos, frames, *scores.shape[2:])
 
 
-def left_out_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> LeftOut | None:
-    """Scores of every support video whose class has another one; None where no class has."""
+@once_per_batch
+def left_out_scores(
+    episodes: EpisodeBatch, scatter: WithinScatter | None, most: int = FOLDS
+) -> LeftOut | None:
+    """Scores of every support video whose class has another one; None where no class has.
+
+    Args:
+        episodes: T tasks; only their support is used.
+        scatter: of videos about their objects in other worlds.
+        most: videos that are left out at most; of more, evenly spaced ones are.
+    """
     means, label = support_examples(episodes)
     tasks, ways, shots, frames, dim = episodes.support.shape
     count = label.sum(1)
@@ -57,7 +70,8 @@ def left_out_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Le
     if not several.any():
         return None
     folds = [each.nonzero()[:, 0].tolist() for each in several]
-    folds = [[own[i] for i in evenly_spaced(len(own), min(FOLDS, len(own)))] for own in folds]
+    could = several.sum(-1).clamp(min=1)
+    folds = [[own[i] for i in evenly_spaced(len(own), min(most, len(own)))] for own in folds]
     longest = max(map(len, folds))
     index = torch.tensor([own + [0] * (longest - len(own)) for own in folds])
     real = torch.tensor([[i < len(own) for i in range(longest)] for own in folds])
@@ -80,6 +94,7 @@ def left_out_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Le
         mask & real[..., None],
         label[task, index].argmax(-1),
         rest.sum(2),
+        could / real.sum(-1).clamp(min=1),
     )
 
 
