@@ -280,6 +280,26 @@ class OpenSet(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesScatter(Protocol):
+    """A model that asks how videos scatter about their object in other people's data."""
+
+    def with_scatter(self, axes: NDArray[np.float32], excess: NDArray[np.float32]) -> Model:
+        """The model with a metric (I + F)^-1 of other people's scatter F.
+
+        Args:
+            axes: (feature, axis) orthonormal.
+            excess: (axis,) eigenvalues of F.
+        """
+        ...
+
+    def with_scatters(
+        self, scatters: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    ) -> Model:
+        """The model with axes and eigenvalues for each user, learnt without that user."""
+        ...
+
+
 class Collapsible(Protocol):
     """A model whose task-level sites can be integrated out exactly, given the population."""
 

@@ -188,7 +188,7 @@ def teach(
         >>> mine = teach(study, learnt, {"mug": [a, b], "keys": [c]})  # doctest: +SKIP
         >>> mine.frame(features).prob  # doctest: +SKIP
     """
-    model, engine = study.model_for(learnt.projection), study.engine
+    model, engine = study.model_for(learnt.projection, learnt.scatter), study.engine
     if not isinstance(model, GaussianHierarchy) or not isinstance(engine, Exact):
         raise InferenceError(
             "expected a GaussianHierarchy and the engine Exact, got "

@@ -23,6 +23,10 @@ class Reduction(Protocol):
         """The projection of the given frames, which must be of train users only."""
         ...
 
+    def fit_unlabelled(self, embeddings: Embeddings) -> Projection:
+        """The same of frames whose labels are not looked at."""
+        ...
+
     def cross_fit(self, embeddings: Embeddings, dim: int) -> Embeddings:
         """Every user's frames projected by what the other users' frames give."""
         ...
@@ -47,6 +51,10 @@ class PrincipalAxes:
 
     def fit(self, embeddings: Embeddings) -> Projection:
         """The projection of the given frames, which must be of train users only."""
+        return fit_projection(embeddings, self.dim)
+
+    def fit_unlabelled(self, embeddings: Embeddings) -> Projection:
+        """The principal axes of the frames, whatever is learnt from labels besides."""
         return fit_projection(embeddings, self.dim)
 
     def cross_fit(self, embeddings: Embeddings, dim: int) -> Embeddings:
@@ -76,6 +84,10 @@ class UnitNorm:
 
     def fit(self, embeddings: Embeddings) -> Projection:
         """Unit length; the frames give the spectrum and the typical quality only."""
+        return unit_projection(embeddings)
+
+    def fit_unlabelled(self, embeddings: Embeddings) -> Projection:
+        """The same: no label is looked at."""
         return unit_projection(embeddings)
 
     def cross_fit(self, embeddings: Embeddings, dim: int) -> Embeddings:

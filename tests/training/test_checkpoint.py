@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
-from bayesfs.runs.checkpoint import load_posterior, load_projection, save_posterior, save_projection
+from bayesfs.training.checkpoint import (
+    load_posterior,
+    load_projection,
+    save_posterior,
+    save_projection,
+)
 from bayesfs.types import Posterior
 
 POSTERIOR = Posterior(
