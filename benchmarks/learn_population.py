@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from bayesfs.cli.studies import embed_tree
 from bayesfs.data.sources.open import read_tree
@@ -33,10 +34,11 @@ from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.reduction import UnitNorm
 from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.inference.svi.svi import SVI
-from bayesfs.metrics.score_table import score_table
+from bayesfs.metrics.items import video_rows
+from bayesfs.metrics.score_table import table_of_rows
 from bayesfs.models.objectives import PredictiveScore
 from bayesfs.models.similarity.pool import SimilarityPool
-from bayesfs.study import Learnt, Study
+from bayesfs.study import Learnt, Study, scatter_of
 from bayesfs.synthetic.videos.render import render_tree
 from bayesfs.training.shared_population import SharedPopulation, for_new_world
 from bayesfs.types import Embeddings
@@ -114,13 +116,21 @@ def stills(path: Path, groups: int = 8, things: int = 8, pictures: int = 12) -> 
 
 
 def calibration(world: World, population: Learnt, shots: Sequence[int]) -> dict[str, object]:
-    """Scores of whole videos of the world's people, who were learnt from."""
+    """Scores of whole videos of the world's people, in a metric that others' videos gave.
+
+    Scale and trust are five numbers, learnt from all of them.
+    """
     tasks = world.study.train_tasks(world.frames, population, seed=0)
+    unit = population.projection(world.frames)
     found: dict[str, object] = {}
     for count in shots:
-        episodes = tasks.limit_shots(count)
-        predictive = world.study.infer(episodes, population, seed=0).predictive
-        table = score_table(predictive, episodes)["estimate"].sel(unit="video")
+        parts = []
+        for task, user in enumerate(tasks.users):
+            own = scatter_of(unit, without=user) if world.scattered else population.scatter
+            episodes = tasks.select([task]).limit_shots(count)
+            answer = world.study.infer(episodes, replace(population, scatter=own), seed=0)
+            parts.append(video_rows(answer.predictive, episodes))
+        table = table_of_rows({"video": pd.concat(parts)}, draws=20)["estimate"].sel(item="video")
         found[str(count)] = {s: round(float(table.sel(score=s)), 3) for s in SCORES}
     return found
 
@@ -174,7 +184,8 @@ def learn(args: argparse.Namespace, folder: Path) -> SharedPopulation:
         "calibration": {
             w.name: calibration(w, each, shots) for w, each in zip(worlds, kept, strict=True)
         },
-        "calibration_note": "whole videos, at so many videos per object, of people learnt from",
+        "calibration_note": "whole videos, by videos per object, of the people learnt from; the scatter "
+        "is of the other people",
         "fails": list(FAILS),
         "licence": "Apache-2.0; the photographs are MIT (Klasson et al. 2019)",
     }

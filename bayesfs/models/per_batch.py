@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 def once_per_batch(
-    function: Callable[Concatenate[EpisodeBatch, P], R],
+    function: Callable[Concatenate[EpisodeBatch, P], R], /
 ) -> Callable[Concatenate[EpisodeBatch, P], R]:
     """The function, its results kept for as long as their batch lives.
 
@@ -31,7 +31,7 @@ def once_per_batch(
     kept: dict[int, dict[tuple[int, ...], tuple[tuple[Any, ...], R]]] = {}
 
     @wraps(function)
-    def remembered(episodes: EpisodeBatch, *args: P.args, **kwargs: P.kwargs) -> R:
+    def remembered(episodes: EpisodeBatch, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if kwargs or _differentiated(episodes):
             return function(episodes, *args, **kwargs)
         own = kept.get(id(episodes))

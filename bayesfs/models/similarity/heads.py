@@ -89,15 +89,15 @@ class WithinScatter:
         rest = videos - means[objects] / count[objects, None]
         keep = count[objects] > 1
         rest = rest[keep] * np.sqrt(count[objects[keep]] / (count[objects[keep]] - 1.0))[:, None]
-        counts = {"videos": len(rest), "objects": len(np.unique(objects[keep]))}
+        counts = len(rest), len(np.unique(objects[keep]))
         if not len(rest) or not rest.any():
             none = np.zeros((videos.shape[1], 0), np.float32)
-            return cls(none, np.zeros(0, np.float32), **counts)
+            return cls(none, np.zeros(0, np.float32), *counts)
         _, size, axes = np.linalg.svd(rest, full_matrices=False)
         value = size**2 / (size**2).sum() * videos.shape[1]
         rank = min(rank, int((value > 1e-6 * value[0]).sum()))
         kept = axes[:rank].T.astype(np.float32), value[:rank].astype(np.float32)
-        return cls(*kept, **counts)
+        return cls(*kept, *counts)
 
     @classmethod
     def merged(cls, parts: Sequence[WithinScatter], rank: int = 128) -> WithinScatter:
@@ -125,12 +125,9 @@ class WithinScatter:
         ]
         axes, size, _ = np.linalg.svd(np.concatenate(root, 1), full_matrices=False)
         rank = min(rank, int((size > 1e-6).sum()))
-        counts = {
-            "videos": sum(each.videos for each in parts),
-            "objects": sum(each.objects for each in parts),
-        }
+        counts = sum(each.videos for each in parts), sum(each.objects for each in parts)
         kept = axes[:, :rank].astype(np.float32), np.square(size[:rank]).astype(np.float32)
-        return cls(*kept, **counts)
+        return cls(*kept, *counts)
 
 
 @dataclass(frozen=True)
