@@ -45,6 +45,9 @@ from bayesfs.types import Embeddings
 
 SCORES = ("accuracy", "nll", "ece")
 
+STILLS = "photographs of groceries in shops (MIT), groups of things in place of people"
+"""Name of the world of stills."""
+
 FAILS = (
     "objects that fill a small part of the frame among others (a cluttered room)",
     "things that are alike but for a label or a colour",
@@ -149,7 +152,7 @@ def worlds_of(args: argparse.Namespace, folder: Path) -> tuple[list[World], str]
         worlds.append(World("rendered people", frames, study_of("clutter", shots, steps), True))
     for path in args.stills:
         study = study_of("clean", shots, steps)
-        worlds.append(World("photographs of groceries in shops (MIT)", stills(path), study, False))
+        worlds.append(World(STILLS, stills(path), study, False))
     return worlds, name
 
 
@@ -184,8 +187,8 @@ def learn(args: argparse.Namespace, folder: Path) -> SharedPopulation:
         "calibration": {
             w.name: calibration(w, each, shots) for w, each in zip(worlds, kept, strict=True)
         },
-        "calibration_note": "whole videos, by videos per object, of the people learnt from; the scatter "
-        "is of the other people",
+        "calibration_note": "whole videos, by videos per object, of people learnt from; scatter "
+        "of the others",
         "fails": list(FAILS),
         "licence": "Apache-2.0; the photographs are MIT (Klasson et al. 2019)",
     }
@@ -203,6 +206,16 @@ def describe(frames: Embeddings) -> str:
     return f"{users} people, {objects_of(frames)} objects, {videos} videos"
 
 
+def figures(shared: SharedPopulation) -> dict[str, float]:
+    """Numbers of people and objects, and worst scores over the worlds."""
+    worlds = list(shared.card["calibration"].values())
+    found: dict[str, float] = {name: shared.card[name] for name in ("people", "objects")}
+    for shots in worlds[0]:
+        found[f"nll_worst_{shots}"] = max(world[shots]["nll"] for world in worlds)
+        found[f"ece_worst_{shots}"] = max(world[shots]["ece"] for world in worlds)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--people", type=Path, nargs="*", default=[])
@@ -217,7 +230,7 @@ def main() -> None:
         shared.save(args.out)
         text = json.dumps(dict(shared.card), indent=2, ensure_ascii=False) + "\n"
         args.out.with_suffix(".json").write_text(text, encoding="utf-8")
-    print(json.dumps(dict(shared.card)))
+    print(json.dumps(figures(shared)))
 
 
 if __name__ == "__main__":
