@@ -20,7 +20,7 @@ from torch import Tensor
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import InferenceError
 from bayesfs.models.population_draws import each_value
-from bayesfs.protocols import ConjugateModel, Model
+from bayesfs.protocols import Conjugate, Model, OpenSetDraws
 from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
 
 
@@ -51,7 +51,7 @@ def predict(
     draws = complete_draws(model, posterior, given)
     closed = posterior.kind == "exact" if exact is None else exact
     with torch.no_grad():
-        if closed and isinstance(model, ConjugateModel):
+        if closed and isinstance(model, Conjugate):
             return _closed_form(model, draws, posterior, episodes)
         frame = label_draws(model.log_joint_frame(draws, episodes))
         video = label_draws(model.log_joint_video(draws, episodes))
@@ -91,15 +91,14 @@ def _absent(
     model: Model, draws: dict[str, Tensor], episodes: EpisodeBatch, frame: LabelDraws
 ) -> Tensor | None:
     """(task, video, frame) probability that nothing taught is there, if the model knows of it."""
-    given = getattr(model, "log_absent_frame", None)
-    if given is None:
+    if not isinstance(model, OpenSetDraws):
         return None
-    log_absent: Tensor = given(draws, episodes) + frame.log_weight
+    log_absent = model.log_absent_frame(draws, episodes) + frame.log_weight
     return log_absent.logsumexp(0).exp()
 
 
 def _closed_form(
-    model: ConjugateModel,
+    model: Conjugate,
     draws: dict[str, Tensor],
     posterior: Posterior,
     episodes: EpisodeBatch,

@@ -1,24 +1,32 @@
-"""What a model, an engine, a backbone and an evaluation must offer, and what they may besides.
+"""The contracts: what a model, engine, backbone and evaluation offer, and every optional ability.
 
-A model or engine is finished when it passes `bayesfs.testing.ModelContract` or
-`bayesfs.testing.EngineContract`. Models and engines know each other only through this module.
+Inherit from `Model`, `Engine` or `Evaluation`: what is optional has a default there. An ability
+that only some models have is a Protocol of its own (`Conjugate`, `OpenSet`, ...); a model has it
+when it has its members, and whoever needs it asks by `isinstance`. A model or engine is finished
+when it passes `bayesfs.testing.ModelContract` or `bayesfs.testing.EngineContract`. Models and
+engines know each other only through this module.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bayesfs.errors import InferenceError
 from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
 
 Progress = Callable[[int, int, str], None]
 """Callback (done, total, message) that engines call now and then; the command shows a bar."""
+
+Lift = Callable[[Mapping[str, Tensor], torch.Generator], dict[str, Tensor]]
+"""Draws of the smaller model -> draws of the full one."""
 
 
 @runtime_checkable
@@ -32,57 +40,153 @@ class Model(Protocol):
     """
 
     @property
+    @abstractmethod
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         """Site -> axes, such as {"class_mean": ("task", "way", "feature")}."""
-        ...
 
+    @abstractmethod
     def __call__(self, episodes: EpisodeBatch) -> None:
         """Run the Pyro program: sample every site of `dims`, observe the support."""
-        ...
 
+    @abstractmethod
     def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, frame, way): log p(y, x | theta_s) of each query frame.
 
         Up to a constant that depends on neither draw nor class. A discriminative model returns
         log p(y | x, theta_s), normalised over way. Padded classes get -inf.
         """
-        ...
 
+    @abstractmethod
     def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, way): the same for a whole query video, its frames jointly."""
-        ...
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Names of the measured qualities that widen the frame noise; none by default."""
+        return ()
+
+    def fit_to(self, spectrum: tuple[float, ...]) -> Self:
+        """The same model for features whose sds over the train frames are `spectrum`.
+
+        A study calls this with the spectrum of its projection, scikit-learn's estimator with that
+        of the support. A model that does not scale its priors by the features returns itself.
+        """
+        return self
+
+    def default_population(self, dim: int) -> Posterior | None:
+        """One value of every population site for `dim` features, where none is learnt."""
+        return None
 
 
 @runtime_checkable
-class ConjugateModel(Model, Protocol):
+class Collapsible(Model, Protocol):
+    """A model whose task level is integrated out of the labels, given the population.
+
+    In closed form, or to an accuracy that the model states.
+    """
+
+    @property
+    @abstractmethod
+    def population_dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Population site -> axes."""
+
+    @abstractmethod
+    def sample_population(self, like: Tensor) -> Mapping[str, Tensor]:
+        """Pyro program of the population sites; `like` (..., feature) gives size and dtype."""
+
+    @abstractmethod
+    def log_labels(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Log p(y | x, support, population): (task, video, frame, way) and (task, video, way)."""
+
+    def for_learning(self) -> Self:
+        """The model that a population is learnt with: itself, or one with coarser integrals."""
+        return self
+
+
+@runtime_checkable
+class Conjugate(Collapsible, Protocol):
     """A model whose task-level posterior and predictive are known exactly, given the population."""
 
+    @abstractmethod
     def condition(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
     ) -> Posterior:
         """Exact posterior of the task-level sites, as independent draws of kind "exact"."""
-        ...
 
+    @abstractmethod
     def log_evidence(self, episodes: EpisodeBatch, population: Mapping[str, Tensor]) -> Tensor:
         """(task,): log p(support | population), every lower level integrated out."""
-        ...
 
+    @abstractmethod
     def predictive(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
     ) -> Predictive:
         """Closed-form predictive, with draws theta_s ~ p(theta | x, D) of equal weight."""
-        ...
 
 
 @runtime_checkable
-class ClosedLabels(Protocol):
-    """A model with label predictives in closed form, given the population."""
+class Approximable(Model, Protocol):
+    """A model with an approximation of its task-level posterior, given the population."""
 
-    def log_labels(
+    @abstractmethod
+    def approximate(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
+    ) -> Posterior:
+        """Independent draws of every site, `draws` for each population draw; kind "variational"."""
+
+
+@runtime_checkable
+class OpenSet(Collapsible, Protocol):
+    """A model that knows the odds that a query shows none of the taught classes."""
+
+    @abstractmethod
+    def log_absent_odds(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """(task, video, frame, way) and (task, video, way) log p(y | x, support, population)."""
-        ...
+        """Log odds, given the support: (task, video, frame) and (task, video)."""
+
+
+@runtime_checkable
+class OpenSetDraws(Model, Protocol):
+    """A model whose draws say of each frame how likely it is to show nothing taught."""
+
+    @abstractmethod
+    def log_absent_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """(draw, task, video, frame) log p(nothing taught is shown | x, theta_s)."""
+
+
+@runtime_checkable
+class Hierarchical(Model, Protocol):
+    """A model that knows the expected label entropy as its levels become known."""
+
+    @abstractmethod
+    def level_entropies(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """For frames and videos: entropies and standard errors, (stage, task, video[, frame]).
+
+        The stages are nothing but the data, then population, task, class and video known too.
+        """
+
+
+@runtime_checkable
+class Simulates(Collapsible, Protocol):
+    """A model that simulates further support videos, given the support."""
+
+    @abstractmethod
+    def simulate_videos(
+        self,
+        episodes: EpisodeBatch,
+        population: Mapping[str, Tensor],
+        *,
+        condition: int,
+        frames: int,
+        draws: int,
+        seed: int,
+    ) -> Tensor:
+        """(draw, task, way, frame, feature) one more support video of each class."""
 
 
 @dataclass(frozen=True)
@@ -116,12 +220,13 @@ class LinearLogits:
 class LinearHead(Model, Protocol):
     """A model that is conditionally Gaussian given Pólya-Gamma variables, for Gibbs sampling."""
 
+    @abstractmethod
     def linear_logits(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
     ) -> LinearLogits:
         """The task level of the model, given one value of every population site."""
-        ...
 
+    @abstractmethod
     def from_linear(
         self,
         e: Tensor,
@@ -139,6 +244,63 @@ class LinearHead(Model, Protocol):
             episodes: T tasks.
             generator: for sites that the logits do not hold.
         """
+
+
+@runtime_checkable
+class Reducible(Model, Protocol):
+    """A model that knows which of its latents the support informs."""
+
+    @abstractmethod
+    def informed(
+        self, episodes: EpisodeBatch, given: Posterior
+    ) -> tuple[Model, EpisodeBatch, Posterior, Lift] | None:
+        """(smaller model, its episodes, its population, map of its draws), or None."""
+
+
+@runtime_checkable
+class TakesScatter(Model, Protocol):
+    """A model that asks how videos scatter about their object in other people's data."""
+
+    @abstractmethod
+    def with_scatter(self, axes: NDArray[np.float32], excess: NDArray[np.float32]) -> Model:
+        """The model with a metric (I + F)^-1 of other people's scatter F.
+
+        Args:
+            axes: (feature, axis) orthonormal.
+            excess: (axis,) eigenvalues of F.
+        """
+
+    @abstractmethod
+    def with_scatters(
+        self, scatters: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    ) -> Model:
+        """The model with axes and eigenvalues for each user, learnt without that user."""
+
+
+ABILITIES: tuple[type, ...] = (
+    Collapsible,
+    Conjugate,
+    Approximable,
+    OpenSet,
+    OpenSetDraws,
+    Hierarchical,
+    Simulates,
+    LinearHead,
+    Reducible,
+    TakesScatter,
+)
+"""Every ability that only some models have; docs/abilities.md shows which."""
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What a population is learnt by: a model -> the program over its population sites."""
+
+    needs_query: ClassVar[bool]
+    """Whether it learns from few-shot tasks with labelled queries, or from the support alone."""
+
+    def __call__(self, model: Any, /) -> Model:
+        """The program; it says by its own error which ability of the model it needs."""
         ...
 
 
@@ -146,8 +308,21 @@ class LinearHead(Model, Protocol):
 class Engine(Protocol):
     """An inference algorithm: (model, support of a batch of tasks) -> Posterior."""
 
+    requires: ClassVar[type[Any]] = Model
+    """The ability that a model must have."""
+
+    reference: ClassVar[bool] = False
+    """Whether other engines are compared with this one."""
+
+    @abstractmethod
     def infer(
-        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+        self,
+        model: Model,
+        episodes: EpisodeBatch,
+        *,
+        seed: int,
+        given: Posterior | None = None,
+        progress: Progress | None = None,
     ) -> Posterior:
         """Posterior of every site of the model, or of the rest when `given` holds the population.
 
@@ -156,19 +331,39 @@ class Engine(Protocol):
             episodes: T tasks; only their support is used.
             seed: the same seed gives the same draws on a CPU.
             given: posterior whose population sites are conditioned on.
+            progress: called now and then with (done, total, message); None for an engine that
+                is done at once.
         """
-        ...
+
+    def check_model(self, model: Model) -> None:
+        """Refuse a model that this engine cannot infer, before anything is learnt.
+
+        Raises:
+            InferenceError: the model lacks members of `requires`.
+        """
+        lacking = missing_members(model, self.requires)
+        if lacking:
+            raise InferenceError(
+                f"{type(self).__name__} needs a model with the ability {self.requires.__name__} "
+                f"(bayesfs.protocols), got {type(model).__name__}, which lacks "
+                f"{', '.join(lacking)}; docs/abilities.md shows which engine fits which model"
+            )
+
+    def closed_form(
+        self, model: Model, given: Posterior
+    ) -> tuple[Mapping[str, Tensor], int] | None:
+        """How to integrate the labels instead of drawing the task level, for an exact engine.
+
+        It stands beside `infer`: a subclass that overrides one overrides both.
+
+        Returns:
+            The population's draws to average over, and how many label draws for each; None for an
+            engine whose draws are not of the exact posterior.
+        """
+        return None
 
 
 @runtime_checkable
-class ChecksModel(Protocol):
-    """An engine that is for some models only, and says so before anything is learnt."""
-
-    def check_model(self, model: Model) -> None:
-        """Raise an InferenceError that says what the engine needs, if the model lacks it."""
-        ...
-
-
 class Backbone(Protocol):
     """A frozen backbone: images -> features."""
 
@@ -182,173 +377,6 @@ class Backbone(Protocol):
         """Number of features."""
         ...
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(frame, height, width, 3) uint8 -> (frame, feature) float32."""
-        ...
-
-
-class Evaluation(Protocol):
-    """Which episodes to draw from which frames, and at how many shots to score them."""
-
-    @property
-    def shots(self) -> tuple[int, ...]:
-        """Numbers of support videos per class to evaluate."""
-        ...
-
-    def train_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
-        """Episodes of the train users from which the population is learnt."""
-        ...
-
-    def test_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
-        """Episodes to score; support holds max(shots) videos per class."""
-        ...
-
-
-@runtime_checkable
-class Approximable(Model, Protocol):
-    """A model with an approximation of its task-level posterior, given the population."""
-
-    def approximate(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
-    ) -> Posterior:
-        """Independent draws of every site, `draws` for each population draw; kind "variational"."""
-        ...
-
-
-@runtime_checkable
-class QualityAware(Protocol):
-    """A model in closed form whose frame noise depends on measured quality."""
-
-    @property
-    def covariates(self) -> tuple[str, ...]:
-        """Names of the qualities, in the order of the episodes' columns."""
-        ...
-
-    def predictive(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
-    ) -> Predictive:
-        """See `bayesfs.protocols.ConjugateModel`."""
-        ...
-
-    def log_absent_odds(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Log odds of frames and videos that nothing taught is shown; no draw axis."""
-        ...
-
-
-@runtime_checkable
-class Hierarchical(Protocol):
-    """A model that knows the expected label entropy as its levels become known."""
-
-    def level_entropies(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """For frames and videos: entropies and standard errors, (stage, task, video[, frame]).
-
-        The stages are nothing but the data, then population, task, class and video known too.
-        """
-        ...
-
-
-@runtime_checkable
-class Simulates(ClosedLabels, Protocol):
-    """A model that labels in closed form and simulates further support videos."""
-
-    def simulate_videos(
-        self,
-        episodes: EpisodeBatch,
-        population: Mapping[str, Tensor],
-        *,
-        condition: int,
-        frames: int,
-        draws: int,
-        seed: int,
-    ) -> Tensor:
-        """(draw, task, way, frame, feature) one more support video of each class."""
-        ...
-
-
-@runtime_checkable
-class OpenSet(Protocol):
-    """A model that knows the odds that a query shows none of the taught classes."""
-
-    def log_absent_odds(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Log odds, given the support: (task, video, frame) and (task, video)."""
-        ...
-
-
-@runtime_checkable
-class TakesScatter(Protocol):
-    """A model that asks how videos scatter about their object in other people's data."""
-
-    def with_scatter(self, axes: NDArray[np.float32], excess: NDArray[np.float32]) -> Model:
-        """The model with a metric (I + F)^-1 of other people's scatter F.
-
-        Args:
-            axes: (feature, axis) orthonormal.
-            excess: (axis,) eigenvalues of F.
-        """
-        ...
-
-    def with_scatters(
-        self, scatters: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
-    ) -> Model:
-        """The model with axes and eigenvalues for each user, learnt without that user."""
-        ...
-
-
-class Collapsible(Protocol):
-    """A model whose task-level sites can be integrated out exactly, given the population."""
-
-    @property
-    def population_dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Population site -> axes."""
-        ...
-
-    def sample_population(self, like: Tensor) -> Mapping[str, Tensor]:
-        """Pyro program of the population sites; `like` (..., feature) gives size and dtype."""
-        ...
-
-    def log_evidence(self, episodes: EpisodeBatch, population: Mapping[str, Tensor]) -> Tensor:
-        """(task,) log p(support | population)."""
-        ...
-
-    def log_labels(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Log p(y | x, support, population): (task, video, frame, way) and (task, video, way)."""
-        ...
-
-    def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
-        """See `bayesfs.protocols.Model`."""
-        ...
-
-    def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
-        """See `bayesfs.protocols.Model`."""
-        ...
-
-
-Lift = Callable[[Mapping[str, Tensor], torch.Generator], dict[str, Tensor]]
-"""Draws of the smaller model -> draws of the full one."""
-
-
-@runtime_checkable
-class Reducible(Protocol):
-    """A model that knows which of its latents the support informs."""
-
-    def informed(
-        self, episodes: EpisodeBatch, given: Posterior
-    ) -> tuple[Model, EpisodeBatch, Posterior, Lift] | None:
-        """(smaller model, its episodes, its population, map of its draws), or None."""
-        ...
-
-
-class SizedBackbone(Backbone, Protocol):
-    """A backbone that says which size of frame it takes, and how many at a time."""
-
     @property
     def px(self) -> int:
         """Side of the square frames in pixels."""
@@ -358,3 +386,87 @@ class SizedBackbone(Backbone, Protocol):
     def batch(self) -> int:
         """Frames per pass through the backbone."""
         ...
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(frame, height, width, 3) uint8 -> (frame, feature) float32."""
+        ...
+
+
+@runtime_checkable
+class Reduction(Protocol):
+    """How many features a study keeps, and which."""
+
+    def fit(self, embeddings: Embeddings) -> Any:
+        """The `bayesfs.features.projection.Projection` of the frames of train users."""
+        ...
+
+    def cross_fit(self, embeddings: Embeddings, dim: int) -> Embeddings:
+        """Every user's frames projected by what the other users' frames say."""
+        ...
+
+
+@runtime_checkable
+class Evaluation(Protocol):
+    """Which episodes to draw from which frames, and at how many shots to score them."""
+
+    @property
+    @abstractmethod
+    def shots(self) -> tuple[int, ...]:
+        """Numbers of support videos per class to evaluate."""
+
+    @abstractmethod
+    def train_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
+        """Episodes of the train users from which the population is learnt."""
+
+    @abstractmethod
+    def test_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
+        """Episodes to score; support holds max(shots) videos per class."""
+
+    def train_tasks(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch | None:
+        """Few-shot tasks of the train users with labelled queries, for `Objective.needs_query`."""
+        return None
+
+    def calibration_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch | None:
+        """Tasks of the train users, drawn as those to score, for thresholds of decisions."""
+        return None
+
+    @property
+    def train_split(self) -> str:
+        """Split of the users that the population is learnt from."""
+        return "train"
+
+    @property
+    def test_split(self) -> str:
+        """Split of the users that are scored."""
+        return "test"
+
+    @property
+    def frames_per_video(self) -> int | None:
+        """Frames per support video; None takes all."""
+        return 8
+
+    @property
+    def query_frames(self) -> int | None:
+        """Frames per query video; None takes all."""
+        return None
+
+
+def members(contract: type) -> tuple[str, ...]:
+    """Names that a contract of this module asks for, its parents' included, sorted."""
+    own = {
+        name
+        for parent in contract.__mro__
+        if parent.__module__ == __name__
+        for name in (*vars(parent), *vars(parent).get("__annotations__", ()))
+    }
+    return tuple(sorted(n for n in own if not n.startswith("_") or n == "__call__"))
+
+
+def missing_members(value: object, contract: type) -> tuple[str, ...]:
+    """Members of a contract that a value lacks; none where `isinstance(value, contract)`.
+
+    Those without a default come first: where one of them is missing, only such are named.
+    """
+    lacking = tuple(name for name in members(contract) if not hasattr(value, name))
+    required: frozenset[str] = getattr(contract, "__abstractmethods__", frozenset())
+    return tuple(name for name in lacking if name in required) or lacking

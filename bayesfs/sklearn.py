@@ -30,7 +30,7 @@ from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.inference.svi.svi import SVI
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.prediction import predict
-from bayesfs.protocols import ConjugateModel, Engine, Model, TakesScatter
+from bayesfs.protocols import Engine, Model, TakesScatter
 from bayesfs.results.assemble import assemble_tree
 from bayesfs.study import Answer, Learnt
 from bayesfs.training.population_from_support import SupportAxes, support_population
@@ -132,21 +132,21 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             DataError: a video has two labels, a label or a video is None, NaN or NA, or the model
                 has covariates of quality, which plain features do not have.
         """
-        covariates = getattr(self.model, "covariates", ())
-        if covariates:
+        for name, value, contract in (
+            ("model", self.model, Model),
+            ("engine", self.engine, Engine),
+        ):
+            if isinstance(value, type) or (value is not None and not isinstance(value, contract)):
+                raise TypeError(
+                    f"expected {name} to be an object of a class that inherits from "
+                    f"bayesfs.protocols.{contract.__name__}, such as bf.GaussianHierarchy() or "
+                    f"bf.SVI(), got {value!r}"
+                )
+        if self.model is not None and self.model.covariates:
             raise DataError(
-                f"the model has covariates of quality {covariates}, which plain "
+                f"the model has covariates of quality {self.model.covariates}, which plain "
                 "features do not have; expected a model without, and a population learnt with it"
             )
-        for name, value, method in (
-            ("model", self.model, "dims"),
-            ("engine", self.engine, "infer"),
-        ):
-            if isinstance(value, type) or (value is not None and not hasattr(value, method)):
-                raise TypeError(
-                    f"expected {name} to be an object with `{method}`, such as "
-                    f"bf.GaussianHierarchy() or bf.SVI(), got {value!r}"
-                )
         if y is not None:
             refuse_missing(_column(_plain(y)), "y")
         x, y = validate_data(self, _plain(X), _plain(y), dtype=np.float64)
@@ -289,7 +289,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     def _default_engine(self) -> Engine:
         if isinstance(self.population, SharedPopulation) and self.model is None:
             return OwnApproximation()
-        return Exact() if isinstance(self.model_, ConjugateModel) else SVI()
+        return Exact() if isinstance(self.model_, Conjugate) else SVI()
 
     def _others(self) -> Learnt | None:
         """What was learnt from other users, with a projection of its own."""
@@ -310,8 +310,8 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         model: Model = GaussianHierarchy() if self.model is None else self.model
         if others is not None and others.scatter is not None and isinstance(model, TakesScatter):
             return model.with_scatter(others.scatter.axes, others.scatter.excess)
-        tell, spectrum = getattr(model, "with_spectrum", None), self._axes.spectrum
-        return tell(spectrum) if tell is not None and spectrum is not None else model
+        spectrum = self._axes.spectrum
+        return model if spectrum is None else model.fit_to(spectrum)
 
     def _population(self, episode: EpisodeBatch) -> Posterior | None:
         if (others := self._others()) is not None:

@@ -6,9 +6,8 @@ the tasks that an evaluation asks about. `bayesfs.runs.run` keeps the results in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,11 +26,11 @@ from bayesfs.models.population_draws import each_value
 from bayesfs.models.similarity.heads import WithinScatter
 from bayesfs.prediction import complete_draws, distinct_population, predict
 from bayesfs.protocols import (
-    ChecksModel,
-    ClosedLabels,
+    Collapsible,
     Engine,
     Evaluation,
     Model,
+    Objective,
     Progress,
     TakesScatter,
 )
@@ -79,7 +78,7 @@ class Study:
     engine: Engine
     evaluation: Evaluation
     population_engine: Engine | None = None
-    objective: Callable[[Any], Model] | None = None
+    objective: Objective | None = None
     reduction: Reduction = field(default_factory=PrincipalAxes)
     dtype: torch.dtype = torch.float64
 
@@ -106,14 +105,12 @@ class Study:
             DataError: the evaluation's episodes do not say which frames they hold.
             InferenceError: the engine is not for this model.
         """
-        if isinstance(self.engine, ChecksModel):
-            self.engine.check_model(self.model)
+        self.engine.check_model(self.model)
         if not isinstance(embeddings, Embeddings):
             embeddings = together(embeddings)
-        draw = self._train_draw()
-        used = frames_of(embeddings, draw(embeddings, seed=seed))
+        used = frames_of(embeddings, self._lesson(embeddings, seed))
         projection = self.reduction.fit(used)
-        episodes = draw(self.reduction.cross_fit(used, projection.dim), seed=seed)
+        episodes = self._lesson(self.reduction.cross_fit(used, projection.dim), seed)
         model, scatter = self.model_for(projection), None
         if isinstance(model, TakesScatter):
             unit = projection(used)
@@ -121,41 +118,40 @@ class Study:
             others = {u: scatter_of(unit, without=u) for u in set(unit.coord("user").tolist())}
             model = model.with_scatters({u: (s.axes, s.excess) for u, s in others.items()})
         program = model if self.objective is None else self.objective(model)
-        engine = reporting(self.population_engine or self.engine, progress)
+        engine = self.population_engine or self.engine
         episodes = episodes.to(self.dtype)
-        posterior = engine.infer(program, episodes, seed=seed)
+        posterior = engine.infer(program, episodes, seed=seed, progress=progress)
         if set(program.dims) <= set(posterior.draws):
             posterior = with_densities(program, posterior, episodes)
         return Learnt(projection, population_of(posterior), scatter)
 
-    def _train_draw(self) -> Callable[..., EpisodeBatch]:
-        """How the evaluation draws what the objective learns from."""
-        if not getattr(self.objective, "needs_query", False):
-            return self.evaluation.train_episodes
-        draw: Callable[..., EpisodeBatch] | None = getattr(self.evaluation, "train_tasks", None)
-        if draw is None:
+    def _lesson(self, embeddings: Embeddings, seed: int) -> EpisodeBatch:
+        """What the objective learns from, as the evaluation draws it."""
+        if self.objective is None or not self.objective.needs_query:
+            return self.evaluation.train_episodes(embeddings, seed=seed)
+        tasks = self.evaluation.train_tasks(embeddings, seed=seed)
+        if tasks is None:
             raise DataError(
                 f"{self.objective} learns from labelled queries, but the evaluation "
-                f"{type(self.evaluation).__name__} has no method train_tasks to draw them"
+                f"{type(self.evaluation).__name__} draws none (train_tasks)"
             )
-        return draw
+        return tasks
 
     def model_for(self, projection: Projection, scatter: WithinScatter | None = None) -> Model:
-        """The model, told the spectrum of the features, or others' scatter, where it wants to."""
-        if scatter is not None and isinstance(self.model, TakesScatter):
-            return self.model.with_scatter(scatter.axes, scatter.excess)
-        tell = getattr(self.model, "with_spectrum", None)
-        if tell is None:
-            return self.model
-        told: Model = tell(tuple(projection.spectrum.tolist()))
-        return told
+        """The model, fitted to the spectrum of the features and told others' scatter."""
+        model = self.model.fit_to(tuple(projection.spectrum.tolist()))
+        if scatter is not None and isinstance(model, TakesScatter):
+            return model.with_scatter(scatter.axes, scatter.excess)
+        return model
 
     def tasks(self, embeddings: Embeddings, learnt: Learnt, *, seed: int) -> EpisodeBatch:
         """The episodes to score, at the largest number of shots, in the model's features."""
         projected = learnt.projection(embeddings)
         return self.evaluation.test_episodes(projected, seed=seed).to(self.dtype)
 
-    def train_tasks(self, embeddings: Embeddings, learnt: Learnt, *, seed: int) -> EpisodeBatch:
+    def train_tasks(
+        self, embeddings: Embeddings, learnt: Learnt, *, seed: int
+    ) -> EpisodeBatch | None:
         """Tasks of the train users, drawn as those to score are, for rules that are learnt on them.
 
         Each user's features are by axes fitted on the other users, as a new user's would be
@@ -166,19 +162,16 @@ class Study:
             learnt: what was learnt from the train users; gives the number of features.
             seed: of the episodes.
 
-        Raises:
-            DataError: the evaluation has no tasks of train users with labelled queries.
+        Returns:
+            The tasks; None where the evaluation draws none (`Evaluation.calibration_episodes`).
         """
-        draw = getattr(self.evaluation, "calibration_episodes", None)
-        if draw is None:
-            raise DataError(
-                f"rules are learnt on labelled tasks of train users, but the evaluation "
-                f"{type(self.evaluation).__name__} has no method calibration_episodes to draw them"
-            )
-        used = frames_of(embeddings, draw(embeddings, seed=seed))
+        drawn = self.evaluation.calibration_episodes(embeddings, seed=seed)
+        if drawn is None:
+            return None
+        used = frames_of(embeddings, drawn)
         crossed = self.reduction.cross_fit(used, learnt.projection.dim)
-        episodes: EpisodeBatch = draw(crossed, seed=seed)
-        return episodes.to(self.dtype)
+        episodes = self.evaluation.calibration_episodes(crossed, seed=seed)
+        return None if episodes is None else episodes.to(self.dtype)
 
     def infer(
         self,
@@ -197,8 +190,9 @@ class Study:
             progress: what the engine reports to.
         """
         model = self.model_for(learnt.projection, learnt.scatter)
-        engine = reporting(self.engine, progress)
-        posterior = engine.infer(model, episodes, seed=seed, given=learnt.population)
+        posterior = self.engine.infer(
+            model, episodes, seed=seed, given=learnt.population, progress=progress
+        )
         predictive = predict(model, posterior, episodes, given=learnt.population)
         uncertainty = decompose(predictive, episodes)
         return Answer(episodes, model, posterior, predictive, uncertainty)
@@ -252,7 +246,7 @@ class Answer:
 
     def _left_out(self, draws: Mapping[str, Tensor]) -> Tensor | None:
         """Log probability of each support video without it, where that is known exactly."""
-        if self.posterior.kind != "exact" or not isinstance(self.model, ClosedLabels):
+        if self.posterior.kind != "exact" or not isinstance(self.model, Collapsible):
             return None
         values = [*each_value(distinct_population(self.model, draws))]
         return left_out_log_prob(self.model, values, self.episodes)
@@ -309,12 +303,3 @@ def population_of(posterior: Posterior) -> Posterior:
     dims = {site: posterior.dims[site] for site in draws}
     coords = {axis: labels for axis, labels in posterior.coords.items() if axis != "task"}
     return posterior.changed(draws=draws, dims=dims, coords=coords)
-
-
-def reporting(engine: Engine, progress: Progress | None) -> Engine:
-    """The engine, reporting to `progress` if it is of the kind that reports."""
-    if progress is None or not is_dataclass(engine) or isinstance(engine, type):
-        return engine
-    if not hasattr(engine, "progress"):
-        return engine
-    return replace(engine, progress=progress)

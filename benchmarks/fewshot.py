@@ -123,9 +123,7 @@ def ours(model: Any, dims: tuple[int, ...], objective: Any = PredictiveScore) ->
     """
 
     def learn(lesson: Lesson, sizes: Sizes) -> Mapping[int, Predict]:
-        told = model
-        if hasattr(model, "with_spectrum"):
-            told = model.with_spectrum(tuple(lesson.projection.spectrum.tolist()))
+        told = model.fit_to(tuple(lesson.projection.spectrum.tolist()))
         engine = SVI(steps=sizes.steps, learning_rate=0.3, particles=1, draws=4, khat_draws=0)
         learner, tasks = told, lesson.mixed.to(torch.float64)
         if isinstance(told, DeepKernelGP):

@@ -159,7 +159,7 @@ def simulated() -> list[World]:
                     videos += [f"{thing}-{k}-{v}"] * 3
                     kind += [k] * 3
         frames = Embeddings.from_arrays(
-            np.concatenate(rows), object=things, video=videos, kind=kind, user=name
+            np.concatenate(rows), object=things, video=videos, condition=kind, user=name
         )
         worlds.append(World.of(name, frames))
     return worlds

@@ -204,7 +204,7 @@ def test_a_posterior_of_the_population_takes_features_as_they_come() -> None:
     x, y, videos = frames()
     first = BayesianFewShotClassifier().fit(x, y, videos)
     axes = SupportAxes.fit(x, 32)
-    model = bf.GaussianHierarchy().with_spectrum(axes.spectrum)
+    model = bf.GaussianHierarchy().fit_to(axes.spectrum)
     again = BayesianFewShotClassifier(model=model, population=first.population_)
     again.fit(axes(x), y, videos)
     np.testing.assert_allclose(again.predict_proba(axes(x)), first.predict_proba(x), atol=1e-9)

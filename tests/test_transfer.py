@@ -43,18 +43,20 @@ def parts() -> Iterator[Any]:
 def frames_of(
     videos: dict[str, dict[str, int]], dim: int = 20, frames: int = 3, seed: int = 0
 ) -> Embeddings:
-    """Gaussian frames; `videos` is object -> kind -> number of videos."""
+    """Gaussian frames; `videos` is object -> condition -> number of videos."""
     rng = np.random.default_rng(seed)
     rows, labels = [], []
-    for thing, kinds in videos.items():
+    for thing, conditions in videos.items():
         centre = 1.0 + rng.normal(size=dim)
-        for kind, count in kinds.items():
+        for condition, count in conditions.items():
             for v in range(count):
                 video = centre + 0.8 * rng.normal(size=dim)
                 rows.append(video + 0.3 * rng.normal(size=(frames, dim)))
-                labels += [(thing, f"{thing}-{kind}-{v}", kind)] * frames
-    thing, video, kind = zip(*labels, strict=True)
-    return Embeddings.from_arrays(np.concatenate(rows), object=thing, video=video, kind=kind)
+                labels += [(thing, f"{thing}-{condition}-{v}", condition)] * frames
+    thing, video, condition = zip(*labels, strict=True)
+    return Embeddings.from_arrays(
+        np.concatenate(rows), object=thing, video=video, condition=condition
+    )
 
 
 def stills(counts: dict[str, int], **more: int) -> Embeddings:
@@ -437,12 +439,6 @@ def test_answers_that_do_not_fit_are_refused(parts: Any, task: EpisodeBatch) -> 
         answer(even, novelty=even).checked(task, "m")
     with pytest.raises(ShapeError, match=r"m: expected prob of shape"):
         answer(even[:, :2]).checked(task, "m")
-
-
-def test_a_credible_set_is_the_smallest(parts: Any) -> None:
-    prob = np.array([[0.05, 0.9, 0.05], [0.5, 0.1, 0.4], [0.3, 0.3, 0.4]])
-    expected = [[False, True, False], [True, False, True], [True, True, True]]
-    assert parts.methods.credible_set(prob).tolist() == expected
 
 
 # the whole

@@ -83,6 +83,15 @@ def half_solve(factor: Tensor, right: Tensor) -> Tensor:
     return cast(Tensor, torch.linalg.solve_triangular(factor, right, upper=False))
 
 
+def deviation_of(variance: Tensor) -> Tensor:
+    """sqrt(max(variance, 0)), with slope 0 where nothing varies: there 0 times infinity is NaN.
+
+    A padded video varies by nothing, and what is known exactly by rounding below it.
+    """
+    varies = variance > 0
+    return torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)
+
+
 def log_determinant(factor: Tensor) -> Tensor:
     """(...,): log |L L^T|."""
     return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)

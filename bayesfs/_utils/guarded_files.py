@@ -2,13 +2,16 @@
 
 A pipe would be waited for without end, a device read without end, a huge file read into memory.
 So each reader says what it takes at most, and nothing but a regular file is read: `read_bytes`,
-`read_text` for small files, `opened` for others, `opened_npz` for archives of arrays. Arrays that
-claim to become much larger than what is stored of them are refused by `check_expansion`, strings
-that would pad all others by `fixed_width`.
+`read_text` for small files, `opened` for others, `opened_npz` for archives of arrays. Where a file
+that cannot be read is one of many and only its reason is noted, `read_bounded` and `open_regular`
+raise nothing but `DataError`, without the path. Arrays that claim to become much larger than what
+is stored of them are refused by `check_expansion`, strings that would pad all others by
+`fixed_width`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -39,6 +42,8 @@ WIDEST = 4096
 PADDING = 16
 """How many times larger strings of one width may be than they are by themselves."""
 
+NOT_REGULAR = "not a regular file: a folder, a pipe or a device?"
+
 
 @contextmanager
 def opened(path: Path, most: int = ARRAYS) -> Iterator[BinaryIO]:
@@ -52,14 +57,54 @@ def opened(path: Path, most: int = ARRAYS) -> Iterator[BinaryIO]:
         DataError: a pipe, device, socket or folder, or a larger file.
         OSError: there is none, or it may not be read.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # so that a pipe is not waited for
-    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path}: expected a regular file, got a pipe or device")
-        if status.st_size > most:
-            raise DataError(f"{path}: {status.st_size} bytes; expected at most {most}")
+    try:
+        file = _regular(path)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise DataError(f"{path}: {size} bytes; expected at most {most}")
         yield file
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading, of whatever size.
+
+    Raises:
+        DataError: no regular file, or the operating system refuses.
+    """
+    try:
+        return _regular(path)
+    except DataError:
+        raise
+    except IsADirectoryError as error:
+        raise DataError(NOT_REGULAR) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise DataError(f"cannot be read: {reason}") from error
+
+
+def _regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading; looked at before and after, so that nothing else is."""
+    flags = os.O_RDONLY  # elsewhere than on Windows, neither wait for a pipe nor take a terminal
+    for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    _expect_regular(os.stat(path), path)
+    descriptor = os.open(path, flags)
+    try:
+        _expect_regular(os.fstat(descriptor), path)
+        return os.fdopen(descriptor, "rb")
+    except (DataError, OSError):
+        os.close(descriptor)
+        raise
+
+
+def _expect_regular(status: os.stat_result, path: Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(NOT_REGULAR)
 
 
 def read_bytes(path: Path, most: int = SMALL) -> bytes:
@@ -74,6 +119,24 @@ def read_bytes(path: Path, most: int = SMALL) -> bytes:
     if len(data) > most:
         raise DataError(f"{path}: expected at most {most} bytes")
     return data
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """A whole regular file that is not empty.
+
+    Raises:
+        DataError: no regular file, empty, too large, or the operating system refuses.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise DataError("an empty file (0 bytes); an interrupted copy?")
+        if size > most:
+            raise DataError(f"a file of {size} bytes; expected at most {most}")
+        try:
+            return file.read(most)
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}") from error
 
 
 def read_text(path: Path, most: int = SMALL) -> str:

@@ -25,7 +25,7 @@ from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
 from bayesfs.features.decoding.video import Frame, decode
 from bayesfs.features.extraction.job import video_fingerprint
 from bayesfs.features.quality import quality
-from bayesfs.protocols import Progress, SizedBackbone
+from bayesfs.protocols import Backbone, Progress
 from bayesfs.types import Embeddings
 
 
@@ -46,7 +46,7 @@ class Frames:
     embeddings: Embeddings
     rows: Ints
     videos: Mapping[str, Video]
-    backbone: SizedBackbone
+    backbone: Backbone
 
     def __post_init__(self) -> None:
         if "frame_number" not in self.embeddings.dataset.coords:

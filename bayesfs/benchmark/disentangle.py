@@ -19,11 +19,12 @@ from torch import Tensor
 
 from bayesfs.errors import DataError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.protocols import Evaluation
 from bayesfs.types import Embeddings, EpisodeBatch
 
 
 @dataclass(frozen=True)
-class Relabelled:
+class Relabelled(Evaluation):
     """An evaluation whose support and query labels are noise with a given probability.
 
     Attributes:

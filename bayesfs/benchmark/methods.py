@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from torch import Tensor
 from bayesfs.data.from_arrays import stack
 from bayesfs.features.projection import Projection
 from bayesfs.features.reduction import Reduction
-from bayesfs.inference.exact import Exact, thin_population
 from bayesfs.models.baselines.classifiers import Baseline, fit_temperature
+from bayesfs.protocols import Collapsible
 from bayesfs.study import Learnt, Study, population_of
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 
@@ -110,7 +110,7 @@ class RecipeMethod:
     def learn(self, lesson: Lesson, shots: tuple[int, ...], *, seed: int) -> dict[int, Ready]:
         """One population, by the recipe's objective."""
         study = self.study
-        labels = getattr(study.objective, "needs_query", False)
+        labels = study.objective is not None and study.objective.needs_query
         model = study.model_for(lesson.projection)
         program = model if study.objective is None else study.objective(model)
         engine = study.population_engine or study.engine
@@ -156,18 +156,18 @@ def with_draws(study: Study, learnt: Learnt, seed: int) -> Predict:
 
 def without_draws(study: Study, learnt: Learnt) -> Predict | None:
     """The study's predictive in closed form; None where the engine is not exact."""
-    model: Any = study.model_for(learnt.projection, learnt.scatter)
-    if not isinstance(study.engine, Exact) or not hasattr(model, "log_labels"):
+    model = study.model_for(learnt.projection, learnt.scatter)
+    closed = study.engine.closed_form(model, learnt.population)
+    if closed is None or not isinstance(model, Collapsible):
         return None
-    values = thin_population(model, learnt.population, study.engine.population_draws)
-    return closed_form_predict(model, values)
+    return closed_form_predict(model, closed[0])
 
 
-def closed_form_predict(model: Any, population: Mapping[str, Tensor]) -> Predict:
+def closed_form_predict(model: Collapsible, population: Mapping[str, Tensor]) -> Predict:
     """Predictive with the tasks integrated out exactly, averaged over the population's draws.
 
     Args:
-        model: offers `log_labels`.
+        model: whose labels are averaged.
         population: site -> (draw, ...).
     """
     count = len(next(iter(population.values())))

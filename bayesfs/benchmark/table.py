@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from bayesfs._utils.progress import table_text
 from bayesfs.benchmark.conditions import UNCORRUPTED
 from bayesfs.metrics.bootstrap import Interval
 from bayesfs.metrics.paired import sums_difference
+from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import write_atomically
 
 Cell = Mapping[str, Any]
@@ -80,7 +80,7 @@ def nll_difference(cell: Cell, first: Cell, item: str) -> Interval:
 def write_tables(cells: Sequence[Cell], out: Path) -> pd.DataFrame:
     """Write table.csv and table.json; the table."""
     table = tidy(cells)
-    write_atomically(out / "table.csv", partial(table.to_csv, index=False))
+    write_csv(table, out / "table.csv")
     text = json.dumps(json.loads(table.to_json(orient="records")), indent=1, allow_nan=False)
     write_atomically(out / "table.json", lambda path: path.write_text(text, encoding="utf-8"))
     return table

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,12 @@ from bayesfs.data.store import open_store
 from bayesfs.diagnostics.posterior_distance import EngineComparison, Inferred
 from bayesfs.diagnostics.posterior_distance import compare_engines as compare
 from bayesfs.errors import RecipeError
-from bayesfs.inference.nuts.nuts import NUTS
 from bayesfs.plots.engines import engine_picture
 from bayesfs.protocols import Progress
 from bayesfs.recipes.load import load_recipe, recipe_folder
 from bayesfs.recipes.overrides import shrink
 from bayesfs.runs.compose import tell_store
+from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import explained, write_atomically
 from bayesfs.study import Learnt, Study
 from bayesfs.types import EpisodeBatch
@@ -86,7 +85,7 @@ def run_engine_comparison(
         name: _infer(replace(study, **_numbers(recipe, smoke)), name, episodes, learnt, seed)
         for name, recipe in loaded.items()
     }
-    reference = next(n for n, recipe in loaded.items() if isinstance(recipe["engine"], NUTS))
+    reference = next(n for n, recipe in loaded.items() if recipe["engine"].reference)
     comparison = compare(inferred, reference, episodes)
     if out is not None:
         _write(comparison, out)
@@ -103,7 +102,7 @@ def _load_engines(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
         if path.stem in loaded:
             raise RecipeError(f"{path}: two engines are called {path.stem!r}; rename one file")
         loaded[path.stem] = dict(load_recipe(path, "engine").values)
-    if not any(isinstance(values["engine"], NUTS) for values in loaded.values()):
+    if not any(values["engine"].reference for values in loaded.values()):
         name = "nuts" if "nuts" not in loaded else "nuts (reference)"
         shipped = recipe_folder() / "inference" / "nuts.py"
         loaded[name] = dict(load_recipe(shipped, "engine").values)
@@ -161,6 +160,6 @@ def _write(comparison: EngineComparison, out: Path) -> None:
         "sites.csv": comparison.by_site,
     }
     for name, table in tables.items():
-        write_atomically(out / name, partial(table.to_csv, index=False))
+        write_csv(table, out / name)
     figure = engine_picture(comparison)
     write_atomically(out / "engines.png", lambda path: figure.savefig(path, dpi=150, format="png"))

@@ -32,6 +32,7 @@ from bayesfs.evaluation.score_sheet import score_sheet
 from bayesfs.metrics.bootstrap import interval_note
 from bayesfs.plots.reliability import plot_reliability
 from bayesfs.results.rows import ITEMS, tree_rows
+from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import STATE, RunDirectory, checksum, explained, write_atomically
 from bayesfs.runs.run import Inputs, inputs_of, load_trees
 
@@ -251,7 +252,7 @@ def _write(found: Comparison, out: Path, paths: Mapping[str, Path]) -> None:
     names = ("scores", "users", "elpd", "reliability", "sheet")
     tables = {name: getattr(found, name) for name in names}
     for name, table in tables.items():
-        write_atomically(out / f"{name}.csv", partial(table.to_csv, index=False))
+        write_csv(table, out / f"{name}.csv")
     curves = {int(str(k)): t for k, t in found.reliability.groupby("shots")}
     write_atomically(out / "reliability.png", partial(plot_reliability, curves))
     summary = {

@@ -23,7 +23,7 @@ from bayesfs.explanation.explain import explain_video
 from bayesfs.explanation.explanation import Explanation
 from bayesfs.explanation.sentences import part_text
 from bayesfs.plots.explanation import plot_explanation
-from bayesfs.protocols import ClosedLabels
+from bayesfs.protocols import Collapsible
 from bayesfs.runs.compose import compose
 from bayesfs.runs.directory import RunDirectory, explained, write_atomically
 from bayesfs.runs.distributed_run import shown_frames
@@ -96,7 +96,7 @@ def explain_run(
     found = explain_video(evidence, 0, 0, rules=decide)
     said = [*numbers(found, decide)]
     model = study.model_for(learnt.projection, learnt.scatter)
-    if isinstance(model, ClosedLabels):
+    if isinstance(model, Collapsible):
         moved = leave_one_out_influence(model, learnt.population, one)
         said.append(resting_on(moved, one, embeddings))
     within = run if out is None else None

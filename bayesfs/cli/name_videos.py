@@ -6,14 +6,14 @@ object of which no video can be read stops the command, unless that is allowed.
 
 from __future__ import annotations
 
-import csv
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from bayesfs._utils.progress import say, terminal_safe
 from bayesfs.cli.studies import embed_tree
@@ -38,7 +38,8 @@ from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.reduction import UnitNorm
 from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.runs.compose import compose, tell_skipped, usable_device
-from bayesfs.runs.directory import RunDirectory, explained, write_atomically
+from bayesfs.runs.csv_tables import write_csv
+from bayesfs.runs.directory import RunDirectory, explained
 from bayesfs.runs.reuse import kept_recipes, same_backbone, same_sampling
 from bayesfs.runs.rules import rules_of_most_shots
 from bayesfs.runs.run import inputs_of, load_learnt
@@ -151,8 +152,8 @@ def name_videos(
         tasks = sample_episodes(
             learnt.projection(found.embeddings),
             shots=None,
-            frames_per_video=getattr(study.evaluation, "frames_per_video", 8),
-            query_frames=getattr(study.evaluation, "query_frames", None),
+            frames_per_video=study.evaluation.frames_per_video,
+            query_frames=study.evaluation.query_frames,
             seed=seed,
         )
         answer = study.infer(tasks.to(study.dtype), learnt, seed=seed)
@@ -166,7 +167,7 @@ def name_videos(
         )
     rows = prediction_rows(said, found)
     if table is not None:
-        write_atomically(table, lambda path: _write_csv(path, rows))
+        write_csv(pd.DataFrame(rows, columns=list(COLUMNS)), table)
     for row in rows:
         print(f"{terminal_safe(str(row['video']))}: {terminal_safe(str(row['sentence']))}")
     if not said:
@@ -272,10 +273,3 @@ def _row(one: Explanation) -> Row:
         **parts,
         "sentence": one.sentence(),
     }
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)

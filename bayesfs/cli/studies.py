@@ -16,7 +16,7 @@ from bayesfs.errors import RecipeError
 from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.extraction.extract import extract
-from bayesfs.protocols import SizedBackbone
+from bayesfs.protocols import Backbone
 from bayesfs.recipes.load import load_recipe, recipe_folder
 from bayesfs.report.view import score_cells
 from bayesfs.runs.compose import compose, tell_store
@@ -31,7 +31,7 @@ PRINTED = ("accuracy", "nll", "brier", "ece")
 
 
 def make_features(
-    tree: Path, store: Path, backbone: SizedBackbone, sampling: Sampling, *, thumbnails: bool
+    tree: Path, store: Path, backbone: Backbone, sampling: Sampling, *, thumbnails: bool
 ) -> None:
     """Read a tree, embed its frames into a store, and say what came of it."""
     embeddings = embed_tree(read_tree(tree), backbone, store, sampling, thumbnails=thumbnails)
@@ -96,7 +96,7 @@ def make_demo(out: Path, seed: int) -> None:
 
 def embed_tree(
     tree: VideoTree,
-    backbone: SizedBackbone,
+    backbone: Backbone,
     store: Path,
     sampling: Sampling,
     *,

@@ -1,12 +1,15 @@
-"""Prediction sets that hold for new users: `set_threshold`; see `bayesfs.decisions.rules`."""
+"""Prediction sets: `set_threshold` for new users (see `bayesfs.decisions.rules`), `open_set`."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bayesfs._utils.arrays import Floats
 from bayesfs.decisions.queries import Judged
+from bayesfs.errors import DataError
 from bayesfs.metrics.selective import SLACK
 
 
@@ -23,3 +26,39 @@ def set_threshold(queries: Judged, level: float, share: float) -> float:
         p = np.sort(true[queries.user == user])[::-1]
         own.append(p[math.ceil(level * len(p) - SLACK) - 1])
     return float(np.sort(own)[::-1][rank_of(len(own), share) - 1])
+
+
+def credible_set(prob: Floats, level: float) -> NDArray[np.bool_]:
+    """(..., way) the smallest set of classes with probability of at least `level`."""
+    order = np.argsort(-prob, axis=-1, kind="stable")
+    ranked = np.take_along_axis(prob, order, -1)
+    inside = ranked.cumsum(-1) - ranked < level - SLACK
+    found = np.zeros(prob.shape, bool)
+    np.put_along_axis(found, order, inside & (ranked > 0), -1)
+    return found
+
+
+def open_set(
+    prob: Floats, typical: Floats, *, level: float = 0.9, rejected: float = 0.05
+) -> NDArray[np.bool_]:
+    """(..., way) prediction set that is empty where nothing taught seems to be shown.
+
+    The allowance 1 - level is shared: a share `rejected` of taught queries may be taken for
+    something new, and of the others the credible set at level / (1 - rejected) holds the class.
+    If the p-values are uniform for taught queries and the probabilities calibrated, the set holds
+    the class of a taught query with probability `level`, also where nearly all are recognised and
+    a set that is never empty would hold it nearly always.
+
+    Args:
+        prob: (..., way) p(y | x, D); 0 for padded classes.
+        typical: (...) p-value of being like what was taught.
+        level: share of taught queries whose class should be in their set.
+        rejected: share of taught queries that may be called new.
+
+    Raises:
+        DataError: a share is not between 0 and 1, or they cannot both hold.
+    """
+    if not 0.0 < rejected < 1.0 - level < 1.0:
+        raise DataError(f"expected 0 < rejected < 1 - level < 1, got {rejected} and level {level}")
+    sets = credible_set(prob, level / (1.0 - rejected))
+    return np.asarray(sets & (typical > rejected)[..., None])

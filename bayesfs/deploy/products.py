@@ -206,11 +206,16 @@ def _evenly_chosen(prob: Tensor, draws: int, start: Tensor | float, by_place: Te
 
 def _stacked(values: Sequence[Any]) -> Any:
     """Operators along a new first axis."""
-    name = "d" if isinstance(values[0], Diagonal) else "m"
-    return type(values[0])(torch.stack([getattr(v, name) for v in values]))
+    return type(values[0])(
+        *(torch.stack(each) for each in zip(*map(_tensors, values), strict=True))
+    )
 
 
 def _joined(values: Sequence[Any]) -> Any:
     """Operators along their first batch axis."""
-    name = "d" if isinstance(values[0], Diagonal) else "m"
-    return type(values[0])(torch.cat([getattr(v, name) for v in values]))
+    return type(values[0])(*(torch.cat(each) for each in zip(*map(_tensors, values), strict=True)))
+
+
+def _tensors(operator: Any) -> list[Tensor]:
+    """What a diagonal or dense operator holds."""
+    return [getattr(operator, f.name) for f in fields(operator)]

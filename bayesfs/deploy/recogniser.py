@@ -21,7 +21,6 @@ from bayesfs._distributions.noise import Noise, TaskOrder
 from bayesfs.deploy.products import Prepared, in_single, labels_of, labels_of_many, prepare
 from bayesfs.errors import DataError, InferenceError
 from bayesfs.features.projection import Projection
-from bayesfs.inference.exact import Exact, thin_population
 from bayesfs.models.gaussian.conjugate import ClassPosterior, Levels, condition_classes
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.study import Learnt, Study
@@ -189,15 +188,18 @@ def teach(
         >>> mine.frame(features).prob  # doctest: +SKIP
     """
     model, engine = study.model_for(learnt.projection, learnt.scatter), study.engine
-    if not isinstance(model, GaussianHierarchy) or not isinstance(engine, Exact):
+    if model.covariates:
+        raise InferenceError("a model with covariates of quality is not taught here; use predict")
+    closed = None
+    if isinstance(model, GaussianHierarchy):
+        closed = engine.closed_form(model, learnt.population)
+    if not isinstance(model, GaussianHierarchy) or closed is None:
         raise InferenceError(
             "expected a GaussianHierarchy and the engine Exact, got "
             f"{type(model).__name__} and {type(engine).__name__}; use bayesfs.predict for others"
         )
-    if model.covariates:
-        raise InferenceError("a model with covariates of quality is not taught here; use predict")
     support = _episode(learnt.projection, videos, condition).to(study.dtype)
-    population = thin_population(model, learnt.population, engine.population_draws)
+    population, draws = closed
     count = len(next(iter(population.values())))
     order = TaskOrder.of(support)
     noise = Noise(seed, order, even=True)
@@ -207,7 +209,7 @@ def teach(
             for p in range(count)
         ]
         posts = [condition_classes(support, values) for values in levels]
-        means = [in_single(p).sample(-(-engine.draws // count), noise)[1] for p in posts]
+        means = [in_single(p).sample(draws, noise)[1] for p in posts]
     names = tuple(videos)
     taught = Recogniser(
         names, learnt.projection, tuple(levels), tuple(posts), tuple(means), order, seed

@@ -41,7 +41,7 @@ from torch import Tensor
 
 from bayesfs.data.leave_one_out import removable, without_videos
 from bayesfs.errors import DataError
-from bayesfs.protocols import ClosedLabels, Model
+from bayesfs.protocols import Collapsible, Model
 from bayesfs.types import UNLABELLED, EpisodeBatch, Posterior
 from bayesfs.uncertainty.influence import video_labels
 
@@ -227,7 +227,7 @@ def support_log_prob(model: Model, posterior: Posterior, episodes: EpisodeBatch)
 
 
 def left_out_log_prob(
-    model: ClosedLabels, population: Sequence[Mapping[str, Tensor]], episodes: EpisodeBatch
+    model: Collapsible, population: Sequence[Mapping[str, Tensor]], episodes: EpisodeBatch
 ) -> Tensor:
     """Log p(y_i | x_i, D without i) of every support video i, by leaving it out of the support.
 

@@ -9,11 +9,12 @@ from bayesfs.data.held_out import check_held_out
 from bayesfs.data.open_set import withhold_classes
 from bayesfs.data.sampling import population_episodes, sample_episodes
 from bayesfs.errors import DataError
+from bayesfs.protocols import Evaluation
 from bayesfs.types import Embeddings, EpisodeBatch
 
 
 @dataclass(frozen=True)
-class HeldOutUsers:
+class HeldOutUsers(Evaluation):
     """Learn the population from some users, score users that it has never seen.
 
     No frame of a scored user, and no object of theirs, has a part in what the population knows.

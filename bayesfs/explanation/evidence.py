@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayesfs.protocols import Hierarchical, QualityAware, Simulates
+from bayesfs.protocols import Conjugate, Hierarchical, Model, OpenSet, Simulates
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.by_level import by_level
 from bayesfs.uncertainty.by_quality import by_cause
@@ -43,7 +43,7 @@ class Evidence:
 
 
 def gather(
-    model: object,
+    model: Model,
     population: Posterior,
     episodes: EpisodeBatch,
     predictive: Predictive,
@@ -65,7 +65,7 @@ def gather(
 
 
 def without_gain(
-    model: object,
+    model: Model,
     population: Posterior,
     episodes: EpisodeBatch,
     predictive: Predictive,
@@ -81,13 +81,13 @@ def without_gain(
         if isinstance(model, Hierarchical)
         else None,
         by_cause(model, population, episodes, seed=seed)
-        if isinstance(model, QualityAware)
+        if isinstance(model, Conjugate) and isinstance(model, OpenSet)
         else None,
     )
 
 
 def gain_by_condition(
-    model: object, population: Posterior, episodes: EpisodeBatch, *, seed: int
+    model: Model, population: Posterior, episodes: EpisodeBatch, *, seed: int
 ) -> Tensor | None:
     """(task, video, way, condition) `gain_by_video` for each recording condition."""
     if not isinstance(model, Simulates):

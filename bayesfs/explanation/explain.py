@@ -30,6 +30,7 @@ from bayesfs.explanation.advice import ENOUGH, advise
 from bayesfs.explanation.evidence import Evidence, gather
 from bayesfs.explanation.explanation import Advice, Explanation
 from bayesfs.explanation.sentences import likeliest
+from bayesfs.protocols import Model
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.by_level import EPISTEMIC, PARTS
 
@@ -47,7 +48,7 @@ CAUSES: Mapping[tuple[str, bool], str] = {
 
 
 def explain(
-    model: object,
+    model: Model,
     population: Posterior,
     episodes: EpisodeBatch,
     predictive: Predictive,

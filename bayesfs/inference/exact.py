@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar, cast
 
 from torch import Tensor
 
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import InferenceError
-from bayesfs.protocols import ConjugateModel, Model
+from bayesfs.protocols import Conjugate, Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exact(Engine):
     """Draws from the closed-form posterior of the task-level sites, given the population.
 
     Attributes:
@@ -27,6 +28,8 @@ class Exact:
         ... # doctest: +SKIP
     """
 
+    requires: ClassVar[type[Any]] = Conjugate
+
     draws: int = 128
     population_draws: int = 8
 
@@ -34,14 +37,21 @@ class Exact:
         check_counts(self.draws, self.population_draws)
 
     def infer(
-        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+        self,
+        model: Model,
+        episodes: EpisodeBatch,
+        *,
+        seed: int,
+        given: Posterior | None = None,
+        progress: Progress | None = None,
     ) -> Posterior:
         """Exact posterior given the population.
 
         Raises:
             InferenceError: the model is not conjugate, or `given` is missing.
         """
-        conjugate = _conjugate(model)
+        self.check_model(model)
+        conjugate = cast(Conjugate, model)
         if given is None:
             raise InferenceError(
                 "Exact needs given=: the posterior of the population, learnt by SVI on train users"
@@ -49,18 +59,9 @@ class Exact:
         population, draws = shared_out(model, given, self.draws, self.population_draws)
         return conjugate.condition(episodes, population, draws=draws, seed=seed)
 
-    def check_model(self, model: Model) -> None:
-        """Refuse a model that this engine cannot infer; see `bayesfs.protocols.ChecksModel`."""
-        _conjugate(model)
-
-
-def _conjugate(model: Model) -> ConjugateModel:
-    if not isinstance(model, ConjugateModel):
-        raise InferenceError(
-            f"Exact needs a conjugate model, got {type(model).__name__}; "
-            "use SVI, SVGD, NUTS or Laplace for it"
-        )
-    return model
+    def closed_form(self, model: Model, given: Posterior) -> tuple[Mapping[str, Tensor], int]:
+        """The draws of the population that `infer` carries through, and label draws for each."""
+        return shared_out(model, given, self.draws, self.population_draws)
 
 
 def check_counts(draws: int, population_draws: int) -> None:

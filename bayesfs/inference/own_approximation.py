@@ -8,15 +8,16 @@ seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar, cast
 
 from bayesfs.errors import InferenceError
 from bayesfs.inference.exact import check_counts, shared_out
-from bayesfs.protocols import Approximable, Model
+from bayesfs.protocols import Approximable, Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
 
 @dataclass(frozen=True)
-class OwnApproximation:
+class OwnApproximation(Engine):
     """Draws from the approximation that the model brings along.
 
     Attributes:
@@ -31,6 +32,8 @@ class OwnApproximation:
         ... # doctest: +SKIP
     """
 
+    requires: ClassVar[type[Any]] = Approximable
+
     draws: int = 128
     population_draws: int = 8
 
@@ -38,14 +41,21 @@ class OwnApproximation:
         check_counts(self.draws, self.population_draws)
 
     def infer(
-        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+        self,
+        model: Model,
+        episodes: EpisodeBatch,
+        *,
+        seed: int,
+        given: Posterior | None = None,
+        progress: Progress | None = None,
     ) -> Posterior:
         """Posterior of kind "variational", given the population.
 
         Raises:
             InferenceError: the model brings no approximation, or `given` is missing.
         """
-        own = _approximable(model)
+        self.check_model(model)
+        own = cast(Approximable, model)
         if given is None:
             raise InferenceError(
                 "OwnApproximation needs given=: the posterior of the population, learnt by SVI on "
@@ -53,16 +63,3 @@ class OwnApproximation:
             )
         population, draws = shared_out(model, given, self.draws, self.population_draws)
         return own.approximate(episodes, population, draws=draws, seed=seed)
-
-    def check_model(self, model: Model) -> None:
-        """Refuse a model that this engine cannot infer; see `bayesfs.protocols.ChecksModel`."""
-        _approximable(model)
-
-
-def _approximable(model: Model) -> Approximable:
-    if not isinstance(model, Approximable):
-        raise InferenceError(
-            f"OwnApproximation needs a model with a method `approximate`, got "
-            f"{type(model).__name__}; use SVI, NUTS or, for conjugate models, Exact"
-        )
-    return model

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from bayesfs._linalg.directions import unit
 from bayesfs.errors import InferenceError
-from bayesfs.models.objectives import label_score, learner, task_weight
-from bayesfs.protocols import Collapsible
+from bayesfs.models.objectives import label_score, task_weight
+from bayesfs.protocols import Collapsible, Model
 from bayesfs.types import EpisodeBatch
 
 
@@ -79,7 +79,7 @@ class LearnedLinearMap:
 
 
 @dataclass(frozen=True)
-class MapScore:
+class MapScore(Model):
     """Map and population, learnt by the predictive log score of query labels.
 
     The program of `PredictiveScore`, on features that a `LearnedMap` has changed. The evidence will
@@ -110,7 +110,7 @@ class MapScore:
 
     def score(self, sites: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """Sum over users of the label score, as `PredictiveScore` has it; in nats."""
-        frame, video = learner(self.model).log_labels(self.mapped(episodes, sites), sites)
+        frame, video = self.model.for_learning().log_labels(self.mapped(episodes, sites), sites)
         score = label_score(frame, video, episodes)
         return (task_weight(episodes).to(score) * score).sum()
 

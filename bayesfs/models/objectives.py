@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import pyro
 import torch
@@ -20,21 +20,12 @@ from torch.nn.functional import logsigmoid
 
 from bayesfs.errors import InferenceError
 from bayesfs.models.per_batch import once_per_batch
-from bayesfs.protocols import Collapsible, OpenSet
+from bayesfs.protocols import Collapsible, Conjugate, Model, OpenSet
 from bayesfs.types import EpisodeBatch
 
 
-@runtime_checkable
-class Integrates(Protocol):
-    """A model whose label probabilities are integrals over points."""
-
-    def for_learning(self) -> Collapsible:
-        """The model with as few points as learning a population needs."""
-        ...
-
-
 @dataclass(frozen=True)
-class _Objective:
+class _Objective(Model):
     """Shared part: population sites only, label likelihood of the model itself."""
 
     model: Collapsible
@@ -73,6 +64,11 @@ class MarginalLikelihood(_Objective):
     def __call__(self, episodes: EpisodeBatch) -> None:
         """The Pyro program: population sites, and the evidence as a factor."""
         population = self.model.sample_population(episodes.support)
+        if not isinstance(self.model, Conjugate):
+            raise InferenceError(
+                "the marginal likelihood needs a model with the ability Conjugate "
+                f"(bayesfs.protocols), got {type(self.model).__name__}; learn it by PredictiveScore"
+            )
         evidence = self.model.log_evidence(episodes, population)
         pyro.factor("evidence", evidence.sum())
 
@@ -105,17 +101,12 @@ class PredictiveScore(_Objective):
         population = self.model.sample_population(episodes.support)
         if not isinstance(self.model, OpenSet):
             episodes = fully_labelled(episodes)
-        frame, video = learner(self.model).log_labels(episodes, population)
+        frame, video = self.model.for_learning().log_labels(episodes, population)
         score = label_score(frame, video, episodes)
         if isinstance(self.model, OpenSet):
             odds = self.model.log_absent_odds(episodes, population)
             score = score + presence_score(*odds, episodes)
         pyro.factor("score", (task_weight(episodes).to(score) * score).sum())
-
-
-def learner(model: Collapsible) -> Collapsible:
-    """The model as it is learnt with: one that integrates by points may offer a coarser self."""
-    return model.for_learning() if isinstance(model, Integrates) else model
 
 
 @once_per_batch

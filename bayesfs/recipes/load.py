@@ -28,20 +28,21 @@ from typeguard import TypeCheckError, check_type
 from bayesfs._utils.atomic import write_whole
 from bayesfs._utils.guarded_files import read_bytes, read_text
 from bayesfs.errors import DataError, RecipeError
+from bayesfs.protocols import Engine, Evaluation, Model, Objective, Reduction, missing_members
 from bayesfs.recipes.names import check_names, names_of
 
 LONGEST = 2**20
 """Bytes of a recipe at most."""
 
-VERBS: Mapping[str, tuple[str, ...]] = {
-    "model": ("dims", "log_joint_frame", "log_joint_video"),
-    "objective": ("__call__",),
-    "reduction": ("fit",),
-    "engine": ("infer",),
-    "population_engine": ("infer",),
-    "evaluation": ("shots", "train_episodes", "test_episodes"),
+CONTRACTS: Mapping[str, type] = {
+    "model": Model,
+    "objective": Objective,
+    "reduction": Reduction,
+    "engine": Engine,
+    "population_engine": Engine,
+    "evaluation": Evaluation,
 }
-"""Name that a recipe may define -> what the value must offer (see `bayesfs.protocols`)."""
+"""Name that a recipe may define -> the class that the value's inherits from, or fulfils."""
 
 EXAMPLE: Mapping[str, str] = {
     "model": "model = GaussianHierarchy()",
@@ -57,7 +58,7 @@ class Recipe:
     Attributes:
         path: file it came from.
         source: its text; the run directory keeps this copy.
-        values: name -> value, for the names of `VERBS` that it defines.
+        values: name -> value, for the names of `CONTRACTS` that it defines.
     """
 
     path: Path
@@ -193,7 +194,7 @@ def _nearest(wrong: str, known: Sequence[str], what: str) -> str:
 
 def _missing(path: Path, needs: str, names: Mapping[str, Any]) -> str:
     defined = [n for n in names if not n.startswith("_")]
-    close = difflib.get_close_matches(needs, defined, n=1) or [n for n in VERBS if n in defined]
+    close = difflib.get_close_matches(needs, defined, n=1) or [n for n in CONTRACTS if n in defined]
     near = f"; it defines {close[0]!r}, was that meant?" if close else ""
     return (
         f"{path}: expected it to define {needs!r}{near} "
@@ -202,11 +203,15 @@ def _missing(path: Path, needs: str, names: Mapping[str, Any]) -> str:
 
 
 def _check_verbs(path: Path, source: str, name: str, value: Any) -> None:
-    lacking = [verb for verb in VERBS[name] if not hasattr(value, verb)]
+    contract = CONTRACTS[name]
+    lacking = missing_members(value, contract)
     if isinstance(value, type) and name != "objective":
         reason = f"is the class {value.__name__}, not an object: write {value.__name__}(...)"
     elif lacking:
-        reason = f"is a {type(value).__name__}, which lacks {', '.join(lacking)}"
+        reason = (
+            f"is a {type(value).__name__}, which lacks {', '.join(lacking)}; "
+            f"does its class inherit from {contract.__module__}.{contract.__name__}?"
+        )
     else:
         return
     raise RecipeError(f"{path}, line {_line_of(source, name)}: {name!r} {reason}")

@@ -183,9 +183,12 @@ class ModelView:
     def _checks(self) -> list[Check]:
         count = len(self.labels)
         checks = []
-        for name, curve in (("class sets (PIT)", self.pit), ("one against the rest", self.pav)):
-            p = 1.0 if curve is None else curve.p
-            checks.append(calibration_check(name, p, count, _words(curve)))
+        pit, pav = self.pit, self.pav
+        for name, p, words in (
+            ("class sets (PIT)", pit.p if pit else 1.0, _pit_words(pit)),
+            ("one against the rest", pav.p if pav else 1.0, _pav_words(pav)),
+        ):
+            checks.append(calibration_check(name, p, count, words))
         for group in ("prior_check", "posterior_check"):
             there = group in self.tree.children
             checked = self.tree[group].to_dataset() if there else xr.Dataset()
@@ -210,14 +213,18 @@ def _quietly(scorer: Callable[[xr.DataTree], Any], tree: xr.DataTree) -> Any:
         return scorer(tree)
 
 
-def _words(curve: PitCurve | PavCurve | None) -> str:
-    if isinstance(curve, PitCurve):
-        side = "less often (overconfident)" if curve.bias < 0 else "more often (underconfident)"
-        return f"sets hold the truth {100 * abs(curve.bias):.1f} % {side} than stated, on average"
-    if isinstance(curve, PavCurve):
-        excess = curve.miscalibration / max(curve.expected, 1e-12)
-        return f"{excess:.1f} times the miscalibration that chance gives"
-    return ""
+def _pit_words(curve: PitCurve | None) -> str:
+    if curve is None:
+        return ""
+    side = "less often (overconfident)" if curve.bias < 0 else "more often (underconfident)"
+    return f"sets hold the truth {100 * abs(curve.bias):.1f} % {side} than stated, on average"
+
+
+def _pav_words(curve: PavCurve | None) -> str:
+    if curve is None:
+        return ""
+    excess = curve.miscalibration / max(curve.expected, 1e-12)
+    return f"{excess:.1f} times the miscalibration that chance gives"
 
 
 def _loo_row(shots: int, what: str, found: Any) -> LooRow:

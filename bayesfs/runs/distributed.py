@@ -40,8 +40,7 @@ from bayesfs._utils.atomic import write_whole
 from bayesfs.data.user_rows import Ranges, batches_of, read_rows, user_rows
 from bayesfs.data.zarr_files import check_zarr
 from bayesfs.errors import BayesfsError, DataError, RunError
-from bayesfs.inference.exact import Exact, thin_population
-from bayesfs.protocols import ConjugateModel, Progress
+from bayesfs.protocols import Conjugate, Progress
 from bayesfs.results.tables import batch_path, join_tables, task_table, write_table
 from bayesfs.runs.directory import explained
 from bayesfs.study import Learnt, Study
@@ -174,7 +173,7 @@ def score_users(
     several = [name for name, threads in client.nthreads().items() if threads > 1]
     if several:
         raise RunError(_SEVERAL.format(name=several[0], threads=client.nthreads()[several[0]]))
-    split = getattr(job.study.evaluation, "test_split", "test")
+    split = job.study.evaluation.test_split
     users = user_rows(job.store, split)
     if not users:
         raise DataError(f"expected frames of the split {split!r} in {str(job.store)!r}, found none")
@@ -194,11 +193,17 @@ def score_users(
 def score_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) -> int:
     """On a worker: results of one batch of users, at every number of shots; how many users.
 
+    The folders of results are there already, from `score_users`: a worker that does not see them
+    has another disk, and must not make its own.
+
     Args:
         portable: the job.
         number: of the batch.
         ranges: its users' frames in the store.
         per_batch: users in every batch but the last.
+
+    Raises:
+        RunError: there is no such folder, or the disk refuses.
     """
     _check_worker()
     job = _unpacked(portable)
@@ -255,14 +260,12 @@ def predictive_of(study: Study, learnt: Learnt, tasks: EpisodeBatch, seed: int) 
     drawing them as well would cost several times the predictive.
     """
     model, engine = study.model_for(learnt.projection, learnt.scatter), study.engine
-    if type(engine) is not Exact or not isinstance(model, ConjugateModel):
+    closed = engine.closed_form(model, learnt.population)
+    if closed is None or not isinstance(model, Conjugate):
         return study.infer(tasks, learnt, seed=seed).predictive
-    population = thin_population(
-        model, learnt.population, min(engine.population_draws, engine.draws)
-    )
-    count = len(next(iter(population.values())))
+    population, draws = closed
     with torch.no_grad():
-        return model.predictive(tasks, population, draws=-(-engine.draws // count), seed=seed)
+        return model.predictive(tasks, population, draws=draws, seed=seed)
 
 
 def batch_seed(seed: int, number: int) -> int:

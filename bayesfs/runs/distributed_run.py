@@ -74,13 +74,13 @@ def shown_frames(study: Study, store: Path, shown: Sequence[str]) -> Embeddings:
     Raises:
         DataError: there are no users to learn from.
     """
-    split = getattr(study.evaluation, "train_split", "train")
+    split = study.evaluation.train_split
     train = user_rows(store, split)
     if not train:
         raise DataError(f"expected frames of the split {split!r} in {str(store)!r}, found none")
     rows = [r for ranges in train.values() for r in ranges]
     if shown:
-        everybody = user_rows(store, getattr(study.evaluation, "test_split", "test"))
+        everybody = user_rows(store, study.evaluation.test_split)
         rows += [r for name in shown for r in everybody.get(name, ())]
     return read_rows(store, rows)
 

@@ -15,7 +15,7 @@ from bayesfs.decisions.checks import check_left_out, check_rules
 from bayesfs.decisions.queries import Unit, judged
 from bayesfs.decisions.rules import Rules, learn_rules
 from bayesfs.errors import RunError
-from bayesfs.protocols import QualityAware
+from bayesfs.protocols import OpenSet
 from bayesfs.runs.directory import RunDirectory
 from bayesfs.study import Answer, Learnt, Study
 from bayesfs.types import Embeddings
@@ -37,10 +37,10 @@ def rules_at(
     """
     if (kept := run.kept(_name(shots))) is not None:
         return load_rules(kept)
-    if not hasattr(study.evaluation, "calibration_episodes"):
+    tasks = study.train_tasks(embeddings, learnt, seed=seed)
+    if tasks is None:
         return None
-    tasks = study.train_tasks(embeddings, learnt, seed=seed).limit_shots(shots)
-    return rules_of(study.infer(tasks, learnt, seed=seed), learnt)
+    return rules_of(study.infer(tasks.limit_shots(shots), learnt, seed=seed), learnt)
 
 
 def rules_of_most_shots(run: RunDirectory) -> Rules | None:
@@ -80,7 +80,7 @@ def rules_of(answer: Answer, learnt: Learnt) -> Rules:
 
 def absent_of(answer: Answer, learnt: Learnt) -> Tensor | None:
     """(task, video) probability that nothing taught is shown, as `absent_probability` has it."""
-    if not isinstance(answer.model, QualityAware):
+    if not isinstance(answer.model, OpenSet):
         return None
     return absent_probability(answer.model, learnt.population, answer.episodes)[1]
 
@@ -109,10 +109,11 @@ def check_users(
     Raises:
         RunError: the evaluation has no tasks of train users, or there is one train user only.
     """
-    if rules is None or rules.users < 2:
+    tasks = study.train_tasks(embeddings, learnt, seed=seed)
+    if tasks is None or rules is None or rules.users < 2:
         found = 0 if rules is None else rules.users
         raise RunError(f"rules are checked on two train users or more, the run has {found}")
-    train = study.train_tasks(embeddings, learnt, seed=seed).limit_shots(shots)
+    train = tasks.limit_shots(shots)
     test = study.tasks(embeddings, learnt, seed=seed).limit_shots(shots)
     answers = {
         "train users, each by rules learnt on the others": study.infer(train, learnt, seed=seed),

@@ -13,7 +13,7 @@ from bayesfs.inference.program.simulation import Simulator
 from bayesfs.inference.svi.guides import FullRank
 from bayesfs.inference.svi.svi import SVI
 from bayesfs.prediction import predict
-from bayesfs.protocols import ConjugateModel, Model
+from bayesfs.protocols import Conjugate, Model
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing.engines import pad
 from bayesfs.testing.expect import expect
@@ -100,7 +100,7 @@ class ModelContract:
         A mean-field guide will not do: it takes a class and its videos for independent, and then
         a video of many frames leaves nothing unknown about the class.
         """
-        if isinstance(model, ConjugateModel) and given is not None:
+        if isinstance(model, Conjugate) and given is not None:
             return Exact(draws=200, population_draws=1).infer(model, episodes, seed=0, given=given)
         engine = SVI(FullRank(), steps=200, draws=200, khat_draws=0)
         return engine.infer(model, episodes, seed=0, given=given)

@@ -15,11 +15,12 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from bayesfs.protocols import Model
 from bayesfs.types import EpisodeBatch, Posterior
 
 
 @dataclass(frozen=True)
-class GaussianToy:
+class GaussianToy(Model):
     """Classes and videos scatter about one population mean; non-centred, known scales.
 
         x_tkvf = m + class_scale c_tk + video_scale v_tkv + frame_scale e_tkvf,

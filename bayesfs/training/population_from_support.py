@@ -33,7 +33,7 @@ from bayesfs.features.projection import principal_axes
 from bayesfs.inference.laplace.laplace import Laplace
 from bayesfs.inference.program.potential import potential
 from bayesfs.models.objectives import PopulationPrior, PredictiveScore
-from bayesfs.protocols import Model
+from bayesfs.protocols import Collapsible, Model
 from bayesfs.types import EpisodeBatch, Posterior
 
 Array = NDArray[Any]
@@ -92,9 +92,9 @@ def support_population(model: Model, episode: EpisodeBatch, *, seed: int) -> Pos
     """Posterior of the population sites given the support of a task alone.
 
     Args:
-        model: any model. One whose task level is known in closed form (it offers
-            `population_dims`, `sample_population` and `log_labels`) gets the posterior described
-            above, by Laplace's approximation; one with `default_population` gets that.
+        model: any model. One whose task level is integrated out (`bayesfs.protocols.Collapsible`)
+            gets the posterior described above, by Laplace's approximation; one with a
+            `default_population` gets that.
         episode: one task; only its support is used.
         seed: of the draws.
 
@@ -102,15 +102,15 @@ def support_population(model: Model, episode: EpisodeBatch, *, seed: int) -> Pos
         Draws of the population sites, or None for any other model: its engine infers population
         and task together.
     """
-    if not hasattr(model, "log_labels"):
-        default = getattr(model, "default_population", None)
-        return None if default is None else _like(default(episode.dim), episode)
+    if not isinstance(model, Collapsible):
+        default = model.default_population(episode.dim)
+        return None if default is None else _like(default, episode)
     if int(episode.shot_mask.sum(-1).max()) < 2 or int(episode.way_mask.sum()) < 2:
         return _prior(model, episode, seed)
     folds = leave_one_video_out(episode)
     folds = folds.select(evenly_spaced(len(folds), min(FOLDS, len(folds))))
     engine = Laplace(structure="diagonal", draws=DRAWS)
-    found = engine.infer(PredictiveScore(model), folds, seed=seed)  # type: ignore[arg-type]
+    found = engine.infer(PredictiveScore(model), folds, seed=seed)
     if all(bool(torch.isfinite(v).all()) for v in found.draws.values()):
         return found
     warnings.warn(
@@ -121,7 +121,7 @@ def support_population(model: Model, episode: EpisodeBatch, *, seed: int) -> Pos
     return _prior(model, episode, seed)
 
 
-def _prior(model: Any, episode: EpisodeBatch, seed: int) -> Posterior:
+def _prior(model: Collapsible, episode: EpisodeBatch, seed: int) -> Posterior:
     joint = potential(PopulationPrior(model), episode)
     with torch.no_grad():
         draws = joint.constrain(joint.prior(DRAWS, seed=seed))

@@ -131,7 +131,7 @@ class LearnedProjection(PrincipalAxes):
     ) -> Iterator[tuple[MapScore, Sites]]:
         """Ascend the joint log density of map and population; its sites at every look."""
         spectrum = tuple(projection.spectrum.tolist())
-        program = MapScore(self.model.with_spectrum(spectrum), self.feature_map, spectrum)
+        program = MapScore(self.model.fit_to(spectrum), self.feature_map, spectrum)
         tasks = self._tasks(aligned(embeddings, projection))
         density = potential(program, tasks)
         z = tasks.support.new_zeros(1, 1, density.size)

@@ -11,7 +11,7 @@ import xarray as xr
 
 from bayesfs._utils.display import card
 from bayesfs.errors import DataError, ShapeError
-from bayesfs.types.missing import refuse_missing
+from bayesfs.types.missing import refuse_missing, refuse_missing_codes
 from bayesfs.types.owned import ours, owned
 
 CONDITIONS = ("clean", "clutter")
@@ -50,6 +50,7 @@ class Embeddings:
             raise DataError(f"expected coordinates {self.REQUIRED} over frame, missing {missing}")
         for name in self.REQUIRED:
             refuse_missing(ds[name].values, name)
+            refuse_missing_codes(ds[name].values, name)
         unknown = sorted(set(np.unique(ds["condition"].values)) - set(CONDITIONS))
         if unknown:
             raise DataError(f"expected condition to be one of {CONDITIONS}, got {unknown}")
@@ -94,8 +95,8 @@ class Embeddings:
 
         Raises:
             ShapeError: features is not two-dimensional or a label has another length.
-            DataError: a feature is not finite, a condition is unknown, or a name is None, NaN, NA
-                or bytes.
+            DataError: a feature is not finite, a condition is unknown, or a name is None, NaN, NA,
+                bytes or an integer below 0 (what pandas and scikit-learn code as missing).
         """
         x = np.asarray(features)
         if x.ndim != 2:
@@ -115,6 +116,7 @@ class Embeddings:
                 continue
             if np.ndim(value) == 1:
                 refuse_missing(value, name)
+                refuse_missing_codes(value, name)
             column = np.array(value, dtype=str)
             if column.shape != (n,):
                 raise ShapeError(

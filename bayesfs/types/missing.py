@@ -42,6 +42,32 @@ def refuse_missing(values: Any, name: str, *, none: bool = False) -> None:
         )
 
 
+def refuse_missing_codes(values: Any, name: str) -> None:
+    """Refuse integers below 0 as names: codes of what is missing, not of something.
+
+    `pandas.factorize`, `Series.cat.codes` and scikit-learn give -1 to what has no value or label;
+    as text it would become one more name, "-1".
+
+    Args:
+        values: list, array, Series or tensor of names, one a row.
+        name: what the message calls them.
+
+    Raises:
+        DataError: some are integers below 0; it numbers the rows.
+    """
+    kind = getattr(values, "dtype", None)
+    if isinstance(kind, np.dtype) and kind.kind in "USbu":
+        return
+    codes = [isinstance(v, int | np.integer) and v < 0 for v in _objects(values)]
+    rows = np.flatnonzero(codes)
+    if len(rows):
+        raise DataError(
+            f"expected {name} in every row, got the integer {_objects(values)[rows[0]]} in "
+            f"{_counted(rows)}, by which pandas and scikit-learn say that there is none; leave these "
+            "rows out, or give names as text"
+        )
+
+
 def missing_rows(values: Any, *, none: bool = False) -> NDArray[np.int64]:
     """Rows without a value, from 0; see `refuse_missing`."""
     kind = getattr(values, "dtype", None)

@@ -25,7 +25,7 @@ import xarray as xr
 
 from bayesfs.errors import InferenceError
 from bayesfs.prediction import thinned
-from bayesfs.protocols import Hierarchical
+from bayesfs.protocols import Hierarchical, Model
 from bayesfs.types import EpisodeBatch, Posterior
 
 PARTS = ("population", "task", "class", "video", "frame")
@@ -35,7 +35,7 @@ EPISTEMIC = PARTS[:3]
 
 
 def by_level(
-    model: Hierarchical,
+    model: Model,
     population: Posterior,
     episodes: EpisodeBatch,
     *,

@@ -24,13 +24,13 @@ from torch import Tensor
 
 from bayesfs.errors import InferenceError
 from bayesfs.prediction import thinned, thinned_values
-from bayesfs.protocols import QualityAware
+from bayesfs.protocols import Conjugate, Model, OpenSet
 from bayesfs.types import EpisodeBatch, Posterior
 from bayesfs.uncertainty.decompose import decompose_draws
 
 
 def by_cause(
-    model: QualityAware,
+    model: Model,
     population: Posterior,
     episodes: EpisodeBatch,
     *,
@@ -56,10 +56,10 @@ def by_cause(
     Raises:
         InferenceError: the model cannot say.
     """
-    if not isinstance(model, QualityAware):
+    if not (isinstance(model, Conjugate) and isinstance(model, OpenSet)):
         raise InferenceError(
-            f"expected a model with covariates and log_absent_odds, got {type(model).__name__}; "
-            "causes are known for GaussianHierarchy(covariates=...)"
+            "expected a model with covariates that is Conjugate and OpenSet, got "
+            f"{type(model).__name__}; causes are known for GaussianHierarchy(covariates=...)"
         )
     values = thinned(population, population_draws)
 
@@ -111,7 +111,7 @@ def typical(episodes: EpisodeBatch, covariate: int) -> EpisodeBatch:
 
 
 def absent_probability(
-    model: QualityAware, population: Posterior, episodes: EpisodeBatch, *, population_draws: int = 4
+    model: OpenSet, population: Posterior, episodes: EpisodeBatch, *, population_draws: int = 4
 ) -> tuple[Tensor, Tensor]:
     """Probabilities that nothing taught is shown, averaged over population draws.
 

@@ -24,12 +24,12 @@ from torch import Tensor
 from bayesfs.data.leave_one_out import removable, without_videos
 from bayesfs.errors import InferenceError
 from bayesfs.prediction import thinned_values
-from bayesfs.protocols import ClosedLabels
+from bayesfs.protocols import Collapsible
 from bayesfs.types import EpisodeBatch, Posterior
 
 
 def leave_one_out_influence(
-    model: ClosedLabels,
+    model: Collapsible,
     population: Posterior,
     episodes: EpisodeBatch,
     *,
@@ -54,7 +54,7 @@ def leave_one_out_influence(
         >>> moved = leave_one_out_influence(model, population, episodes)  # doctest: +SKIP
         >>> moved.influence.isel(task=0, video=0)  # doctest: +SKIP
     """
-    if not isinstance(model, ClosedLabels):
+    if not isinstance(model, Collapsible):
         raise InferenceError(
             f"expected a model with log_labels, got {type(model).__name__}; influence is in "
             "closed form, for GaussianHierarchy"
@@ -81,7 +81,7 @@ def leave_one_out_influence(
 
 
 def video_labels(
-    model: ClosedLabels, episodes: EpisodeBatch, values: Sequence[Mapping[str, Tensor]]
+    model: Collapsible, episodes: EpisodeBatch, values: Sequence[Mapping[str, Tensor]]
 ) -> Tensor:
     """(task, video, way) log p(y | x, support), averaged over population draws."""
     with torch.no_grad():

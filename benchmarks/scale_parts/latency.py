@@ -72,7 +72,7 @@ def setting(width: int, dim: int, seed: int = 0) -> tuple[Study, Learnt]:
     spectrum = np.arange(1, dim + 1) ** -0.5
     spectrum /= np.sqrt((spectrum**2).sum())
     projection = Projection(np.full((2, width), 0.9 * width**-0.5), axes, spectrum)
-    model = GaussianHierarchy().with_spectrum(tuple(spectrum.tolist()))
+    model = GaussianHierarchy().fit_to(tuple(spectrum.tolist()))
     with torch.random.fork_rng():
         pyro.set_rng_seed(seed)
         like = torch.zeros(1, dim, dtype=torch.float64)

@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from bayesfs.decisions.prediction_sets import credible_set, open_set
+from bayesfs.decisions.typicality import Typicality
 from bayesfs.errors import ShapeError
-from bayesfs.metrics.selective import SLACK
+from bayesfs.inference.own_approximation import OwnApproximation
+from bayesfs.models.similarity.heads import WithinScatter
+from bayesfs.models.similarity.pool import SimilarityPool
+from bayesfs.prediction import predict
 from bayesfs.sklearn import BayesianFewShotClassifier
-from bayesfs.types import EpisodeBatch
+from bayesfs.types import Embeddings, EpisodeBatch
 from transfer_parts.worlds import World
 
 Floats = NDArray[np.float64]
@@ -82,16 +88,6 @@ Make = Callable[[Sequence[World]], Method]
 """The people's worlds, none for what the library ships -> a method that may have learnt there."""
 
 
-def credible_set(prob: Floats, level: float = LEVEL) -> Bools:
-    """(query, way) the smallest set of classes with probability of at least `level`."""
-    order = np.argsort(-prob, axis=-1, kind="stable")
-    ranked = np.take_along_axis(prob, order, -1)
-    inside = ranked.cumsum(-1) - ranked < level - SLACK
-    out = np.zeros(prob.shape, bool)
-    np.put_along_axis(out, order, inside, -1)
-    return out
-
-
 @dataclass(frozen=True)
 class SupportOnly:
     """The estimator with the task's own videos alone; what is new is where no class is likely.
@@ -99,7 +95,7 @@ class SupportOnly:
     Its sets are credible sets, and its novelty, 1 - max p, is no p-value.
     """
 
-    name: str = "bayesfs"
+    name: str = "support_only"
 
     def answer(self, task: EpisodeBatch) -> Answer:
         """Fit the estimator to the support and ask it for the videos."""
@@ -111,10 +107,57 @@ class SupportOnly:
         asked = known.answer(task.query[0][mask].numpy(), mask.nonzero()[:, 0].numpy())
         prob = asked.predictive.video.prob[0].double().cpu().numpy()
         prob = prob / prob.sum(1, keepdims=True)
-        return Answer(prob, credible_set(prob), 1 - prob.max(1))
+        return Answer(prob, credible_set(prob, LEVEL), 1 - prob.max(1))
 
 
-METHODS: Mapping[str, Make] = {"bayesfs": lambda people: SupportOnly()}
+@dataclass(frozen=True)
+class Pool:
+    """The default: pooled similarities, corrected by the person's own videos.
+
+    Attributes:
+        model: with the scatter of the people's videos, where there are people.
+        name: of its figures.
+    """
+
+    model: SimilarityPool
+    name: str = "bayesfs"
+
+    @classmethod
+    def of(cls, people: Sequence[World]) -> Pool:
+        """What the people's worlds of the same backbone teach: what videos of a thing vary in."""
+        usable = [world.embeddings for world in people if world.comparable]
+        return cls(SimilarityPool(within_scatter(usable) if usable else None))
+
+    def answer(self, task: EpisodeBatch) -> Answer:
+        """Infer the person's scale and weights, and ask for the videos."""
+        task = task.to(torch.float64)
+        given = self.model.default_population(task.dim)
+        posterior = OwnApproximation().infer(self.model, task, seed=0, given=given)
+        prob = predict(self.model, posterior, task, given=given).video.prob[0].numpy()
+        typical = Typicality().p_values(task)[0].numpy()
+        borrowed = float(posterior.sample_stats["borrowed"][0])
+        return Answer(prob, open_set(prob, typical, level=LEVEL), 1 - typical, borrowed)
+
+
+def within_scatter(people: Sequence[Embeddings]) -> WithinScatter:
+    """Of the mean frames of all videos about their object, those of one condition together."""
+    means, things = [], []
+    for number, frames in enumerate(people):
+        keys = [frames.coord(name) for name in ("user", "object", "condition", "video")]
+        thing = np.array(["\0".join(key) for key in zip(*keys[:3], strict=True)])
+        names = np.array(["\0".join(key) for key in zip(*keys, strict=True)])
+        _, first, video = np.unique(names, return_index=True, return_inverse=True)
+        x = frames.features.astype(np.float64)
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        total = np.zeros((len(first), x.shape[1]))
+        np.add.at(total, video, x)
+        means.append(total / np.bincount(video)[:, None])
+        things.append([f"{number}\0{name}" for name in thing[first]])
+    index = np.unique(np.concatenate(things), return_inverse=True)[1]
+    return WithinScatter.fit(np.concatenate(means), index)
+
+
+METHODS: Mapping[str, Make] = {"bayesfs": Pool.of, "support_only": lambda people: SupportOnly()}
 """By name; a factory is called once for each set of people's worlds."""
 
 DEFAULT = "bayesfs"

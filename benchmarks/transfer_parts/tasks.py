@@ -118,8 +118,8 @@ def _episode(
         q["features"],
         q["video"],
         q["label"],
-        support_condition=s["kind"],
-        query_condition=q["kind"],
+        support_condition=s["condition"],
+        query_condition=q["condition"],
         support_quality=s["quality"],
         query_quality=q["quality"],
         task=name,
@@ -127,7 +127,7 @@ def _episode(
 
 
 def _side(world: World, chosen: list[tuple[int, Any]], frames: int) -> dict[str, Any]:
-    """Frames of the chosen videos, as columns; their kind is that of most of the videos."""
+    """Frames of the chosen videos, as columns; their condition is that of most of the videos."""
     table, dataset = world.videos, world.embeddings.dataset
     rows, videos, labels = [], [], []
     for video, label in chosen:
@@ -135,12 +135,12 @@ def _side(world: World, chosen: list[tuple[int, Any]], frames: int) -> dict[str,
         rows += place.tolist()
         videos += [str(table.name[video])] * len(place)
         labels += [label] * len(place)
-    kinds = table.kind[[v for v, _ in chosen]]
+    conditions = table.condition[[v for v, _ in chosen]]
     quality = dataset["quality"].values[rows] if "quality" in dataset else None
     return {
         "features": torch.from_numpy(world.embeddings.features[rows].astype(np.float64)),
         "video": videos,
         "label": labels,
-        "kind": CONDITIONS[int(np.bincount(kinds).argmax())],
+        "condition": CONDITIONS[int(np.bincount(conditions).argmax())],
         "quality": None if quality is None else torch.from_numpy(quality.astype(np.float64)),
     }

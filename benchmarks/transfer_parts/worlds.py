@@ -20,7 +20,7 @@ from bayesfs.errors import DataError
 from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
 from bayesfs.features.backbones.timm_models import TimmBackbone
 from bayesfs.features.extraction.extract import extract
-from bayesfs.protocols import SizedBackbone
+from bayesfs.protocols import Backbone
 from bayesfs.types import CONDITIONS, Embeddings
 
 Read = Callable[[Path], Embeddings]
@@ -127,7 +127,7 @@ def choose(
         may_ask = found.get("ask", labelled & ~may_teach)
         return may_teach, may_ask, "by the names of videos"
     missed = "; no name of a video is of --teach and --ask" if found else ""
-    clean, clutter = (labelled & (table.kind == CONDITIONS.index(k)) for k in CONDITIONS)
+    clean, clutter = (labelled & (table.condition == CONDITIONS.index(k)) for k in CONDITIONS)
     if clean.any() and clutter.any():
         return clean, clutter, f"taught clean, asked in clutter{missed}"
     return labelled, labelled, f"at random{missed}"
@@ -166,7 +166,7 @@ def photographs(path: Path) -> World:
     return World.of(path.stem, Embeddings(stills))
 
 
-def embedder_of(spec: str | None, px: int) -> SizedBackbone:
+def embedder_of(spec: str | None, px: int) -> Backbone:
     """The backbone of that name: a store's, or timm/MODEL; EfficientNet-Lite0 for None."""
     if spec is None:
         return EfficientNetLite0(px=px)
@@ -175,10 +175,10 @@ def embedder_of(spec: str | None, px: int) -> SizedBackbone:
     return EfficientNetLite0.named(spec)
 
 
-def reader(backbone: Callable[[], SizedBackbone], cache: Path) -> Read:
+def reader(backbone: Callable[[], Backbone], cache: Path) -> Read:
     """Features of a tree, kept in the cache; those of a store as they are; each path once."""
     read: dict[Path, Embeddings] = {}
-    made: list[SizedBackbone] = []
+    made: list[Backbone] = []
 
     def features(path: Path) -> Embeddings:
         if (path / "zarr.json").exists():

@@ -15,13 +15,13 @@ from bayesfs.inference.gibbs.sweep import elliptical_slice
 from bayesfs.inference.nuts.nuts import NUTS
 from bayesfs.inference.svgd.svgd import SVGD
 from bayesfs.models.heads.linear import HierarchicalHead
-from bayesfs.protocols import LinearHead, LinearLogits
+from bayesfs.protocols import LinearHead, LinearLogits, Model
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import GaussianToy
 from bayesfs.testing.engines import pad
 
 
-class OneVsEachHead:
+class OneVsEachHead(Model):
     """w_k = 2 exp(e / 2) z_k, with the one-vs-each likelihood of every support frame."""
 
     dims: ClassVar = {"e": ("task",), "z": ("task", "way", "feature")}
@@ -149,7 +149,7 @@ def test_elliptical_slices_keep_their_target():
 
 def test_models_that_are_no_linear_head_are_refused():
     model, episodes = GaussianToy(), tasks_of()
-    with pytest.raises(InferenceError, match="needs a linear head"):
+    with pytest.raises(InferenceError, match="needs a model with the ability LinearHead"):
         Gibbs().infer(model, episodes, seed=0, given=model.fixed_population(4))
     with pytest.raises(InferenceError, match="needs given="):
         Gibbs().infer(HierarchicalHead(), episodes, seed=0)

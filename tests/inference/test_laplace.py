@@ -158,8 +158,14 @@ def test_batches_join():
     episodes, _ = synthetic_episodes(users=5, way=2, shots=2, frames=2, dim=2, seed=0)
     given = model.fixed_population(2)
     seen = []
-    engine = Laplace(batch_size=2, progress=lambda done, total, _: seen.append((done, total)))
-    parts = engine.infer(model, episodes, seed=0, given=given)
+    engine = Laplace(batch_size=2)
+    parts = engine.infer(
+        model,
+        episodes,
+        seed=0,
+        given=given,
+        progress=lambda done, total, _: seen.append((done, total)),
+    )
     whole = Laplace().infer(model, episodes, seed=0, given=given)
     assert seen == [(2, 5), (4, 5), (5, 5)]
     torch.testing.assert_close(

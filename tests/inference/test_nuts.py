@@ -133,10 +133,14 @@ def test_progress_counts_all_batches():
     seen = []
     model = GaussianToy()
     episodes, _ = synthetic_episodes(users=4, way=2, shots=1, frames=2, dim=2, seed=0)
-    engine = NUTS(
-        warmup=20, draws=5, chains=2, batch_size=2, progress=lambda *args: seen.append(args)
+    engine = NUTS(warmup=20, draws=5, chains=2, batch_size=2)
+    engine.infer(
+        model,
+        episodes,
+        seed=0,
+        given=model.fixed_population(2),
+        progress=lambda *args: seen.append(args),
     )
-    engine.infer(model, episodes, seed=0, given=model.fixed_population(2))
     assert seen[-1][:2] == (50, 50)
     assert all(done <= total for done, total, _ in seen)
 

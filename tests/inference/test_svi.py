@@ -328,8 +328,14 @@ def test_progress_is_reported():
     seen = []
     model = GaussianToy()
     episodes, _ = synthetic_episodes(users=2, way=2, shots=2, frames=2, dim=2, seed=0)
-    engine = SVI(steps=100, progress=lambda done, total, text: seen.append((done, total)))
-    engine.infer(model, episodes, seed=0, given=model.fixed_population(2))
+    engine = SVI(steps=100)
+    engine.infer(
+        model,
+        episodes,
+        seed=0,
+        given=model.fixed_population(2),
+        progress=lambda done, total, text: seen.append((done, total)),
+    )
     assert seen[-1] == (100, 100)
 
 

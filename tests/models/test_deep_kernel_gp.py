@@ -35,7 +35,7 @@ from bayesfs.models.gp.likelihoods.softmax import Softmax
 from bayesfs.models.gp.objective import HeldOutScore, hold_out
 from bayesfs.models.gp.points import by_support_size, query_points
 from bayesfs.models.objectives import MarginalLikelihood, PredictiveScore
-from bayesfs.protocols import ConjugateModel
+from bayesfs.protocols import Conjugate
 from bayesfs.testing import ModelContract
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -141,7 +141,7 @@ class TestLaplaceContract(GPContract):
 
 def test_is_a_conjugate_model_and_the_exact_engine_takes_it() -> None:
     model, episodes = DeepKernelGP(), tasks()
-    assert isinstance(model, ConjugateModel)
+    assert isinstance(model, Conjugate)
     given = Posterior("variational", population(model, episodes, draws=3), model.dims)
     posterior = Exact(draws=12, population_draws=3).infer(model, episodes, seed=0, given=given)
     assert posterior.kind == "exact"
@@ -389,13 +389,13 @@ def test_ordered_axes_are_principal_axes_of_projected_features() -> None:
     whole = PrincipalAxesMap(latent=None, normalise=False).prepare(x, condition)
     assert whole.axes is not None
     projected = (x - whole.axes.centre[0]) @ whole.axes.basis
-    told = OrderedAxes().with_spectrum(tuple((3 * whole.axes.spread).tolist()))
+    told = OrderedAxes().fit_to(tuple((3 * whole.axes.spread).tolist()))
     expected = whole(values, x[None], condition[None])
     expected = expected / expected.norm(dim=-1, keepdim=True)
     torch.testing.assert_close(told(values, projected[None], condition[None]), expected)
     with pytest.raises(ShapeError, match="another projection"):
         told(values, projected[None, :, :3], condition[None])
-    assert DeepKernelGP().with_spectrum((1.0, 0.5)).covariance.features.spectrum == (1.0, 0.5)
+    assert DeepKernelGP().fit_to((1.0, 0.5)).covariance.features.spectrum == (1.0, 0.5)
 
 
 def test_hold_out_learns_from_clean_and_asks_for_clutter() -> None:

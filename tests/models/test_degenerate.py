@@ -11,6 +11,7 @@ from _pytest.mark.structures import ParameterSet
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bayesfs.data.leave_one_out import leave_one_video_out
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.inference.exact import Exact
@@ -51,7 +52,7 @@ Closed = GaussianHierarchy | DeepKernelGP | NIWClasses
 
 def population(model: Closed | RobustHierarchy, episodes: EpisodeBatch) -> dict[str, torch.Tensor]:
     """Two draws of the population from its prior."""
-    like = torch.zeros(1, DIM, dtype=torch.float64)
+    like = torch.zeros(1, episodes.dim, dtype=torch.float64)
     with torch.random.fork_rng():
         pyro.set_rng_seed(0)
         sites = [model.sample_population(like) for _ in range(2)]
@@ -105,7 +106,7 @@ def head(engine: SVI | Laplace) -> Ask:
     model = HierarchicalHead(video_scale=0.0)
 
     def ask(episodes: EpisodeBatch) -> Predictive:
-        given = model.default_population(DIM)
+        given = model.default_population(episodes.dim)
         given = replace(given, draws={s: v.to(episodes.support) for s, v in given.draws.items()})
         posterior = engine.infer(model, episodes, seed=0, given=given)
         return predict(model, posterior, episodes, given=given)
@@ -184,6 +185,13 @@ def twins(episodes: EpisodeBatch) -> EpisodeBatch:
     return replace(episodes, support=support)
 
 
+def without_video(episodes: EpisodeBatch) -> EpisodeBatch:
+    """The last class has one support video fewer than the others."""
+    mask = episodes.support_mask.clone()
+    mask[:, -1, -1] = False
+    return replace(episodes, support=episodes.support * mask[..., None], support_mask=mask)
+
+
 def scaled(episodes: EpisodeBatch, factor: float) -> EpisodeBatch:
     return replace(episodes, support=factor * episodes.support, query=factor * episodes.query)
 
@@ -192,7 +200,9 @@ CASES: Mapping[str, Callable[[], EpisodeBatch]] = {
     "identical support frames": lambda: copies(task()),
     "nothing to tell apart": lambda: all_alike(task()),
     "one frame": lambda: task(shots=1, frames=1, query_frames=1),
+    "one feature": lambda: task(dim=1),
     "one class": lambda: task(way=1),
+    "one class with one video": lambda: without_video(task()),
     "100 classes": lambda: task(way=100, shots=1, frames=1, query_frames=1),
     "1,000 support frames": lambda: task(way=2, shots=10, frames=50, query_frames=1),
     "features times a million": lambda: scaled(task(), 1e6),
@@ -322,6 +332,20 @@ def test_a_density_in_double_precision_is_double_throughout(name: str) -> None:
                 score = potential(objective, episodes)
                 score.value_and_gradient(score.prior(2, seed=0))
     assert not narrowed.found
+
+
+@pytest.mark.parametrize("dim", [1, DIM])
+@pytest.mark.parametrize("name", [n for n in PROGRAMS if n not in ("robust", "head")])
+def test_the_label_score_has_a_gradient_where_tasks_have_fewer_videos_than_others(
+    name: str, dim: int
+) -> None:
+    """A padded query video varies by nothing, and sqrt(0) has no slope: NaN came of it."""
+    episodes = leave_one_video_out(without_video(task(dim=dim)))
+    score = potential(PredictiveScore(PROGRAMS[name]), episodes)
+    value, gradient = score.value_and_gradient(score.prior(2, seed=0))
+    assert not episodes.video_mask.all()
+    assert torch.isfinite(value).all()
+    assert torch.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("engine", [Gibbs(burn_in=2, draws=4, chains=2), Laplace(draws=4, steps=3)])

@@ -271,7 +271,7 @@ def test_exact_says_what_it_needs() -> None:
     with pytest.raises(InferenceError, match="missing"):
         Exact().infer(model, batch, seed=0, given=Posterior("exact", {}, {}))
     with pytest.raises(ShapeError, match="spectrum of 3 features"):
-        model.with_spectrum((1.0, 2.0)).log_labels(batch, draw_population(model, 3))
+        model.fit_to((1.0, 2.0)).log_labels(batch, draw_population(model, 3))
     with pytest.raises(NotPositiveDefiniteError, match="no Cholesky factor"):
         jittered_cholesky(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
 

@@ -54,7 +54,7 @@ def test_spread_is_the_change_of_a_feature_relative_to_its_sd() -> None:
 
 
 def test_without_a_map_the_score_is_that_of_the_labels() -> None:
-    episodes, model = unit_episodes(), GaussianHierarchy().with_spectrum(SPECTRUM)
+    episodes, model = unit_episodes(), GaussianHierarchy().fit_to(SPECTRUM)
     program = MapScore(model, LearnedLinearMap(0.0), SPECTRUM)
     density = potential(program, episodes)
     z = density.prior(1, seed=0)
@@ -73,7 +73,7 @@ def test_without_a_map_the_score_is_that_of_the_labels() -> None:
 def test_the_gradient_reaches_the_map() -> None:
     episodes = unit_episodes()
     density = potential(
-        MapScore(GaussianHierarchy().with_spectrum(SPECTRUM), LearnedLinearMap(0.5), SPECTRUM),
+        MapScore(GaussianHierarchy().fit_to(SPECTRUM), LearnedLinearMap(0.5), SPECTRUM),
         episodes,
     )
     z = density.prior(2, seed=0)

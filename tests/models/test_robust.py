@@ -193,7 +193,7 @@ def test_its_own_approximation_is_near_a_full_rank_guide_where_a_frame_is_an_out
 def test_other_models_bring_no_approximation() -> None:
     batch, model = episodes(), RobustHierarchy()
     given = as_posterior(model, population())
-    with pytest.raises(InferenceError, match="method `approximate`"):
+    with pytest.raises(InferenceError, match="which lacks approximate"):
         OwnApproximation().infer(model.base, batch, seed=0, given=given)
     with pytest.raises(InferenceError, match="given="):
         OwnApproximation().infer(model, batch, seed=0)

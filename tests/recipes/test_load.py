@@ -51,13 +51,14 @@ UNROLLED = ("softmax", "logistic_softmax", "one_vs_each", "laplace")
 ENGINE = """
 from __future__ import annotations
 from dataclasses import dataclass
+from bayesfs.protocols import Engine
 
 @dataclass(frozen=True)
-class Toy:
+class Toy(Engine):
     steps: int = 10
     rate: float | None = None
 
-    def infer(self, model, episodes, *, seed, given=None):
+    def infer(self, model, episodes, *, seed, given=None, progress=None):
         return None
 
 engine = Toy(steps=20)

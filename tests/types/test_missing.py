@@ -160,3 +160,30 @@ def test_rows_of_nobody_are_not_counted_as_somebodys() -> None:
     ):
         with pytest.raises(DataError, match=r"user in every row, found none .* rows 1, 4"):
             door()
+
+
+CODES: dict[str, Any] = {
+    "pandas.factorize": pd.factorize(np.array(["a", None, "a", "b", None, "b"], dtype=object))[0],
+    "cat.codes": pd.Series(["a", None, "a", "b", None, "b"]).astype("category").cat.codes,
+    "list": [0, -1, 0, 1, -1, 1],
+    "objects": np.array([0, -1, 0, 1, -1, 1], dtype=object),
+}
+
+
+@pytest.mark.parametrize("column", ["object", "video", "user"])
+@pytest.mark.parametrize("codes", CODES)
+def test_codes_of_what_is_missing_are_no_names(codes: str, column: str) -> None:
+    columns = {"object": Y, "video": NAMES, column: CODES[codes]}
+    with pytest.raises(DataError, match=r"got the integer -1 in rows 1, 4, by which pandas"):
+        Embeddings.from_arrays(X, **columns)
+
+
+def test_codes_in_a_dataset_are_looked_at() -> None:
+    dataset = Embeddings.from_arrays(X, object=Y).dataset
+    with pytest.raises(DataError, match="object in every row, got the integer -1"):
+        Embeddings(dataset.assign_coords(object=("frame", [0, -1, 0, 1, -1, 1])))
+
+
+def test_text_may_look_like_a_code() -> None:
+    assert Embeddings.from_arrays(X, object=["-1"] * 6).coord("object").tolist() == ["-1"] * 6
+    assert Embeddings.from_arrays(X, object=[0, 1] * 3).coord("object").tolist() == ["0", "1"] * 3

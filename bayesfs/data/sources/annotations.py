@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesfs._utils.bounded_files import read_bounded
+from bayesfs._utils.guarded_files import read_bounded
 from bayesfs.data.sources.video import FLAGS
 from bayesfs.errors import DataError
 

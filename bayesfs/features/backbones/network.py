@@ -17,7 +17,7 @@ GPU_BATCH = 64
 
 
 class Network:
-    """A network with its input size and normalisation; fulfils `SizedBackbone`."""
+    """A network with its input size and normalisation; fulfils `Backbone`."""
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from bayesfs._utils.bounded_files import open_regular
+from bayesfs._utils.guarded_files import open_regular
 from bayesfs.errors import DataError
 
 FIRST_BOXES = frozenset(

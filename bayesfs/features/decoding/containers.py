@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesfs._utils.bounded_files import open_regular
+from bayesfs._utils.guarded_files import open_regular
 from bayesfs.errors import DataError
 from bayesfs.features.decoding.boxes import FIRST_BOXES, check_boxes
 from bayesfs.features.decoding.pictures import content_kind, scan_count

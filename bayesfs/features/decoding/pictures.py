@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from bayesfs._utils.bounded_files import read_bounded
+from bayesfs._utils.guarded_files import read_bounded
 from bayesfs.errors import DataError
 
 MAX_PIXELS = 50_000_000

@@ -40,7 +40,7 @@ from bayesfs.features.extraction.shards import (
     plan_shards,
     save_shard,
 )
-from bayesfs.protocols import Progress, SizedBackbone
+from bayesfs.protocols import Backbone, Progress
 from bayesfs.types import Embeddings
 
 MAX_WORKERS = 4
@@ -52,7 +52,7 @@ AHEAD = 4
 
 def extract(
     videos: Sequence[Video],
-    backbone: SizedBackbone,
+    backbone: Backbone,
     store_path: str | Path,
     *,
     thumbnails: bool = True,

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bayesfs._utils.atomic import remove_partial, write_whole
-from bayesfs._utils.bounded_files import open_regular, read_bounded
+from bayesfs._utils.guarded_files import open_regular, read_bounded
 from bayesfs._utils.owned_folders import MARK, claim, is_claimed
 from bayesfs.data.sources.video import Video
 from bayesfs.data.store import store_attrs
 from bayesfs.errors import DataError
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.extraction.shards import SHARD_FRAMES, Shard
-from bayesfs.protocols import SizedBackbone
+from bayesfs.protocols import Backbone
 
 Attrs = Mapping[str, str | int | float]
 
@@ -47,7 +47,7 @@ class ExtractionJob:
     """
 
     videos: Sequence[Video]
-    backbone: SizedBackbone
+    backbone: Backbone
     store: Path
     sampling: Sampling
     thumbnails: bool

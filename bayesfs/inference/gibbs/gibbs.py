@@ -7,8 +7,9 @@ conditional. It knows a model only through `bayesfs.protocols.LinearHead`; the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from bayesfs.inference.gibbs.sweep import GibbsState, sweep
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.informed import PosteriorOrFuture, fit_informed
 from bayesfs.inference.program.potential import Potential
-from bayesfs.protocols import LinearHead, Model, Progress
+from bayesfs.protocols import Engine, LinearHead, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
 REPORT = 20
@@ -26,7 +27,7 @@ REPORT = 20
 
 
 @dataclass(frozen=True)
-class Gibbs:
+class Gibbs(Engine):
     """All chains of all tasks of a batch together, started from independent draws of the prior.
 
     R-hat, effective sample sizes and MCSE are computed from the draws, which are chain-major, by
@@ -41,11 +42,12 @@ class Gibbs:
             `bayesfs.inference.program.informed`.
         batch_size: tasks at a time; bounds the memory.
         population_draws: see `bayesfs.inference.svi.svi.SVI`.
-        progress: called with (sweeps of the batch, of how many, message).
 
     Example:
         >>> posterior = Gibbs().infer(model, episodes, seed=0, given=population)  # doctest: +SKIP
     """
+
+    requires: ClassVar[type[Any]] = LinearHead
 
     burn_in: int = 100
     draws: int = 250
@@ -54,7 +56,6 @@ class Gibbs:
     informed: bool = True
     batch_size: int = 64
     population_draws: int = 1
-    progress: Progress | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         counts = (self.draws, self.thin, self.chains, self.batch_size, self.population_draws)
@@ -65,7 +66,13 @@ class Gibbs:
             )
 
     def infer(
-        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+        self,
+        model: Model,
+        episodes: EpisodeBatch,
+        *,
+        seed: int,
+        given: Posterior | None = None,
+        progress: Progress | None = None,
     ) -> Posterior:
         """Posterior of kind "mcmc"; see `bayesfs.protocols.Engine.infer`.
 
@@ -81,7 +88,7 @@ class Gibbs:
         seeds = count(seed)  # others for each batch and each draw of the population
 
         def fit(density: Potential, draws: int) -> Posterior:
-            return self._fit(density, -(-draws // self.chains), generator, seed)
+            return self._fit(density, -(-draws // self.chains), generator, seed, progress)
 
         def fit_batch(density: Potential, draws: int) -> PosteriorOrFuture:
             if not self.informed:
@@ -98,14 +105,15 @@ class Gibbs:
             population_draws=self.population_draws,
         )
 
-    def check_model(self, model: Model) -> None:
-        """Refuse a model that this engine cannot infer; see `bayesfs.protocols.ChecksModel`."""
-        _linear_head(model)
-
     def _fit(
-        self, density: Potential, draws: int, generator: torch.Generator, seed: int
+        self,
+        density: Potential,
+        draws: int,
+        generator: torch.Generator,
+        seed: int,
+        progress: Progress | None,
     ) -> Posterior:
-        model, episodes = _linear_head(density.model), density.episodes
+        model, episodes = cast(LinearHead, density.model), density.episodes
         head = model.linear_logits(episodes, density.population)
         state = GibbsState.from_prior(head, self.chains, generator)
         kept, total = [], self.burn_in + draws * self.thin
@@ -113,8 +121,8 @@ class Gibbs:
             state = sweep(head, state, generator)
             if i > self.burn_in and (i - self.burn_in) % self.thin == 0:
                 kept.append(state)
-            if self.progress is not None and (i % REPORT == 0 or i == total):
-                self.progress(i, total, "Gibbs")
+            if progress is not None and (i % REPORT == 0 or i == total):
+                progress(i, total, "Gibbs")
         e = _chain_major([s.e for s in kept])
         beta = _chain_major([s.beta for s in kept])
         z, u = beta.tensor_split([head.scaled.shape[-1]], -1)
@@ -122,15 +130,6 @@ class Gibbs:
         return density.posterior(
             density.unconstrain(sites), kind="mcmc", seed=seed, chains=self.chains
         )
-
-
-def _linear_head(model: Model) -> LinearHead:
-    if not isinstance(model, LinearHead):
-        raise InferenceError(
-            f"Gibbs needs a linear head (bayesfs.protocols.LinearHead), got "
-            f"{type(model).__name__}; use NUTS for it"
-        )
-    return model
 
 
 def _chain_major(values: list[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ in the unconstrained space of `bayesfs.inference.program.potential`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -32,7 +32,7 @@ from bayesfs.inference.program.curvature import maximise
 from bayesfs.inference.program.density import Density
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.sites import Block
-from bayesfs.protocols import Model, Progress
+from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
 Structure = Literal["full", "kronecker", "diagonal"]
@@ -42,7 +42,7 @@ MAX_DENSE = 8192
 
 
 @dataclass(frozen=True)
-class Laplace:
+class Laplace(Engine):
     """A Gaussian at the mode, with the curvature there.
 
     Diagnostics in `Posterior.sample_stats`:
@@ -63,7 +63,6 @@ class Laplace:
         steps: L-BFGS iterations at most.
         batch_size: tasks at a time; bounds the memory.
         population_draws: see `bayesfs.inference.svi.svi.SVI`.
-        progress: called with (tasks done, tasks, message).
 
     Source: MacKay (1992), A practical Bayesian framework for backpropagation networks; Ritter,
     Botev and Barber (2018), A scalable Laplace approximation, for the Kronecker form.
@@ -82,7 +81,6 @@ class Laplace:
     steps: int = 200
     batch_size: int = 64
     population_draws: int = 1
-    progress: Progress | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if (
@@ -94,7 +92,13 @@ class Laplace:
             )
 
     def infer(
-        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+        self,
+        model: Model,
+        episodes: EpisodeBatch,
+        *,
+        seed: int,
+        given: Posterior | None = None,
+        progress: Progress | None = None,
     ) -> Posterior:
         """Posterior of kind "variational"; see `bayesfs.protocols.Engine.infer`.
 
@@ -109,8 +113,8 @@ class Laplace:
             nonlocal done
             posterior = self._fit_batch(density, draws, generator, seed)
             done += len(density.episodes)
-            if self.progress is not None:
-                self.progress(done, len(episodes) * self.population_draws, "Laplace")
+            if progress is not None:
+                progress(done, len(episodes) * self.population_draws, "Laplace")
             return posterior
 
         return infer_in_batches(

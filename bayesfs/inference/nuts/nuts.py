@@ -10,9 +10,9 @@ The compiled function is used again for every batch and every model call of the 
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,12 +26,12 @@ from bayesfs.inference.nuts.translate import precision_of, translate
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.informed import fit_informed
 from bayesfs.inference.program.potential import Potential
-from bayesfs.protocols import Model, Progress
+from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
 
 @dataclass(frozen=True)
-class NUTS:
+class NUTS(Engine):
     """The no-U-turn sampler with a diagonal mass matrix, all tasks and chains in lockstep.
 
     Chains start from independent draws of the prior, so that R-hat means something.
@@ -59,7 +59,6 @@ class NUTS:
             rest from the prior: the same posterior in fewer latents. See
             `bayesfs.inference.program.informed`.
         population_draws: see `bayesfs.inference.svi.svi.SVI`.
-        progress: called with (transitions, of how many, message).
 
     Source: see `bayesfs.inference.nuts.lockstep`; adaptation as in Stan, by NumPyro.
 
@@ -68,6 +67,8 @@ class NUTS:
         ... # doctest: +SKIP
         >>> posterior.sample_stats["diverging"].any()  # doctest: +SKIP
     """
+
+    reference: ClassVar[bool] = True
 
     warmup: int = 500
     draws: int = 500
@@ -79,7 +80,6 @@ class NUTS:
     workers: int | None = None
     informed: bool = True
     population_draws: int = 1
-    progress: Progress | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         counts = (self.draws, self.chains, self.batch_size, self.population_draws)
@@ -92,7 +92,13 @@ class NUTS:
             raise InferenceError(f"expected max_depth and warmup_depth in 1..{DEPTHS}")
 
     def infer(
-        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+        self,
+        model: Model,
+        episodes: EpisodeBatch,
+        *,
+        seed: int,
+        given: Posterior | None = None,
+        progress: Progress | None = None,
     ) -> Posterior:
         """Posterior of kind "mcmc"; see `bayesfs.protocols.Engine.infer`.
 
@@ -101,7 +107,7 @@ class NUTS:
                 where a chain starts.
         """
         whole = _whole_batches(model, episodes, given, self.batch_size)
-        done = _Progress(self.progress)
+        done = _Progress(progress)
         with ThreadPoolExecutor(self.workers or safe_workers()) as pool:
             posterior = infer_in_batches(
                 lambda density, draws: self._fit(pool, density, draws, seed, done),

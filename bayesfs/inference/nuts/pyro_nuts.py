@@ -6,7 +6,7 @@ It needs no translation of the model, and is some hundred times slower than
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -19,12 +19,12 @@ from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.sites import seeded
-from bayesfs.protocols import Model, Progress
+from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
 
 @dataclass(frozen=True)
-class PyroNUTS:
+class PyroNUTS(Engine):
     """Pyro's no-U-turn sampler on the density of `bayesfs.inference.program.potential`.
 
     Diagnostics in `Posterior.sample_stats`: diverging (draw, task).
@@ -36,7 +36,6 @@ class PyroNUTS:
         target_accept: acceptance rate that the step size is adapted to.
         max_depth: trajectories have at most 2^max_depth - 1 steps.
         population_draws: see `bayesfs.inference.svi.svi.SVI`.
-        progress: called with (chains done, chains in all, message).
 
     Example:
         >>> PyroNUTS(warmup=100, draws=100).infer(model, episodes, seed=0, given=population)
@@ -49,14 +48,19 @@ class PyroNUTS:
     target_accept: float = 0.8
     max_depth: int = 10
     population_draws: int = 1
-    progress: Progress | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if min(self.warmup, self.draws, self.chains, self.max_depth, self.population_draws) < 1:
             raise InferenceError("expected warmup, draws, chains, max_depth, population_draws >= 1")
 
     def infer(
-        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+        self,
+        model: Model,
+        episodes: EpisodeBatch,
+        *,
+        seed: int,
+        given: Posterior | None = None,
+        progress: Progress | None = None,
     ) -> Posterior:
         """Posterior of kind "mcmc"; see `bayesfs.protocols.Engine.infer`."""
         done = 0
@@ -68,8 +72,8 @@ class PyroNUTS:
             for chain in range(self.chains):
                 runs.append(self._chain(density, kept, seed + done))
                 done += 1
-                if self.progress is not None:
-                    self.progress(done, len(episodes) * self.chains, f"Pyro, chain {chain + 1}")
+                if progress is not None:
+                    progress(done, len(episodes) * self.chains, f"Pyro, chain {chain + 1}")
             return density.posterior(
                 torch.cat([z for z, _ in runs])[None],
                 kind="mcmc",

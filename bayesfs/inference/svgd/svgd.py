@@ -20,12 +20,12 @@ from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.svgd.flow import Annealing, SteinSchedule, flow
 from bayesfs.inference.svgd.kernels import LinearStein, SteinKernel
 from bayesfs.inference.svgd.metric import IdentityMetric, Metric
-from bayesfs.protocols import Model, Progress
+from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
 
 @dataclass(frozen=True)
-class SVGD:
+class SVGD(Engine):
     """Interacting particles, all tasks at once.
 
     Diagnostics in `Posterior.sample_stats`:
@@ -51,7 +51,6 @@ class SVGD:
             particles x completions draws.
         batch_size: tasks at a time; bounds the memory.
         population_draws: see `bayesfs.inference.svi.svi.SVI`; shares out the particles.
-        progress: called with (step, steps, message).
 
     Source: Liu and Wang (2016), algorithm 1; refs.bib: liu2016. Departures: the default kernel
     (`LinearStein`), preconditioning, and one step size per latent instead of one per particle and
@@ -74,7 +73,6 @@ class SVGD:
     completions: int = 10
     batch_size: int = 32
     population_draws: int = 1
-    progress: Progress | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.completions, self.batch_size, self.population_draws)
@@ -86,7 +84,13 @@ class SVGD:
             )
 
     def infer(
-        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+        self,
+        model: Model,
+        episodes: EpisodeBatch,
+        *,
+        seed: int,
+        given: Posterior | None = None,
+        progress: Progress | None = None,
     ) -> Posterior:
         """Posterior of kind "particles"; see `bayesfs.protocols.Engine.infer`.
 
@@ -97,7 +101,7 @@ class SVGD:
         seeds = count(seed)  # others for each batch and each draw of the population
 
         def fit(density: Potential, particles: int) -> Posterior:
-            return self._fit(density, max(particles, 2), generator, seed)
+            return self._fit(density, max(particles, 2), generator, seed, progress)
 
         def fit_batch(density: Potential, particles: int) -> PosteriorOrFuture:
             if not self.informed:
@@ -117,7 +121,12 @@ class SVGD:
         )
 
     def _fit(
-        self, density: Potential, particles: int, generator: torch.Generator, seed: int
+        self,
+        density: Potential,
+        particles: int,
+        generator: torch.Generator,
+        seed: int,
+        progress: Progress | None,
     ) -> Posterior:
         u, metric = start(density, particles, generator, precondition=self.precondition)
         flowed = flow(
@@ -127,7 +136,7 @@ class SVGD:
             SteinSchedule(self.steps, self.learning_rate, self.early_stopping, self.annealing),
             metric=metric,
             blocks=tuple(density.blocks.values()),
-            progress=self.progress,
+            progress=progress,
         )
         stats = {"ksd": flowed.ksd, "ksd_ratio": flowed.ksd_ratio}
         return density.posterior(flowed.z, kind="particles", seed=seed, sample_stats=stats)

@@ -25,7 +25,7 @@ from bayesfs.inference.program.sites import Block
 from bayesfs.inference.svi.elbo import Fit, Schedule, maximise_elbo
 from bayesfs.inference.svi.guides import MeanField
 from bayesfs.inference.svi.svi import START_SCALE, SVI, sample_guide
-from bayesfs.protocols import Model, Progress
+from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
 SMALL_SCORE = 1e-4
@@ -51,7 +51,7 @@ class SiteMap:
 
 
 @dataclass(frozen=True)
-class AmortisedSVI:
+class AmortisedSVI(Engine):
     """Mean-field guides predicted by a shared map, then refined.
 
     `learn` once on many tasks, and `infer` takes a fraction of a second for a new user; without
@@ -68,7 +68,6 @@ class AmortisedSVI:
         draws: posterior draws returned.
         khat_draws: see `bayesfs.inference.svi.svi.SVI`.
         batch_size: tasks at a time.
-        progress: called with (step, steps, message) in the learning.
 
     Source: the prediction of a guide from the score is one step of Marino, Yue and Mandt (2018),
     Iterative amortized inference, eq. 8, with an affine map per site; refs.bib: marino2018.
@@ -86,7 +85,6 @@ class AmortisedSVI:
     draws: int = 1000
     khat_draws: int = 200
     batch_size: int = 256
-    progress: Progress | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if min(self.learn_from, self.draws, self.batch_size) < 1 or self.refine < 0:
@@ -98,7 +96,13 @@ class AmortisedSVI:
             raise InferenceError(f"expected a MeanField() learner, got {self.learner.guide}")
 
     def learn(
-        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+        self,
+        model: Model,
+        episodes: EpisodeBatch,
+        *,
+        seed: int,
+        given: Posterior | None = None,
+        progress: Progress | None = None,
     ) -> AmortisedSVI:
         """The same engine with the map learnt on (the first `learn_from` of) these tasks."""
         some = episodes.select(range(min(self.learn_from, len(episodes))))
@@ -111,7 +115,7 @@ class AmortisedSVI:
             Schedule(self.learner.steps, self.learner.learning_rate, self.learner.particles, True),
             start=MeanField().start(like, START_SCALE),
             generator=torch.Generator(like.device).manual_seed(seed),
-            progress=self.progress,
+            progress=progress,
         )
         score, (mean, log_scale) = _score_at_zero(density), fit.parameters.chunk(2, 1)
         maps = {
@@ -123,7 +127,13 @@ class AmortisedSVI:
         return replace(self, maps=maps)
 
     def infer(
-        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+        self,
+        model: Model,
+        episodes: EpisodeBatch,
+        *,
+        seed: int,
+        given: Posterior | None = None,
+        progress: Progress | None = None,
     ) -> Posterior:
         """Posterior of kind "variational"; see `bayesfs.protocols.Engine.infer`.
 
@@ -132,9 +142,8 @@ class AmortisedSVI:
                 was learnt for another model.
         """
         if self.maps is None:
-            return self.learn(model, episodes, seed=seed, given=given).infer(
-                model, episodes, seed=seed, given=given
-            )
+            learnt = self.learn(model, episodes, seed=seed, given=given, progress=progress)
+            return learnt.infer(model, episodes, seed=seed, given=given)
         generator = torch.Generator(episodes.support.device).manual_seed(seed)
         return infer_in_batches(
             lambda density, draws: self._fit_batch(_separable(density), draws, generator, seed),

@@ -7,7 +7,7 @@ runs the program as it stands, in Python, at every step: one guide over all task
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -23,12 +23,12 @@ from bayesfs.errors import InferenceError
 from bayesfs.inference.program.canonical import canonical
 from bayesfs.inference.program.potential import potential
 from bayesfs.inference.program.sites import named_value, seeded
-from bayesfs.protocols import Model, Progress
+from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
 
 @dataclass(frozen=True)
-class PyroSVI:
+class PyroSVI(Engine):
     """Variational inference with a Pyro autoguide over every latent of all tasks.
 
     Diagnostics in `Posterior.sample_stats`: elbo (step,), in nats.
@@ -40,7 +40,6 @@ class PyroSVI:
         learning_rate: Adam's rate at the start; it decays to a tenth.
         particles: draws per step.
         draws: posterior draws returned.
-        progress: called with (step, steps, message).
 
     Example:
         >>> from pyro.infer.autoguide import AutoLowRankMultivariateNormal
@@ -52,7 +51,6 @@ class PyroSVI:
     learning_rate: float = 0.02
     particles: int = 1
     draws: int = 500
-    progress: Progress | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if min(self.steps, self.particles, self.draws) < 1 or self.learning_rate <= 0:
@@ -61,7 +59,13 @@ class PyroSVI:
             )
 
     def infer(
-        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+        self,
+        model: Model,
+        episodes: EpisodeBatch,
+        *,
+        seed: int,
+        given: Posterior | None = None,
+        progress: Progress | None = None,
     ) -> Posterior:
         """Posterior of kind "variational"; see `bayesfs.protocols.Engine.infer`.
 
@@ -75,21 +79,23 @@ class PyroSVI:
         program = poutine.block(conditioned, hide=list(density.population))
         with seeded(seed), pyro.get_param_store().scope():
             guide = self.guide(program)
-            elbo = self._optimise(program, guide, episodes)
+            elbo = self._optimise(program, guide, episodes, progress)
             draws = self._draw(program, guide, episodes)
         z = density.unconstrain(draws)
         found = density.posterior(z, kind="variational", seed=seed, sample_stats={"elbo": elbo})
         return order.restored(found, model, given)
 
-    def _optimise(self, program: Any, guide: AutoGuide, episodes: EpisodeBatch) -> Tensor:
+    def _optimise(
+        self, program: Any, guide: AutoGuide, episodes: EpisodeBatch, progress: Progress | None
+    ) -> Tensor:
         decay = 0.1 ** (1 / self.steps)
         optimiser = ClippedAdam({"lr": self.learning_rate, "lrd": decay})
         inference = SVI(program, guide, optimiser, Trace_ELBO(num_particles=self.particles))
         history = []
         for step in range(1, self.steps + 1):
             history.append(-float(inference.step(episodes)))
-            if step % 50 == 0 and self.progress is not None:
-                self.progress(step, self.steps, f"ELBO {history[-1]:.2f} nats")
+            if step % 50 == 0 and progress is not None:
+                progress(step, self.steps, f"ELBO {history[-1]:.2f} nats")
         elbo = episodes.support.new_tensor(history)
         if not torch.isfinite(elbo).all():
             raise InferenceError("Pyro's ELBO is not finite; is the learning rate too high?")

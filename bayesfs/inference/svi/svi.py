@@ -21,7 +21,7 @@ from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.svi.elbo import Fit, Schedule, maximise_elbo
 from bayesfs.inference.svi.guides import Guide, MeanField
 from bayesfs.inference.svi.whiten import Whitened
-from bayesfs.protocols import Model, Progress
+from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
 TAIL_NEEDS = 25
@@ -35,7 +35,7 @@ DENSITY_DRAWS = 16
 
 
 @dataclass(frozen=True)
-class SVI:
+class SVI(Engine):
     """Variational inference with one guide per task.
 
     Diagnostics in `Posterior.sample_stats`:
@@ -57,7 +57,6 @@ class SVI:
         batch_size: tasks at a time; bounds the memory.
         population_draws: 1 conditions on the mean of a given population; more carry that many of
             its draws through, at so many times the cost.
-        progress: called with (step, steps, message).
 
     Example:
         >>> posterior = SVI(steps=500).infer(model, episodes, seed=0, given=population)
@@ -74,7 +73,6 @@ class SVI:
     khat_draws: int = 200
     batch_size: int = 256
     population_draws: int = 1
-    progress: Progress | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.particles, self.draws, self.batch_size, self.population_draws)
@@ -85,7 +83,13 @@ class SVI:
             )
 
     def infer(
-        self, model: Model, episodes: EpisodeBatch, *, seed: int, given: Posterior | None = None
+        self,
+        model: Model,
+        episodes: EpisodeBatch,
+        *,
+        seed: int,
+        given: Posterior | None = None,
+        progress: Progress | None = None,
     ) -> Posterior:
         """Posterior of kind "variational"; see `bayesfs.protocols.Engine.infer`.
 
@@ -94,7 +98,7 @@ class SVI:
         """
         generator = torch.Generator(episodes.support.device).manual_seed(seed)
         return infer_in_batches(
-            lambda density, draws: self._fit_batch(density, draws, generator, seed),
+            lambda density, draws: self._fit_batch(density, draws, generator, seed, progress),
             model,
             episodes,
             given,
@@ -104,7 +108,12 @@ class SVI:
         )
 
     def _fit_batch(
-        self, density: Potential, draws: int, generator: torch.Generator, seed: int
+        self,
+        density: Potential,
+        draws: int,
+        generator: torch.Generator,
+        seed: int,
+        progress: Progress | None,
     ) -> Posterior:
         like = density.episodes.support.new_zeros(density.tasks, density.size)
         target = Whitened.at_mode(density, like) if self.guide.whiten else density
@@ -114,7 +123,7 @@ class SVI:
             Schedule(self.steps, self.learning_rate, self.particles, self.early_stopping),
             start=self.guide.start(like, 1.0 if self.guide.whiten else START_SCALE),
             generator=generator,
-            progress=self.progress,
+            progress=progress,
         )
         return sample_guide(
             density,

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import pyro
 import pyro.distributions as dist
@@ -48,9 +48,18 @@ class CovarianceFamily(Protocol):
         """Operator with batch axis (level,)."""
         ...
 
+    @property
+    def spectrum(self) -> tuple[float, ...] | None:
+        """Sds of the features that it was fitted to; None where it takes them as equal."""
+        return None
+
+    def fit_to(self, spectrum: tuple[float, ...]) -> Self:
+        """The same family for features of these sds."""
+        return self
+
 
 @dataclass(frozen=True)
-class PowerLaw:
+class PowerLaw(CovarianceFamily):
     """Diagonal covariances that follow the spectrum of the features, each level to its own power.
 
         variance_{l d} = scale_l^2 w_{l d},     w_{l d} = s_d^{2 g_l} / sum_d' s_d'^{2 g_l},
@@ -88,6 +97,10 @@ class PowerLaw:
             ),
         }
 
+    def fit_to(self, spectrum: tuple[float, ...]) -> Self:
+        """The same family, whose levels follow this spectrum."""
+        return replace(self, spectrum=spectrum)
+
     def build(self, sites: Mapping[str, Tensor], dim: int) -> Diagonal:
         """(level,) diagonal operators."""
         scale, exponent = sites["scale"], sites["exponent"]
@@ -97,7 +110,7 @@ class PowerLaw:
 
 
 @dataclass(frozen=True)
-class PerFeature:
+class PerFeature(CovarianceFamily):
     """Diagonal covariances with a free sd per level and feature.
 
         sd_{l d} = scale_l r_{l d} / sqrt(D),   scale_l ~ HalfNormal(1),   log r ~ N(0, spread^2).
@@ -134,7 +147,7 @@ class PerFeature:
 
 
 @dataclass(frozen=True)
-class LowRankCovariance:
+class LowRankCovariance(CovarianceFamily):
     """Low rank plus diagonal: W W' / (D rank) scaled, plus free sds.
 
         S_l = diag(sd_l^2) + W_l W_l' / rank,    W_{l d r} ~ N(0, (factor scale)^2 / D),
@@ -175,7 +188,7 @@ class LowRankCovariance:
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(CovarianceFamily):
     """Full covariances: free sds and an LKJ prior on the correlations of each level.
 
         S_l = diag(sd_l) R_l diag(sd_l),    R_l ~ LKJ(concentration).
@@ -201,12 +214,14 @@ class Full:
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Site -> axes; `correlation` holds Cholesky factors."""
+        """Site -> axes; `correlation` holds Cholesky factors, and is no site of one feature."""
         return {**PerFeature(self.spread).dims, "correlation": ("level", "feature", "column")}
 
     def sample(self, like: Tensor) -> dict[str, Tensor]:
-        """Sites of `PerFeature`, and the Cholesky factor of the correlations."""
+        """Sites of `PerFeature`, and the Cholesky factor of the correlations, if there are any."""
         sites = PerFeature(self.spread).sample(like)
+        if like.shape[-1] == 1:
+            return sites
         concentration = like.new_full((len(LEVELS),), self.concentration)
         prior = dist.LKJCholesky(like.shape[-1], concentration).to_event(1)
         sites["correlation"] = pyro.sample("correlation", prior)
@@ -221,6 +236,8 @@ class Full:
                 "more than .01; use double precision, or a diagonal or low-rank family",
                 stacklevel=2,
             )
+        if dim == 1:
+            return Dense(sd[..., None].square())
         factor = sd[..., None] * sites["correlation"]
         return Dense(factor @ factor.mT)
 

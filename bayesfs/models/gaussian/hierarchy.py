@@ -40,6 +40,7 @@ from bayesfs.models.gaussian.labels import (
 from bayesfs.models.gaussian.levels import level_entropies
 from bayesfs.models.gaussian.videos import sample_task_sites
 from bayesfs.models.population_draws import drawn_posterior, each_value
+from bayesfs.protocols import Conjugate, Hierarchical, OpenSet, Simulates
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
 
 ABSENT_SD = 3.0
@@ -47,7 +48,7 @@ ABSENT_SD = 3.0
 
 
 @dataclass(frozen=True)
-class GaussianHierarchy:
+class GaussianHierarchy(Conjugate, OpenSet, Hierarchical, Simulates):
     """Gaussian hierarchy with a loading for clutter.
 
     Frame f of video v of class k in task t, recorded in condition q (clean or clutter):
@@ -116,11 +117,9 @@ class GaussianHierarchy:
         own = {"offset_raw": ("condition", "feature"), "loading": (), "absent_odds": ()}
         return {**own, **slope, **self.family.dims}
 
-    def with_spectrum(self, spectrum: tuple[float, ...]) -> GaussianHierarchy:
+    def fit_to(self, spectrum: tuple[float, ...]) -> GaussianHierarchy:
         """The same model for features whose sds over the train frames are `spectrum`."""
-        if isinstance(self.family, PowerLaw):
-            return replace(self, family=replace(self.family, spectrum=spectrum))
-        return self
+        return replace(self, family=self.family.fit_to(spectrum))
 
     def sample_population(self, like: Tensor) -> dict[str, Tensor]:
         """Pyro program of the population sites; `like` (..., feature) gives size and dtype."""
@@ -148,7 +147,7 @@ class GaussianHierarchy:
         """
         cov = cast(Diagonal, self.family.build(population, dim))
         raw = population["offset_raw"]
-        spectrum = getattr(self.family, "spectrum", None)
+        spectrum = self.family.spectrum
         sd = spectrum_log(spectrum, dim, raw).exp() if spectrum else raw.new_ones(dim) / dim**0.5
         loading = population["loading"]
         return Levels(

@@ -31,11 +31,12 @@ from bayesfs.models.gaussian.robust_frames import (
 )
 from bayesfs.models.gaussian.videos import sample_task_sites
 from bayesfs.models.population_draws import drawn_posterior
+from bayesfs.protocols import Approximable, Collapsible, OpenSetDraws
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior
 
 
 @dataclass(frozen=True)
-class RobustHierarchy:
+class RobustHierarchy(Collapsible, Approximable, OpenSetDraws):
     """Gaussian hierarchy with Student-t frame noise and a component for frames of something else.
 
     Frame f of video v of class k in task t, recorded in condition q:
@@ -93,9 +94,9 @@ class RobustHierarchy:
         """Population site -> axes."""
         return {**self.base.population_dims, "dof": (), "absent": ("condition",)}
 
-    def with_spectrum(self, spectrum: tuple[float, ...]) -> RobustHierarchy:
+    def fit_to(self, spectrum: tuple[float, ...]) -> RobustHierarchy:
         """The same model for features whose sds over the train frames are `spectrum`."""
-        return RobustHierarchy(self.base.with_spectrum(spectrum), self.absent_prior)
+        return RobustHierarchy(self.base.fit_to(spectrum), self.absent_prior)
 
     def sample_population(self, like: Tensor) -> dict[str, Tensor]:
         """Pyro program of the population sites; `like` (..., feature) gives size and dtype."""

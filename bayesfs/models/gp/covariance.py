@@ -108,10 +108,9 @@ class VideoCovariance:
         """The covariance with its feature map's constants taken from train frames."""
         return replace(self, features=self.features.prepare(x, condition))
 
-    def with_spectrum(self, spectrum: tuple[float, ...]) -> VideoCovariance:
+    def fit_to(self, spectrum: tuple[float, ...]) -> VideoCovariance:
         """The covariance whose feature map is told the spread along each feature, if it asks."""
-        tell = getattr(self.features, "with_spectrum", None)
-        return self if tell is None else replace(self, features=tell(spectrum))
+        return replace(self, features=self.features.fit_to(spectrum))
 
     def map_support(self, values: Values, points: Support) -> Support:
         """Support points with mapped features, zero where padded."""

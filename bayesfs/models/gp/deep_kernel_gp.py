@@ -33,6 +33,7 @@ from bayesfs.models.gp.likelihoods.regression import LabelRegression
 from bayesfs.models.gp.mixture import join_videos, log_mean, mix
 from bayesfs.models.gp.objective import GPMarginalLikelihood, Objective
 from bayesfs.models.gp.points import Query, by_support_size, places, query_points
+from bayesfs.protocols import Conjugate
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
 
 FUNCTION = "function"
@@ -40,8 +41,8 @@ FUNCTION = "function"
 
 
 @dataclass(frozen=True)
-class DeepKernelGP:
-    """A Gaussian process classifier of videos with learnt kernel; fulfils ConjugateModel.
+class DeepKernelGP(Conjugate):
+    """A Gaussian process classifier of videos with learnt kernel; fulfils Conjugate.
 
     It is also what the objectives of `bayesfs.models.objectives` ask for (`population_dims`,
     `sample_population`, `log_evidence`, `log_labels`).
@@ -93,9 +94,9 @@ class DeepKernelGP:
         covariance = self.covariance.prepare(episodes.support[mask], condition[mask])
         return replace(self, covariance=covariance)
 
-    def with_spectrum(self, spectrum: tuple[float, ...]) -> DeepKernelGP:
+    def fit_to(self, spectrum: tuple[float, ...]) -> DeepKernelGP:
         """The model told the spread of the train frames along each feature (see `OrderedAxes`)."""
-        return replace(self, covariance=self.covariance.with_spectrum(spectrum))
+        return replace(self, covariance=self.covariance.fit_to(spectrum))
 
     def sample_population(self, like: Tensor) -> Mapping[str, Tensor]:
         """Pyro program of the hyperparameters; `like` (..., feature) gives width and dtype."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import pyro.distributions as dist
 import torch
@@ -46,9 +46,13 @@ class FeatureMap(Protocol):
         """The map with its constants taken from frames (n, feature) of conditions (n,)."""
         ...
 
+    def fit_to(self, spectrum: tuple[float, ...]) -> Self:
+        """The map for features whose sds over the train frames are `spectrum`; itself, mostly."""
+        return self
+
 
 @dataclass(frozen=True)
-class Identity:
+class Identity(FeatureMap):
     """x as it comes, or x / |x|.
 
     Attributes:
@@ -81,11 +85,11 @@ def power_sites(power: float, spread: float) -> dict[str, Hyperparameter]:
 
 
 @dataclass(frozen=True)
-class OrderedAxes:
+class OrderedAxes(FeatureMap):
     """phi(x)_j = x_j spread_j^-power, then unit norm: for features that are principal coordinates.
 
     This is `PrincipalAxesMap` for features that a study has centred and projected already; the
-    study tells the spread of each (`with_spectrum`). Before it is told, spread_j = j^-0.6, about
+    study tells the spread of each (`fit_to`). Before it is told, spread_j = j^-0.6, about
     what spectra of deep features do.
 
     Attributes:
@@ -124,7 +128,7 @@ class OrderedAxes:
         """Itself: its constants come from the study's projection."""
         return self
 
-    def with_spectrum(self, spectrum: tuple[float, ...]) -> OrderedAxes:
+    def fit_to(self, spectrum: tuple[float, ...]) -> OrderedAxes:
         """The map told the spread of the train frames along each feature."""
         return replace(self, spectrum=spectrum)
 
@@ -177,7 +181,7 @@ class Axes:
 
 
 @dataclass(frozen=True)
-class PrincipalAxesMap:
+class PrincipalAxesMap(FeatureMap):
     """phi(x) = unit((unit(x) - centre_condition) V diag(spread^-power)), power learnt.
 
     Subtracting the mean frame of each recording condition takes out what clean and cluttered
@@ -222,7 +226,7 @@ class PrincipalAxesMap:
 
 
 @dataclass(frozen=True)
-class LinearMap:
+class LinearMap(FeatureMap):
     """phi(x) = (unit(x) - centre_condition) P, P ~ N(first principal axes, spread^2).
 
     Without `prepare` the prior mean of P is the first `latent` coordinates. A point estimate of P
@@ -274,7 +278,7 @@ class LinearMap:
 
 
 @dataclass(frozen=True)
-class MLP:
+class MLP(FeatureMap):
     """phi(x) = unit(z + tanh(z W1 + b) W2), z = inner(x): a network that starts near its input.
 
     Attributes:
@@ -324,10 +328,9 @@ class MLP:
         inside = torch.tanh(z @ values["mlp_in"] + values["mlp_bias"])
         return unit(z + inside @ values["mlp_out"])
 
-    def with_spectrum(self, spectrum: tuple[float, ...]) -> MLP:
+    def fit_to(self, spectrum: tuple[float, ...]) -> MLP:
         """The map with its inner map told the spread of the train frames along each feature."""
-        tell = getattr(self.inner, "with_spectrum", None)
-        return self if tell is None else replace(self, inner=tell(spectrum))
+        return replace(self, inner=self.inner.fit_to(spectrum))
 
     def prepare(self, x: Tensor, condition: Tensor) -> MLP:
         """The map with its inner map prepared."""

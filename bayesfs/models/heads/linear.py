@@ -21,7 +21,7 @@ from torch import Tensor
 from bayesfs.errors import ShapeError
 from bayesfs.models.heads.informed import informed_head
 from bayesfs.models.heads.logits import from_linear, linear_logits
-from bayesfs.protocols import Lift, LinearLogits
+from bayesfs.protocols import Lift, LinearHead, LinearLogits, Reducible
 from bayesfs.types import EpisodeBatch, Posterior
 
 MASKED_LOGIT = -1e9
@@ -29,7 +29,7 @@ MASKED_LOGIT = -1e9
 
 
 @dataclass(frozen=True)
-class HierarchicalHead:
+class HierarchicalHead(LinearHead, Reducible):
     r"""Softmax head with a hierarchy over population, task, class and video; non-centred.
 
     For frame f of video v of task t, with classes k:

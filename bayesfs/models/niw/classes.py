@@ -37,11 +37,12 @@ from bayesfs.models.niw.posterior import (
     support_frames,
 )
 from bayesfs.models.population_draws import drawn_posterior, each_value
+from bayesfs.protocols import Conjugate
 from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
 
 
 @dataclass(frozen=True)
-class NIWClasses:
+class NIWClasses(Conjugate):
     """Normal-inverse-Wishart classes; the video is the unit.
 
     The mean frame of a video v of n frames of class k, recorded in condition q:
@@ -115,7 +116,7 @@ class NIWClasses:
             **dict.fromkeys(scalars, ()),
         }
 
-    def with_spectrum(self, spectrum: tuple[float, ...]) -> Self:
+    def fit_to(self, spectrum: tuple[float, ...]) -> Self:
         """The same model for features whose sds over the train frames are `spectrum`."""
         return replace(self, spectrum=spectrum)
 

@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bayesfs._linalg.directions import unit
 from bayesfs.errors import ShapeError
 from bayesfs.types import EpisodeBatch
 
@@ -166,8 +167,7 @@ def support_examples(episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
     Returns:
         (task, example, feature) and (task, example, way); example = way x shot, zero for padding.
     """
-    size = episodes.support.norm(dim=-1, keepdim=True)
-    x, mask = episodes.support / torch.where(size > 0, size, 1.0), episodes.support_mask
+    x, mask = unit(episodes.support), episodes.support_mask
     total = (x * mask[..., None]).sum(3) / mask.sum(3).clamp(min=1)[..., None]
     tasks, ways, shots, dim = total.shape
     label = torch.eye(ways, dtype=x.dtype, device=x.device)[:, None].expand(ways, shots, ways)
@@ -194,8 +194,8 @@ def head_scores(products: Products, label: Tensor, foreign: Products) -> Tensor:
         _cosine(foreign, mean, centre),
         _cosine(_own_metric(products, label, mean), mean, centre),
     ]
-    unit = torch.tensor(UNIT, dtype=label.dtype, device=label.device)
-    return torch.stack(scores, -1) * unit
+    size = torch.tensor(UNIT, dtype=label.dtype, device=label.device)
+    return torch.stack(scores, -1) * size
 
 
 def _cosine(products: Products, mean: Tensor, centre: Tensor) -> Tensor:

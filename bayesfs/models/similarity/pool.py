@@ -47,6 +47,7 @@ from bayesfs.models.heads.linear import normal_nodes
 from bayesfs.models.population_draws import drawn_posterior
 from bayesfs.models.similarity.heads import HEADS, WithinScatter
 from bayesfs.models.similarity.scores import LeftOut, Scatters, left_out_scores, query_scores
+from bayesfs.protocols import Approximable, Collapsible
 from bayesfs.types import EpisodeBatch, Posterior
 
 CANDIDATES = 512
@@ -58,7 +59,7 @@ population's sites at any number, and hundreds are asked for."""
 
 
 @dataclass(frozen=True)
-class SimilarityPool:
+class SimilarityPool(Collapsible, Approximable):
     """Log-linear pool of similarity heads; full features, no projection.
 
     Population sites: `scale_mean` ~ N(scale, scale_sd^2), the mean log scale of people, and

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesfs._linalg.directions import unit
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import ShapeError
 from bayesfs.models.per_batch import once_per_batch
@@ -50,7 +51,7 @@ def query_scores(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
     """(task, video, frame, way, head) scores of every query frame."""
     means, label = support_examples(episodes)
     tasks, videos, frames, _ = episodes.query.shape
-    query = _unit(episodes.query).flatten(1, 2)
+    query = unit(episodes.query).flatten(1, 2)
     own, foreign = _products(means, query, scatters_of(episodes, scatter))
     scores = head_scores(own, label, foreign)
     return scores.reshape(tasks, videos, frames, *scores.shape[2:])
@@ -82,7 +83,7 @@ def left_out_scores(episodes: EpisodeBatch, scatter: Scatters, most: int = FOLDS
     task = torch.arange(tasks, device=label.device)[:, None]
     rest = label[:, None].repeat(1, longest, 1, 1)
     rest[task, torch.arange(longest, device=label.device), index] = 0.0
-    query = _unit(episodes.support).reshape(tasks, ways * shots, frames, dim)[task, index]
+    query = unit(episodes.support).reshape(tasks, ways * shots, frames, dim)[task, index]
     own, foreign = (
         Products(
             p.gram[:, None],
@@ -140,9 +141,3 @@ def _products(
         support[t, :, :size], asked[t, :, :size] = means[t] @ axes, query[t] @ axes
         factor[t, :size] = 1.0 / (1.0 + torch.from_numpy(each.excess).to(means)) - 1.0
     return own, own.stretched(support, asked, factor)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Features at unit length; padding stays zero."""
-    size = x.norm(dim=-1, keepdim=True)
-    return x / torch.where(size > 0, size, 1.0)

@@ -32,7 +32,7 @@ from scipy.stats import qmc
 from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
-from bayesfs._linalg.cholesky import cholesky
+from bayesfs._linalg.cholesky import cholesky, deviation_of
 from bayesfs.models.gp.conditioning import Conditioned, Latent, root
 from bayesfs.models.gp.likelihood import Scores, equal_weights, normalise
 from bayesfs.models.gp.links import Link, softmax
@@ -111,7 +111,7 @@ def latent_scores(latent: Latent, link: Link, rank: Tensor, nodes: int) -> Score
 def latent_draw_scores(mean: Tensor, latent: Latent, link: Link, rank: Tensor) -> Scores:
     """The same around draws of the mean (draw, task, way, video, frame), one point for each."""
     z = _points(len(mean), mean[:1], mean.shape[-1], rank)[:, 0]
-    deviation = latent.total.diagonal(dim1=-2, dim2=-1).sqrt()
+    deviation = deviation_of(latent.total.diagonal(dim1=-2, dim2=-1))
     frame = link_log_prob(mean + deviation * z, link, latent.way_mask)
     joint = mean + _spread(_factor(latent.total, latent.mask), z, latent.mask)
     running = running_log_prob(link_log_prob(joint, link, latent.way_mask), latent)
@@ -166,7 +166,7 @@ def _frames(
     nodes: int,
 ) -> Tensor:
     """(draw, task, video, frame, way) log E link(u), u ~ N(mean, variance) apart for each frame."""
-    scale = variance.clamp_min(0).sqrt()
+    scale = deviation_of(variance)
     return _log_mean_over(
         _points(nodes, mean, 1, rank),
         mean,

@@ -10,8 +10,10 @@ from bayesfs._utils.guarded_files import (
     FREE,
     check_expansion,
     fixed_width,
+    open_regular,
     opened,
     opened_npz,
+    read_bounded,
     read_bytes,
     read_text,
 )
@@ -37,6 +39,26 @@ def test_a_pipe_or_device_is_neither_waited_for_nor_read(tmp_path: Path) -> None
     for name in ("pipe", "zero"):
         with pytest.raises(DataError, match="regular file"):
             read_bytes(tmp_path / name)
+
+
+def test_one_file_of_many_is_refused_with_its_reason_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty").touch()
+    (tmp_path / "f").write_bytes(b"abc")
+    assert read_bounded(tmp_path / "f", 3) == b"abc"
+    with open_regular(tmp_path / "f") as file:
+        assert file.read() == b"abc"
+    reasons = {
+        "pipe": "^not a regular file",
+        ".": "^not a regular file",
+        "none": "^cannot be read: No such file",
+        "nul\0": "^cannot be read: embedded null",
+        "empty": "^an empty file",
+        "f": "^a file of 3 bytes; expected at most 2",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(DataError, match=reason):
+            read_bounded(tmp_path / name, 2)
 
 
 def test_a_file_that_holds_more_than_it_says_is_refused() -> None:

@@ -1,0 +1,172 @@
+"""Is a video typical of what was taught? `Typicality`, a p-value by each person's own videos.
+
+The statistic of a video is its largest cosine to any class mean, over frames and classes: its best
+frame says most. What it is for taught things is known from the person's own support, each video
+left out once. Left out, a class has n - 1 videos; a mean of n unit vectors with pairwise cosine rho
+has squared length (1 + (n - 1) rho) / n, and its cosine to another vector grows as that length
+falls, so each left-out cosine is multiplied by
+
+    sqrt(((1 + (n - 2) rho) / (n - 1)) / ((1 + (n - 1) rho) / n)).
+
+With these values o_v, the statistic of a taught query is taken as normal,
+
+    a ~ N(m + shift, s^2),   m ~ N(m_0, tau^2) updated by the o_v,   shift ~ N(d, e^2),
+
+s^2 the sample variance shrunk to `sd`^2, and the shift that of another day, or of another recording
+condition where the query is of one. m_0 is the mean similarity of support videos to the *other*
+classes plus a gap; with one video of each class it is all there is, and nothing but a very odd
+video is called new. p = P(A <= a): below .05 for one taught video in twenty, if the person's videos
+are exchangeable with what is asked (recorded by the same person in the same way). The population's
+numbers here are from development worlds: homes, a room, a shop, turntable.
+
+Source: Vovk et al. (2005) for p-values from left-out examples; Gelman et al. (2013), section 2.5,
+for the normal update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayesfs._linalg.directions import unit
+from bayesfs.errors import expect_positive
+from bayesfs.types import EpisodeBatch
+
+
+@dataclass(frozen=True)
+class Typicality:
+    """What is believed of similarities before a person's videos are seen, in cosines.
+
+    Attributes:
+        gap: mean of the similarity to the own class above that to the others.
+        gap_sd: its sd between people.
+        sd: sd of the similarity among a person's taught videos.
+        sd_weight: how many videos that is worth.
+        shift: mean change from what was taught to what is asked, in the same recording condition.
+        shift_sd: its sd between people.
+        other_shift: mean change into another recording condition.
+        other_shift_sd: its sd between people.
+
+    Example:
+        >>> p = Typicality().p_values(episodes)  # doctest: +SKIP
+        >>> new = p < 0.05  # doctest: +SKIP
+    """
+
+    gap: float = 0.15
+    gap_sd: float = 0.1
+    sd: float = 0.09
+    sd_weight: float = 6.0
+    shift: float = -0.01
+    shift_sd: float = 0.03
+    other_shift: float = -0.18
+    other_shift_sd: float = 0.1
+
+    def __post_init__(self) -> None:
+        expect_positive(self, "gap_sd", "sd", "sd_weight", "shift_sd", "other_shift_sd")
+
+    def p_values(self, episodes: EpisodeBatch) -> Tensor:
+        """(task, video) P(a taught video is at most as similar as this one); 0 for padding.
+
+        Args:
+            episodes: T tasks, features as they come from a backbone; no labels of queries are used.
+        """
+        mean, variance = self.taught(episodes)
+        moved = episodes.query_condition != _usual_condition(episodes)[:, None]
+        d = torch.where(moved, self.other_shift, self.shift).to(mean)
+        e = torch.where(moved, self.other_shift_sd, self.shift_sd).to(mean)
+        found = largest_cosines(episodes)
+        z = (found - mean[:, None] - d) / (variance[:, None] + e.square()).sqrt()
+        return torch.special.ndtr(z).masked_fill(~episodes.video_mask, 0.0)
+
+    def taught(self, episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
+        """(task,) mean and variance of the statistic of a taught video, before any shift."""
+        both = [left_out_cosines(episodes, t) for t in range(len(episodes))]
+        pairs = [self._of_task(own, other) for own, other in both]
+        mean, variance = (torch.stack(part) for part in zip(*pairs, strict=True))
+        return mean, variance
+
+    def _of_task(self, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """The normal update of one task.
+
+        Args:
+            own: (example,) left-out similarity to the own class, of classes with several videos.
+            other: (example,) similarity to the other classes; empty with one class.
+        """
+        count = len(own)
+        centre = own.mean() if count else own.new_tensor(0.0)
+        rest = (own - centre).square().sum()
+        weight = self.sd_weight + max(count - 1, 0)
+        variance = (self.sd_weight * self.sd**2 + rest) / weight
+        if not len(other):
+            return centre, variance * (1.0 + 1.0 / max(count, 1))
+        prior = other.mean() + self.gap
+        trust = self.gap_sd**2 / (self.gap_sd**2 + variance / count) if count else centre * 0.0
+        mean = prior + trust * (centre - prior)
+        return mean, variance + self.gap_sd**2 * (1.0 - trust)
+
+
+def largest_cosines(episodes: EpisodeBatch) -> Tensor:
+    """(task, video) largest cosine of a query frame to a class mean; -1 for padding."""
+    mean = unit(_class_means(episodes))
+    cosine = torch.einsum("tvfd,tkd->tvfk", unit(episodes.query), mean)
+    there = episodes.query_mask[..., None] & episodes.way_mask[:, None, None]
+    return cosine.masked_fill(~there, -1.0).amax((2, 3))
+
+
+def left_out_cosines(episodes: EpisodeBatch, task: int) -> tuple[Tensor, Tensor]:
+    """Similarities of one task's support videos, each left out of its class.
+
+    Returns:
+        (example,) largest cosine to any class, of videos whose class has another one, as it would
+        be if the class were complete; and (example,) largest cosine to another class, of all.
+    """
+    frames = unit(episodes.support[task])
+    mask = episodes.support_mask[task]
+    means = (frames * mask[..., None]).sum(2) / mask.sum(2).clamp(min=1)[..., None]
+    there = episodes.shot_mask[task]
+    classes = there.any(1).nonzero()[:, 0].tolist()
+    centre = {k: unit(means[k][there[k]].mean(0)) for k in classes}
+    own, other = [], []
+    for k in classes:
+        videos = means[k][there[k]]
+        away = [centre[j] for j in classes if j != k]
+        factor = _growth(videos)
+        for i, place in enumerate(there[k].nonzero()[:, 0].tolist()):
+            asked = frames[k, place][mask[k, place]]
+            far = (asked @ torch.stack(away, 1)).amax() if away else None
+            if far is not None:
+                other.append(far)
+            if len(videos) > 1:
+                rest = torch.cat([videos[:i], videos[i + 1 :]]).mean(0)
+                near = (asked @ unit(rest)).amax() * factor
+                own.append(near if far is None else torch.maximum(near, far))
+    empty = frames.new_zeros(0)
+    return (torch.stack(own) if own else empty), (torch.stack(other) if other else empty)
+
+
+def _growth(videos: Tensor) -> Tensor:
+    """By how much the cosine to a class mean grows with the last of its (video, feature) videos."""
+    n = len(videos)
+    ways = unit(videos)
+    if n < 2:
+        return videos.new_tensor(1.0)
+    rho = ((ways.sum(0).square().sum() - n) / (n * (n - 1))).clamp(0.0, 1.0)
+    fewer = (1.0 + (n - 2) * rho) / (n - 1)
+    return (fewer / ((1.0 + (n - 1) * rho) / n)).sqrt()
+
+
+def _class_means(episodes: EpisodeBatch) -> Tensor:
+    """(task, way, feature) mean of the mean frames of each class's videos."""
+    frames, mask = unit(episodes.support), episodes.support_mask
+    videos = (frames * mask[..., None]).sum(3) / mask.sum(3).clamp(min=1)[..., None]
+    count = episodes.shot_mask.sum(-1).clamp(min=1)
+    return (videos * episodes.shot_mask[..., None]).sum(2) / count[..., None]
+
+
+def _usual_condition(episodes: EpisodeBatch) -> Tensor:
+    """(task,) recording condition of most support videos."""
+    there, condition = episodes.shot_mask.flatten(1), episodes.support_condition.flatten(1)
+    share = (condition * there).sum(1) / there.sum(1).clamp(min=1)
+    return share.round().long()

@@ -1,0 +1,128 @@
+"""Typicality against simulated people, and sets that may be empty against counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bayesfs.decisions.prediction_sets import credible_set, open_set
+from bayesfs.decisions.typicality import Typicality, largest_cosines, left_out_cosines
+from bayesfs.errors import DataError
+from bayesfs.types import EpisodeBatch
+
+DIM = 300
+
+
+def people(tasks: int, shots: int, seed: int, *, spread: float = 1.0) -> EpisodeBatch:
+    """Objects in directions of their own, videos about them; as many queries of untaught ones."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, DIM, generator=rng, dtype=torch.float64)
+
+    ways, asked = 5, 10
+    common = normal(1, 1)
+    things = 0.7 * common + normal(tasks, 2 * ways)
+    support = things[:, :ways, None, None] + spread * normal(tasks, ways, shots, 1)
+    which = torch.arange(asked) % (2 * ways)
+    query = things[:, which][:, :, None] + spread * normal(tasks, asked, 1)
+    label = torch.where(which < ways, which, -1).expand(tasks, -1)
+    return EpisodeBatch(
+        support=support,
+        support_mask=torch.ones(support.shape[:-1], dtype=torch.bool),
+        support_condition=torch.zeros(support.shape[:3], dtype=torch.long),
+        query=query,
+        query_mask=torch.ones(query.shape[:-1], dtype=torch.bool),
+        query_condition=torch.zeros(query.shape[:2], dtype=torch.long),
+        query_labels=label.contiguous(),
+    )
+
+
+@pytest.mark.parametrize("shots", [2, 3, 6])
+@pytest.mark.parametrize("spread", [0.5, 1.0, 1.5])
+def test_one_taught_video_in_twenty_is_called_new(shots: int, spread: float) -> None:
+    """Whatever the spread of a person's videos; 500 taught queries, and 500 of untaught things."""
+    episodes = people(100, shots, seed=1, spread=spread)
+    rule = Typicality(shift=0.0, sd=0.04)
+    new = rule.p_values(episodes) < 0.05
+    taught = episodes.query_labels >= 0
+    assert float(new[taught].double().mean()) < 0.08
+    if spread < 1.2:
+        assert float(new[~taught].double().mean()) > 0.9
+
+
+def test_with_one_video_of_each_only_the_very_odd_is_new() -> None:
+    episodes = people(60, 1, seed=2)
+    new = Typicality().p_values(episodes) < 0.05
+    assert float(new[episodes.query_labels >= 0].double().mean()) < 0.05
+
+
+@pytest.mark.parametrize("shots", [2, 4])
+def test_left_out_cosines_are_those_of_a_complete_class(shots: int) -> None:
+    """On average what a new video of the class has, though a video fewer stands behind them."""
+    episodes = people(150, shots, seed=3)
+    own = torch.cat([left_out_cosines(episodes, t)[0] for t in range(len(episodes))])
+    found = largest_cosines(episodes)[episodes.query_labels >= 0]
+    assert float(own.mean()) == pytest.approx(float(found.mean()), abs=0.004)
+
+
+def test_other_classes_are_asked_without_the_videos_own() -> None:
+    episodes = people(1, 2, seed=4)
+    _, other = left_out_cosines(episodes, 0)
+    unit = episodes.support[0, :, :, 0] / episodes.support[0, :, :, 0].norm(dim=-1, keepdim=True)
+    mean = unit.mean(1) / unit.mean(1).norm(dim=-1, keepdim=True)
+    expected = [
+        float(max(unit[k, i] @ mean[j] for j in range(5) if j != k))
+        for k in range(5)
+        for i in range(2)
+    ]
+    np.testing.assert_allclose(other, expected)
+
+
+def test_another_condition_is_allowed_a_larger_change() -> None:
+    episodes = people(20, 3, seed=5)
+    moved = replace(episodes, query_condition=torch.ones_like(episodes.query_condition))
+    assert (Typicality().p_values(moved) >= Typicality().p_values(episodes)).double().mean() > 0.9
+
+
+def test_units_and_padding_change_no_p_value() -> None:
+    episodes = people(3, 2, seed=6)
+    plain = Typicality().p_values(episodes)
+    scaled = replace(episodes, support=7.0 * episodes.support, query=0.01 * episodes.query)
+    torch.testing.assert_close(Typicality().p_values(scaled), plain)
+
+
+def uncertain(queries: int, sharpness: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Calibrated probabilities, and classes drawn from them."""
+    rng = np.random.default_rng(0)
+    logits = sharpness * rng.normal(size=(queries, 6))
+    prob = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return prob, np.array([rng.choice(6, p=p) for p in prob])
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 4.0, 40.0])
+def test_sets_that_may_be_empty_cover_what_they_say(sharpness: float) -> None:
+    """Also where nearly every class is known, so that sets that are never empty hold it always."""
+    prob, label = uncertain(6000, sharpness)
+    typical = np.random.default_rng(1).random(6000)
+    held = open_set(prob, typical)[np.arange(6000), label].mean()
+    assert 0.89 < held < 0.97
+    always = credible_set(prob, 0.9)[np.arange(6000), label].mean()
+    assert sharpness < 40 or always > 0.97
+
+
+def test_credible_sets_are_the_smallest() -> None:
+    prob = np.array([[0.5, 0.3, 0.15, 0.05, 0.0], [0.91, 0.09, 0.0, 0.0, 0.0]])
+    assert credible_set(prob, 0.9).tolist() == [
+        [True, True, True, False, False],
+        [True, False, False, False, False],
+    ]
+
+
+def test_shares_that_cannot_both_hold_are_refused() -> None:
+    with pytest.raises(DataError, match="0 < rejected < 1 - level"):
+        open_set(np.ones((1, 1)), np.ones(1), level=0.9, rejected=0.2)
