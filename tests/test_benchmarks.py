@@ -27,6 +27,7 @@ FIGURES = {
         "tests_cpu_vs_before",
         "names_twice",
     ),
+    "learn_population": ("people", "objects", "nll_worst_1", "ece_worst_1"),
     "transfer": (
         "desk.bayesfs.nll_1",
         "shed.pool.ece_5",

@@ -26,6 +26,7 @@ STUDIES = [
     ("gaussian_quality", "exact", "clutter"),
     ("niw", "exact", "clutter"),
     ("robust", "own", "clutter"),
+    ("similarity_pool", "own", "clutter"),
     ("learnt_axes", "exact", "clutter"),
     ("gaussian", "exact", "clean"),
     ("gaussian", "svi", "clutter"),
