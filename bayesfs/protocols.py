@@ -402,6 +402,10 @@ class Reduction(Protocol):
         """The `bayesfs.features.projection.Projection` of the frames of train users."""
         ...
 
+    def fit_unlabelled(self, embeddings: Embeddings) -> Any:
+        """The same of frames whose labels are not looked at."""
+        ...
+
     def cross_fit(self, embeddings: Embeddings, dim: int) -> Embeddings:
         """Every user's frames projected by what the other users' frames say."""
         ...

@@ -20,7 +20,7 @@ from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, 
 from bayesfs.diagnostics.prior_sensitivity import with_densities
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
-from bayesfs.features.reduction import PrincipalAxes, Reduction
+from bayesfs.features.reduction import PrincipalAxes
 from bayesfs.metrics.score_table import score_table
 from bayesfs.models.population_draws import each_value
 from bayesfs.models.similarity.heads import WithinScatter

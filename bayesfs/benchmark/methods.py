@@ -13,9 +13,8 @@ from torch import Tensor
 
 from bayesfs.data.from_arrays import stack
 from bayesfs.features.projection import Projection
-from bayesfs.features.reduction import Reduction
 from bayesfs.models.baselines.classifiers import Baseline, fit_temperature
-from bayesfs.protocols import Collapsible
+from bayesfs.protocols import Collapsible, Reduction
 from bayesfs.study import Learnt, Study, population_of
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 

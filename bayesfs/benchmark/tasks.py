@@ -24,10 +24,10 @@ from bayesfs.evaluation.few_shot import FewShotProtocol
 from bayesfs.evaluation.few_shot_scores import few_shot_summary
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.features.projection import Projection
-from bayesfs.features.reduction import Reduction
 from bayesfs.metrics.bootstrap import bootstrap_interval, mean_statistic, too_few
 from bayesfs.metrics.items import frame_rows, video_rows
 from bayesfs.metrics.score_table import table_of_rows
+from bayesfs.protocols import Reduction
 from bayesfs.study import frames_of
 from bayesfs.types import UNLABELLED, Embeddings, EpisodeBatch, Predictive, user_of
 from bayesfs.uncertainty.decompose import decompose
