@@ -59,9 +59,9 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
     asked = (
         "import atexit, resource, sys\n"
         "atexit.register(lambda: print('LOADED', [m for m in "
-        "('torch', 'numpy', 'scipy', 'pandas', 'xarray', *%r) if m in sys.modules], "
-        "sum(resource.getrusage(resource.RUSAGE_SELF)[:2]), file=sys.stderr))\n%s"
-    ) % (HEAVY, code)
+        f"('torch', 'numpy', 'scipy', 'pandas', 'xarray', *{HEAVY!r}) if m in sys.modules], "
+        f"sum(resource.getrusage(resource.RUSAGE_SELF)[:2]), file=sys.stderr))\n{code}"
+    )
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
     told = done.stderr.splitlines()[-1].removeprefix("LOADED ")
     assert told.startswith("[] ")

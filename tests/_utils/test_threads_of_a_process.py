@@ -33,7 +33,8 @@ def started(code: str) -> list[str]:
 
 def test_a_process_takes_its_share_of_the_cores() -> None:
     code = (
-        "import os, torch, scipy.linalg; from threadpoolctl import threadpool_info, threadpool_limits; "
+        "import os, torch, scipy.linalg; "
+        "from threadpoolctl import threadpool_info, threadpool_limits; "
         "from bayesfs._utils import threads; before = dict(os.environ); "
         "threads.cores = lambda: 6; torch.set_num_threads(6); "
         "threadpool_limits(6, user_api='blas'); threads.share_cores(3); "
@@ -71,11 +72,15 @@ def test_the_command_takes_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
                 command()
 
 
+def fail_on_one_thread() -> None:
+    assert of_blas() == {1}
+    raise ZeroDivisionError
+
+
 def test_a_limit_is_given_back() -> None:
     with threadpool_limits(3, user_api="blas"):
         with pytest.raises(ZeroDivisionError), blas_threads(1):
-            assert of_blas() == {1}
-            _ = 1 / 0
+            fail_on_one_thread()
         with blas_threads(2), blas_threads(5):
             assert of_blas() == {2}, "less stays less"
         assert of_blas() == {3}
