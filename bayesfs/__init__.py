@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bayesfs.prediction import predict
     from bayesfs.sklearn import BayesianFewShotClassifier
     from bayesfs.study import Study
+    from bayesfs.training.shared_population import default_population
     from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
     from bayesfs.uncertainty.decompose import decompose
 
@@ -49,6 +50,7 @@ __all__ = [
     "PredictiveScore",
     "Study",
     "decompose",
+    "default_population",
     "explain",
     "make_episode",
     "open_store",
@@ -72,6 +74,7 @@ _HOME = {
     "SVI": "inference.svi.svi",
     "Study": "study",
     "decompose": "uncertainty.decompose",
+    "default_population": "training.shared_population",
     "explain": "explanation.explain",
     "make_episode": "data.from_arrays",
     "open_store": "data.store",

@@ -259,6 +259,26 @@ class Reducible(Model, Protocol):
         """(smaller model, its episodes, its population, map of its draws), or None."""
 
 
+@runtime_checkable
+class TakesScatter(Model, Protocol):
+    """A model that asks how videos scatter about their object in other people's data."""
+
+    @abstractmethod
+    def with_scatter(self, axes: NDArray[np.float32], excess: NDArray[np.float32]) -> Model:
+        """The model with a metric (I + F)^-1 of other people's scatter F.
+
+        Args:
+            axes: (feature, axis) orthonormal.
+            excess: (axis,) eigenvalues of F.
+        """
+
+    @abstractmethod
+    def with_scatters(
+        self, scatters: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    ) -> Model:
+        """The model with axes and eigenvalues for each user, learnt without that user."""
+
+
 ABILITIES: tuple[type, ...] = (
     Collapsible,
     Conjugate,
@@ -269,6 +289,7 @@ ABILITIES: tuple[type, ...] = (
     Simulates,
     LinearHead,
     Reducible,
+    TakesScatter,
 )
 """Every ability that only some models have; docs/abilities.md shows which."""
 

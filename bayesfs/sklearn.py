@@ -26,13 +26,15 @@ from bayesfs._distributions.noise import frame_content
 from bayesfs.data.from_arrays import make_episode
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.inference.exact import Exact
+from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.inference.svi.svi import SVI
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.prediction import predict
-from bayesfs.protocols import Conjugate, Engine, Model
+from bayesfs.protocols import Engine, Model, TakesScatter
 from bayesfs.results.assemble import assemble_tree
 from bayesfs.study import Answer, Learnt
 from bayesfs.training.population_from_support import SupportAxes, support_population
+from bayesfs.training.shared_population import SharedPopulation
 from bayesfs.types import EpisodeBatch, Posterior, refuse_missing
 from bayesfs.uncertainty.decompose import decompose
 
@@ -64,10 +66,14 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     (`sklearn.preprocessing.Normalizer`); columns of different units from `StandardScaler`.
 
     Args:
-        model: what is believed; `GaussianHierarchy()` by default.
-        engine: infers the task; by default `Exact()` for a conjugate model, else `SVI()`.
-        population: a `Learnt` (its projection is applied to the features, too) or the `Posterior`
-            of the population of features as they come; None takes 2 or 3 above.
+        model: what is believed; by default that of a shared population, else
+            `GaussianHierarchy()`.
+        engine: infers the task; by default `Exact()` for a conjugate model, `OwnApproximation()`
+            for that of a shared population, else `SVI()`.
+        population: a `Learnt` (its projection is applied to the features, too), the `Posterior`
+            of the population of features as they come, or a `SharedPopulation` such as
+            `bf.default_population()` for features of its backbone, whose model and engine are then
+            the default; None takes 2 or 3 above.
         n_components: principal axes to keep without a learnt population.
         support_condition: recording condition of what is taught, "clean" or "clutter".
         query_condition: recording condition of what is asked.
@@ -98,7 +104,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         *,
         model: Model | None = None,
         engine: Engine | None = None,
-        population: Learnt | Posterior | None = None,
+        population: Learnt | Posterior | SharedPopulation | None = None,
         n_components: int = 32,
         support_condition: Literal["clean", "clutter"] = "clean",
         query_condition: Literal["clean", "clutter"] = "clean",
@@ -165,7 +171,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         self.model_ = self._told_model()
         episode = self._episode(x[:1], None)
         self.population_ = self._population(episode)
-        engine = self.engine or (Exact() if isinstance(self.model_, Conjugate) else SVI())
+        engine = self.engine or self._default_engine()
         self.posterior_ = engine.infer(
             self.model_, episode, seed=self._seed, given=self.population_
         )
@@ -280,21 +286,37 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         )
         return replace(episode, classes=(tuple(map(str, self.classes_)),))
 
+    def _default_engine(self) -> Engine:
+        if isinstance(self.population, SharedPopulation) and self.model is None:
+            return OwnApproximation()
+        return Exact() if isinstance(self.model_, Conjugate) else SVI()
+
+    def _others(self) -> Learnt | None:
+        """What was learnt from other users, with a projection of its own."""
+        if isinstance(self.population, SharedPopulation):
+            return self.population.learnt
+        return self.population if isinstance(self.population, Learnt) else None
+
     def _fit_axes(self, x: Array) -> _Learnt | _Own:
-        if isinstance(self.population, Learnt):
-            return _Learnt(self.population)
+        if (others := self._others()) is not None:
+            return _Learnt(others)
         own = self.population is None
         return _Own(SupportAxes.fit(x, self.n_components) if own else None)
 
     def _told_model(self) -> Model:
+        others = self._others()
+        if isinstance(self.population, SharedPopulation) and self.model is None:
+            return self.population.model
         model: Model = GaussianHierarchy() if self.model is None else self.model
+        if others is not None and others.scatter is not None and isinstance(model, TakesScatter):
+            return model.with_scatter(others.scatter.axes, others.scatter.excess)
         spectrum = self._axes.spectrum
         return model if spectrum is None else model.fit_to(spectrum)
 
     def _population(self, episode: EpisodeBatch) -> Posterior | None:
-        if isinstance(self.population, Learnt):
-            return self.population.population
-        if self.population is not None:
+        if (others := self._others()) is not None:
+            return others.population
+        if isinstance(self.population, Posterior):
             return self.population
         return support_population(self.model_, episode, seed=self._seed)
 

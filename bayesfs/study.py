@@ -6,7 +6,7 @@ the tasks that an evaluation asks about. `bayesfs.runs.run` keeps the results in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,16 +14,26 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from bayesfs.data.worlds import together
 from bayesfs.diagnostics.loo import left_out_log_prob, support_log_prob
 from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, prior_check
 from bayesfs.diagnostics.prior_sensitivity import with_densities
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
-from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.features.reduction import PrincipalAxes, Reduction
 from bayesfs.metrics.score_table import score_table
 from bayesfs.models.population_draws import each_value
+from bayesfs.models.similarity.heads import WithinScatter
 from bayesfs.prediction import complete_draws, distinct_population, predict
-from bayesfs.protocols import Collapsible, Engine, Evaluation, Model, Objective, Progress
+from bayesfs.protocols import (
+    Collapsible,
+    Engine,
+    Evaluation,
+    Model,
+    Objective,
+    Progress,
+    TakesScatter,
+)
 from bayesfs.results.assemble import assemble_tree
 from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompose import decompose
@@ -36,10 +46,12 @@ class Learnt:
     Attributes:
         projection: from backbone features to those of the model.
         population: posterior of the population sites.
+        scatter: of the train users' videos about their objects, for models that take it.
     """
 
     projection: Projection
     population: Posterior
+    scatter: WithinScatter | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class Study:
         population_engine: learns the population; `engine` by default.
         objective: turns the model into the program that the population is learnt with, such as
             `bayesfs.models.objectives.PredictiveScore`; the model itself by default.
-        reduction: how many features to keep.
+        reduction: which features to keep.
         dtype: floating-point type of all inference.
 
     Example:
@@ -67,16 +79,22 @@ class Study:
     evaluation: Evaluation
     population_engine: Engine | None = None
     objective: Objective | None = None
-    reduction: PrincipalAxes = field(default_factory=PrincipalAxes)
+    reduction: Reduction = field(default_factory=PrincipalAxes)
     dtype: torch.dtype = torch.float64
 
     def learn(
-        self, embeddings: Embeddings, *, seed: int, progress: Progress | None = None
+        self,
+        embeddings: Embeddings | Sequence[Embeddings],
+        *,
+        seed: int,
+        progress: Progress | None = None,
     ) -> Learnt:
         """Learn the projection and the population from the evaluation's train episodes.
 
         Args:
-            embeddings: backbone features; only frames of the train episodes are used.
+            embeddings: backbone features of one world or of several; only frames of the train
+                episodes are used. Users of different worlds are different people, whatever their
+                names.
             seed: of the episodes and of the inference.
             progress: what the engine reports to.
 
@@ -88,17 +106,24 @@ class Study:
             InferenceError: the engine is not for this model.
         """
         self.engine.check_model(self.model)
+        if not isinstance(embeddings, Embeddings):
+            embeddings = together(embeddings)
         used = frames_of(embeddings, self._lesson(embeddings, seed))
         projection = self.reduction.fit(used)
         episodes = self._lesson(self.reduction.cross_fit(used, projection.dim), seed)
-        model = self.model_for(projection)
+        model, scatter = self.model_for(projection), None
+        if isinstance(model, TakesScatter):
+            unit = projection(used)
+            scatter = scatter_of(unit)
+            others = {u: scatter_of(unit, without=u) for u in set(unit.coord("user").tolist())}
+            model = model.with_scatters({u: (s.axes, s.excess) for u, s in others.items()})
         program = model if self.objective is None else self.objective(model)
         engine = self.population_engine or self.engine
         episodes = episodes.to(self.dtype)
         posterior = engine.infer(program, episodes, seed=seed, progress=progress)
         if set(program.dims) <= set(posterior.draws):
             posterior = with_densities(program, posterior, episodes)
-        return Learnt(projection, population_of(posterior))
+        return Learnt(projection, population_of(posterior), scatter)
 
     def _lesson(self, embeddings: Embeddings, seed: int) -> EpisodeBatch:
         """What the objective learns from, as the evaluation draws it."""
@@ -112,9 +137,12 @@ class Study:
             )
         return tasks
 
-    def model_for(self, projection: Projection) -> Model:
-        """The model, fitted to the spectrum of the projected features."""
-        return self.model.fit_to(tuple(projection.spectrum.tolist()))
+    def model_for(self, projection: Projection, scatter: WithinScatter | None = None) -> Model:
+        """The model, fitted to the spectrum of the features and told others' scatter."""
+        model = self.model.fit_to(tuple(projection.spectrum.tolist()))
+        if scatter is not None and isinstance(model, TakesScatter):
+            return model.with_scatter(scatter.axes, scatter.excess)
+        return model
 
     def tasks(self, embeddings: Embeddings, learnt: Learnt, *, seed: int) -> EpisodeBatch:
         """The episodes to score, at the largest number of shots, in the model's features."""
@@ -161,7 +189,7 @@ class Study:
             seed: of the inference.
             progress: what the engine reports to.
         """
-        model = self.model_for(learnt.projection)
+        model = self.model_for(learnt.projection, learnt.scatter)
         posterior = self.engine.infer(
             model, episodes, seed=seed, given=learnt.population, progress=progress
         )
@@ -245,6 +273,28 @@ def frames_of(embeddings: Embeddings, episodes: EpisodeBatch) -> Embeddings:
             "did the evaluation draw them from a part of the embeddings?"
         )
     return frames
+
+
+def scatter_of(embeddings: Embeddings, *, without: str | None = None) -> WithinScatter:
+    """Scatter of the videos' mean frames, at unit length, about the objects of each user.
+
+    Args:
+        embeddings: frames at unit length.
+        without: a user who is left out. Videos vary least along the axes that they were found by:
+            in a metric that their own scatter had a part in, a user's objects lie further apart
+            than a new user's will, and the head that uses it would be trusted too much.
+    """
+    if without is not None:
+        rest = embeddings.coord("user") != without
+        embeddings = Embeddings.of_own(embeddings.dataset.isel(frame=np.flatnonzero(rest)))
+    labels = zip(*(embeddings.coord(n).tolist() for n in ("user", "object", "video")), strict=True)
+    table = np.array([*labels], str).reshape(-1, 3)
+    videos, row = np.unique(table, axis=0, return_inverse=True)
+    total = np.zeros((len(videos), embeddings.features.shape[1]))
+    np.add.at(total, row.ravel(), embeddings.features.astype(np.float64))
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    _, thing = np.unique(videos[:, :2], axis=0, return_inverse=True)
+    return WithinScatter.fit(total / np.where(length > 0, length, 1.0), thing.ravel())
 
 
 def population_of(posterior: Posterior) -> Posterior:

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_layers import FILES, MODULES, module_of
 
 ASKS = {
-    ("_utils.bounded_files", "os"): "flags that an operating system may lack",
+    ("_utils.guarded_files", "os"): "flags that an operating system may lack",
     ("features.backbones.efficientnet_lite0", "module"): "layers of torch",
     ("features.decoding.pictures", "error"): "an error of the operating system",
     ("data.from_arrays", "values"): "arrays of any library",

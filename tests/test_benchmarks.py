@@ -17,6 +17,17 @@ FIGURES = {
     "accuracy": ("best", "best.frame_nll_1", "best.video_acc_5", "best_peer.frame_nll_5"),
     "fewshot": ("best", "best.nll_5", "best_minus_peer.nll_1", "best_minus_peer.nll_5"),
     "gp": ("gp_predict_vs_list", "gp_train_vs_list", "gp_max_abs_diff", "gpu_vs_cpu_4096"),
+    "house": (
+        "root_modules",
+        "library_lines",
+        "import_s",
+        "help_s",
+        "run_cpu_vs_before",
+        "demo_cpu_vs_before",
+        "tests_cpu_vs_before",
+        "names_twice",
+    ),
+    "learn_population": ("people", "objects", "nll_worst_1", "ece_worst_1"),
     "transfer": (
         "desk.bayesfs.nll_1",
         "shed.pool.ece_5",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bayesfs.data.from_arrays import stack
 from bayesfs.features.projection import Projection
-from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.features.reduction import Reduction
 from bayesfs.models.baselines.classifiers import Baseline, fit_temperature
 from bayesfs.protocols import Collapsible
 from bayesfs.study import Learnt, Study, population_of
@@ -74,7 +74,7 @@ class Method(Protocol):
         ...
 
     @property
-    def reduction(self) -> PrincipalAxes:
+    def reduction(self) -> Reduction:
         """How many features it asks for."""
         ...
 
@@ -103,7 +103,7 @@ class RecipeMethod:
         return f"{self.source}\0{self.study!r}"
 
     @property
-    def reduction(self) -> PrincipalAxes:
+    def reduction(self) -> Reduction:
         """That of the recipe."""
         return self.study.reduction
 
@@ -133,7 +133,7 @@ class BaselineMethod:
 
     name: str
     baseline: Baseline
-    reduction: PrincipalAxes
+    reduction: Reduction
 
     @property
     def identity(self) -> str:
@@ -156,7 +156,7 @@ def with_draws(study: Study, learnt: Learnt, seed: int) -> Predict:
 
 def without_draws(study: Study, learnt: Learnt) -> Predict | None:
     """The study's predictive in closed form; None where the engine is not exact."""
-    model = study.model_for(learnt.projection)
+    model = study.model_for(learnt.projection, learnt.scatter)
     closed = study.engine.closed_form(model, learnt.population)
     if closed is None or not isinstance(model, Collapsible):
         return None

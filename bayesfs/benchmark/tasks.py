@@ -23,8 +23,8 @@ from bayesfs.errors import DataError
 from bayesfs.evaluation.few_shot import FewShotProtocol
 from bayesfs.evaluation.few_shot_scores import few_shot_summary
 from bayesfs.evaluation.held_out_users import HeldOutUsers
-from bayesfs.features.projection import Projection, fit_projection
-from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.features.projection import Projection
+from bayesfs.features.reduction import Reduction
 from bayesfs.metrics.bootstrap import bootstrap_interval, mean_statistic, too_few
 from bayesfs.metrics.items import frame_rows, video_rows
 from bayesfs.metrics.score_table import table_of_rows
@@ -58,7 +58,7 @@ class UserTasks:
     seed: int = 0
     corrupted: CorruptedQueries | None = None
 
-    def lesson(self, reduction: PrincipalAxes) -> Lesson:
+    def lesson(self, reduction: Reduction) -> Lesson:
         """Train users' frames, each user projected by axes of the others."""
         evaluation, seed = self.evaluation, self.seed
         tasks = evaluation.train_tasks(self.embeddings, seed=seed)
@@ -207,20 +207,20 @@ class StillTasks:
     folds: int = 5
     batch: int = 100
 
-    def lesson(self, reduction: PrincipalAxes) -> Lesson:
+    def lesson(self, reduction: Reduction) -> Lesson:
         """Episodes of the learnt classes, cross-fitted.
 
         The trailing axes fit the pictures that they come from; a population or temperature that
         is learnt on those pictures would expect the same of new classes, and be too sure.
         """
-        projection = fit_projection(self.pictures.where(object=self.learn), reduction.dim)
+        projection = reduction.fit_unlabelled(self.pictures.where(object=self.learn))
         seeds = 1000 + np.arange(self.groups)
         parts: list[EpisodeBatch] = []
         folds = max(2, min(self.folds, len(self.learn) // self.protocol.way))
         for fold, chosen in enumerate(np.array_split(seeds, folds)):
             inside = self.learn[fold::folds]
             outside = [name for name in self.learn if name not in inside]
-            axes = fit_projection(self.pictures.where(object=outside), projection.dim)
+            axes = reduction.fit_unlabelled(self.pictures.where(object=outside))
             protocol = self._learning(tuple(int(s) for s in chosen), len(inside))
             if len(chosen):
                 parts += protocol.episodes(axes(self.pictures), inside)

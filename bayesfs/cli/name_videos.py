@@ -28,21 +28,32 @@ from bayesfs.data.sources.video import (
     VideoTree,
 )
 from bayesfs.data.store import read_skipped, store_attrs
+from bayesfs.decisions.rules import Rules
 from bayesfs.errors import DataError, RunError
+from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.explanation.explain import explain
 from bayesfs.explanation.explanation import Explanation
-from bayesfs.runs.compose import compose, tell_skipped
+from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+from bayesfs.features.decoding.sampling import Sampling
+from bayesfs.features.reduction import UnitNorm
+from bayesfs.inference.own_approximation import OwnApproximation
+from bayesfs.runs.compose import compose, tell_skipped, usable_device
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import RunDirectory, explained
 from bayesfs.runs.reuse import kept_recipes, same_backbone, same_sampling
 from bayesfs.runs.rules import rules_of_most_shots
 from bayesfs.runs.run import inputs_of, load_learnt
+from bayesfs.study import Learnt, Study
+from bayesfs.training.shared_population import default_population
 from bayesfs.types import Embeddings
 
 Row = dict[str, str | float]
 
 COLUMNS = ("video", "object", "probability", "total", "aleatoric", "epistemic", "sentence")
 """Of the table; numbers of a video that could not be read are empty."""
+
+MOST_FRAMES = 16
+"""Frames of a video that are looked at without a run, spread evenly."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +73,54 @@ class Personal:
     skipped: tuple[Skipped, ...]
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """What is known before this person, and how features are made for it.
+
+    Attributes:
+        study: model and engine.
+        learnt: from other people.
+        backbone: whose features that is of.
+        sampling: which frames of a video are used.
+        rules: thresholds learnt on other people, if any.
+        seed: of everything random.
+    """
+
+    study: Study
+    learnt: Learnt
+    backbone: EfficientNetLite0
+    sampling: Sampling
+    rules: Rules | None
+    seed: int
+
+
+def of_run(run: Path, device: str | None, *, trust: bool) -> Teacher:
+    """What a finished run learnt, its recipes run anew."""
+    directory = RunDirectory(run)
+    learnt, inputs = load_learnt(directory), inputs_of(directory)
+    study = compose(kept_recipes(directory, trust=trust), inputs["settings"], smoke=inputs["smoke"])
+    return Teacher(
+        study,
+        learnt,
+        same_backbone(directory, device),
+        same_sampling(directory),
+        rules_of_most_shots(directory),
+        inputs["seed"],
+    )
+
+
+def boxed(device: str | None) -> Teacher:
+    """The population that comes with bayesfs, for the backbone that it is of."""
+    shared = default_population()
+    study = Study(shared.model, OwnApproximation(), HeldOutUsers(), reduction=UnitNorm())
+    backbone = EfficientNetLite0.named(shared.backbone, usable_device(device))
+    return Teacher(study, shared.learnt, backbone, Sampling(max_frames=MOST_FRAMES), None, 0)
+
+
 def name_videos(
     teach: Path,
     videos: Path,
-    run: Path,
+    run: Path | None,
     *,
     table: Path | None,
     device: str | None,
@@ -77,7 +132,7 @@ def name_videos(
     Args:
         teach: folder with one folder of videos per object.
         videos: folder of the videos to name.
-        run: finished run whose population is used.
+        run: finished run whose population is used; without one, the population in the box.
         table: CSV file to write.
         device: where the backbone runs.
         trust: run recipes kept in the run directory even if they are not the shipped ones.
@@ -88,12 +143,9 @@ def name_videos(
     """
     if table is not None:
         check_writable(table)
-    directory = RunDirectory(run)
-    learnt = load_learnt(directory)
-    inputs = inputs_of(directory)
-    recipes = kept_recipes(directory, trust=trust)
-    study = compose(recipes, inputs["settings"], smoke=inputs["smoke"])
-    found = read_personal(teach, videos, directory, device)
+    teacher = boxed(device) if run is None else of_run(run, device, trust=trust)
+    study, learnt, seed = teacher.study, teacher.learnt, teacher.seed
+    found = read_personal(teach, videos, teacher)
     tell_missing(teach, found, allowed=allow_missing)
     said: Sequence[Explanation] = ()
     if (found.embeddings.coord("object") == UNKNOWN_OBJECT).any():
@@ -102,16 +154,16 @@ def name_videos(
             shots=None,
             frames_per_video=study.evaluation.frames_per_video,
             query_frames=study.evaluation.query_frames,
-            seed=inputs["seed"],
+            seed=seed,
         )
-        answer = study.infer(tasks.to(study.dtype), learnt, seed=inputs["seed"])
+        answer = study.infer(tasks.to(study.dtype), learnt, seed=seed)
         (said,) = explain(
             answer.model,
             learnt.population,
             answer.episodes,
             answer.predictive,
-            rules=rules_of_most_shots(directory),
-            seed=inputs["seed"],
+            rules=teacher.rules,
+            seed=seed,
         )
     rows = prediction_rows(said, found)
     if table is not None:
@@ -137,8 +189,8 @@ def check_writable(path: Path) -> None:
         raise RunError(f"cannot write {path}: the folder {str(folder)!r} is read-only")
 
 
-def read_personal(teach: Path, videos: Path, run: RunDirectory, device: str | None) -> Personal:
-    """Embed a person's videos as those of a run were: backbone and sampling are the run's.
+def read_personal(teach: Path, videos: Path, teacher: Teacher) -> Personal:
+    """Embed a person's videos as those that the population is of were.
 
     Raises:
         DataError: there is no video to name, or none at all can be read.
@@ -151,8 +203,8 @@ def read_personal(teach: Path, videos: Path, run: RunDirectory, device: str | No
             "TEACH comes first, then VIDEOS"
         )
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as scratch:
-        store, backbone = Path(scratch) / "features.zarr", same_backbone(run, device)
-        embeddings = embed_tree(tree, backbone, store, same_sampling(run), thumbnails=False)
+        store = Path(scratch) / "features.zarr"
+        embeddings = embed_tree(tree, teacher.backbone, store, teacher.sampling, thumbnails=False)
         return Personal(tree, asked, embeddings, read_skipped(store_attrs(store)))
 
 

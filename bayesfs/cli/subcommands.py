@@ -200,7 +200,7 @@ def predict(
     teach: Annotated[Path, Positional, arg(metavar="TEACH")],
     videos: Annotated[Path, Positional, arg(metavar="VIDEOS")],
     *,
-    run: Path,
+    run: Path | None = None,
     table: Path | None = None,
     device: str | None = None,
     trust: bool = False,
@@ -211,12 +211,14 @@ def predict(
     TEACH holds one folder per object with its videos, VIDEOS the videos to name: video files, or
     folders of frames. For example:
 
+        bayesfs predict my-things new-videos
         bayesfs predict my-things new-videos --run bayesfs-demo/run
 
     Args:
         teach: folder "object name/" of videos.
         videos: folder of the videos to name.
-        run: finished run whose population is used.
+        run: finished run whose population is used; by default the one that comes with bayesfs,
+            which your own videos correct.
         table: CSV file to write, with probabilities and uncertainties: a row a video, also of those
             that cannot be read.
         device: where the backbone runs; a GPU where there is one by default.
@@ -354,6 +356,45 @@ def benchmark(
     run_benchmark(plan, out)
 
 
+def population(
+    action: Annotated[Literal["save", "show", "merge"], Positional, arg(metavar="ACTION")],
+    files: Annotated[tuple[Path, ...], Positional, arg(metavar="FILES")],
+    *,
+    out: Path | None = None,
+    trust: bool = False,
+) -> None:
+    """Share what people's data say of others: save a run's population, show one, merge several.
+
+    A population is one small npz file with numbers and a card; no picture, name or feature of
+    anybody is in it. It is of the model of models/similarity_pool.py, whose features are not
+    projected. For example:
+
+        bayesfs population save runs/first mine.npz
+        bayesfs population show mine.npz
+        bayesfs population merge mine.npz yours.npz --out ours.npz
+
+    Args:
+        action: "save RUN OUT", "show FILE", or "merge FILE FILE --out OUT".
+        files: a run and the file to write, or files of populations; "show" without any shows the
+            one that comes with bayesfs.
+        out: file to write.
+        trust: run recipes kept in the run directory though bayesfs does not ship them.
+    """
+    from bayesfs.cli.share_populations import merge_populations, save_population, show_population
+
+    if action == "show" and len(files) < 2 and out is None:
+        show_population(*files)
+    elif action == "save" and len(files) == 2 and out is None:
+        save_population(*files, trust=trust)
+    elif action == "merge" and len(files) > 1 and out is not None:
+        merge_populations(files, out)
+    else:
+        raise BayesfsError(
+            "expected: bayesfs population save RUN OUT.npz, or show FILE.npz, or merge A.npz B.npz "
+            "--out C.npz"
+        )
+
+
 def init(folder: Folder) -> None:
     """Copy the shipped recipes into a folder, to edit and run.
 
@@ -394,5 +435,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
         command.__name__: _on_its_cores(command)
         for command in (demo, features, run, report, compare, benchmark, predict, explain)
     },
+    "population": _on_its_cores(population),
     "init": init,
 }

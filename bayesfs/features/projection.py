@@ -14,6 +14,8 @@ learnt on some users would be wrong for others. `spectrum` is the sd of each col
 relative to their root sum of squares.
 
 Measured quality, where frames have it, is standardised by the train frames of the same condition.
+
+A projection without axes (`unit_projection`) leaves features at unit length as they are: z = g.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Projection:
 
     Attributes:
         means: (condition, input feature) mean unit-norm feature in each of `CONDITIONS`.
-        axes: (input feature, feature) principal axes divided by the common scale s.
+        axes: (input feature, feature) principal axes divided by the common scale s; None leaves
+            the features as they are.
         spectrum: (feature,) sd of each projected feature over the train frames.
         quality_mean: (condition, covariate) mean measured quality in each of `CONDITIONS`; without
             columns where the frames have none.
@@ -53,22 +56,27 @@ class Projection:
     """
 
     means: Array
-    axes: Array
+    axes: Array | None
     spectrum: Array
     quality_mean: Array = field(default_factory=lambda: np.zeros((len(CONDITIONS), 0)))
     quality_sd: Array = field(default_factory=lambda: np.ones((len(CONDITIONS), 0)))
 
     def __post_init__(self) -> None:
-        if self.means.shape != (len(CONDITIONS), self.axes.shape[0]):
+        width = self.spectrum.shape[0] if self.axes is None else self.axes.shape[0]
+        if self.means.shape != (len(CONDITIONS), width):
             raise ShapeError(
-                f"expected means of shape ({len(CONDITIONS)}, {self.axes.shape[0]}), "
-                f"got {self.means.shape}"
+                f"expected means of shape ({len(CONDITIONS)}, {width}), got {self.means.shape}"
             )
+
+    @property
+    def input_dim(self) -> int:
+        """Number of backbone features."""
+        return int(self.means.shape[1])
 
     @property
     def dim(self) -> int:
         """Number of projected features."""
-        return int(self.axes.shape[1])
+        return self.input_dim if self.axes is None else int(self.axes.shape[1])
 
     def __call__(self, embeddings: Embeddings) -> Embeddings:
         """The same frames with projected features, float32.
@@ -77,9 +85,9 @@ class Projection:
             DataError: the features have another width; the store is of another backbone.
         """
         width = embeddings.features.shape[1]
-        if width != len(self.axes):
+        if width != self.input_dim:
             raise DataError(
-                f"expected {len(self.axes)} features per frame, got {width}; was this store made "
+                f"expected {self.input_dim} features per frame, got {width}; was this store made "
                 "with another backbone than the one the population was learnt on?"
             )
         condition = condition_index(embeddings)
@@ -96,9 +104,9 @@ class Projection:
                 unknown condition.
         """
         x = np.asarray(features, np.float64)
-        if x.ndim != 2 or x.shape[1] != len(self.axes) or not len(x):
+        if x.ndim != 2 or x.shape[1] != self.input_dim or not len(x):
             raise DataError(
-                f"expected (frame, {len(self.axes)}) features, got {x.shape}; was another "
+                f"expected (frame, {self.input_dim}) features, got {x.shape}; was another "
                 "backbone used?"
             )
         if condition not in CONDITIONS:
@@ -117,7 +125,8 @@ class Projection:
             unit: (frame, input feature) of norm one.
             condition: (frame,) recording condition, or one for all frames.
         """
-        z = (unit - self.means[condition]) @ self.axes
+        centred = unit - self.means[condition]
+        z = centred if self.axes is None else centred @ self.axes
         length = np.linalg.norm(z, axis=1, keepdims=True)
         return np.asarray((z / np.maximum(length, 1e-12)).astype(np.float32))
 
@@ -171,6 +180,24 @@ def fit_projection(embeddings: Embeddings, dim: int) -> Projection:
     scale = np.linalg.norm(sd)
     quality = quality_moments(embeddings, condition)
     return Projection(means, vectors / scale, sd / scale, *quality)
+
+
+def unit_projection(embeddings: Embeddings) -> Projection:
+    """Unit length alone: no centring and no axes.
+
+    Args:
+        embeddings: frames of the train users only, for the spectrum and the measured quality.
+
+    Raises:
+        DataError: no frame, or one of norm zero.
+    """
+    if not len(embeddings):
+        raise DataError("expected train frames, got none")
+    unit, condition = unit_norm(embeddings), condition_index(embeddings)
+    sd = unit.std(0)
+    spectrum = sd / max(float(np.linalg.norm(sd)), 1e-12)
+    means = np.zeros((len(CONDITIONS), unit.shape[1]))
+    return Projection(means, None, spectrum, *quality_moments(embeddings, condition))
 
 
 def quality_moments(embeddings: Embeddings, condition: Array) -> tuple[Array, Array]:

@@ -1,15 +1,35 @@
-"""How many features a study keeps: `PrincipalAxes`, the setting behind a fitted `Projection`."""
+"""Which features a study keeps: the settings behind a fitted `Projection`.
+
+Start with `PrincipalAxes` for models of features, and `UnitNorm` for models of similarities.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from bayesfs.errors import ShapeError
-from bayesfs.features.projection import Projection, fit_projection
+from bayesfs.features.projection import Projection, fit_projection, unit_projection
 from bayesfs.types import Embeddings
+
+
+class Reduction(Protocol):
+    """What makes a projection of train users' frames."""
+
+    def fit(self, embeddings: Embeddings) -> Projection:
+        """The projection of the given frames, which must be of train users only."""
+        ...
+
+    def fit_unlabelled(self, embeddings: Embeddings) -> Projection:
+        """The same of frames whose labels are not looked at."""
+        ...
+
+    def cross_fit(self, embeddings: Embeddings, dim: int) -> Embeddings:
+        """Every user's frames projected by what the other users' frames give."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +53,10 @@ class PrincipalAxes:
         """The projection of the given frames, which must be of train users only."""
         return fit_projection(embeddings, self.dim)
 
+    def fit_unlabelled(self, embeddings: Embeddings) -> Projection:
+        """The principal axes of the frames, whatever is learnt from labels besides."""
+        return fit_projection(embeddings, self.dim)
+
     def cross_fit(self, embeddings: Embeddings, dim: int) -> Embeddings:
         """Every user's frames projected by axes and means fitted on the other users only.
 
@@ -47,10 +71,43 @@ class PrincipalAxes:
             embeddings: frames of the train users; a single user is projected by his own axes.
             dim: number of features; missing ones are zero.
         """
-        names = sorted(set(embeddings.coord("user").tolist()))
-        if len(names) < 2:
-            return self.fit(embeddings)(embeddings)
-        return left_out(embeddings, [[name] for name in names], self.fit, dim)
+        return by_others(embeddings, self.fit, dim)
+
+
+@dataclass(frozen=True)
+class UnitNorm:
+    """Features at unit length, all of them: no centring, no axes.
+
+    For models that see features by their inner products only, such as
+    `bayesfs.models.similarity.pool.SimilarityPool`: nothing that sets objects apart is thrown away.
+    """
+
+    def fit(self, embeddings: Embeddings) -> Projection:
+        """Unit length; the frames give the spectrum and the typical quality only."""
+        return unit_projection(embeddings)
+
+    def fit_unlabelled(self, embeddings: Embeddings) -> Projection:
+        """The same: no label is looked at."""
+        return unit_projection(embeddings)
+
+    def cross_fit(self, embeddings: Embeddings, dim: int) -> Embeddings:
+        """The features are those of `fit`; only measured quality is told by the other users.
+
+        Args:
+            embeddings: frames of the train users.
+            dim: number of features, which must be that of the embeddings.
+        """
+        return by_others(embeddings, self.fit, dim)
+
+
+def by_others(
+    embeddings: Embeddings, fit: Callable[[Embeddings], Projection], dim: int
+) -> Embeddings:
+    """Every user's frames by what the other users' frames give; a single user by their own."""
+    names = sorted(set(embeddings.coord("user").tolist()))
+    if len(names) < 2:
+        return fit(embeddings)(embeddings)
+    return left_out(embeddings, [[name] for name in names], fit, dim)
 
 
 def left_out(

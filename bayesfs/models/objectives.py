@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from bayesfs.errors import InferenceError
+from bayesfs.models.per_batch import once_per_batch
 from bayesfs.protocols import Collapsible, Conjugate, Model, OpenSet
 from bayesfs.types import EpisodeBatch
 
@@ -108,6 +109,7 @@ class PredictiveScore(_Objective):
         pyro.factor("score", (task_weight(episodes).to(score) * score).sum())
 
 
+@once_per_batch
 def fully_labelled(episodes: EpisodeBatch) -> EpisodeBatch:
     """The tasks whose query videos all have a label, if there are any; else all tasks.
 

@@ -31,10 +31,17 @@ from bayesfs.report.view import ReportData
 from bayesfs.report.write import write_report
 from bayesfs.results.store import as_saved, load_datatree, save_datatree
 from bayesfs.results.table_scores import as_score_table, load_summary
-from bayesfs.runs.checkpoint import load_posterior, load_projection, save_posterior, save_projection
 from bayesfs.runs.directory import STATE, RunDirectory, write_atomically
 from bayesfs.runs.rules import keep_rules, rules_at
 from bayesfs.study import Learnt, Study
+from bayesfs.training.checkpoint import (
+    load_posterior,
+    load_projection,
+    load_scatter,
+    save_posterior,
+    save_projection,
+    save_scatter,
+)
 from bayesfs.types import Embeddings
 
 PACKAGES = ("bayesfs", "torch", "pyro-ppl", "numpy", "xarray", "zarr", "arviz-base", "arviz-stats")
@@ -255,7 +262,12 @@ def load_learnt(run: RunDirectory) -> Learnt:
     projection, population = run.kept("projection.npz"), run.kept("population.npz")
     if projection is None or population is None:
         raise RunError(f"{run.path}: has no population yet; run the same `bayesfs run` again")
-    return Learnt(load_projection(projection), load_posterior(population))
+    scatter = run.kept("scatter.npz")
+    return Learnt(
+        load_projection(projection),
+        load_posterior(population),
+        None if scatter is None else load_scatter(scatter),
+    )
 
 
 def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> Learnt:
@@ -270,6 +282,8 @@ def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> 
         with bar("population") as progress:
             learnt = order.study.learn(frames(), seed=order.seed, progress=progress)
         run.keep("projection.npz", lambda path: save_projection(learnt.projection, path))
+        if (scatter := learnt.scatter) is not None:
+            run.keep("scatter.npz", lambda path: save_scatter(scatter, path))
         run.keep("population.npz", lambda path: save_posterior(learnt.population, path))
     return load_learnt(run)
 

@@ -191,7 +191,7 @@ def aligned(embeddings: Embeddings, projection: Projection) -> Embeddings:
     def fit(others: Embeddings) -> Callable[[Embeddings], Embeddings]:
         own = fit_projection(others, projection.dim)
         with blas_threads(1):
-            left, _, right = np.linalg.svd(_unit(own.axes).T @ _unit(projection.axes))
+            left, _, right = np.linalg.svd(_unit(_axes(own)).T @ _unit(_axes(projection)))
         rank = min(left.shape[0], right.shape[0])
         rotation = left[:, :rank] @ right[:rank]
 
@@ -214,10 +214,14 @@ def turned(
         matrix: (feature, output).
         embeddings: train frames, for the spectrum.
     """
-    axes = projection.axes @ matrix
+    axes = _axes(projection) @ matrix
     sd = ((unit_norm(embeddings) - projection.means[condition_index(embeddings)]) @ axes).std(0)
     total = float(np.sqrt(np.square(sd).sum()))
     return replace(projection, axes=axes / total, spectrum=sd / total)
+
+
+def _axes(projection: Projection) -> np.ndarray[Any, Any]:
+    return np.eye(projection.dim) if projection.axes is None else projection.axes
 
 
 def _unit(axes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -59,10 +59,15 @@ from bayesfs.results.assemble import assemble_tree
 from bayesfs.results.store import load_datatree, save_datatree
 from bayesfs.results.table_scores import UNITS, load_summary, save_summary, summary
 from bayesfs.results.tables import batch_path, task_table, write_table
-from bayesfs.runs.checkpoint import load_posterior, load_projection, save_posterior, save_projection
 from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.rules import load_rules
 from bayesfs.synthetic.tasks import synthetic_episodes
+from bayesfs.training.checkpoint import (
+    load_posterior,
+    load_projection,
+    save_posterior,
+    save_projection,
+)
 from bayesfs.types import Embeddings, EpisodeBatch, LabelDraws, Posterior, Predictive
 from bayesfs.uncertainty.decompose import decompose
 

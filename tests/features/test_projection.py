@@ -5,7 +5,7 @@ import pytest
 
 from bayesfs.errors import DataError
 from bayesfs.features.projection import QUALITY_LIMIT, fit_projection
-from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.features.reduction import PrincipalAxes, UnitNorm
 from bayesfs.types import Embeddings
 
 
@@ -83,3 +83,29 @@ def test_quality_of_tiny_units_is_standardised_too() -> None:
     tiny = Embeddings(train.dataset.assign(quality=(("frame", "covariate"), table)))
     got, known = (fit_projection(e, 3)(e).dataset["quality"].values for e in (tiny, train))
     np.testing.assert_allclose(got, known, atol=1e-5)
+
+
+def test_unit_norm_keeps_every_feature_and_only_its_direction() -> None:
+    train = frames()
+    reduction = UnitNorm()
+    projection = reduction.fit(train)
+    expected = train.features / np.linalg.norm(train.features, axis=1, keepdims=True)
+    assert projection.axes is None
+    assert projection.dim == projection.input_dim == 5
+    np.testing.assert_allclose(projection(train).features, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        projection.of_features(train.features, "clutter"), expected, atol=1e-6
+    )
+    spread = expected.std(0)
+    np.testing.assert_allclose(projection.spectrum, spread / np.linalg.norm(spread), rtol=1e-5)
+    with pytest.raises(DataError, match="expected 5 features per frame, got 4"):
+        projection(train.with_features(train.features[:, :4]))
+
+
+def test_cross_fitted_unit_norm_is_the_features_themselves() -> None:
+    every = Embeddings.from_arrays(
+        frames().features, object=["a"] * 40, user=np.repeat(["u0", "u1"], 20)
+    )
+    reduction = UnitNorm()
+    crossed = reduction.cross_fit(every, 5).features
+    np.testing.assert_array_equal(crossed, reduction.fit(every)(every).features)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from torch import Tensor
 
 from bayesfs.errors import ShapeError
 from bayesfs.inference.own_approximation import OwnApproximation
+from bayesfs.models.per_batch import once_per_batch
 from bayesfs.models.similarity.heads import (
     HEADS,
     OWN_STRENGTH,
@@ -250,3 +254,46 @@ def test_a_population_of_its_own_world_is_kept_and_a_foreign_one_is_left() -> No
     folds = left_out_scores(batch, None)
     best = float(grid[_score_on(grid, model, folds).sum(1).argmax()])
     assert borrowed(best) > 1.0 - model.vague > borrowed(best - 4.0)
+
+
+def test_each_user_is_scored_in_the_metric_learnt_without_them(scatter: WithinScatter) -> None:
+    batch = tasks()
+    axes = np.linalg.qr(np.random.default_rng(1).normal(size=(7, 3)))[0].astype(np.float32)
+    other = WithinScatter(axes, np.array([4.0, 2.0, 1.0], np.float32))
+    first, second = batch.users
+    found = query_scores(batch, {first: scatter, second: other})
+    for task, metric in enumerate((scatter, other)):
+        alone = query_scores(batch, metric)[task]
+        torch.testing.assert_close(found[task], alone, rtol=1e-9, atol=1e-9)
+    with pytest.raises(ShapeError, match="missing that of"):
+        query_scores(batch, {first: scatter})
+
+
+def test_scores_are_computed_once_for_a_batch_and_go_with_it() -> None:
+    calls = []
+
+    @once_per_batch
+    def count(episodes: EpisodeBatch, more: object) -> Tensor:
+        calls.append(more)
+        return episodes.support.sum()
+
+    batch, one, two = tasks(), object(), object()
+    known = count(batch, one)
+    assert count(batch, one) is known
+    assert count(batch, two) == count(tasks(), one)
+    assert len(calls) == 3  # the batch with each argument, and another batch
+    gone = weakref.ref(batch)
+    del batch
+    gc.collect()
+    assert gone() is None
+
+
+def test_videos_that_are_not_left_out_are_stood_for_by_the_rest() -> None:
+    batch = tasks(users=1, shots=4, way=3)
+    all_of_them, some = left_out_scores(batch, None), left_out_scores(batch, None, 6)
+    assert all_of_them is not None
+    assert some is not None
+    asked, few = (int(f.mask.any(-1).sum()) for f in (all_of_them, some))
+    assert few == 6
+    assert float(all_of_them.share) == 1.0
+    assert float(some.share) == pytest.approx(asked / few)

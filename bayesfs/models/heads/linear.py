@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from scipy.stats import qmc
 from torch import Tensor
 
 from bayesfs.errors import ShapeError
@@ -281,8 +281,9 @@ def normal_nodes(nodes: int, dim: int) -> Tensor:
     """
     golden = (math.sqrt(5.0) - 1.0) / 2.0
     shift = torch.arange(1, dim + 1, dtype=torch.float64) * golden
-    engine: Any = torch.quasirandom.SobolEngine
-    sobol = engine(dim).draw(nodes // 2, dtype=torch.float64)
+    pairs = nodes // 2
+    points = qmc.Sobol(dim, scramble=False).random_base2(max(0, (pairs - 1).bit_length()))
+    sobol = torch.from_numpy(points[:pairs])  # of SciPy, so that they can be drawn within vmap
     half = torch.special.ndtri(((sobol + shift) % 1.0).clamp(1e-6, 1 - 1e-6))
     half = half / half.square().mean(0).sqrt()
     return torch.cat([half, -half])

@@ -21,6 +21,7 @@ for centring; Rasmussen and Williams (2006), equation 2.25, for the ridge.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,10 +54,14 @@ class WithinScatter:
     Attributes:
         axes: (input feature, axis) orthonormal.
         excess: (axis,) eigenvalues of F, at least 0.
+        videos: how many videos it was learnt from; 0 where that is not known.
+        objects: how many objects these show.
     """
 
     axes: NDArray[np.float32]
     excess: NDArray[np.float32]
+    videos: int = 0
+    objects: int = 0
 
     def __post_init__(self) -> None:
         if self.axes.ndim != 2 or self.excess.shape != self.axes.shape[1:]:
@@ -80,19 +85,52 @@ class WithinScatter:
             objects: (video,) number of the object; those with one video say nothing.
             rank: axes to keep.
         """
-        means = np.zeros((objects.max() + 1, videos.shape[1]))
+        means = np.zeros((objects.max(initial=-1) + 1, videos.shape[1]))
         count = np.bincount(objects).astype(float)
         np.add.at(means, objects, videos)
         rest = videos - means[objects] / count[objects, None]
         keep = count[objects] > 1
         rest = rest[keep] * np.sqrt(count[objects[keep]] / (count[objects[keep]] - 1.0))[:, None]
-        if not len(rest):
-            return cls(np.zeros((videos.shape[1], 0), np.float32), np.zeros(0, np.float32))
+        counts = len(rest), len(np.unique(objects[keep]))
+        if not len(rest) or not rest.any():
+            none = np.zeros((videos.shape[1], 0), np.float32)
+            return cls(none, np.zeros(0, np.float32), *counts)
         with blas_threads(1):
             _, size, axes = np.linalg.svd(rest, full_matrices=False)
         value = size**2 / (size**2).sum() * videos.shape[1]
         rank = min(rank, int((value > 1e-6 * value[0]).sum()))
-        return cls(axes[:rank].T.astype(np.float32), value[:rank].astype(np.float32))
+        kept = axes[:rank].T.astype(np.float32), value[:rank].astype(np.float32)
+        return cls(*kept, *counts)
+
+    @classmethod
+    def merged(cls, parts: Sequence[WithinScatter], rank: int = 128) -> WithinScatter:
+        """Pooled scatter: the mean of F_i weighted by degrees of freedom, videos less objects.
+
+        Every F_i is relative to its own world's mean eigenvalue, so that no world counts for more
+        because its videos differ more.
+
+        Args:
+            parts: of the same features, each learnt from two videos of an object or more.
+            rank: axes to keep.
+
+        Raises:
+            ShapeError: there is none, or the features differ.
+        """
+        if len({len(each.axes) for each in parts}) != 1:
+            raise ShapeError(
+                f"expected scatters of the same features, got {[len(p.axes) for p in parts]}"
+            )
+        freedom = np.array([max(each.videos - each.objects, 0) for each in parts], float)
+        share = freedom / freedom.sum() if freedom.any() else np.full(len(parts), 1 / len(parts))
+        root = [
+            each.axes.astype(float) * np.sqrt(weight * each.excess)
+            for each, weight in zip(parts, share, strict=True)
+        ]
+        axes, size, _ = np.linalg.svd(np.concatenate(root, 1), full_matrices=False)
+        rank = min(rank, int((size > 1e-6).sum()))
+        counts = sum(each.videos for each in parts), sum(each.objects for each in parts)
+        kept = axes[:, :rank].astype(np.float32), np.square(size[:rank]).astype(np.float32)
+        return cls(*kept, *counts)
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
@@ -44,12 +46,16 @@ from bayesfs.errors import ShapeError, expect_positive
 from bayesfs.models.heads.linear import normal_nodes
 from bayesfs.models.population_draws import drawn_posterior
 from bayesfs.models.similarity.heads import HEADS, WithinScatter
-from bayesfs.models.similarity.scores import LeftOut, left_out_scores, query_scores
+from bayesfs.models.similarity.scores import LeftOut, Scatters, left_out_scores, query_scores
 from bayesfs.protocols import Approximable, Collapsible
 from bayesfs.types import EpisodeBatch, Posterior
 
 CANDIDATES = 512
 """Draws of a person's scale and weights that the leave-one-out score chooses from."""
+
+LEARNING = 32, 12
+"""The same, and videos left out at most, where a population is learnt: gradients are smooth in the
+population's sites at any number, and hundreds are asked for."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ class SimilarityPool(Collapsible, Approximable):
 
     Attributes:
         scatter: of videos about their objects in other worlds; None for none, so that the head
-            "whitened" is the centred cosine.
+            "whitened" is the centred cosine; or one for each user, by name, to learn from people
+            whose own videos the scatter of all of them is of.
         scale: prior mean of the log scale; heads are in units in which 0 suits on average.
         scale_sd: prior sd of the population's mean.
         between: sd of people's log scales about the population's mean. Development worlds had .4.
@@ -81,7 +88,7 @@ class SimilarityPool(Collapsible, Approximable):
         ... # doctest: +SKIP
     """
 
-    scatter: WithinScatter | None = None
+    scatter: Scatters = None
     scale: float = 0.4
     scale_sd: float = 0.2
     between: float = 0.4
@@ -110,6 +117,19 @@ class SimilarityPool(Collapsible, Approximable):
             "head_log_weight": ("task", "head"),
             "class_bias": ("task", "way"),
         }
+
+    def with_scatter(
+        self, axes: NDArray[np.float32], excess: NDArray[np.float32]
+    ) -> SimilarityPool:
+        """The model with this scatter of videos about their objects in other worlds."""
+        return replace(self, scatter=WithinScatter(axes, excess))
+
+    def with_scatters(
+        self, scatters: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    ) -> SimilarityPool:
+        """The model with a scatter for each user, which the user's own videos had no part in."""
+        each = {user: WithinScatter(*parts) for user, parts in scatters.items()}
+        return replace(self, scatter=each)
 
     def sample_population(self, like: Tensor) -> dict[str, Tensor]:
         """Pyro program of the population sites; `like` gives dtype and device."""
@@ -173,8 +193,9 @@ class SimilarityPool(Collapsible, Approximable):
         Returns:
             (task, video, frame, way) and (task, video, way), in nats; -inf for padded classes.
         """
-        left_out = left_out_scores(episodes, self.scatter)
-        scale, weight, _ = self._candidates(len(episodes), population, CANDIDATES // 8)
+        candidates, folds = LEARNING
+        left_out = left_out_scores(episodes, self.scatter, folds)
+        scale, weight, _ = self._candidates(len(episodes), population, candidates)
         score = self._left_out(left_out, scale, weight)
         log_weight = score.log_softmax(0)  # (candidate, task)
         scores = query_scores(episodes, self.scatter)
@@ -274,7 +295,8 @@ class SimilarityPool(Collapsible, Approximable):
         log_p = logits.masked_fill(~exists, -torch.inf).log_softmax(-1)
         label = left_out.label[None, ..., None].expand(len(scale), -1, -1, 1)
         own = log_p.gather(-1, label)[..., 0]
-        return own.masked_fill(~left_out.mask.any(-1), 0.0).sum(-1)
+        own = own.masked_fill(~left_out.mask.any(-1), 0.0)
+        return own.sum(-1) * left_out.share.to(own)
 
     def _given(
         self, scores: Tensor, mask: Tensor, draws: Mapping[str, Tensor], episodes: EpisodeBatch

@@ -6,6 +6,7 @@ at unit length.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +15,16 @@ from torch import Tensor
 from bayesfs._linalg.directions import unit
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import ShapeError
+from bayesfs.models.per_batch import once_per_batch
 from bayesfs.models.similarity.heads import Products, WithinScatter, head_scores, support_examples
 from bayesfs.types import EpisodeBatch
 
 FOLDS = 64
 """Support videos that are left out at most; of more, evenly spaced ones are."""
+
+
+Scatters = WithinScatter | Mapping[str, WithinScatter] | None
+"""Scatter of other people's videos: one for all, one for each user, or none."""
 
 
 @dataclass(frozen=True)
@@ -30,26 +36,36 @@ class LeftOut:
         mask: (task, fold, frame) frames of the video; a fold without any is padding.
         label: (task, fold) its class.
         count: (task, fold, way) videos of each class that are left.
+        share: (task,) videos that could be left out, over those that are.
     """
 
     scores: Tensor
     mask: Tensor
     label: Tensor
     count: Tensor
+    share: Tensor
 
 
-def query_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Tensor:
+@once_per_batch
+def query_scores(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
     """(task, video, frame, way, head) scores of every query frame."""
     means, label = support_examples(episodes)
     tasks, videos, frames, _ = episodes.query.shape
     query = unit(episodes.query).flatten(1, 2)
-    own, foreign = _products(means, query, scatter)
+    own, foreign = _products(means, query, scatters_of(episodes, scatter))
     scores = head_scores(own, label, foreign)
     return scores.reshape(tasks, videos, frames, *scores.shape[2:])
 
 
-def left_out_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> LeftOut | None:
-    """Scores of every support video whose class has another one; None where no class has."""
+@once_per_batch
+def left_out_scores(episodes: EpisodeBatch, scatter: Scatters, most: int = FOLDS) -> LeftOut | None:
+    """Scores of every support video whose class has another one; None where no class has.
+
+    Args:
+        episodes: T tasks; only their support is used.
+        scatter: of videos about their objects in other worlds.
+        most: videos that are left out at most; of more, evenly spaced ones are.
+    """
     means, label = support_examples(episodes)
     tasks, ways, shots, frames, dim = episodes.support.shape
     count = label.sum(1)
@@ -58,7 +74,8 @@ def left_out_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Le
     if not several.any():
         return None
     folds = [each.nonzero()[:, 0].tolist() for each in several]
-    folds = [[own[i] for i in evenly_spaced(len(own), min(FOLDS, len(own)))] for own in folds]
+    could = several.sum(-1).clamp(min=1)
+    folds = [[own[i] for i in evenly_spaced(len(own), min(most, len(own)))] for own in folds]
     longest = max(map(len, folds))
     index = torch.tensor([own + [0] * (longest - len(own)) for own in folds])
     real = torch.tensor([[i < len(own) for i in range(longest)] for own in folds])
@@ -73,7 +90,7 @@ def left_out_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Le
             p.cross.reshape(tasks, longest, frames, -1),
             p.square.reshape(tasks, longest, frames),
         )
-        for p in _products(means, query.flatten(1, 2), scatter)
+        for p in _products(means, query.flatten(1, 2), scatters_of(episodes, scatter))
     )
     mask = episodes.support_mask.reshape(tasks, ways * shots, frames)[task, index]
     return LeftOut(
@@ -81,21 +98,46 @@ def left_out_scores(episodes: EpisodeBatch, scatter: WithinScatter | None) -> Le
         mask & real[..., None],
         label[task, index].argmax(-1),
         rest.sum(2),
+        could / real.sum(-1).clamp(min=1),
     )
 
 
-def _products(
-    means: Tensor, query: Tensor, scatter: WithinScatter | None
-) -> tuple[Products, Products]:
-    """Products in the features' own metric and in that of other worlds."""
-    own = Products(means @ means.mT, query @ means.mT, query.square().sum(-1))
+def scatters_of(episodes: EpisodeBatch, scatter: Scatters) -> list[WithinScatter] | None:
+    """The scatter of each task; None for none.
+
+    Raises:
+        ShapeError: a user has none, or one of other features.
+    """
     if scatter is None:
+        return None
+    if isinstance(scatter, WithinScatter):
+        found = [scatter] * len(episodes)
+    else:
+        missing = sorted({*episodes.users} - {*scatter})
+        if missing:
+            raise ShapeError(f"expected a scatter for each user, missing that of {missing[:5]}")
+        found = [scatter[user] for user in episodes.users]
+    for each in found:
+        if len(each.axes) != episodes.dim:
+            raise ShapeError(
+                f"expected {len(each.axes)} features, as the scatter of other worlds has, got "
+                f"{episodes.dim}; was another backbone used, or are the features projected?"
+            )
+    return found
+
+
+def _products(
+    means: Tensor, query: Tensor, scatters: list[WithinScatter] | None
+) -> tuple[Products, Products]:
+    """Products in the features' own metric and in that of other worlds, each task's own."""
+    own = Products(means @ means.mT, query @ means.mT, query.square().sum(-1))
+    if scatters is None:
         return own, own
-    if len(scatter.axes) != means.shape[-1]:
-        raise ShapeError(
-            f"expected {len(scatter.axes)} features, as the scatter of other worlds has, got "
-            f"{means.shape[-1]}; was another backbone used, or are the features projected?"
-        )
-    axes = torch.from_numpy(scatter.axes).to(means)
-    factor = 1.0 / (1.0 + torch.from_numpy(scatter.excess).to(means)) - 1.0
-    return own, own.stretched(means @ axes, query @ axes, factor)
+    rank = max((len(each.excess) for each in scatters), default=0)
+    support = means.new_zeros(*means.shape[:-1], rank)
+    asked, factor = query.new_zeros(*query.shape[:-1], rank), means.new_zeros(len(means), rank)
+    for t, each in enumerate(scatters):
+        axes, size = torch.from_numpy(each.axes).to(means), len(each.excess)
+        support[t, :, :size], asked[t, :, :size] = means[t] @ axes, query[t] @ axes
+        factor[t, :size] = 1.0 / (1.0 + torch.from_numpy(each.excess).to(means)) - 1.0
+    return own, own.stretched(support, asked, factor)

@@ -1,6 +1,6 @@
 """Keep what was learnt in files and read it back: arrays and JSON, never a pickle.
 
-Use `save_posterior` and `load_posterior`, `save_projection` and `load_projection`.
+Use `save_posterior` and `load_posterior`, and the same of projections and scatters.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from bayesfs._utils.guarded_files import opened_npz
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
+from bayesfs.models.similarity.heads import WithinScatter
 from bayesfs.types import Posterior, PosteriorKind
 
 
@@ -78,7 +79,8 @@ def save_projection(projection: Projection, path: Path) -> None:
     """Write a projection to an npz file."""
     with path.open("wb") as file:
         arrays = {part.name: getattr(projection, part.name) for part in fields(projection)}
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        kept = {name: value for name, value in arrays.items() if value is not None}
+        np.savez_compressed(file, allow_pickle=False, **kept)
 
 
 def load_projection(path: Path) -> Projection:
@@ -88,7 +90,26 @@ def load_projection(path: Path) -> Projection:
         DataError: the file is missing, cut short, or no projection.
     """
     with _opened(path) as archive:
-        return Projection(**{part.name: archive[part.name] for part in fields(Projection)})
+        kept = {name: archive[name] for name in archive.files}
+        return Projection(**{"axes": None, **kept})
+
+
+def save_scatter(scatter: WithinScatter, path: Path) -> None:
+    """Write a scatter to an npz file."""
+    with path.open("wb") as file:
+        arrays = {part.name: np.asarray(getattr(scatter, part.name)) for part in fields(scatter)}
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def load_scatter(path: Path) -> WithinScatter:
+    """Read a scatter that `save_scatter` wrote.
+
+    Raises:
+        DataError: the file is missing, cut short, or no scatter.
+    """
+    with _opened(path) as archive:
+        counts = {name: int(archive[name]) for name in ("videos", "objects")}
+        return WithinScatter(archive["axes"], archive["excess"], **counts)
 
 
 @contextlib.contextmanager

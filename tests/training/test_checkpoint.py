@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
-from bayesfs.runs.checkpoint import load_posterior, load_projection, save_posterior, save_projection
+from bayesfs.features.reduction import UnitNorm
+from bayesfs.study import scatter_of
+from bayesfs.synthetic.tasks import synthetic_embeddings
+from bayesfs.training.checkpoint import (
+    load_posterior,
+    load_projection,
+    load_scatter,
+    save_posterior,
+    save_projection,
+    save_scatter,
+)
 from bayesfs.types import Posterior
 
 POSTERIOR = Posterior(
@@ -124,3 +134,21 @@ def test_damaged_files_are_told_never_worse(
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     assert "damaged.npz" in complaint(path)
+
+
+def test_a_projection_without_axes_and_a_scatter_come_back(tmp_path: Path) -> None:
+    frames = synthetic_embeddings(users=2, dim=6, seed=0)[0]
+    projection = UnitNorm().fit(frames)
+    save_projection(projection, tmp_path / "projection.npz")
+    again = load_projection(tmp_path / "projection.npz")
+    assert again.axes is None
+    np.testing.assert_array_equal(again(frames).features, projection(frames).features)
+    scatter = scatter_of(projection(frames))
+    save_scatter(scatter, tmp_path / "scatter.npz")
+    found = load_scatter(tmp_path / "scatter.npz")
+    np.testing.assert_array_equal(found.axes, scatter.axes)
+    np.testing.assert_array_equal(found.excess, scatter.excess)
+    assert (found.videos, found.objects) == (scatter.videos, scatter.objects)
+    (tmp_path / "scatter.npz").write_bytes((tmp_path / "projection.npz").read_bytes())
+    with pytest.raises(DataError, match="not what bayesfs wrote there"):
+        load_scatter(tmp_path / "scatter.npz")
