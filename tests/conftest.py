@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,28 @@ def shared_data() -> Path:
     if not data.is_dir():
         pytest.skip(f"no development data at {data}; set BAYESFS_SHARED to the folder above it")
     return data
+
+
+def opens_as_jpeg(data: bytes, start: int) -> bool:
+    try:
+        with Image.open(io.BytesIO(data[start:]), formats=["JPEG"]):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def holds_jpeg() -> Callable[[bytes], bool]:
+    """Whether a JPEG begins anywhere in some bytes.
+
+    Its first three bytes alone stand in every 16th MiB of compressed numbers, by chance.
+    """
+
+    def found(data: bytes) -> bool:
+        starts = (match.start() for match in re.finditer(b"\xff\xd8\xff", data))
+        return any(opens_as_jpeg(data, start) for start in starts)
+
+    return found
 
 
 @pytest.fixture(scope="session")
