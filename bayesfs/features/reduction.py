@@ -16,7 +16,7 @@ from bayesfs.features.projection import Projection, fit_projection, unit_project
 from bayesfs.types import Embeddings
 
 
-class Reduction(Protocol):
+class FeatureReduction(Protocol):
     """What makes a projection of train users' frames."""
 
     def fit(self, embeddings: Embeddings) -> Projection:
