@@ -20,7 +20,7 @@ from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, 
 from bayesfs.diagnostics.prior_sensitivity import with_densities
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
-from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.features.reduction import FeatureReduction, PrincipalAxes
 from bayesfs.metrics.score_table import score_table
 from bayesfs.models.population_draws import each_value
 from bayesfs.models.similarity.heads import WithinScatter
@@ -79,7 +79,7 @@ class Study:
     evaluation: Evaluation
     population_engine: Engine | None = None
     objective: Objective | None = None
-    reduction: Reduction = field(default_factory=PrincipalAxes)
+    reduction: FeatureReduction = field(default_factory=PrincipalAxes)
     dtype: torch.dtype = torch.float64
 
     def learn(

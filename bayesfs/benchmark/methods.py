@@ -13,8 +13,9 @@ from torch import Tensor
 
 from bayesfs.data.from_arrays import stack
 from bayesfs.features.projection import Projection
+from bayesfs.features.reduction import FeatureReduction
 from bayesfs.models.baselines.classifiers import Baseline, fit_temperature
-from bayesfs.protocols import Collapsible, Reduction
+from bayesfs.protocols import Collapsible
 from bayesfs.study import Learnt, Study, population_of
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 
@@ -73,7 +74,7 @@ class Method(Protocol):
         ...
 
     @property
-    def reduction(self) -> Reduction:
+    def reduction(self) -> FeatureReduction:
         """How many features it asks for."""
         ...
 
@@ -102,7 +103,7 @@ class RecipeMethod:
         return f"{self.source}\0{self.study!r}"
 
     @property
-    def reduction(self) -> Reduction:
+    def reduction(self) -> FeatureReduction:
         """That of the recipe."""
         return self.study.reduction
 
@@ -132,7 +133,7 @@ class BaselineMethod:
 
     name: str
     baseline: Baseline
-    reduction: Reduction
+    reduction: FeatureReduction
 
     @property
     def identity(self) -> str:

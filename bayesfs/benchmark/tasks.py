@@ -24,10 +24,10 @@ from bayesfs.evaluation.few_shot import FewShotProtocol
 from bayesfs.evaluation.few_shot_scores import few_shot_summary
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.features.projection import Projection
+from bayesfs.features.reduction import FeatureReduction
 from bayesfs.metrics.bootstrap import bootstrap_interval, mean_statistic, too_few
 from bayesfs.metrics.items import frame_rows, video_rows
 from bayesfs.metrics.score_table import table_of_rows
-from bayesfs.protocols import Reduction
 from bayesfs.study import frames_of
 from bayesfs.types import UNLABELLED, Embeddings, EpisodeBatch, Predictive, user_of
 from bayesfs.uncertainty.decompose import decompose
@@ -58,7 +58,7 @@ class UserTasks:
     seed: int = 0
     corrupted: CorruptedQueries | None = None
 
-    def lesson(self, reduction: Reduction) -> Lesson:
+    def lesson(self, reduction: FeatureReduction) -> Lesson:
         """Train users' frames, each user projected by axes of the others."""
         evaluation, seed = self.evaluation, self.seed
         tasks = evaluation.train_tasks(self.embeddings, seed=seed)
@@ -207,7 +207,7 @@ class StillTasks:
     folds: int = 5
     batch: int = 100
 
-    def lesson(self, reduction: Reduction) -> Lesson:
+    def lesson(self, reduction: FeatureReduction) -> Lesson:
         """Episodes of the learnt classes, cross-fitted.
 
         The trailing axes fit the pictures that they come from; a population or temperature that

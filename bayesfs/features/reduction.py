@@ -7,12 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from bayesfs.errors import ShapeError
 from bayesfs.features.projection import Projection, fit_projection, unit_projection
 from bayesfs.types import Embeddings
+
+
+class FeatureReduction(Protocol):
+    """What makes a projection of train users' frames."""
+
+    def fit(self, embeddings: Embeddings) -> Projection:
+        """The projection of the given frames, which must be of train users only."""
+        ...
+
+    def fit_unlabelled(self, embeddings: Embeddings) -> Projection:
+        """The same of frames whose labels are not looked at."""
+        ...
+
+    def cross_fit(self, embeddings: Embeddings, dim: int) -> Embeddings:
+        """Every user's frames projected by what the other users' frames give."""
+        ...
 
 
 @dataclass(frozen=True)
