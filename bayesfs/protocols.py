@@ -12,10 +12,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
+import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -449,6 +451,70 @@ class Evaluation(Protocol):
     def query_frames(self) -> int | None:
         """Frames per query video; None takes all."""
         return None
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """One way to divide the predictive uncertainty of every query: a value, listed.
+
+    Attributes:
+        name: what it divides by, such as "level".
+        requires: abilities that the model must have, all of them.
+        compute: (model, population, episodes, predictive, seed=) -> Dataset over (task, video) or
+            (task, video, frame), in nats, NaN for padding.
+
+    `bayesfs.uncertainty.decompositions.DECOMPOSITIONS` lists the shipped ones; docs/
+    new-decomposition.md adds one.
+    """
+
+    name: str
+    requires: tuple[type, ...]
+    compute: Callable[..., xr.Dataset]
+
+    def __call__(
+        self,
+        model: Model,
+        population: Posterior,
+        episodes: EpisodeBatch,
+        predictive: Predictive,
+        *,
+        seed: int,
+    ) -> xr.Dataset | None:
+        """The parts; None for a model that lacks an ability."""
+        if not all(isinstance(model, ability) for ability in self.requires):
+            return None
+        return self.compute(model, population, episodes, predictive, seed=seed)
+
+
+def no_context(view: Any) -> Mapping[str, Any]:
+    """Nothing besides what every section reads."""
+    return {}
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """One section of the report: a value, listed.
+
+    Attributes:
+        name: anchor of the section in the page.
+        title: in the contents.
+        template: path of its Jinja templates without `.html.j2` and `.md.j2`, which both exist.
+        requires: groups of the run's DataTree without which the section is left out.
+        context: from the `bayesfs.report.view.ReportView` to the names that its templates read
+            besides `view` and `data`.
+
+    `bayesfs.report.sections.SECTIONS` lists the shipped ones; docs/new-report-section.md adds one.
+    """
+
+    name: str
+    title: str
+    template: Path
+    requires: tuple[str, ...] = ()
+    context: Callable[[Any], Mapping[str, Any]] = no_context
+
+    def is_shown(self, tree: xr.DataTree) -> bool:
+        """Whether the run has what the section requires."""
+        return set(self.requires) <= set(tree.children)
 
 
 def members(contract: type) -> tuple[str, ...]:
