@@ -30,7 +30,7 @@ from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.inference.svi.svi import SVI
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.prediction import predict
-from bayesfs.protocols import Engine, Model, TakesScatter
+from bayesfs.protocols import Conjugate, Engine, Model, TakesScatter
 from bayesfs.results.assemble import assemble_tree
 from bayesfs.study import Answer, Learnt
 from bayesfs.training.population_from_support import SupportAxes, support_population
