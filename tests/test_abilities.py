@@ -14,6 +14,7 @@ from test_layers import FILES, MODULES, module_of
 
 ASKS = {
     ("_utils.guarded_files", "os"): "flags that an operating system may lack",
+    ("_utils.threads", "os"): "cores that an operating system may not tell",
     ("features.backbones.efficientnet_lite0", "module"): "layers of torch",
     ("features.decoding.pictures", "error"): "an error of the operating system",
     ("data.from_arrays", "values"): "arrays of any library",
@@ -33,6 +34,8 @@ CLASSES = {
     ("features.decoding.video", "Skipped"): "an item of a stream is a frame or a reason",
     ("features.extraction.batches", "Skipped"): "an item of a stream is a frame or a reason",
     ("sklearn", "Learnt"): "a value: a population with or without its projection",
+    ("sklearn", "SharedPopulation"): "a value: the third form that a population comes in",
+    ("training.shared_population", "WithinScatter"): "a value: what some models learn besides sites",
 }
 """(module, class of another room) -> why."""
 
