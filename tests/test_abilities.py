@@ -35,7 +35,7 @@ CLASSES = {
     ("features.extraction.batches", "Skipped"): "an item of a stream is a frame or a reason",
     ("sklearn", "Learnt"): "a value: a population with or without its projection",
     ("sklearn", "SharedPopulation"): "a value: the third form that a population comes in",
-    ("training.shared_population", "WithinScatter"): "a value: what some models learn besides sites",
+    ("training.shared_population", "WithinScatter"): "a value: learnt besides the sites",
 }
 """(module, class of another room) -> why."""
 

@@ -116,7 +116,7 @@ def picture_name(video: str, shots: int | None) -> str:
 
     Example:
         >>> picture_name("keys-0", 2), picture_name("keys on desk", None)
-        ('keys-0~02.png', 'keys_on_desk~4e9d5f73.png')
+        ('keys-0~02.png', 'keys_on_desk~1846f1ba.png')
     """
     letters = re.sub(r"[^\w.-]+", "_", video)[:LONGEST_NAME]
     digest = hashlib.sha256(video.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -21,7 +21,8 @@ from bayesfs.models.similarity.heads import WithinScatter
 from bayesfs.models.similarity.pool import SimilarityPool
 from bayesfs.prediction import predict
 from bayesfs.sklearn import BayesianFewShotClassifier
-from bayesfs.types import Embeddings, EpisodeBatch
+from bayesfs.training.shared_population import default_population
+from bayesfs.types import Embeddings, EpisodeBatch, Posterior
 from transfer_parts.worlds import World
 
 Floats = NDArray[np.float64]
@@ -115,23 +116,31 @@ class Pool:
     """The default: pooled similarities, corrected by the person's own videos.
 
     Attributes:
-        model: with the scatter of the people's videos, where there are people.
+        model: with the scatter of the people's videos, or of the population that comes along.
+        population: of its sites; None for the prior.
         name: of its figures.
     """
 
     model: SimilarityPool
+    population: Posterior | None = None
     name: str = "bayesfs"
 
     @classmethod
     def of(cls, people: Sequence[World]) -> Pool:
-        """What the people's worlds of the same backbone teach: what videos of a thing vary in."""
+        """What videos of a thing vary in, in the people's worlds of the same backbone.
+
+        Without people, the population that comes with bayesfs.
+        """
+        if not people:
+            box = default_population()
+            return cls(box.model, box.population)
         usable = [world.embeddings for world in people if world.comparable]
         return cls(SimilarityPool(within_scatter(usable) if usable else None))
 
     def answer(self, task: EpisodeBatch) -> Answer:
         """Infer the person's scale and weights, and ask for the videos."""
         task = task.to(torch.float64)
-        given = self.model.default_population(task.dim)
+        given = self.population or self.model.default_population(task.dim)
         posterior = OwnApproximation().infer(self.model, task, seed=0, given=given)
         prob = predict(self.model, posterior, task, given=given).video.prob[0].numpy()
         typical = Typicality().p_values(task)[0].numpy()
