@@ -163,7 +163,7 @@ def default_population() -> SharedPopulation:
 
     Example:
         >>> default_population().backbone.partition(":")[0]
-        'adv-efficientnet-lite0'
+        'efficientnet-lite0-57934424'
     """
     return SharedPopulation.load(default_path())
 
