@@ -15,8 +15,8 @@ With these values o_v, the statistic of a taught query is taken as normal,
 s^2 the sample variance shrunk to `sd` squared, and the shift that of another day, or of another
 recording condition where the query is of one. m_0 is the mean similarity of support videos to the
 *other* classes plus a gap; with one video of each class it is all there is, and nothing but a very
-odd video is called new. p = P(A <= a): below .05 for one taught video in twenty, if the person's videos
-are exchangeable with what is asked (recorded by the same person in the same way). The population's
+odd video is called new. p = P(A <= a): below .05 for one taught video in twenty, if the person's
+videos are exchangeable with what is asked (recorded by them in the same way). The population's
 numbers here are from development worlds: homes, a room, a shop, turntable.
 
 Source: Vovk et al. (2005) for p-values from left-out examples; Gelman et al. (2013), section 2.5,
