@@ -100,9 +100,13 @@ def test_init_copies_recipes_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["init", str(study)]) == 0
     assert "bayesfs run models/gaussian.py" in capsys.readouterr().out
     assert (study / "evaluation" / "clutter.py").is_file()
+    assert main(["init", str(study)]) == 0, "what a full disk has cut short goes on"
+    own = study / "models" / "gaussian.py"
+    own.write_text("model = 'of my own'\n", encoding="utf-8")
     capsys.readouterr()
     assert main(["init", str(study)]) == FAILED
     assert "exists already" in capsys.readouterr().err
+    assert own.read_text(encoding="utf-8") == "model = 'of my own'\n"
 
 
 def run_command(*argv: str, **settings: Any) -> "subprocess.CompletedProcess[str]":
