@@ -174,8 +174,7 @@ class SimilarityPool(Collapsible, Approximable):
     def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, frame, way) log p(y | x, theta_s) of each frame by itself."""
         scores = query_scores(episodes, self.scatter)[:, :, :, None]
-        value = self._given(scores, episodes.query_mask[..., None], draws, episodes)
-        return value
+        return self._given(scores, episodes.query_mask[..., None], draws, episodes)
 
     def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, way) log p(y | video, theta_s), whichever frame shows the class."""
@@ -260,9 +259,8 @@ class SimilarityPool(Collapsible, Approximable):
         own = dist.Normal(mean, mean.new_tensor(self.between)).log_prob(scale)
         wide = dist.Normal(mean.new_tensor(self.scale), mean.new_tensor(2.0 * self.between))
         vague = wide.log_prob(scale)
-        return torch.logaddexp(
-            own * 0.0 + math.log1p(-self.vague), math.log(self.vague) + vague - own
-        )
+        known = torch.full_like(own, math.log1p(-self.vague))
+        return torch.logaddexp(known, math.log(self.vague) + vague - own)
 
     def _candidates(
         self, tasks: int, population: Mapping[str, Tensor], count: int
