@@ -7,13 +7,18 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core each, before torch is imported
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from PIL import Image
 
-from bayesfs.data.store import Thumbnail
+from bayesfs._utils.threads import limit_threads
+from bayesfs.data.store import Thumbnail, save_store
 from bayesfs.diagnostics.predictive_checks import label_check, prior_check
 from bayesfs.explanation.record import NextRecording, Statement
 from bayesfs.metrics.score_table import score_table
@@ -21,14 +26,10 @@ from bayesfs.report.view import ReportData
 from bayesfs.results.assemble import assemble_tree
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing.toy import GaussianToy
-from bayesfs.types import LabelDraws, Posterior, Predictive
+from bayesfs.types import Embeddings, LabelDraws, Posterior, Predictive
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one core each, before anything starts its threads
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-from bayesfs.data.store import save_store
-from bayesfs.types import Embeddings
+if "PYTEST_XDIST_WORKER" in os.environ:  # Zarr's plugin for pytest has imported NumPy before
+    limit_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info
 
 import bayesfs as bf
 from bayesfs.inference.own_approximation import OwnApproximation
@@ -89,3 +91,11 @@ def test_threads_leave_the_global_generator_alone() -> None:
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(simulated, range(THREADS * ROUNDS)))
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="tests have one process")
+def test_a_process_of_the_tests_has_the_threads_that_the_environment_says() -> None:
+    """Said too late, two processes had all cores each, and waited for one another in busy loops."""
+    said = {os.environ[f"{library}_NUM_THREADS"] for library in ("OMP", "OPENBLAS", "MKL")}
+    assert {str(torch.get_num_threads())} <= said
+    assert {str(each["num_threads"]) for each in threadpool_info()} <= said
