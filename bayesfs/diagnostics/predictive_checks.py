@@ -71,14 +71,16 @@ def prior_predictive(
 
     Returns:
         Dataset with `support` (draw, task, way, shot, frame, feature), padding nan, for ArviZ's
-        group `prior_predictive`.
+        group `prior_predictive`. A model of whole videos makes one frame a video.
 
     Raises:
         DataError: the model draws no features.
     """
     held = _population_in_turn(model, given, draws)
     runs = _replicates(Simulator(model, episodes), held, seed)
-    whole = torch.where(episodes.support_mask[..., None], torch.stack(list(runs)), torch.nan)
+    values = torch.stack(list(runs))
+    mask = _frames_of(values, episodes)
+    whole = torch.where(mask[..., None], values, torch.nan)
     dims = ("draw", "task", "way", "shot", "frame", "feature")
     coords = {"task": task_labels(episodes), "draw": np.arange(draws)}
     return xr.Dataset({"support": (dims, numpy_of(whole))}, coords=coords)
@@ -215,20 +217,30 @@ def _population_in_turn(
 def _replicates(
     program: Simulator, held: Iterator[Mapping[str, Tensor]], seed: int
 ) -> Iterator[Tensor]:
-    """Features of each replicate's support."""
+    """Features (task, way, shot, frame, feature) of each replicate's support."""
     if not program.makes_features:
         raise DataError(f"{type(program.model).__name__}: {NO_DATA}")
     for s, values in enumerate(held):
-        yield next(iter(program.draw(seed=seed + s, held=values).observed.values()))
+        (drawn,) = program.draw(seed=seed + s, held=values).observed.values()
+        features = program.as_support(drawn)
+        if features is not None:
+            yield features
+
+
+def _frames_of(support: Tensor, episodes: EpisodeBatch) -> Tensor:
+    """(task, way, shot, frame) which frames exist of features that `Simulator.as_support` gives."""
+    whole = support.shape[-2] == episodes.support_mask.shape[-1]
+    return episodes.support_mask if whole else episodes.shot_mask[..., None]
 
 
 def _check(
     model: Model, episodes: EpisodeBatch, held: Iterator[Mapping[str, Tensor]], seed: int
 ) -> xr.Dataset:
-    program, mask = Simulator(model, episodes), episodes.support_mask
-    if not program.makes_features:
+    program = Simulator(model, episodes)
+    if (data := program.data) is None:
         return xr.Dataset(attrs={"reason": f"{type(model).__name__}: {NO_DATA}"})
-    observed = support_quantities(episodes.support, mask)
+    mask = _frames_of(data, episodes)
+    observed = support_quantities(data, mask)
     runs = [support_quantities(x, mask) for x in _replicates(program, held, seed)]
     pairs = {
         name: (numpy_of(value), np.stack([numpy_of(run[name]) for run in runs]))

@@ -60,11 +60,8 @@ def simulate_tasks(
     if len(run.observed) != 1:
         raise DataError(f"expected one observed site, got {sorted(run.observed)}")
     data = next(iter(run.observed.values()))
-    if data.shape == template.support.shape:
-        support = data * template.support_mask[..., None]
-        return Simulated(template.changed(support=support), truth)
-    if data.shape == (*template.support.shape[:3], 1, template.dim):
-        support = data * template.support_mask[..., None]
+    if (features := program.as_support(data)) is not None:
+        support = features * template.support_mask[..., None]
         return Simulated(template.changed(support=support), truth)
     if data.shape == template.support_mask.shape and not data.is_floating_point():
         return _relabelled(model, template, truth, data)

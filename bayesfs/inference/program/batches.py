@@ -59,7 +59,7 @@ def infer_in_batches(
         population was learnt, `units` says whether the data are of a size that its prior knows.
     """
     picks = _population_picks(model, given, min(population_draws, draws))
-    order = canonical(episodes)
+    order = canonical(model, episodes)
     parts = []
     for pick in picks:
         batches = task_batches(model, order.episodes, batch_size, given)

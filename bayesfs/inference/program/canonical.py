@@ -3,6 +3,9 @@
 An engine deals its random numbers to latents by their place. It is therefore given the tasks with
 classes, support videos and query videos sorted by content, and without padding that no task needs;
 its draws are then put back in the caller's order. Frames stay in the order of time.
+
+A population site that runs over the classes (the mean of each class over all tasks, say) gives the
+places of the classes a meaning, the same in every task: they then stay where they are.
 """
 
 from __future__ import annotations
@@ -72,15 +75,27 @@ class Canonical:
         return place.reshape([sizes.get(a, 1) if a in over else 1 for a in axes])
 
 
-def canonical(episodes: EpisodeBatch) -> Canonical:
-    """Sort classes, support videos and query videos of each task by content; trim padding."""
+def has_shared_classes(model: Model) -> bool:
+    """Whether the model has a population site over the classes."""
+    return any("task" not in axes and {*CLASS_AXES} & {*axes} for axes in model.dims.values())
+
+
+def canonical(model: Model, episodes: EpisodeBatch) -> Canonical:
+    """Sort classes, support videos and query videos of each task by content; trim padding.
+
+    Args:
+        model: whose `dims` say whether classes may move.
+        episodes: the tasks.
+    """
     order = TaskOrder.of(episodes)
     ways, shots, videos = (
         max(1, int(mask.sum(-1).max()))
         for mask in (episodes.way_mask, episodes.shot_mask, episodes.video_mask)
     )
     frames, length = _used(episodes.support_mask), _used(episodes.query_mask)
-    way = order.rank.argsort(-1)[:, :ways]
+    rank, way = order.rank, order.rank.argsort(-1)[:, :ways]
+    if has_shared_classes(model):
+        rank = way = torch.arange(episodes.way, device=way.device).expand_as(rank)
     task = torch.arange(len(way), device=way.device)[:, None]
     shot = from_start(order.shot).argsort(-1)[task, way][..., :shots]
     video = _query_order(episodes)[:, :videos]
@@ -92,7 +107,7 @@ def canonical(episodes: EpisodeBatch) -> Canonical:
         return value[task, video]
 
     label = asked(episodes.query_labels)
-    place = order.rank.gather(1, label.clamp(min=0))
+    place = rank.gather(1, label.clamp(min=0))
     quality, frame = episodes.support_quality, episodes.support_frame
     asked_quality, asked_frame = episodes.query_quality, episodes.query_frame
     found = EpisodeBatch.of_own(
@@ -108,8 +123,17 @@ def canonical(episodes: EpisodeBatch) -> Canonical:
         support_frame=None if frame is None else taught(frame)[..., :frames],
         query_frame=None if asked_frame is None else asked(asked_frame)[..., :length],
         tasks=episodes.tasks,
+        classes=_moved_names(episodes.classes, way),
     )
     return Canonical(episodes, found, way, shot)
+
+
+def _moved_names(classes: tuple[tuple[str, ...], ...], way: Tensor) -> tuple[tuple[str, ...], ...]:
+    """Names of the classes at each place; empty where padding goes."""
+    return tuple(
+        tuple(names[k] if k < len(names) else "" for k in order)
+        for names, order in zip(classes, way.tolist(), strict=False)
+    )
 
 
 def _used(mask: Tensor) -> int:

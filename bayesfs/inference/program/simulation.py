@@ -72,12 +72,40 @@ class Simulator:
 
     @property
     def makes_features(self) -> bool:
-        """Whether a run draws the features of the support: whether the model is generative."""
-        shape = self.episodes.support.shape
-        return len(self.observed) == 1 and all(
-            self._nodes[name]["value"].shape == shape and self._is_drawn(self._nodes[name])
-            for name in self.observed
-        )
+        """Whether a run draws the features of the support, or of each video its mean frame."""
+        return self.data is not None
+
+    @property
+    def data(self) -> Tensor | None:
+        """What a run draws, of the support itself: (task, way, shot, frame, feature).
+
+        The frames, or the mean frame of every video as a video of one frame. None where the program
+        observes something else, such as labels or features that a latent has moved.
+        """
+        if len(self.observed) != 1 or not self._is_drawn(node := self._nodes[self.observed[0]]):
+            return None
+        found, mask = self.as_support(node["value"]), self.episodes.support_mask[..., None]
+        if found is None:
+            return None
+        frames = self.episodes.support
+        mean = (frames * mask).sum(-2, keepdim=True) / mask.sum(-2, keepdim=True).clamp(min=1)
+        expected = frames if found.shape == frames.shape else mean
+        same = torch.allclose(found, expected.to(found), rtol=1e-4, atol=1e-6)
+        return found if same else None
+
+    def as_support(self, value: Tensor) -> Tensor | None:
+        """Values of an observed site as features (task, way, shot, frame, feature), or None.
+
+        A model of whole videos observes one value a video, with or without a plate "frame": its
+        videos have one frame.
+        """
+        if not value.is_floating_point():  # labels, of whatever shape
+            return None
+        *videos, frames, dim = self.episodes.support.shape
+        whole = (value.shape == (*videos, frames, dim), value.shape == (*videos, 1, dim))
+        if any(whole) or value.shape == (*videos, dim):
+            return value.reshape(*videos, frames if whole[0] else 1, dim)
+        return None
 
     def draw(self, *, seed: int, held: Mapping[str, Tensor] | None = None) -> Simulation:
         """Run the program forwards.

@@ -106,7 +106,7 @@ class AmortisedSVI(Engine):
     ) -> AmortisedSVI:
         """The same engine with the map learnt on (the first `learn_from` of) these tasks."""
         some = episodes.select(range(min(self.learn_from, len(episodes))))
-        some = canonical(some).episodes
+        some = canonical(model, some).episodes
         density = _separable(potential(model, some, given))
         like = some.support.new_zeros(density.tasks, density.size)
         fit = maximise_elbo(

@@ -72,7 +72,7 @@ class PyroSVI(Engine):
         Raises:
             InferenceError: the loss becomes infinite, or the model breaks a convention.
         """
-        order = canonical(episodes)
+        order = canonical(model, episodes)
         episodes = order.episodes
         density = potential(model, episodes, given)
         conditioned = poutine.condition(model, data=dict(density.population))
