@@ -88,15 +88,15 @@ def of_quality(scale: float) -> Ask:
     return with_quality
 
 
-def robust(base: GaussianHierarchy) -> Ask:
+def robust(draws: int) -> Ask:
     """With the approximation that the model brings along."""
-    model = RobustHierarchy(base)
+    model = RobustHierarchy()
 
     def ask(episodes: EpisodeBatch) -> Predictive:
         dims = model.population_dims
-        draws = population(model, episodes)
-        given = Posterior("variational", draws, {site: dims[site] for site in draws})
-        posterior = OwnApproximation(draws=200).infer(model, episodes, seed=0, given=given)
+        values = population(model, episodes)
+        given = Posterior("variational", values, {site: dims[site] for site in values})
+        posterior = OwnApproximation(draws=draws).infer(model, episodes, seed=0, given=given)
         return predict(model, posterior, episodes, given=given)
 
     return ask
@@ -130,24 +130,33 @@ BASELINES = {
     name: replace(b, steps=20) if isinstance(b, HeadEnsemble) else b
     for name, b in standard_baselines().items()
 }
-MODELS: Mapping[str, Ask] = {
-    "gaussian": conjugate(GaussianHierarchy()),
-    "gaussian_per_feature": conjugate(GaussianHierarchy(PerFeature())),
-    "gaussian_low_rank": conjugate(GaussianHierarchy(LowRankCovariance())),
-    "gaussian_full": conjugate(GaussianHierarchy(Full())),
-    "gaussian_quality": of_quality(1.0),
-    "gaussian_quality_far_out": of_quality(100.0),
-    "robust": robust(GaussianHierarchy()),
-    "niw": conjugate(NIWClasses()),
-    "niw_mode": conjugate(NIWMode()),
-    **{
-        f"gp_{name}": conjugate(DeepKernelGP(likelihood=law), 8 if name in CLOSED else 100)
-        for name, law in GP.items()
-    },
-    "head_svi": head(SVI(steps=30, draws=8)),
-    "head_laplace": head(Laplace(draws=8, steps=30)),
-    **{f"baseline_{name}": b.predictive for name, b in BASELINES.items()},
-}
+
+
+def asks(draws: int) -> dict[str, Ask]:
+    """Every model; so many draws where the predictive is an average over draws."""
+    return {
+        "gaussian": conjugate(GaussianHierarchy()),
+        "gaussian_per_feature": conjugate(GaussianHierarchy(PerFeature())),
+        "gaussian_low_rank": conjugate(GaussianHierarchy(LowRankCovariance())),
+        "gaussian_full": conjugate(GaussianHierarchy(Full())),
+        "gaussian_quality": of_quality(1.0),
+        "gaussian_quality_far_out": of_quality(100.0),
+        "robust": robust(2 * draws),
+        "niw": conjugate(NIWClasses()),
+        "niw_mode": conjugate(NIWMode()),
+        **{
+            f"gp_{name}": conjugate(DeepKernelGP(likelihood=law), 8 if name in CLOSED else draws)
+            for name, law in GP.items()
+        },
+        "head_svi": head(SVI(steps=30, draws=8)),
+        "head_laplace": head(Laplace(draws=8, steps=30)),
+        **{f"baseline_{name}": b.predictive for name, b in BASELINES.items()},
+    }
+
+
+MODELS = asks(draws=100)
+QUICK = asks(draws=4)
+"""For what holds of an average over any number of draws."""
 ENSEMBLE = next(n for n in MODELS if "ensemble" in n)
 SAMPLED = (*(f"gp_{n}" for n in GP if n not in CLOSED), "robust", "head_svi", "head_laplace")
 """Models whose predictive is an average over draws, and the ensemble, which starts at random."""
@@ -220,7 +229,7 @@ CASES: Mapping[str, Callable[[], EpisodeBatch]] = {
 
 def cells() -> Iterator[ParameterSet]:
     """Every model on every case; the large cases are slow for GPs that are sampled."""
-    for name, ask in MODELS.items():
+    for name, ask in QUICK.items():
         for case, make in CASES.items():
             large = case.startswith("1") and name in SAMPLED
             yield pytest.param(ask, make, id=f"{name}-{case}", marks=[pytest.mark.slow] * large)
@@ -316,7 +325,7 @@ PROGRAMS = {
 def test_a_prediction_in_double_precision_is_double_throughout(name: str) -> None:
     episodes = task()
     with Narrowed() as narrowed:
-        decompose(MODELS[name](episodes), episodes)
+        decompose(QUICK[name](episodes), episodes)
     assert not narrowed.found
 
 
