@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +94,9 @@ class Slot:
     """A tensor that depends on the input: its variable in the replay."""
 
     number: int
+
+    def __repr__(self) -> str:
+        return f"v{self.number}"
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run one operation, and note it if an input is among its ancestors."""
         kwargs = kwargs or {}
         tracked = func not in _BY_SHAPE and any(
-            id(x) in self._slots for x in tree_leaves((args, kwargs))
+            id(x) in self._slots for x in _leaves((args, kwargs))
         )
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise CannotRecord(f"{func} is random")
@@ -203,7 +205,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def refer(self, value: Any) -> Any:
         """Replace tensors that depend on an input by their Slot."""
-        return tree_map(lambda x: self._slots.get(id(x), x), value)
+        return _mapped(lambda x: self._slots.get(id(x), x), value)
 
     def _note(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
         unchanged = self._unchanged(func, args, kwargs, output)
@@ -211,12 +213,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             known: Any = self._slots[id(unchanged)]
         else:
             arguments = (self.refer(args), self.refer(kwargs))
-            key = (func, repr(tree_map(_identity, arguments)))
+            key = (func, repr(_mapped(_identity, arguments)))
             if key not in self._outputs:
-                self._outputs[key] = tree_map(self._new_slot, output)
+                self._outputs[key] = _mapped(self._new_slot, output)
                 self.calls.append(Call(func, *arguments, self._outputs[key]))
             known = self._outputs[key]
-        for tensor, slot in zip(tree_leaves(output), tree_leaves(known), strict=True):
+        for tensor, slot in zip(_leaves(output), _leaves(known), strict=True):
             if slot is not None:
                 self._slots[id(tensor)] = slot
         self._alive.append((args, kwargs, output))
@@ -253,6 +255,27 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return slot
 
 
+def _leaves(value: Any) -> list[Any]:
+    """What lies in tuples, lists and dicts, in order; a fifth of the time of torch's pytree."""
+    if not isinstance(value, tuple | list | dict):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value
+    return [
+        leaf
+        for part in parts
+        for leaf in (_leaves(part) if isinstance(part, tuple | list | dict) else (part,))
+    ]
+
+
+def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """The same tuples, lists and dicts with the function of each leaf."""
+    if isinstance(value, tuple | list):
+        return type(value)([_mapped(function, part) for part in value])
+    if isinstance(value, dict):
+        return {name: _mapped(function, part) for name, part in value.items()}
+    return function(value)
+
+
 def _identity(value: Any) -> Any:
     return id(value) if isinstance(value, Tensor) else value
 
@@ -263,7 +286,7 @@ def _same_layout(before: Tensor, after: Tensor) -> bool:
 
 
 def _slots(value: Any) -> set[Slot]:
-    return {x for x in tree_leaves(value) if isinstance(x, Slot)}
+    return {x for x in _leaves(value) if isinstance(x, Slot)}
 
 
 def _needed(calls: list[Call], result: Any) -> list[Call]:

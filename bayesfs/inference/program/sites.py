@@ -293,7 +293,12 @@ def is_identity(transform: Transform) -> bool:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run with torch seeded, and put its global generator back; one thread at a time."""
+    """Run with torch seeded, and put its global generator back; one thread at a time.
+
+    As `torch.manual_seed`, which notes a traceback where there is no GPU: most of its time.
+    """
     with PYRO, torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.manual_seed_all(seed)
         yield
