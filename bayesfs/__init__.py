@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from bayesfs.data.from_arrays import make_episode
     from bayesfs.data.sampling import sample_episodes
     from bayesfs.data.store import open_store
+    from bayesfs.evaluation.held_out_groups import HeldOutGroups
     from bayesfs.evaluation.held_out_users import HeldOutUsers
     from bayesfs.explanation.explain import explain
+    from bayesfs.features.standardisation import Standardise
     from bayesfs.inference.exact import Exact
     from bayesfs.inference.nuts.nuts import NUTS
     from bayesfs.inference.svgd.svgd import SVGD
@@ -44,10 +46,12 @@ __all__ = [
     "EpisodeBatch",
     "Exact",
     "GaussianHierarchy",
+    "HeldOutGroups",
     "HeldOutUsers",
     "Posterior",
     "Predictive",
     "PredictiveScore",
+    "Standardise",
     "Study",
     "decompose",
     "default_population",
@@ -65,6 +69,7 @@ _HOME = {
     "EpisodeBatch": "types",
     "Exact": "inference.exact",
     "GaussianHierarchy": "models.gaussian.hierarchy",
+    "HeldOutGroups": "evaluation.held_out_groups",
     "HeldOutUsers": "evaluation.held_out_users",
     "NUTS": "inference.nuts.nuts",
     "Posterior": "types",
@@ -72,6 +77,7 @@ _HOME = {
     "PredictiveScore": "models.objectives",
     "SVGD": "inference.svgd.svgd",
     "SVI": "inference.svi.svi",
+    "Standardise": "features.standardisation",
     "Study": "study",
     "decompose": "uncertainty.decompose",
     "default_population": "training.shared_population",

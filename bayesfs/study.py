@@ -7,13 +7,16 @@ the tasks that an evaluation asks about. `bayesfs.runs.run` keeps the results in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
+from bayesfs._utils.display import Card, Shown, short_number
+from bayesfs._utils.progress import bar
 from bayesfs.data.worlds import together
 from bayesfs.diagnostics.loo import left_out_log_prob, support_log_prob
 from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, prior_check
@@ -39,8 +42,8 @@ from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompose import decompose
 
 
-@dataclass(frozen=True)
-class Learnt:
+@dataclass(frozen=True, repr=False)
+class Learnt(Shown):
     """What holds for every user, learnt from the train users.
 
     Attributes:
@@ -52,6 +55,12 @@ class Learnt:
     projection: Projection
     population: Posterior
     scatter: WithinScatter | None = None
+
+    def _card(self) -> Card:
+        """The projection's size, and the population as its posterior shows it."""
+        size = f"{self.projection.input_dim} to {self.projection.dim} features"
+        kind = type(self.projection).__name__
+        return replace(self.population._card(), title=f"Learnt: {kind}, {size}; population")
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ class Study:
                 episodes are used. Users of different worlds are different people, whatever their
                 names.
             seed: of the episodes and of the inference.
-            progress: what the engine reports to.
+            progress: what the engine reports to; a bar on standard error by default.
 
         Returns:
             What the tasks are inferred with.
@@ -120,7 +129,8 @@ class Study:
         program = model if self.objective is None else self.objective(model)
         engine = self.population_engine or self.engine
         episodes = episodes.to(self.dtype)
-        posterior = engine.infer(program, episodes, seed=seed, progress=progress)
+        with bar("population") if progress is None else nullcontext(progress) as report:
+            posterior = engine.infer(program, episodes, seed=seed, progress=report)
         if set(program.dims) <= set(posterior.draws):
             posterior = with_densities(program, posterior, episodes)
         return Learnt(projection, population_of(posterior), scatter)
@@ -198,8 +208,8 @@ class Study:
         return Answer(episodes, model, posterior, predictive, uncertainty)
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, repr=False)
+class Answer(Shown):
     """What is known about a batch of tasks.
 
     Attributes:
@@ -215,6 +225,22 @@ class Answer:
     posterior: Posterior
     predictive: Predictive
     uncertainty: xr.Dataset
+
+    def _card(self) -> Card:
+        """The tasks' sizes and what was made of them, its own card each."""
+        shape = self.episodes.query_labels.shape
+        sites = ", ".join(self.posterior.draws)
+        facts: list[tuple[str, object]] = [
+            ("model", type(self.model).__name__),
+            ("tasks × asked", " × ".join(map(str, shape))),
+            ("posterior", f"{self.posterior.num_draws} draws ({self.posterior.kind}) of {sites}"),
+        ]
+        asked = self.episodes.video_mask.cpu().numpy()
+        rows = [
+            (part, short_number(float(self.uncertainty[f"video_{part}"].to_numpy()[asked].mean())))
+            for part in ("total", "aleatoric", "epistemic")
+        ]
+        return Card("Answer", facts, ("uncertainty", "mean, nats"), rows)
 
     def to_datatree(self, learnt: Learnt, attrs: Mapping[str, str | int | float]) -> xr.DataTree:
         """Everything as one DataTree in ArviZ's schema, with scores and predictive checks besides.

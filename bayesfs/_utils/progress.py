@@ -25,7 +25,7 @@ JOINERS = "\u200c\u200d"
 
 @contextlib.contextmanager
 def bar(title: str) -> Iterator[Progress]:
-    """A progress bar on standard error; where that is no terminal, a line at each end.
+    """A progress bar on standard error; where that is no terminal or notebook, a line at each end.
 
     Args:
         title: what is going on, shown before the bar.
@@ -37,7 +37,8 @@ def bar(title: str) -> Iterator[Progress]:
         >>> with bar("features") as progress:
         ...     progress(1, 10, "video P001--mug--clean--0")
     """
-    terminal = sys.stderr is not None and sys.stderr.isatty()
+    notebook = type(sys.stderr).__module__.startswith("ipykernel")
+    terminal = sys.stderr is not None and (sys.stderr.isatty() or notebook)
     shown = tqdm(desc=title, disable=not terminal, dynamic_ncols=True, leave=True)
     last = ""
 

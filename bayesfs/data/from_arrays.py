@@ -25,6 +25,7 @@ _CELLS = (
     "query_quality",
     "support_frame",
     "query_frame",
+    "untaught",
 )
 
 
@@ -49,11 +50,18 @@ def stack(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
     joined: dict[str, Any] = {}
     for name in _CELLS:
         values = [getattr(b, name) for b in batches]
+        if name == "untaught" and any(v is not None for v in values):
+            values = [_none_untaught(b) if b.untaught is None else b.untaught for b in batches]
         joined[name] = None if any(v is None for v in values) else _cat(values, name)
     for name in ("tasks", "classes", "videos"):
         named = [getattr(b, name) for b in batches]
         joined[name] = sum(named, ()) if all(named) else ()
+    joined["levels"] = batches[0].levels
     return EpisodeBatch.of_own(**joined)
+
+
+def _none_untaught(batch: EpisodeBatch) -> Tensor:
+    return torch.zeros_like(batch.way_mask)
 
 
 def _cat(values: Sequence[Tensor], name: str) -> Tensor:

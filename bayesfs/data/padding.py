@@ -114,6 +114,7 @@ def assemble(
         tasks=_task_names(table, tasks, repetitions),
         classes=_class_names(table, support, len(tasks)),
         videos=_video_names(table, shown, len(tasks)),
+        levels=embeddings.levels,
     )
 
 

@@ -60,9 +60,11 @@ class HeldOutUsers(Evaluation):
     drop_flags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, shots in (("shots", self.shots), ("train_shots", self.train_shots)):
-            if not shots or shots[0] < 1 or list(shots) != sorted(set(shots)):
-                raise DataError(f"expected {name} to be positive and increasing, got {shots}")
+        _check_increasing("train_shots", self.train_shots)
+        self._check_shots()
+
+    def _check_shots(self) -> None:
+        _check_increasing("shots", self.shots)
 
     def train_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
         """Every train user as one task with all of its videos, of the conditions in use here."""
@@ -125,3 +127,8 @@ class HeldOutUsers(Evaluation):
             )
         check_held_out(found, user[splits != split].tolist(), split)
         return found
+
+
+def _check_increasing(name: str, shots: tuple[int, ...]) -> None:
+    if not shots or shots[0] < 1 or list(shots) != sorted(set(shots)):
+        raise DataError(f"expected {name} to be positive and increasing, got {shots}")

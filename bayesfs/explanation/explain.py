@@ -131,6 +131,7 @@ def explain_video(
             None if evidence.own_gain is None else evidence.own_gain[task, video], things
         ),
         advice=Advice("nothing"),
+        levels=episodes.levels,
     )
     threshold = rules.frame.most_absent if rules else 0.5
     return replace(found, advice=advise(found, _missing(evidence, task, video, threshold), enough))

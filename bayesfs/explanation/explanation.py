@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bayesfs.explanation.sentences import advice_text, answer_text
+from bayesfs.types.level_names import VIDEOS, LevelNames
 
 Action = Literal[
     "nothing", "enough", "record", "steadier", "more light", "less light", "closer", "show",
@@ -50,6 +51,7 @@ class Explanation:
         gain: (object, condition) -> expected fall in nats per query after one more such video.
         own_gain: the same for this video.
         advice: what to do.
+        levels: what the data call the levels.
     """
 
     video: str
@@ -64,6 +66,7 @@ class Explanation:
     gain: Mapping[tuple[str, str], float]
     own_gain: Mapping[tuple[str, str], float]
     advice: Advice
+    levels: LevelNames = VIDEOS
 
     def sentence(self, language: str | None = None) -> str:
         """What is said, such as "May be wrong: keys or wallet. It is dark; use more light".
@@ -72,12 +75,16 @@ class Explanation:
             language: such as "de"; that of the environment by default.
         """
         only = next(iter(self.prob)) if len(self.prob) == 1 else ""
-        said = answer_text(self.answer, none=not self.answer, only=only, language=language)
+        said = answer_text(
+            self.answer, none=not self.answer, only=only, language=language, levels=self.levels
+        )
         sure = len(self.answer) == 1
         advice = self.advice
         if sure and advice.action == "enough":
             return said
         first = self.answer[0] if self.answer else ""
         names = {"name": advice.thing, "first": first, "second": self.confusable}
-        done = advice_text(advice.action, reason=advice.reason, names=names, language=language)
+        done = advice_text(
+            advice.action, reason=advice.reason, names=names, language=language, levels=self.levels
+        )
         return f"{said} {done}".strip()

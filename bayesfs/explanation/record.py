@@ -146,5 +146,7 @@ def _advice(
             continue
         (thing, condition), nats = max(gain.items(), key=lambda item: item[1])
         action = "record" if nats >= ENOUGH else "enough"
-        text = advice_text(action, reason=condition, names={"name": thing})
+        names = {"name": thing}
+        levels = answer.episodes.levels
+        text = advice_text(action, reason=condition, names=names, levels=levels)
         yield answer.episodes.task_name(t), text, nats

@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bayesfs.types.level_names import VIDEOS, LevelNames
+
 SURE = 0.9
 """Probability that the named objects together must have."""
 
@@ -55,7 +57,12 @@ def alternatives(names: Sequence[str], language: str | None = None) -> str:
 
 
 def answer_text(
-    names: Sequence[str], *, none: bool = False, only: str = "", language: str | None = None
+    names: Sequence[str],
+    *,
+    none: bool = False,
+    only: str = "",
+    language: str | None = None,
+    levels: LevelNames = VIDEOS,
 ) -> str:
     """What the video may show.
 
@@ -64,6 +71,7 @@ def answer_text(
         none: whether none of the person's objects is the answer.
         only: the person's object, where there is no other.
         language: see `translation`.
+        levels: what the data call an object and a video, in English.
 
     Example:
         >>> answer_text(["keys", "wallet"], language="en")
@@ -73,7 +81,7 @@ def answer_text(
     if none and only:
         return _("This may not be {name}.").format(name=only)
     if none:
-        return _("This may be none of your objects.")
+        return levels.in_words(_("This may be none of your objects."))
     if len(names) == 1:
         return _("Probably {name}.").format(name=names[0])
     if len(names) > MOST_NAMES:
@@ -82,7 +90,12 @@ def answer_text(
 
 
 def advice_text(
-    action: str, *, reason: str = "", names: Mapping[str, str], language: str | None = None
+    action: str,
+    *,
+    reason: str = "",
+    names: Mapping[str, str],
+    language: str | None = None,
+    levels: LevelNames = VIDEOS,
 ) -> str:
     """What to do about it, with the reason; nothing for an action that needs no words.
 
@@ -93,8 +106,11 @@ def advice_text(
         reason: cause or condition that makes a difference to the words.
         names: what {name}, {first} and {second} stand for.
         language: see `translation`.
+        levels: what the data call an object and a video, in English. Where clusters are no
+            recordings, there is one condition only, and no cluster of another kind to advise.
     """
     _ = translation(language).gettext
+    reason = reason if levels.recorded else ""
     texts = {
         "steadier": _("The video is blurred; hold steadier."),
         "more light dark": _("It is dark; use more light."),
@@ -110,7 +126,10 @@ def advice_text(
         "record clutter": _("One more video of {name} among other things would help."),
         "enough": _("More videos would hardly help."),
     }
-    said = texts.get(f"{action} {reason}".strip(), texts.get(action, "")).format(**names)
+    if not levels.recorded and action not in ("record", "enough"):
+        return ""  # nothing to hold steadier, to show or to turn
+    said = texts.get(f"{action} {reason}".strip(), texts.get(action, ""))
+    said = levels.in_words(said).format(**names)
     return said[:1].upper() + said[1:]
 
 

@@ -91,8 +91,12 @@ class Projection:
                 "with another backbone than the one the population was learnt on?"
             )
         condition = condition_index(embeddings)
-        projected = embeddings.with_features(self.directions(unit_norm(embeddings), condition))
+        projected = embeddings.with_features(self.of_frames(embeddings, condition))
         return self._with_standard_quality(projected, condition)
+
+    def of_frames(self, embeddings: Embeddings, condition: Array) -> Array:
+        """(frame, feature) projected features of frames in the given conditions (frame,)."""
+        return self.directions(unit_norm(embeddings), condition)
 
     def of_features(self, features: Array, condition: str) -> Array:
         """(frame, feature) float32 projected backbone features of frames of one condition.
@@ -103,6 +107,16 @@ class Projection:
             DataError: another number of features, none at all, zeros only, one not finite, or an
                 unknown condition.
         """
+        x = self._checked(features, condition)
+        peak = np.abs(x).max(1, keepdims=True)
+        if not (np.isfinite(peak) & (peak > 0)).all():
+            raise DataError("features are NaN, infinite or all zero; a corrupt frame?")
+        x = x / peak  # no square under- or overflows
+        norm = np.sqrt(np.einsum("fd,fd->f", x, x))[:, None]
+        return self.directions(x / norm, CONDITIONS.index(condition))
+
+    def _checked(self, features: Array, condition: str) -> Array:
+        """Features in double precision, of the width that is expected."""
         x = np.asarray(features, np.float64)
         if x.ndim != 2 or x.shape[1] != self.input_dim or not len(x):
             raise DataError(
@@ -111,12 +125,7 @@ class Projection:
             )
         if condition not in CONDITIONS:
             raise DataError(f"expected a recording condition of {CONDITIONS}, got {condition!r}")
-        peak = np.abs(x).max(1, keepdims=True)
-        if not (np.isfinite(peak) & (peak > 0)).all():
-            raise DataError("features are NaN, infinite or all zero; a corrupt frame?")
-        x = x / peak  # no square under- or overflows
-        norm = np.sqrt(np.einsum("fd,fd->f", x, x))[:, None]
-        return self.directions(x / norm, CONDITIONS.index(condition))
+        return x
 
     def directions(self, unit: Array, condition: Array | int) -> Array:
         """(frame, feature) float32 projected features of unit-norm ones, without any labels.

@@ -72,7 +72,7 @@ SECTIONS = (
 
 def _glance(view: ReportView) -> list[tuple[str, str, str, str]]:
     """(label, value, note, class) of the numbers to read first."""
-    verdicts = view.verdicts
+    verdicts, words = view.verdicts, view.levels.in_words
     failed = [fit for fit in verdicts if fit.failed]
     verdict = "Look before use" if failed else "Fit for use"
     if not failed and not any(fit.verdict.startswith("fit") for fit in view.fits):
@@ -86,18 +86,19 @@ def _glance(view: ReportView) -> list[tuple[str, str, str, str]]:
         line = next((s for s in view.score_lines if (s.unit, s.score) == (unit, score)), None)
         if line is not None and view.shots in line.cells:
             value, low, high = line.cells[view.shots]
-            label = f"{unit.capitalize()} {SCORE_NAMES.get(score, score)}"
+            label = words(f"{unit.capitalize()} {SCORE_NAMES.get(score, score)}")
             shown = share if score == "accuracy" else fixed
             interval = f"95 %: {shown(low)} to {shown(high)}"
-            note = interval if low == low else "too few people for an interval"
+            note = interval if low == low else words("too few people for an interval")
             out.append((label, shown(value), note, ""))
     if view.people:
         worst = view.people[0]
-        said = f"{visible(worst.name)}, {worst.videos} videos"
-        out.append(("Worst person", share(worst.accuracy), said, ""))
+        said = f"{visible(worst.name)}, {worst.videos} {words('videos')}"
+        out.append((words("Worst person"), share(worst.accuracy), said, ""))
     mean = _means("all", view.videos)
     epistemic = mean.epistemic / mean.total if mean.total > 0 else math.nan
-    note = f"of {number(mean.total, 2)} nats per video: {_learning(view)}; the rest is in the films"
+    rest = "the rest is in the films" if view.levels.recorded else "the rest is in the rows asked"
+    note = words(f"of {number(mean.total, 2)} nats per video: {_learning(view)}; {rest}")
     out.append(("Uncertainty that learning could lower", share(epistemic), note, ""))
     return out
 

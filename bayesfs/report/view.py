@@ -34,7 +34,7 @@ from bayesfs.report.tables import (
 )
 from bayesfs.results.rows import ITEMS, labelled_items
 from bayesfs.results.store import check_datatree
-from bayesfs.types import user_of
+from bayesfs.types import LevelNames, user_of
 
 COVERAGES = (0.5, 0.8, 1.0)
 """Shares of the videos at which the accuracy of the surest is told."""
@@ -153,6 +153,11 @@ class ReportView:
         """The run at that number."""
         return self.data.trees[self.shots]
 
+    @property
+    def levels(self) -> LevelNames:
+        """What the data call the levels."""
+        return LevelNames.of_json(str(self.tree.attrs.get("levels", "")))
+
     @cached_property
     def fits(self) -> tuple[Diagnostics, ...]:
         """Diagnostics of the population, where it was learnt, and of the tasks at every shots."""
@@ -163,7 +168,7 @@ class ReportView:
             plural = "" if shots == 1 else "s"
             many = len(self.data.trees) > 1
             name = f"tasks, {shots} support video{plural}" if many else "tasks"
-            found.append(diagnose(tree, name=name))
+            found.append(diagnose(tree, name=self.levels.in_words(name)))
         return tuple(found)
 
     @cached_property

@@ -10,15 +10,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2.ext import Extension
+from jinja2.lexer import Token, TokenStream
 from markupsafe import Markup
 
 from bayesfs.errors import DataError
@@ -29,6 +32,7 @@ from bayesfs.report.figures import BAND_FRAMES
 from bayesfs.report.sections import SCORE_NAMES, SECTIONS, TEMPLATES
 from bayesfs.report.tables import VideoRow
 from bayesfs.report.view import COVERAGES, LARGE, ReportData, ReportView
+from bayesfs.types.level_names import VIDEOS, LevelNames
 
 LOWERED_BY = {
     "population": "learning from more people",
@@ -77,7 +81,7 @@ def render_html(data: ReportData, sections: Sequence[ReportSection] = SECTIONS) 
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     view = ReportView(data)
     place = {id(video): i for i, video in enumerate(view.videos)}
-    environment = _environment(harmless, sections)
+    environment = _environment(harmless, sections, view.levels)
     environment.filters |= {
         "v": visible,
         "pct": lambda value: share(value).replace(" ", "\u00a0"),
@@ -106,12 +110,13 @@ def render_html(data: ReportData, sections: Sequence[ReportSection] = SECTIONS) 
 
 def render_markdown(data: ReportData, sections: Sequence[ReportSection] = SECTIONS) -> str:
     """The same numbers as Markdown tables, without pictures."""
-    environment = _environment(harmless_markdown, sections)
+    view = ReportView(data)
+    environment = _environment(harmless_markdown, sections, view.levels)
     environment.filters["md"] = lambda *words: Markup(markdown(*words))
     for name in ("num", "fix", "pct"):  # numbers as they are
         shown = environment.filters[name]
         environment.filters[name] = lambda *args, shown=shown: Markup(shown(*args))
-    text = environment.get_template("report.md.j2").render(**_context(ReportView(data), sections))
+    text = environment.get_template("report.md.j2").render(**_context(view, sections))
     return _squeeze(text)
 
 
@@ -128,24 +133,51 @@ def band_words(video: VideoRow) -> str:
     return words
 
 
+class _Words(Extension):
+    """Text of templates in the words of the data: what stands between tags, and no name."""
+
+    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
+        levels = cast(LevelNames, self.environment.globals["levels"])
+        inside = False
+        for token in stream:
+            if token.type != "data":
+                yield token
+                continue
+            parts = re.split(r"([<>])", token.value)
+            for i, part in enumerate(parts):
+                if part in ("<", ">"):
+                    inside = part == "<"
+                elif not inside:
+                    parts[i] = levels.in_words(part)
+            yield Token(token.lineno, token.type, "".join(parts))
+
+
 def _environment(
-    finalize: Callable[[object], object], sections: Sequence[ReportSection]
+    finalize: Callable[[object], object], sections: Sequence[ReportSection], levels: LevelNames
 ) -> Environment:
     """An environment whose every output goes through `finalize`, so that no name is forgotten."""
+    own = levels != VIDEOS
     environment = Environment(
+        extensions=[_Words] if own else [],
         finalize=finalize,
         loader=FileSystemLoader([TEMPLATES, *(section.template.parent for section in sections)]),
         autoescape=select_autoescape(["html", "html.j2"], default=False),
         undefined=StrictUndefined,
         trim_blocks=True,
     )
+    environment.globals["levels"] = levels
     environment.filters |= {
+        "words": lambda text: levels.in_words(str(text)),
         "num": number,
         "fix": fixed,
         "int_or_fix": lambda value: fixed(value) if isinstance(value, float) else number(value),
         "pct": share,
-        "score_name": lambda name: SCORE_NAMES.get(name, str(name).replace("_", " ")),
-        "column_name": lambda name: COLUMN_NAMES.get(name, str(name).replace("_", " ")),
+        "score_name": lambda name: levels.in_words(
+            SCORE_NAMES.get(name, str(name).replace("_", " "))
+        ),
+        "column_name": lambda name: levels.in_words(
+            COLUMN_NAMES.get(name, str(name).replace("_", " "))
+        ),
     }
     return environment
 

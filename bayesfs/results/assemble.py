@@ -147,6 +147,7 @@ def assemble_tree(
         "kind": posterior.kind,
         "population_kind": population.kind if population is not None else "",
         "seed": posterior.seed,
+        "levels": episodes.levels.to_json(),
         **(attrs or {}),
     }
     return tree

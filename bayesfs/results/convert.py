@@ -1,7 +1,8 @@
-"""To other libraries' values: `to_datatree` (ArviZ), `to_pandas`, `to_numpy`.
+"""To other libraries' values: `to_datatree` (ArviZ), `to_pandas`, `to_numpy`; `in_words`.
 
 Each takes a `Posterior` or a `Predictive`. Draws keep their names and axes; padding becomes NaN.
-For one tree with everything that a study knows, use `bayesfs.results.assemble.assemble_tree`.
+For one tree with everything that a study knows, use `bayesfs.results.assemble.assemble_tree`, and
+`in_words` to have its axes named as the data name their levels.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from bayesfs._utils.arrays import numpy_of
 from bayesfs.errors import DataError
 from bayesfs.results.assemble import posterior_group, stats_group
 from bayesfs.results.axes import class_names, task_labels, video_names
-from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
+from bayesfs.types import EpisodeBatch, LabelDraws, LevelNames, Posterior, Predictive
 from bayesfs.uncertainty.decompose import decompose, decompose_draws
 
 
@@ -89,16 +90,17 @@ def _(value: Predictive, episodes: EpisodeBatch | None = None) -> pd.DataFrame:
             f"expected episodes with (task, video, way) {prob.shape}, got "
             f"{(*episodes.video_mask.shape, episodes.way)}; was it predicted from other episodes?"
         )
+    index = [episodes.levels.axes.get("task", "task"), episodes.levels.in_words("video")]
     said, classes, videos = decompose(value, episodes), class_names(episodes), video_names(episodes)
     rows = []
     for t, task in enumerate(task_labels(episodes).tolist()):
         for v in np.flatnonzero(numpy_of(episodes.video_mask[t])):
-            row: dict[str, Any] = {"task": task, "video": str(videos[t, v])}
+            row: dict[str, Any] = dict(zip(index, (task, str(videos[t, v])), strict=True))
             row |= dict(zip(classes[t].tolist(), prob[t, v].tolist(), strict=True))
             parts = ("total", "aleatoric", "epistemic")
             row |= {part: float(said[f"video_{part}"].values[t, v]) for part in parts}
             rows.append({name: x for name, x in row.items() if name})
-    return pd.DataFrame(rows).set_index(["task", "video"])
+    return pd.DataFrame(rows).set_index(index)
 
 
 def to_datatree(value: Posterior | Predictive, episodes: EpisodeBatch | None = None) -> xr.DataTree:
@@ -127,6 +129,39 @@ def to_datatree(value: Posterior | Predictive, episodes: EpisodeBatch | None = N
     if isinstance(value, Predictive):
         return xr.DataTree.from_dict({"posterior_predictive": _video_group(value, episodes)})
     raise _unknown(value)
+
+
+def in_words(tree: xr.DataTree) -> xr.DataTree:
+    """A tree whose axes have the words of the data, for plots and tables.
+
+    "task" and "way" become "school" and "class", say, in every group, and classes have their names
+    on their axis where they are the same in every task. This library's own functions read trees
+    with its own axes.
+
+    Args:
+        tree: from `bayesfs.results.assemble.assemble_tree`.
+    """
+    axes = LevelNames.of_json(str(tree.attrs.get("levels", ""))).axes
+    names = _common_classes(tree)
+    groups = {}
+    for node in tree.subtree:
+        ds = node.to_dataset(inherit=False)
+        if names is not None and ds.sizes.get("way") == len(names):
+            ds = ds.assign_coords(way=names)
+        groups[node.path] = ds.rename({a: own for a, own in axes.items() if a in ds.dims})
+    found = xr.DataTree.from_dict(groups)
+    found.attrs = dict(tree.attrs)
+    return found
+
+
+def _common_classes(tree: xr.DataTree) -> NDArray[Any] | None:
+    """(way,) names of the classes, where they are the same in every task."""
+    if "constant_data" not in tree.children:
+        return None
+    table = tree["constant_data"].to_dataset().get("class_name")
+    if table is None or not (table.values == table.values[0]).all():
+        return None
+    return np.asarray(table.values[0])
 
 
 def _video_group(value: Predictive, episodes: EpisodeBatch | None) -> xr.Dataset:

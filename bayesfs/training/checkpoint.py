@@ -19,6 +19,7 @@ from torch import Tensor
 from bayesfs._utils.guarded_files import opened_npz
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
+from bayesfs.features.standardisation import Standardisation
 from bayesfs.models.similarity.heads import WithinScatter
 from bayesfs.types import Posterior, PosteriorKind
 
@@ -91,7 +92,8 @@ def load_projection(path: Path) -> Projection:
     """
     with _opened(path) as archive:
         kept = {name: archive[name] for name in archive.files}
-        return Projection(**{"axes": None, **kept})
+        kind = Standardisation if "scale" in kept else Projection
+        return kind(**{"axes": None, **kept})
 
 
 def save_scatter(scatter: WithinScatter, path: Path) -> None:

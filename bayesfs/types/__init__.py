@@ -16,6 +16,7 @@ Axes, always in this order where they occur:
 
 from bayesfs.types.embeddings import CONDITIONS, Embeddings
 from bayesfs.types.episodes import UNLABELLED, EpisodeBatch, user_of
+from bayesfs.types.level_names import LevelNames
 from bayesfs.types.missing import refuse_missing
 from bayesfs.types.posterior import Posterior, PosteriorKind
 from bayesfs.types.predictive import LabelDraws, Predictive
@@ -26,6 +27,7 @@ __all__ = [
     "Embeddings",
     "EpisodeBatch",
     "LabelDraws",
+    "LevelNames",
     "Posterior",
     "PosteriorKind",
     "Predictive",

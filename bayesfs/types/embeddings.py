@@ -9,17 +9,22 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayesfs._utils.display import card
+from bayesfs._utils.display import Card, Shown
 from bayesfs.errors import DataError, ShapeError
+from bayesfs.types.level_names import LevelNames, plural
 from bayesfs.types.missing import refuse_missing, refuse_missing_codes
 from bayesfs.types.owned import ours, owned
+from bayesfs.types.table import read_table
+
+LEVELS = "bayesfs_levels"
+"""Attribute of the dataset that holds its `LevelNames`."""
 
 CONDITIONS = ("clean", "clutter")
 """Recording conditions; `support_condition` and `query_condition` index into this tuple."""
 
 
-@dataclass(frozen=True)
-class Embeddings:
+@dataclass(frozen=True, repr=False)
+class Embeddings(Shown):
     """Labelled frame embeddings: a validated copy of one xarray Dataset.
 
     The dataset has `features` (frame, feature) and the coordinates `user`, `object`, `video`,
@@ -130,6 +135,61 @@ class Embeddings:
             ds = ds.assign_coords(covariate=list(quality))
         return cls.of_own(ds)
 
+    @classmethod
+    def from_dataframe(
+        cls,
+        frame: Any,
+        *,
+        label: str,
+        group: str | None = None,
+        cluster: str | None = None,
+        features: Sequence[str] | None = None,
+        split: str | None = None,
+    ) -> Embeddings:
+        """Build embeddings from a table of pandas, polars or another library that narwhals reads.
+
+        The columns' names become the words of the levels (`levels`): axes, tables, sentences and
+        reports then speak of schools and visits. Features stay as they are, in double precision
+        and in their own units; `bayesfs.features.reduction.Standardise` is for them.
+
+        Args:
+            frame: one row an observation.
+            label: column of what is to be recognised, such as "class".
+            group: column of whose labels these are, such as "school": one task each, and the level
+                that other groups teach something about; all rows are of one group by default.
+            cluster: column of what makes rows dependent, such as "visit", which counts as one piece
+                of evidence; every row is a cluster of its own by default. Names need be unique only
+                within a label of a group.
+            features: columns of numbers; all others that are numeric by default.
+            split: column with "train" for the groups that a population is learnt from and "test"
+                for those that are predicted; all are "train" by default.
+
+        Raises:
+            DataError: `frame` is no data frame, a column is missing or holds no numbers, or a name
+                or number is missing.
+
+        Example:
+            >>> import pandas as pd
+            >>> table = pd.DataFrame({"class": ["a", "b"], "school": "s1", "height": [1.0, 2.5]})
+            >>> Embeddings.from_dataframe(table, label="class", group="school").features.tolist()
+            [[1.0], [2.5]]
+        """
+        table = read_table(
+            frame, label=label, group=group, cluster=cluster, features=features, split=split
+        )
+        coords = {name: ("frame", values) for name, values in table.names.items()}
+        dataset = xr.Dataset(
+            {"features": (("frame", "feature"), table.features)},
+            coords={**coords, "feature": list(table.columns)},
+            attrs={LEVELS: table.levels.to_json()},
+        )
+        return cls.of_own(dataset)
+
+    @property
+    def levels(self) -> LevelNames:
+        """What the data call the levels."""
+        return LevelNames.of_json(str(self.dataset.attrs.get(LEVELS, "")))
+
     def __len__(self) -> int:
         return int(self.dataset.sizes["frame"])
 
@@ -164,14 +224,16 @@ class Embeddings:
         rest = self.dataset.drop_vars("features").drop_dims("feature", errors="ignore")
         return Embeddings(rest.assign(features=(("frame", "feature"), features)))
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows: sizes, and how many of what each split holds."""
+    def _card(self) -> Card:
+        """Sizes, and how many of what each split holds."""
+        levels = self.levels
         rows = [
             (split, *(len(set(part.coord(name).tolist())) for name in names), len(part))
             for names in [("user", "object", "video")]
             for split in dict.fromkeys(self.coord("split").tolist())
             for part in [self.where(split=split)]
         ]
-        facts = [("frames", len(self)), ("features", self.dataset.sizes["feature"])]
-        columns = ("split", "users", "object names", "videos", "frames")
-        return card("Embeddings", facts, columns=columns, rows=rows)
+        facts = [(plural(levels.row), len(self)), ("features", self.dataset.sizes["feature"])]
+        words = ("split", "users", "object names", "videos", "frames")
+        columns = tuple(levels.in_words(word) for word in words)
+        return Card("Embeddings", facts, columns, rows)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesfs._utils.display import card
+from bayesfs._utils.display import Card, Shown
 from bayesfs.errors import ShapeError
 from bayesfs.types.embeddings import CONDITIONS
+from bayesfs.types.level_names import VIDEOS, LevelNames
 from bayesfs.types.owned import ours, owned
 
 PAIRS = 2**14
@@ -31,8 +32,8 @@ def user_of(task: str) -> str:
     return task.rpartition("#")[0] or task
 
 
-@dataclass(frozen=True)
-class EpisodeBatch:
+@dataclass(frozen=True, repr=False)
+class EpisodeBatch(Shown):
     """T few-shot tasks, padded to common sizes, with masks; one task is a batch of one.
 
     The tensors are copied: what the caller does to his own afterwards changes nothing here.
@@ -54,9 +55,12 @@ class EpisodeBatch:
         query_quality: (task, video, frame, covariate), or None.
         support_frame: (task, way, shot, frame) row of the Embeddings, -1 for padding, or None.
         query_frame: (task, video, frame) row of the Embeddings, -1 for padding, or None.
+        untaught: (task, way) bool, classes that exist though no support video shows them, for a
+            model that knows them by their names; or None.
         tasks: name of each task (the user, with a suffix where a user has several).
         classes: class names of each task, in label order.
         videos: query video names of each task.
+        levels: what the data call the levels.
 
     Raises:
         ShapeError: sizes disagree, a label is not a class of its task, a value is not finite, or so
@@ -74,9 +78,11 @@ class EpisodeBatch:
     query_quality: Tensor | None = None
     support_frame: Tensor | None = None
     query_frame: Tensor | None = None
+    untaught: Tensor | None = None
     tasks: tuple[str, ...] = ()
     classes: tuple[tuple[str, ...], ...] = ()
     videos: tuple[tuple[str, ...], ...] = ()
+    levels: LevelNames = VIDEOS
 
     def __post_init__(self) -> None:
         if self.support.ndim != 5 or self.query.ndim != 4:
@@ -95,6 +101,7 @@ class EpisodeBatch:
             "query_labels": (t, v),
             "support_frame": (t, w, s, f),
             "query_frame": (t, v, g),
+            "untaught": (t, w),
         }
         for name, shape in expected.items():
             value = getattr(self, name)
@@ -195,7 +202,8 @@ class EpisodeBatch:
     @property
     def way_mask(self) -> Tensor:
         """(task, way) bool: classes that exist."""
-        return self.support_mask.flatten(2).any(-1)
+        taught = self.support_mask.flatten(2).any(-1)
+        return taught if self.untaught is None else taught | self.untaught
 
     @property
     def shot_mask(self) -> Tensor:
@@ -234,17 +242,25 @@ class EpisodeBatch:
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
                 changed[f.name] = value[index]
-            elif value:
+            elif value and isinstance(value, tuple):
                 changed[f.name] = tuple(value[i] for i in tasks)
         return self.changed(**changed)
 
     def limit_shots(self, shots: int) -> EpisodeBatch:
-        """The same tasks with only the first `shots` support videos of each class."""
-        if shots < 1:
-            raise ShapeError(f"expected shots >= 1, got {shots}")
+        """The same tasks with only the first `shots` support videos of each class.
+
+        With 0 no class is taught: all of them are `untaught`, and known by their names at most.
+        """
+        if shots < 0:
+            raise ShapeError(f"expected shots >= 0, got {shots}")
         names = ("support", "support_mask", "support_condition", "support_quality", "support_frame")
-        cut = {n: getattr(self, n)[:, :, :shots] for n in names if getattr(self, n) is not None}
-        return self.changed(**cut)
+        there = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        if shots:
+            return self.changed(**{n: value[:, :, :shots] for n, value in there.items()})
+        empty = {n: torch.zeros_like(value[:, :, :1]) for n, value in there.items()}
+        if "support_frame" in empty:
+            empty["support_frame"] = empty["support_frame"] - 1
+        return self.changed(**empty, untaught=self.way_mask)
 
     def permute_classes(self, order: Sequence[int]) -> EpisodeBatch:
         """Relabel classes: new class j is old class `order[j]`, in every task of the batch.
@@ -255,7 +271,9 @@ class EpisodeBatch:
         inverse = torch.argsort(index)
         names = ("support", "support_mask", "support_condition", "support_quality", "support_frame")
         changed: dict[str, Any] = {
-            n: getattr(self, n)[:, index] for n in names if getattr(self, n) is not None
+            n: getattr(self, n)[:, index]
+            for n in (*names, "untaught")
+            if getattr(self, n) is not None
         }
         known = self.query_labels >= 0
         changed["query_labels"] = torch.where(
@@ -265,8 +283,8 @@ class EpisodeBatch:
         changed["classes"] = tuple(tuple(c[i] for i in order) for c in padded)
         return self.changed(**changed)
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows: one line a task, the first twenty."""
+    def _card(self) -> Card:
+        """One line a task, the first twenty."""
         known = self.query_labels >= 0
         rows = [
             (
@@ -279,9 +297,10 @@ class EpisodeBatch:
             )
             for t in range(min(len(self), 20))
         ]
-        columns = ("task", "classes", "support videos", "frames", "query videos", "labelled")
+        words = ("task", "objects", "support videos", "frames", "query videos", "labelled")
+        columns = tuple(self.levels.in_words(word) for word in words)
         facts = [("tasks", len(self)), ("features", self.dim), ("dtype", self.support.dtype)]
-        return card("EpisodeBatch", facts, columns=columns, rows=rows)
+        return Card("EpisodeBatch", facts, columns, rows)
 
 
 def _copies(frames: Tensor, mask: Tensor) -> Tensor | None:

@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from bayesfs._utils.display import card, short_number
+from bayesfs._utils.display import Card, Shown, short_number
 from bayesfs.errors import ShapeError
 from bayesfs.types.owned import ours, owned
 
 PosteriorKind = Literal["mcmc", "variational", "particles", "exact"]
 
 
-@dataclass(frozen=True)
-class Posterior:
+@dataclass(frozen=True, repr=False)
+class Posterior(Shown):
     """Draws of every latent site, with named axes, and how they were obtained.
 
     The tensors are copied: what the caller does to his own afterwards changes nothing here.
@@ -82,8 +82,8 @@ class Posterior:
         """Draws of the sites without a task axis: what holds for every task."""
         return {s: v for s, v in self.draws.items() if "task" not in self.dims[s]}
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the sites, their axes and ranges; no single draw."""
+    def _card(self) -> Card:
+        """The sites, their axes and ranges; no single draw."""
         rows = [
             (
                 site,
@@ -98,4 +98,4 @@ class Posterior:
             ("sample_stats", ", ".join(self.sample_stats) or "none"),
         ]
         columns = ("site", "axes", "mean", "mean sd over draws", "least", "greatest")
-        return card("Posterior", facts, columns=columns, rows=rows)
+        return Card("Posterior", facts, columns, rows)

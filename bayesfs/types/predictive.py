@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bayesfs._utils.display import card
+from bayesfs._utils.display import Card, Shown
 from bayesfs.errors import ShapeError
 
 
-@dataclass(frozen=True)
-class LabelDraws:
+@dataclass(frozen=True, repr=False)
+class LabelDraws(Shown):
     """Posterior predictive of labels, with the conditional label distribution of each draw.
 
     For a query x, support D and parameters theta,
@@ -48,9 +48,13 @@ class LabelDraws:
         """(..., way) p(y | x, D)."""
         return self.log_prob.exp()
 
+    def _card(self) -> Card:
+        shape = " × ".join(map(str, self.log_prob.shape))
+        return Card("LabelDraws", [("query × way", shape), ("draws", len(self.log_weight))])
 
-@dataclass(frozen=True)
-class Predictive:
+
+@dataclass(frozen=True, repr=False)
+class Predictive(Shown):
     """Predictive of every query frame and, jointly over its frames, of every query video.
 
     Attributes:
@@ -65,8 +69,8 @@ class Predictive:
     video: LabelDraws
     absent: Tensor | None = None
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the first twenty query videos and their likeliest classes."""
+    def _card(self) -> Card:
+        """The first twenty query videos and their likeliest classes."""
         best = self.video.log_prob.max(-1)
         tasks, videos = best.values.shape
         cells = [(t, v) for t in range(tasks) for v in range(videos)][:20]
@@ -77,4 +81,4 @@ class Predictive:
         shape = " × ".join(map(str, self.frame.log_prob.shape))
         facts = [("task × video × frame × way", shape), ("draws", len(self.video.log_weight))]
         columns = ("task", "video", "likeliest class", "probability")
-        return card("Predictive", facts, columns=columns, rows=rows)
+        return Card("Predictive", facts, columns, rows)

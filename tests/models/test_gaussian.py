@@ -143,7 +143,7 @@ def test_exact_draws_have_the_posterior_mean_and_covariance() -> None:
     model, batch = GaussianHierarchy(), episodes()
     population = draw_population(model, 3)
     posterior = Exact(draws=20000).infer(model, batch, seed=1, given=given(model, population))
-    means = model.class_means({k: v[:4000] for k, v in posterior.draws.items()})
+    means = model.class_means({k: v[:4000] for k, v in posterior.draws.items()}, batch)
     exact = condition_classes(batch, model.levels(population, 3))
     sd = dense(exact.cov()).diagonal(axis1=-2, axis2=-1) ** 0.5
     assert (np.abs(means.mean(0) - exact.mean) / sd).max() < 5 / 4000**0.5

@@ -52,7 +52,7 @@ def test_gain_equals_the_mean_over_videos_drawn_by_hand() -> None:
     batch, population = keep_shots(tasks(users=2), (1, 2, 1)), known_population()
     gain = expected_gain(MODEL, population, batch, simulated_videos=150, seed=0)
     posterior = Exact(draws=150).infer(MODEL, batch, seed=7, given=population)
-    means = MODEL.class_means(posterior.draws)
+    means = MODEL.class_means(posterior.draws, batch)
     rng, frames = np.random.default_rng(3), 8
     sd = (0.4**2 + 0.4**2 / frames) ** 0.5
     value = {site: v[0] for site, v in population.draws.items()}

@@ -122,6 +122,7 @@ def canonical(model: Model, episodes: EpisodeBatch) -> Canonical:
         query_quality=None if asked_quality is None else asked(asked_quality)[:, :, :length],
         support_frame=None if frame is None else taught(frame)[..., :frames],
         query_frame=None if asked_frame is None else asked(asked_frame)[..., :length],
+        untaught=None if episodes.untaught is None else episodes.untaught.gather(1, way),
         tasks=episodes.tasks,
         classes=_moved_names(episodes.classes, way),
     )

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -49,12 +49,13 @@ class Levels:
         offset: (condition, feature) population mean in each condition.
         loading: (condition,) how much of a class's mean survives in each condition; 1 for clean.
         task: covariance A of task effects, no batch axes.
-        way: covariance B of class effects, no batch axes.
+        way: covariance B of class effects, no batch axes; or (task, way), one for each class.
         video: (condition,) covariances V of video effects.
         frame: (condition,) covariances F of frames within a video.
         slope: (condition, covariate) effect of measured quality on the log sd of a frame's noise in
             each condition, or None.
         absent: () log prior odds that a query shows none of the taught classes.
+        centre: (task, way, feature) mean m of each class effect, or None for zero.
     """
 
     offset: Tensor
@@ -65,6 +66,7 @@ class Levels:
     frame: Operator
     slope: Tensor | None = None
     absent: Tensor | float = -math.inf
+    centre: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class ClassPosterior:
         given_task: (task, way) covariance S of mu given the task effect.
         gain: (task, way) L = S B^-1.
         informed: (task, way, feature) h, the data's information about mu.
-        pull: (task, way, feature) S h: what the data add to L a.
+        pull: (task, way, feature) S h: what the data add to L a, and the class's own mean m.
     """
 
     task_mean: Tensor
@@ -196,11 +198,27 @@ def condition_on_videos(
         condition: (task, way, shot) condition.
         levels: population parameters.
     """
+    post = _about_centre(_centred(mean, condition, levels), count, condition, levels)
+    return post if levels.centre is None else replace(post, pull=post.pull + levels.centre)
+
+
+def _centred(mean: Tensor, condition: Tensor, levels: Levels) -> Tensor:
+    """(task, way, shot, feature) mean frames less what a class of effect m has: o + r m."""
+    rest = mean - levels.offset[condition]
+    if levels.centre is None:
+        return rest
+    return rest - levels.loading[condition][..., None] * levels.centre[:, :, None]
+
+
+def _about_centre(
+    centred: Tensor, count: Tensor, condition: Tensor, levels: Levels
+) -> ClassPosterior:
+    """Posterior of mu - m from `_centred` mean frames."""
     loading = levels.loading[condition]
-    weight = (count > 0).to(mean)
+    weight = (count > 0).to(centred)
     precision = video_noise(levels, condition, count).inverse().scaled(weight)
     known = precision.scaled(loading**2).sum(2)
-    h = (loading[..., None] * precision.apply(mean - levels.offset[condition])).sum(2)
+    h = (loading[..., None] * precision.apply(centred)).sum(2)
     prior = levels.way.inverse()
     given_task = (prior + known).inverse()
     gain = given_task @ prior
@@ -217,13 +235,13 @@ def log_evidence(episodes: EpisodeBatch, levels: Levels) -> Tensor:
     mean, count = video_means(episodes.support, weight)
     condition = episodes.support_condition
     exists = (count > 0).to(mean)
-    centred = mean - levels.offset[condition]
+    centred = _centred(mean, condition, levels)
     noise = video_noise(levels, condition, count)
     quad = (centred * noise.inverse().apply(centred)).sum(-1)
     between = -0.5 * (quad + noise.logdet() + mean.shape[-1] * LOG_2PI)
     within = _within_video(episodes, mean, weight, levels)
     total = (exists * (between + within)).sum((1, 2))
-    post = condition_on_videos(mean, count, condition, levels)
+    post = _about_centre(centred, count, condition, levels)
     # completing the square in mu given a, then in a
     pulled = (post.pull * post.informed).sum((-1, -2))
     logdets = (post.given_task.logdet() - levels.way.logdet()).sum(-1)

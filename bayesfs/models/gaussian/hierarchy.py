@@ -1,13 +1,12 @@
 """The Gaussian hierarchy population -> task -> class -> video -> frame: `GaussianHierarchy`.
 
 Start with `GaussianHierarchy`. Its posterior and predictive are exact for given population
-parameters (`bayesfs.models.gaussian.conjugate`, `bayesfs.models.gaussian.labels`); the Pyro program
-below is the same model for every other engine.
+parameters, and its Pyro program serves every other engine (`bayesfs.models.gaussian.level_model`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -16,39 +15,21 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesfs._distributions.noise import Noise
 from bayesfs.errors import expect_positive
-from bayesfs.models.gaussian.conjugate import (
-    Levels,
-    condition_classes,
-    log_evidence,
-    support_means,
-    support_weights,
-)
-from bayesfs.models.gaussian.covariance import Diagonal, Operator
+from bayesfs.models.gaussian.conjugate import Levels
+from bayesfs.models.gaussian.covariance import Diagonal
 from bayesfs.models.gaussian.families import CovarianceFamily, PowerLaw, spectrum_log
-from bayesfs.models.gaussian.labels import (
-    Queries,
-    closed_form,
-    frame_queries,
-    joint_log_density,
-    log_absent_odds,
-    mixture_predictive,
-    open_predictive,
-    video_queries,
-)
-from bayesfs.models.gaussian.levels import level_entropies
-from bayesfs.models.gaussian.videos import sample_task_sites
-from bayesfs.models.population_draws import drawn_posterior, each_value
-from bayesfs.protocols import Conjugate, Hierarchical, OpenSet, Simulates
-from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
+from bayesfs.models.gaussian.labels import log_absent_odds, open_predictive
+from bayesfs.models.gaussian.level_model import LevelModel
+from bayesfs.protocols import OpenSet
+from bayesfs.types import CONDITIONS, EpisodeBatch, Predictive
 
 ABSENT_SD = 3.0
 """Prior sd of the log odds that a query shows nothing taught: next to nothing is known."""
 
 
 @dataclass(frozen=True)
-class GaussianHierarchy(Conjugate, OpenSet, Hierarchical, Simulates):
+class GaussianHierarchy(LevelModel, OpenSet):
     """Gaussian hierarchy with a loading for clutter.
 
     Frame f of video v of class k in task t, recorded in condition q (clean or clutter):
@@ -101,16 +82,6 @@ class GaussianHierarchy(Conjugate, OpenSet, Hierarchical, Simulates):
         expect_positive(self, "loading", "loading_sd", "offset_scale", "slope_sd")
 
     @property
-    def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Site -> axes."""
-        return {
-            **self.population_dims,
-            "task_raw": ("task", "feature"),
-            "class_raw": ("task", "way", "feature"),
-            "video_raw": ("task", "way", "shot", "feature"),
-        }
-
-    @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
         """Population site -> axes."""
         slope = {"quality_slope": ("condition", "covariate")} if self.covariates else {}
@@ -161,86 +132,9 @@ class GaussianHierarchy(Conjugate, OpenSet, Hierarchical, Simulates):
             absent=population["absent_odds"],
         )
 
-    def __call__(self, episodes: EpisodeBatch) -> None:
-        """The Pyro program over the support."""
-        x, condition = episodes.support, episodes.support_condition
-        tasks, ways, shots, frames, dim = x.shape
-        levels = self.levels(self.sample_population(x), dim)
-        precision = support_weights(episodes, levels)
-        width = 1.0 / torch.where(episodes.support_mask, precision, 1.0)
-        loading, offset = levels.loading[condition][..., None], levels.offset[condition]
-        unit = dist.Normal(x.new_zeros(dim), x.new_ones(dim)).to_event(1)
-        with pyro.plate("task", tasks, dim=-4):
-            task = levels.task.colour(pyro.sample("task_raw", unit)[:, 0, 0, 0])
-            with pyro.plate("way", ways, dim=-3):
-                way = levels.way.colour(pyro.sample("class_raw", unit)[:, :, 0, 0])
-                mean = (task[:, None] + way)[:, :, None]
-                with pyro.plate("shot", shots, dim=-2):
-                    raw = pyro.sample("video_raw", unit)[:, :, :, 0]
-                    video = levels.video[condition].colour(raw)
-                    centre = offset + loading * mean + video
-                    with pyro.plate("frame", frames, dim=-1):
-                        noise = levels.frame[condition].expand_axis(3).scaled(width)
-                        law = frame_law(centre[..., None, :], noise)
-                        pyro.sample("frames", law.mask(episodes.support_mask), obs=x)
-
-    def class_means(self, draws: Mapping[str, Tensor]) -> Tensor:
-        """(draw, task, way, feature) a_t + c_tk of each draw, in the clean condition's units."""
-        return torch.stack([mean for _, mean in self._draw_by_draw(draws)])
-
-    def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
-        """(draw, task, video, frame, way) log p(x | y, theta_s), video effect integrated."""
-        log_p = self._log_joint(draws, episodes, frame_queries)
-        return log_p.reshape(-1, *episodes.query.shape[:3], episodes.way)
-
-    def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
-        """(draw, task, video, way) log p(mean frame | y, theta_s): the frames share one effect.
-
-        The mean frame is sufficient for the class; the frames' scatter about it is left out.
-        """
-        return self._log_joint(draws, episodes, video_queries)
-
-    def log_evidence(self, episodes: EpisodeBatch, population: Mapping[str, Tensor]) -> Tensor:
-        """(task,) log p(support | population), in nats; population without draw axis."""
-        return log_evidence(episodes, self.levels(population, episodes.dim))
-
-    def log_labels(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Exact log p(y | x, support, population) of frames and videos; no draw axis.
-
-        Returns:
-            (task, video, frame, way) and (task, video, way), in nats; -inf for padded classes.
-        """
-        return closed_form(episodes, self.levels(population, episodes.dim))
-
-    def condition(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
-    ) -> Posterior:
-        """Exact posterior: independent draws of every site, for each population draw in turn.
-
-        Args:
-            episodes: T tasks.
-            population: site -> (population draw, ...).
-            draws: number of draws for each population draw.
-            seed: of the draws.
-        """
-
-        def sample(value: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
-            levels = self.levels(value, episodes.dim)
-            means = support_means(episodes, levels)
-            return sample_task_sites(*means, episodes.support_condition, levels, draws, noise)
-
-        return drawn_posterior(
-            "exact", self.dims, episodes, population, sample, draws=draws, seed=seed
-        )
-
-    def predictive(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
-    ) -> Predictive:
-        """Closed-form predictive, averaged over population draws; see `mixture_predictive`."""
-        values = self._levels_of_draws(population, episodes.dim)
-        return mixture_predictive(episodes, values, draws=draws, seed=seed)
+    def task_levels(self, population: Mapping[str, Tensor], episodes: EpisodeBatch) -> Levels:
+        """`levels`, which no task has a part in."""
+        return self.levels(population, episodes.dim)
 
     def open_predictive(
         self,
@@ -252,7 +146,7 @@ class GaussianHierarchy(Conjugate, OpenSet, Hierarchical, Simulates):
         seed: int,
     ) -> Predictive:
         """The same over taught and `untaught` further classes; see `open_predictive`."""
-        values = self._levels_of_draws(population, episodes.dim)
+        values = self.levels_of_draws(population, episodes)
         return open_predictive(episodes, values, untaught=untaught, draws=draws, seed=seed)
 
     def log_absent_odds(
@@ -264,69 +158,3 @@ class GaussianHierarchy(Conjugate, OpenSet, Hierarchical, Simulates):
             (task, video, frame) and (task, video).
         """
         return log_absent_odds(episodes, self.levels(population, episodes.dim))
-
-    def simulate_videos(
-        self,
-        episodes: EpisodeBatch,
-        population: Mapping[str, Tensor],
-        *,
-        condition: int,
-        frames: int,
-        draws: int,
-        seed: int,
-    ) -> Tensor:
-        """(draw, task, way, frame, feature) one more video of each class, from p(x | support).
-
-        Frames of typical quality scatter about the mean frame, on which alone the class depends:
-        the scatter has mean zero, and makes the frames differ, as copies of one would count once.
-        """
-        levels = self.levels(population, episodes.dim)
-        noise = Noise.of(episodes, seed)
-        mean = condition_classes(episodes, levels).sample(draws, noise)[1]
-        law = levels.video[condition] + levels.frame[condition].scaled(1.0 / frames)
-        eps = law.colour(noise.normal(draws, "way", (episodes.dim,), mean))
-        video = levels.offset[condition] + levels.loading[condition] * mean + eps
-        scatter = noise.normal(draws, "way", (frames, episodes.dim), mean)
-        scatter = levels.frame[condition].colour(scatter)
-        return video[:, :, :, None] + scatter - scatter.mean(3, keepdim=True)
-
-    def level_entropies(
-        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Expected label entropies as one level after the other becomes known, with errors.
-
-        See `bayesfs.models.gaussian.levels`; `bayesfs.uncertainty.by_level.by_level` makes parts of
-        them.
-        """
-        values = self._levels_of_draws(population, episodes.dim)
-        return level_entropies(episodes, values, draws=draws, seed=seed)
-
-    def _levels_of_draws(self, population: Mapping[str, Tensor], dim: int) -> list[Levels]:
-        return [self.levels(value, dim) for value in each_value(population)]
-
-    def _draw_by_draw(self, draws: Mapping[str, Tensor]) -> Iterator[tuple[Levels, Tensor]]:
-        """Population parameters and class means (task, way, feature) of each draw."""
-        for s, raw in enumerate(draws["task_raw"]):
-            sites = {site: draws[site][s] for site in self.population_dims}
-            levels = self.levels(sites, raw.shape[-1])
-            task = levels.task.colour(raw)
-            yield levels, task[:, None] + levels.way.colour(draws["class_raw"][s])
-
-    def _log_joint(
-        self,
-        draws: Mapping[str, Tensor],
-        episodes: EpisodeBatch,
-        queries: Callable[[EpisodeBatch, Levels], Queries],
-    ) -> Tensor:
-        values = [
-            joint_log_density(queries(episodes, levels), mean, levels)
-            for levels, mean in self._draw_by_draw(draws)
-        ]
-        return torch.stack(values).masked_fill(~episodes.way_mask[:, None], -torch.inf)
-
-
-def frame_law(centre: Tensor, noise: Operator) -> dist.Distribution:
-    """Normal distribution of a frame about its video's centre, one event over features."""
-    if isinstance(noise, Diagonal):
-        return dist.Normal(centre, noise.d.sqrt()).to_event(1)
-    return dist.MultivariateNormal(centre, covariance_matrix=noise.m)  # type: ignore[attr-defined]

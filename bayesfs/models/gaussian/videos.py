@@ -18,10 +18,11 @@ def sample_task_sites(
 ) -> dict[str, Tensor]:
     """Draws of task_raw, class_raw and video_raw, (draw, task, ...)."""
     task, classes = condition_on_videos(mean, count, condition, levels).sample(draws, noise)
+    effect = classes - task[:, :, None]
     video = sample_video_effects(mean, count, condition, levels, classes, noise)
     return {
         "task_raw": levels.task.whiten(task),
-        "class_raw": levels.way.whiten(classes - task[:, :, None]),
+        "class_raw": levels.way.whiten(effect if levels.centre is None else effect - levels.centre),
         "video_raw": levels.video[condition].whiten(video),
     }
 

@@ -1,0 +1,38 @@
+"""Evaluation of a table on groups whom nothing was learnt from: `HeldOutGroups`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bayesfs.errors import DataError
+from bayesfs.evaluation.held_out_users import HeldOutUsers
+
+
+@dataclass(frozen=True)
+class HeldOutGroups(HeldOutUsers):
+    """Learn the population from some groups of a table, score groups that it has never seen.
+
+    As `HeldOutUsers`, with the choices that suit rows of a table: clusters are recorded in one
+    condition only, so that those to teach by and those to ask about are drawn from the same ones,
+    and every row counts.
+
+    Attributes:
+        shots: numbers of clusters per label to score at; 0 asks what other groups alone teach about
+            labels of the same name, and needs a model that knows names, such as `SharedClasses`.
+
+    Example:
+        >>> HeldOutGroups(shots=(1, 3, 10)).query_conditions
+        ('clean',)
+    """
+
+    shots: tuple[int, ...] = (1, 3, 10)
+    query_conditions: tuple[str, ...] = ("clean",)
+    frames_per_video: int | None = None
+    train_query_frames: int | None = None
+    train_withheld: float = 0.0
+
+    def _check_shots(self) -> None:
+        if not self.shots or self.shots[0] < 0 or [*self.shots] != sorted({*self.shots}):
+            raise DataError(f"expected shots to be increasing, from 0 on, got {self.shots}")
+        if self.shots[-1] < 1:
+            raise DataError("expected at least one number of shots above 0, got (0,)")
