@@ -1,5 +1,6 @@
 """Fixtures that several rooms' tests share."""
 
+import gc
 import io
 import math
 import os
@@ -27,6 +28,8 @@ from bayesfs.results.assemble import assemble_tree
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing.toy import GaussianToy
 from bayesfs.types import Embeddings, LabelDraws, Posterior, Predictive
+
+gc.set_threshold(20_000, 20, 20)  # as the command does: its libraries' objects live on
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # Zarr's plugin for pytest has imported NumPy before
     limit_threads(int(os.environ["OMP_NUM_THREADS"]))

@@ -1,6 +1,7 @@
 """The scikit-learn estimator: its contract, its three sources of a population, its uncertainty."""
 
 import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,26 @@ def frames(videos: int = 3, each: int = 4, seed: int = 0, gap: float = 3.0) -> A
     return np.concatenate(x), np.array(y), np.array(groups)
 
 
+MADE_BY = {
+    "gaussian": {},
+    "niw": {"model": NIWClasses()},
+    "robust": {"model": RobustHierarchy(), "engine": OwnApproximation(draws=20)},
+    "gp": {"model": DeepKernelGP(likelihood=LabelRegression())},
+    "gp-dirichlet": {"model": DeepKernelGP(likelihood=Dirichlet())},
+    "head": {
+        "model": HierarchicalHead(),
+        "engine": bf.SVI(steps=20, draws=20, khat_draws=0),
+    },
+}
+
+
+@cache
+def taught(name: str) -> BayesianFewShotClassifier:
+    """Taught by `frames()`, once for every test that only asks it."""
+    x, y, videos = frames()
+    return BayesianFewShotClassifier(**MADE_BY[name]).fit(x, y, videos)
+
+
 EXPECTED_FAILURES: dict[str, str] = {}
 """Checks of scikit-learn that cannot hold here, with the reason."""
 
@@ -75,7 +96,7 @@ def test_five_lines_from_arrays_to_a_posterior_and_uncertainty_by_kind() -> None
 
 def test_pandas_and_xarray_are_taken_as_they_are() -> None:
     x, y, videos = frames()
-    plain = BayesianFewShotClassifier().fit(x, y, videos).predict_proba(x)
+    plain = taught("gaussian").predict_proba(x)
     table = pd.DataFrame(x, columns=list("abcdef"), index=np.arange(len(x)) + 100)
     from_pandas = BayesianFewShotClassifier().fit(table, pd.Series(y), pd.Series(videos))
     np.testing.assert_allclose(from_pandas.predict_proba(table), plain)
@@ -103,8 +124,7 @@ def test_frames_of_one_video_are_not_many_examples() -> None:
 
 
 def test_rows_of_a_video_share_its_answer_in_any_order() -> None:
-    x, y, videos = frames()
-    known = BayesianFewShotClassifier().fit(x, y, videos)
+    known = taught("gaussian")
     new, _, asked = frames(seed=1)
     prob = known.predict_proba(new, asked)
     for name in set(asked):
@@ -114,8 +134,8 @@ def test_rows_of_a_video_share_its_answer_in_any_order() -> None:
 
 
 def test_many_rows_are_predicted_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y, videos = frames()
-    known = BayesianFewShotClassifier().fit(x, y, videos)
+    x, _, _ = frames()
+    known = taught("gaussian")
     whole = known.predict_proba(x)
     monkeypatch.setattr("bayesfs.sklearn.CHUNK", 7)
     np.testing.assert_allclose(known.predict_proba(x), whole)
@@ -202,7 +222,7 @@ def test_a_population_of_a_store_with_measured_quality_takes_plain_features() ->
 
 def test_a_posterior_of_the_population_takes_features_as_they_come() -> None:
     x, y, videos = frames()
-    first = BayesianFewShotClassifier().fit(x, y, videos)
+    first = taught("gaussian")
     axes = SupportAxes.fit(x, 32)
     model = bf.GaussianHierarchy().fit_to(axes.spectrum)
     again = BayesianFewShotClassifier(model=model, population=first.population_)
@@ -235,7 +255,7 @@ def test_it_works_in_a_pipeline_and_is_cloned() -> None:
 
 def test_the_answer_holds_everything_and_goes_to_arviz() -> None:
     x, y, videos = frames()
-    known = BayesianFewShotClassifier().fit(x, y, videos)
+    known = taught("gaussian")
     answer = known.answer(x, videos, y)
     assert answer.episodes.classes == (("keys", "mug", "wallet"),)
     assert answer.episodes.query_labels[0].tolist() == [0] * 3 + [1] * 3 + [2] * 3
@@ -264,8 +284,8 @@ def test_mistakes_are_told() -> None:
 
 
 def test_what_is_asked_never_changes_what_was_learnt() -> None:
-    x, y, videos = frames()
-    known = BayesianFewShotClassifier().fit(x, y, videos)
+    x, _, _ = frames()
+    known = taught("gaussian")
     before = known.posterior_.draws["class_raw"].clone()
     known.predict_uncertainty(10 + x)
     assert torch.equal(before, known.posterior_.draws["class_raw"])
@@ -278,7 +298,7 @@ def test_answers_do_not_depend_on_the_unit_of_the_features(factor: float) -> Non
     """Features of sd below 1e-9 were once taken for all alike, and answered 1/3 each."""
     x, y, videos = frames()
     new, _, asked = frames(seed=1)
-    known = BayesianFewShotClassifier().fit(x, y, groups=videos).predict_proba(new, asked)
+    known = taught("gaussian").predict_proba(new, asked)
     other = BayesianFewShotClassifier().fit(factor * x, y, groups=videos)
     np.testing.assert_allclose(other.predict_proba(factor * new, asked), known, atol=1e-6)
 
@@ -291,8 +311,8 @@ def test_features_that_are_all_alike_up_to_rounding_have_no_axes() -> None:
 
 def test_a_query_that_would_overflow_is_refused() -> None:
     """NaN came of it before."""
-    x, y, videos = frames()
-    known = BayesianFewShotClassifier().fit(x, y, groups=videos)
+    x, _, _ = frames()
+    known = taught("gaussian")
     with pytest.raises(ShapeError, match=r"features of at most 1\.2e\+77 .* in the query"):
         known.predict_proba(1e160 * x)
     assert np.isfinite(known.predict_proba(1e60 * x)).all()
@@ -317,18 +337,7 @@ KINDS_OF_ARRAYS = {
     "pandas": lambda x: pd.DataFrame(x, copy=False),
     "xarray": lambda x: xr.DataArray(x, dims=("frame", "feature")),
 }
-MADE_BY = {
-    "gaussian": {},
-    "niw": {"model": NIWClasses()},
-    "robust": {"model": RobustHierarchy(), "engine": OwnApproximation(draws=20)},
-    "gp": {"model": DeepKernelGP(likelihood=LabelRegression())},
-    "gp-dirichlet": {"model": DeepKernelGP(likelihood=Dirichlet())},
-    "head": {
-        "model": HierarchicalHead(),
-        "engine": bf.SVI(steps=20, draws=20, khat_draws=0),
-    },
-}
-EACH = pytest.mark.parametrize("settings", MADE_BY.values(), ids=MADE_BY)
+EACH = pytest.mark.parametrize("name", MADE_BY)
 
 
 @pytest.mark.parametrize("made", KINDS_OF_ARRAYS.values(), ids=KINDS_OF_ARRAYS)
@@ -354,21 +363,20 @@ def said_of(known: BayesianFewShotClassifier, x: Any, groups: Any = None) -> pd.
 
 
 @EACH
-def test_the_order_of_rows_moves_nothing(settings: Any) -> None:
+def test_the_order_of_rows_moves_nothing(name: str) -> None:
     """Of those taught, and of those asked; frames within videos too."""
     x, y, videos = frames()
     new, _, asked = frames(seed=1, each=2)
-    plain = said_of(BayesianFewShotClassifier(**settings).fit(x, y, videos), new, asked)
+    plain = said_of(taught(name), new, asked)
     turn, back = (np.random.default_rng(s).permutation(n) for s, n in ((2, len(x)), (3, len(new))))
-    known = BayesianFewShotClassifier(**settings).fit(x[turn], y[turn], videos[turn])
+    known = BayesianFewShotClassifier(**MADE_BY[name]).fit(x[turn], y[turn], videos[turn])
     moved = said_of(known, new[back], asked[back])
     np.testing.assert_allclose(moved.values, plain.values[back], rtol=0, atol=1e-10)
 
 
 @EACH
-def test_a_row_is_answered_alike_alone_and_among_many(settings: Any) -> None:
-    x, y, videos = frames()
-    known = BayesianFewShotClassifier(**settings).fit(x, y, videos)
+def test_a_row_is_answered_alike_alone_and_among_many(name: str) -> None:
+    known = taught(name)
     new, _, _ = frames(seed=1)
     together = said_of(known, new)
     alone = pd.concat([said_of(known, new[[i]]) for i in (0, 17, 35)])
@@ -376,12 +384,12 @@ def test_a_row_is_answered_alike_alone_and_among_many(settings: Any) -> None:
 
 
 @EACH
-def test_the_names_of_classes_move_nothing(settings: Any) -> None:
+def test_the_names_of_classes_move_nothing(name: str) -> None:
     x, y, videos = frames()
     new, _, _ = frames(seed=1)
-    plain = said_of(BayesianFewShotClassifier(**settings).fit(x, y, videos), new)
+    plain = said_of(taught(name), new)
     other = {"keys": "zebra", "mug": "anchor", "wallet": "mug"}
-    named = np.array([other[name] for name in y])
-    known = BayesianFewShotClassifier(**settings).fit(x, named, videos)
+    named = np.array([other[label] for label in y])
+    known = BayesianFewShotClassifier(**MADE_BY[name]).fit(x, named, videos)
     moved = said_of(known, new)[[*other.values(), "total", "aleatoric", "epistemic"]]
     np.testing.assert_allclose(moved.values, plain.values, rtol=0, atol=1e-10)
