@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -55,7 +56,7 @@ class EngineContract:
     def test_posterior_is_that_of_a_linear_gaussian_model(self) -> None:
         """Means and standard deviations against the dense solve, population given."""
         truth = GaussianToy().exact(self.make_episodes())
-        self._compare(_usual(type(self)), truth, self.sd_ratio)
+        self._compare(self._usual(), truth, self.sd_ratio)
 
     def test_population_is_inferred_jointly(self) -> None:
         """Without `given`, the population's sites are part of the posterior."""
@@ -68,7 +69,7 @@ class EngineContract:
 
     def test_posterior_is_complete(self) -> None:
         """Every task site is there, with the model's axes, finite; the population as given."""
-        model, episodes, posterior = GaussianToy(), self.make_episodes(), _usual(type(self))
+        model, episodes, posterior = GaussianToy(), self.make_episodes(), self._usual()
         expect(
             set(posterior.draws) >= {"class_raw", "video_raw"}, f"sites {sorted(posterior.draws)}"
         )
@@ -88,7 +89,7 @@ class EngineContract:
 
     def test_the_same_seed_gives_the_same_draws(self) -> None:
         """And another seed gives others."""
-        first = _usual(type(self)).draws["class_raw"]
+        first = self._usual().draws["class_raw"]
         again, other = (
             _infer(self.make_engine(), self.make_episodes(), seed=s).draws["class_raw"]
             for s in (0, 1)
@@ -98,7 +99,7 @@ class EngineContract:
 
     def test_global_random_state_is_left_alone(self) -> None:
         """Inference neither reads nor moves torch's global generator."""
-        usual = _usual(type(self)).draws["class_raw"]
+        usual = self._usual().draws["class_raw"]
         torch.rand(1)  # wherever the generator stood then, it stands elsewhere now
         before = torch.get_rng_state()
         again = _infer(self.make_engine(), self.make_episodes()).draws["class_raw"]
@@ -113,7 +114,7 @@ class EngineContract:
             query=torch.zeros_like(episodes.query),
             query_labels=torch.full_like(episodes.query_labels, -1),
         )
-        first, second = _usual(type(self)), _infer(self.make_engine(), changed)
+        first, second = self._usual(), _infer(self.make_engine(), changed)
         expect(
             torch.equal(first.draws["class_raw"], second.draws["class_raw"]),
             "the query changes the posterior",
@@ -121,7 +122,7 @@ class EngineContract:
 
     def test_a_batch_is_its_tasks_one_by_one(self) -> None:
         """Up to Monte Carlo error, in units of the posterior's standard deviation."""
-        episodes, together = self.make_episodes(), _usual(type(self))
+        episodes, together = self.make_episodes(), self._usual()
         for task in range(len(episodes)):
             alone = _infer(self.make_engine(), episodes.select([task]))
             exists = episodes.way_mask[task]
@@ -131,7 +132,7 @@ class EngineContract:
 
     def test_padding_changes_nothing(self) -> None:
         """More classes, videos and frames in the arrays, none in the masks."""
-        episodes, plain = self.make_episodes(), _usual(type(self))
+        episodes, plain = self.make_episodes(), self._usual()
         wide = _infer(self.make_engine(), pad(episodes))
         ways = episodes.way
         inside = wide.draws["class_raw"][:, :, :ways]
@@ -139,11 +140,16 @@ class EngineContract:
 
     def test_relabelling_classes_permutes_the_posterior(self) -> None:
         """New class j is old class order[j]."""
-        episodes, plain = self.make_episodes(), _usual(type(self))
+        episodes, plain = self.make_episodes(), self._usual()
         order = [*range(1, episodes.way), 0]
         moved = _infer(self.make_engine(), episodes.permute_classes(order))
         exists = episodes.way_mask[:, order]
         self._close(plain.draws["class_raw"][:, :, order], moved.draws["class_raw"], exists)
+
+    def _usual(self) -> Posterior:
+        """What the engine infers from the tasks at seed 0, once for all checks of the class."""
+        kind: Callable[[], EngineContract] = type(self)
+        return _usual_of(kind)
 
     def _compare(
         self,
@@ -191,6 +197,5 @@ def _infer(engine: Engine, episodes: EpisodeBatch, seed: int = 0) -> Posterior:
 
 
 @lru_cache(maxsize=1)
-def _usual(contract: type[EngineContract]) -> Posterior:
-    """What the engine infers from the contract's tasks at seed 0, once for all its checks."""
+def _usual_of(contract: Callable[[], EngineContract]) -> Posterior:
     return _infer(contract().make_engine(), contract().make_episodes())
