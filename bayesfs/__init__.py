@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bayesfs.inference.svgd.svgd import SVGD
     from bayesfs.inference.svi.svi import SVI
     from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+    from bayesfs.models.gaussian.shared_classes import SharedClasses
     from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
     from bayesfs.models.objectives import PredictiveScore
     from bayesfs.prediction import predict
@@ -51,6 +52,7 @@ __all__ = [
     "Posterior",
     "Predictive",
     "PredictiveScore",
+    "SharedClasses",
     "Standardise",
     "Study",
     "decompose",
@@ -77,6 +79,7 @@ _HOME = {
     "PredictiveScore": "models.objectives",
     "SVGD": "inference.svgd.svgd",
     "SVI": "inference.svi.svi",
+    "SharedClasses": "models.gaussian.shared_classes",
     "Standardise": "features.standardisation",
     "Study": "study",
     "decompose": "uncertainty.decompose",

@@ -129,6 +129,34 @@ class Conjugate(Collapsible, Protocol):
 
 
 @runtime_checkable
+class NamesClasses(Conjugate, Protocol):
+    """A model whose classes mean the same in every task where they have the same name."""
+
+    @abstractmethod
+    def with_labels(self, labels: tuple[str, ...]) -> Self:
+        """The model for a population that knows these names, its axis "label"."""
+
+    @property
+    @abstractmethod
+    def scale_dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Population site -> axes, of those that are not known exactly given all tasks."""
+
+    @abstractmethod
+    def sample_scales(self, like: Tensor) -> Mapping[str, Tensor]:
+        """Pyro program of these sites; `like` (..., feature) gives size and dtype."""
+
+    @abstractmethod
+    def log_evidence_together(self, episodes: EpisodeBatch, scales: Mapping[str, Tensor]) -> Tensor:
+        """() log p(support of all tasks | scales), what names share integrated out."""
+
+    @abstractmethod
+    def pooled(
+        self, episodes: EpisodeBatch, scales: Mapping[str, Tensor], *, seed: int
+    ) -> dict[str, Tensor]:
+        """Exact draws of the other population sites, one for each (draw, ...) of the scales."""
+
+
+@runtime_checkable
 class Approximable(Model, Protocol):
     """A model with an approximation of its task-level posterior, given the population."""
 
@@ -282,6 +310,7 @@ class TakesScatter(Model, Protocol):
 ABILITIES: tuple[type, ...] = (
     Collapsible,
     Conjugate,
+    NamesClasses,
     Approximable,
     OpenSet,
     OpenSetDraws,

@@ -33,6 +33,7 @@ from bayesfs.protocols import (
     Engine,
     Evaluation,
     Model,
+    NamesClasses,
     Objective,
     Progress,
     TakesScatter,
@@ -55,6 +56,11 @@ class Learnt(Shown):
     projection: Projection
     population: Posterior
     scatter: WithinScatter | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of classes that the population knows."""
+        return tuple(self.population.coords.get("label", ()))
 
     def _card(self) -> Card:
         """The projection's size, and the population as its posterior shows it."""
@@ -120,7 +126,8 @@ class Study:
         used = frames_of(embeddings, self._lesson(embeddings, seed))
         projection = self.reduction.fit(used)
         episodes = self._lesson(self.reduction.cross_fit(used, projection.dim), seed)
-        model, scatter = self.model_for(projection), None
+        names = tuple(sorted({name for own in episodes.classes for name in own}))
+        model, scatter = self.model_for(projection, labels=names), None
         if isinstance(model, TakesScatter):
             unit = projection(used)
             scatter = scatter_of(unit)
@@ -133,6 +140,8 @@ class Study:
             posterior = engine.infer(program, episodes, seed=seed, progress=report)
         if set(program.dims) <= set(posterior.draws):
             posterior = with_densities(program, posterior, episodes)
+        if isinstance(model, NamesClasses):
+            posterior = with_names(model, posterior, episodes, seed=seed)
         return Learnt(projection, population_of(posterior), scatter)
 
     def _lesson(self, embeddings: Embeddings, seed: int) -> EpisodeBatch:
@@ -147,9 +156,16 @@ class Study:
             )
         return tasks
 
-    def model_for(self, projection: Projection, scatter: WithinScatter | None = None) -> Model:
-        """The model, fitted to the spectrum of the features and told others' scatter."""
+    def model_for(
+        self,
+        projection: Projection,
+        scatter: WithinScatter | None = None,
+        labels: tuple[str, ...] = (),
+    ) -> Model:
+        """The model, fitted to the spectrum of the features, told others' scatter and names."""
         model = self.model.fit_to(tuple(projection.spectrum.tolist()))
+        if isinstance(model, NamesClasses):
+            model = model.with_labels(labels)
         if scatter is not None and isinstance(model, TakesScatter):
             return model.with_scatter(scatter.axes, scatter.excess)
         return model
@@ -199,7 +215,7 @@ class Study:
             seed: of the inference.
             progress: what the engine reports to.
         """
-        model = self.model_for(learnt.projection, learnt.scatter)
+        model = self.model_for(learnt.projection, learnt.scatter, learnt.labels)
         posterior = self.engine.infer(
             model, episodes, seed=seed, given=learnt.population, progress=progress
         )
@@ -321,6 +337,28 @@ def scatter_of(embeddings: Embeddings, *, without: str | None = None) -> WithinS
     length = np.linalg.norm(total, axis=1, keepdims=True)
     _, thing = np.unique(videos[:, :2], axis=0, return_inverse=True)
     return WithinScatter.fit(total / np.where(length > 0, length, 1.0), thing.ravel())
+
+
+def with_names(
+    model: NamesClasses, posterior: Posterior, episodes: EpisodeBatch, *, seed: int
+) -> Posterior:
+    """The posterior of a population with what its names share, drawn where it was integrated out.
+
+    Args:
+        model: with the labels of these tasks.
+        posterior: of the scales at least.
+        episodes: the tasks that it was learnt from.
+        seed: of the draws.
+    """
+    labels = tuple(sorted({name for own in episodes.classes for name in own}))
+    coords = {**posterior.coords, "label": labels}
+    scales = {site: posterior.draws[site] for site in model.scale_dims}
+    if set(model.population_dims) <= set(posterior.draws):
+        return posterior.changed(coords=coords)
+    with torch.no_grad():
+        drawn = model.pooled(episodes, scales, seed=seed)
+    dims = {**posterior.dims, **{site: model.population_dims[site] for site in drawn}}
+    return posterior.changed(draws={**posterior.draws, **drawn}, dims=dims, coords=coords)
 
 
 def population_of(posterior: Posterior) -> Posterior:

@@ -19,6 +19,7 @@ ROOMS = (
     "data",
     "features",
     "models.population_draws",
+    "models.per_batch",
     "models.gaussian",
     "models.niw",
     "models.heads",

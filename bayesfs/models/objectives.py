@@ -20,7 +20,7 @@ from torch.nn.functional import logsigmoid
 
 from bayesfs.errors import InferenceError
 from bayesfs.models.per_batch import once_per_batch
-from bayesfs.protocols import Collapsible, Conjugate, Model, OpenSet
+from bayesfs.protocols import Collapsible, Conjugate, Model, NamesClasses, OpenSet
 from bayesfs.types import EpisodeBatch
 
 
@@ -58,11 +58,23 @@ class PopulationPrior(_Objective):
 class MarginalLikelihood(_Objective):
     """Population learnt by marginal likelihood: p(phi) prod_t p(support_t | phi).
 
-    Needs support videos of every condition, as `population_episodes` gives.
+    Needs support videos of every condition, as `population_episodes` gives. Where classes are
+    shared by name (`NamesClasses`), what they share is integrated out too, over all tasks together;
+    a `Study` draws it afterwards.
     """
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Population site -> axes, of those that are not integrated out."""
+        model = self.model
+        return model.scale_dims if isinstance(model, NamesClasses) else model.population_dims
 
     def __call__(self, episodes: EpisodeBatch) -> None:
         """The Pyro program: population sites, and the evidence as a factor."""
+        if isinstance(self.model, NamesClasses):
+            scales = self.model.sample_scales(episodes.support)
+            pyro.factor("evidence", self.model.log_evidence_together(episodes, scales))
+            return
         population = self.model.sample_population(episodes.support)
         if not isinstance(self.model, Conjugate):
             raise InferenceError(

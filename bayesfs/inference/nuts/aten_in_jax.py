@@ -143,7 +143,8 @@ def _diagonal(x: Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Array:
 
 
 def _diag_embed(x: Array, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Array:
-    if offset or (dim1, dim2) != (-2, -1):
+    last = x.ndim + 1
+    if offset or (dim1 % last, dim2 % last) != (last - 2, last - 1):
         raise NotImplementedError("diag_embed on other axes")
     return x[..., None] * jnp.eye(x.shape[-1], dtype=x.dtype)
 

@@ -140,8 +140,13 @@ def mixture_predictive(
         values: population parameters of each draw.
         draws: draws of the class means for each population draw.
         seed: of the draws.
+
+    Returns:
+        Predictive, with the probability that nothing taught is shown where that is possible.
     """
     labels = _mixture(episodes, values, [taught_prior(episodes)] * len(values), draws, seed)
+    if all(levels.absent == -math.inf for levels in values):
+        return Predictive(*labels)
     absent = torch.stack([log_absent_odds(episodes, levels)[0].sigmoid() for levels in values])
     return Predictive(*labels, absent=absent.mean(0).masked_fill(~episodes.query_mask, 0.0))
 
