@@ -174,7 +174,7 @@ def lines() -> dict[str, float]:
     """Statements from a data frame to a posterior, on the page that says how."""
     text = PAGE.read_text(encoding="utf-8")
     blocks = [part.split("```")[0] for part in text.split("```python\n")[1:]]
-    (code,) = [block for block in blocks if "from_dataframe" in block]
+    code = next(block for block in blocks if "from_dataframe" in block)
     return {"data_frame_lines": len(ast.parse(code).body)}
 
 

@@ -200,7 +200,7 @@ def test_ten_lines_lead_from_a_frame_to_a_posterior() -> None:
     """Those of docs/data-frame.md, which is run by the tests of the pages."""
     page = (Path(__file__).parents[2] / "docs" / "data-frame.md").read_text(encoding="utf-8")
     blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
-    (code,) = [block for block in blocks if "from_dataframe" in block]
+    code = next(block for block in blocks if "from_dataframe" in block)
     assert "study.infer" in code
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
     statements = ast.parse(code).body

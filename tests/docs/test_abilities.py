@@ -22,7 +22,7 @@ def test_the_page_is_the_one_that_the_code_makes() -> None:
     assert said == made.page(), "run: python docs/_ext/abilities.py"
     assert "| `NUTS` | `Model` | every model |" in said
     assert (
-        "| `Exact` | `Conjugate` | `DeepKernelGP`, `GaussianHierarchy`, `NIWClasses`, `NIWMode` |"
+        "| `Exact` | `Conjugate` | `DeepKernelGP`, `GaussianHierarchy`, `NIWClasses`, `NIWMode`, `SharedClasses` |"
         in said
     )
 
