@@ -22,7 +22,7 @@ Folder = Annotated[Path, Positional, arg(metavar="DIR")]
 ModelFile = Annotated[Path, Positional, arg(metavar="MODEL.py")]
 EngineFile = Annotated[Path, Positional, arg(metavar="ENGINE.py")]
 EvaluationFile = Annotated[Path, Positional, arg(metavar="EVALUATION.py")]
-COLLECT_AFTER = (20_000, 20, 20)
+COLLECT_AFTER = (50_000, 50, 50)
 """Thresholds of Python's garbage collector, in objects and in rounds."""
 
 Settings = Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="NAME.FIELD=VALUE")]

@@ -17,13 +17,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.isotonic import IsotonicRegression
+from sklearn.isotonic import isotonic_regression
 
-from bayesfs._utils.arrays import Floats
+from bayesfs._utils.arrays import Floats, Ints
 from bayesfs.metrics.pit import drawn_labels
 from bayesfs.metrics.scores import scored
 
 GRID = 101
+TIE = 1e-15
+"""Forecasts that are nearer than this are equal, as scikit-learn has it."""
+
 SIMULATIONS = 100
 """Data sets behind the band."""
 
@@ -70,9 +73,10 @@ def pav_curve(log_prob: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> PavCu
     pairs = np.isfinite(logp)
     stated = np.exp(logp[pairs])
     grid = np.linspace(stated.min(), stated.max(), GRID)
-    found, miscalibration, discrimination, uncertainty = _fit(stated, _events(y, pairs), grid)
+    pooled = _Pooled.of(stated)
+    found, miscalibration, discrimination, uncertainty = pooled.fit(_events(y, pairs), grid)
     rng = np.random.default_rng(seed)
-    null = [_fit(stated, _events(d, pairs), grid) for d in drawn_labels(logp, SIMULATIONS, rng)]
+    null = [pooled.fit(_events(d, pairs), grid) for d in drawn_labels(logp, SIMULATIONS, rng)]
     low, high = np.quantile([curve for curve, *_ in null], [0.025, 0.975], axis=0)
     chance = np.array([n[1] for n in null])
     p = (float((chance >= miscalibration).sum()) + 1) / (SIMULATIONS + 1)
@@ -94,11 +98,27 @@ def _events(labels: ArrayLike, pairs: np.ndarray[tuple[int, int], np.dtype[np.bo
     return np.asarray(hit[pairs], np.float64)
 
 
-def _fit(stated: Floats, event: Floats, grid: Floats) -> tuple[Floats, float, float, float]:
-    """Regression on the grid, miscalibration, discrimination and uncertainty."""
-    fit = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(stated, event)
-    own = fit.predict(stated)
-    score = float(np.square(stated - event).mean())
-    best = float(np.square(own - event).mean())
-    flat = float(np.square(event.mean() - event).mean())
-    return np.asarray(fit.predict(grid), np.float64), score - best, flat - best, flat
+@dataclass(frozen=True)
+class _Pooled:
+    """Forecasts in order, equal ones as one place: the same for every set of events."""
+
+    places: Floats
+    place_of: Ints  # (pair,)
+    pairs: Ints  # (place,) how many
+
+    @classmethod
+    def of(cls, stated: Floats) -> _Pooled:
+        order = np.argsort(stated)
+        begins = np.diff(stated[order], prepend=-1.0) >= TIE
+        place_of = np.empty_like(order)
+        place_of[order] = np.cumsum(begins) - 1
+        return cls(stated[order][begins], place_of, np.bincount(place_of))
+
+    def fit(self, event: Floats, grid: Floats) -> tuple[Floats, float, float, float]:
+        """Regression on the grid, miscalibration, discrimination and uncertainty."""
+        share = np.bincount(self.place_of, event) / self.pairs
+        found = isotonic_regression(share, sample_weight=self.pairs, y_min=0, y_max=1)
+        score = float(np.square(self.places[self.place_of] - event).mean())
+        best = float(np.square(found[self.place_of] - event).mean())
+        flat = float(np.square(event.mean() - event).mean())
+        return np.interp(grid, self.places, found), score - best, flat - best, flat

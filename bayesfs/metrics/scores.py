@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
 
 from bayesfs._utils.arrays import Floats, Ints
 from bayesfs.errors import ShapeError
@@ -61,7 +60,7 @@ def as_array(values: ArrayLike) -> NDArray[Any]:
 
 
 def _check_normalised(logp: Floats) -> None:
-    total = logsumexp(logp, axis=1)
+    total = np.logaddexp.reduce(logp, axis=1)
     bad = ~(np.abs(total) <= NORMALISATION_TOLERANCE)
     if bad.any():
         raise ShapeError(

@@ -196,8 +196,11 @@ def _fixed_length_strings(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _convert_strings(ds: xr.Dataset, dtype: np.dtype[Any]) -> xr.Dataset:
-    for name in [name for name, v in ds.variables.items() if v.dtype.kind in "UTO"]:
-        values = fixed_width(ds[name].values).astype(dtype)
-        changed = {name: (ds[name].dims, values, ds[name].attrs)}
-        ds = ds.assign_coords(changed) if name in ds.coords else ds.assign(changed)
-    return ds
+    changed = {
+        name: (v.dims, fixed_width(v.values).astype(dtype), v.attrs)
+        for name, v in ds.variables.items()
+        if v.dtype.kind in "UTO"
+    }
+    coords = {name: value for name, value in changed.items() if name in ds.coords}
+    rest = {name: value for name, value in changed.items() if name not in coords}
+    return ds.assign_coords(coords).assign(rest)
