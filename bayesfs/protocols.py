@@ -219,6 +219,31 @@ class Simulates(Collapsible, Protocol):
         """(draw, task, way, frame, feature) one more support video of each class."""
 
 
+@runtime_checkable
+class Foresees(Collapsible, Protocol):
+    """A model that knows what one more support video is worth without simulating it."""
+
+    @abstractmethod
+    def video_gain(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
+    ) -> Tensor:
+        """(task, video, way) expected fall of a query's entropy by one more video of each class."""
+
+
+@runtime_checkable
+class KnowsTypical(Model, Protocol):
+    """A model that tests whether a query is like what was taught, with a known rate of errors."""
+
+    @abstractmethod
+    def typicality(self, episodes: EpisodeBatch, *, condition_known: bool = True) -> Tensor:
+        """(task, video) p-values: below .05 for one video in twenty of those that show a class.
+
+        Args:
+            episodes: T tasks.
+            condition_known: whether queries are in the recording condition that the batch says.
+        """
+
+
 @dataclass(frozen=True)
 class LinearLogits:
     """A head given its population: logits that are linear in standard normal weights.
@@ -292,19 +317,22 @@ class TakesScatter(Model, Protocol):
     """A model that asks how videos scatter about their object in other people's data."""
 
     @abstractmethod
-    def with_scatter(self, axes: NDArray[np.float32], excess: NDArray[np.float32]) -> Model:
+    def with_scatter(
+        self, axes: NDArray[np.float32], excess: NDArray[np.float32], like: float
+    ) -> Model:
         """The model with a metric (I + F)^-1 of other people's scatter F.
 
         Args:
             axes: (feature, axis) orthonormal.
             excess: (axis,) eigenvalues of F.
+            like: mean cosine of two videos of one object; NaN where that is not known.
         """
 
     @abstractmethod
     def with_scatters(
-        self, scatters: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+        self, scatters: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]
     ) -> Model:
-        """The model with axes and eigenvalues for each user, learnt without that user."""
+        """The model with the same for each user, learnt without that user."""
 
 
 ABILITIES: tuple[type, ...] = (
@@ -319,6 +347,8 @@ ABILITIES: tuple[type, ...] = (
     LinearHead,
     Reducible,
     TakesScatter,
+    Foresees,
+    KnowsTypical,
 )
 """Every ability that only some models have; docs/abilities.md shows which."""
 

@@ -26,7 +26,6 @@ from bayesfs._distributions.noise import frame_content
 from bayesfs.data.from_arrays import make_episode
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.inference.exact import Exact
-from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.inference.svi.svi import SVI
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.prediction import predict
@@ -34,7 +33,7 @@ from bayesfs.protocols import Conjugate, Engine, Model, TakesScatter
 from bayesfs.results.assemble import assemble_tree
 from bayesfs.study import Answer, Learnt
 from bayesfs.training.population_from_support import SupportAxes, support_population
-from bayesfs.training.shared_population import SharedPopulation
+from bayesfs.training.shared_population import ENGINE, SharedPopulation
 from bayesfs.types import EpisodeBatch, Posterior, refuse_missing
 from bayesfs.uncertainty.decompose import decompose
 
@@ -288,7 +287,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
 
     def _default_engine(self) -> Engine:
         if isinstance(self.population, SharedPopulation) and self.model is None:
-            return OwnApproximation()
+            return ENGINE
         return Exact() if isinstance(self.model_, Conjugate) else SVI()
 
     def _others(self) -> Learnt | None:
@@ -309,7 +308,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             return self.population.model
         model: Model = GaussianHierarchy() if self.model is None else self.model
         if others is not None and others.scatter is not None and isinstance(model, TakesScatter):
-            return model.with_scatter(others.scatter.axes, others.scatter.excess)
+            return model.with_scatter(*others.scatter.parts)
         spectrum = self._axes.spectrum
         return model if spectrum is None else model.fit_to(spectrum)
 

@@ -26,7 +26,7 @@ from bayesfs.features.projection import Projection
 from bayesfs.features.reduction import FeatureReduction, PrincipalAxes
 from bayesfs.metrics.score_table import score_table
 from bayesfs.models.population_draws import each_value
-from bayesfs.models.similarity.heads import WithinScatter
+from bayesfs.models.similarity.heads import WithinScatter, likeness
 from bayesfs.prediction import complete_draws, distinct_population, predict
 from bayesfs.protocols import (
     Collapsible,
@@ -132,7 +132,7 @@ class Study:
             unit = projection(used)
             scatter = scatter_of(unit)
             others = {u: scatter_of(unit, without=u) for u in set(unit.coord("user").tolist())}
-            model = model.with_scatters({u: (s.axes, s.excess) for u, s in others.items()})
+            model = model.with_scatters({u: s.parts for u, s in others.items()})
         program = model if self.objective is None else self.objective(model)
         engine = self.population_engine or self.engine
         episodes = episodes.to(self.dtype)
@@ -167,7 +167,7 @@ class Study:
         if isinstance(model, NamesClasses):
             model = model.with_labels(labels)
         if scatter is not None and isinstance(model, TakesScatter):
-            return model.with_scatter(scatter.axes, scatter.excess)
+            return model.with_scatter(*scatter.parts)
         return model
 
     def tasks(self, embeddings: Embeddings, learnt: Learnt, *, seed: int) -> EpisodeBatch:
@@ -329,14 +329,18 @@ def scatter_of(embeddings: Embeddings, *, without: str | None = None) -> WithinS
     if without is not None:
         rest = embeddings.coord("user") != without
         embeddings = Embeddings.of_own(embeddings.dataset.isel(frame=np.flatnonzero(rest)))
-    labels = zip(*(embeddings.coord(n).tolist() for n in ("user", "object", "video")), strict=True)
-    table = np.array([*labels], str).reshape(-1, 3)
+    names = ("user", "object", "condition", "video")
+    labels = zip(*(embeddings.coord(n).tolist() for n in names), strict=True)
+    table = np.array([*labels], str).reshape(-1, len(names))
     videos, row = np.unique(table, axis=0, return_inverse=True)
     total = np.zeros((len(videos), embeddings.features.shape[1]))
     np.add.at(total, row.ravel(), embeddings.features.astype(np.float64))
     length = np.linalg.norm(total, axis=1, keepdims=True)
-    _, thing = np.unique(videos[:, :2], axis=0, return_inverse=True)
-    return WithinScatter.fit(total / np.where(length > 0, length, 1.0), thing.ravel())
+    unit = total / np.where(length > 0, length, 1.0)
+    thing, recorded = (
+        np.unique(videos[:, :n], axis=0, return_inverse=True)[1].ravel() for n in (2, 3)
+    )
+    return replace(WithinScatter.fit(unit, thing), like=likeness(unit, recorded))
 
 
 def with_names(

@@ -36,7 +36,6 @@ from bayesfs.explanation.explanation import Explanation
 from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.reduction import UnitNorm
-from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.runs.compose import compose, tell_skipped, usable_device
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import RunDirectory, explained
@@ -44,7 +43,7 @@ from bayesfs.runs.reuse import kept_recipes, same_backbone, same_sampling
 from bayesfs.runs.rules import rules_of_most_shots
 from bayesfs.runs.run import inputs_of, load_learnt
 from bayesfs.study import Learnt, Study
-from bayesfs.training.shared_population import default_population
+from bayesfs.training.shared_population import ENGINE, default_population
 from bayesfs.types import Embeddings
 
 Row = dict[str, str | float]
@@ -112,7 +111,7 @@ def of_run(run: Path, device: str | None, *, trust: bool) -> Teacher:
 def boxed(device: str | None) -> Teacher:
     """The population that comes with bayesfs, for the backbone that it is of."""
     shared = default_population()
-    study = Study(shared.model, OwnApproximation(), HeldOutUsers(), reduction=UnitNorm())
+    study = Study(shared.model, ENGINE, HeldOutUsers(), reduction=UnitNorm())
     backbone = EfficientNetLite0.named(shared.backbone, usable_device(device))
     return Teacher(study, shared.learnt, backbone, Sampling(max_frames=MOST_FRAMES), None, 0)
 

@@ -61,7 +61,14 @@ def _record(found: Explanation, enough: float) -> Advice | None:
         unknown = not found.own_gain and found.kind == "epistemic"
         return Advice("record", thing=found.answer[0]) if unknown else None
     (thing, condition), nats = max(worth.items(), key=lambda item: item[1])
-    return Advice("record", condition, thing, nats) if nats >= enough else None
+    reason = condition if matters(worth, thing) else ""
+    return Advice("record", reason, thing, nats) if nats >= enough else None
+
+
+def matters(gain: Mapping[tuple[str, str], float], thing: str) -> bool:
+    """Whether it matters in which condition an object is recorded."""
+    own = [nats for (name, _), nats in gain.items() if name == thing]
+    return max(own) - min(own) > 1e-9
 
 
 def _mend(found: Explanation) -> Advice | None:

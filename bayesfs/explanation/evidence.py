@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bayesfs.protocols import Model
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
-from bayesfs.uncertainty.decompositions import GAIN, KIND, LEVEL, QUALITY, decompose_by
+from bayesfs.uncertainty.decompositions import FORESEEN, GAIN, KIND, LEVEL, QUALITY, decompose_by
 
 QUERY = ("query", "query_mask", "query_condition", "query_labels", "query_quality", "query_frame")
 
@@ -91,7 +91,9 @@ def gain_by_condition(
     seed: int,
 ) -> Tensor | None:
     """(task, video, way, condition) what one more support video would tell of each query video."""
-    found = GAIN(model, population, episodes, predictive, seed=seed)
+    found = decompose_by(
+        model, population, episodes, predictive, decompositions=(GAIN, FORESEEN), seed=seed
+    ).get(GAIN.name)
     return None if found is None else torch.from_numpy(found["video_gain"].to_numpy())
 
 

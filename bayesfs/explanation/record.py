@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bayesfs._utils.json_files import read_json
 from bayesfs.decisions.rules import Rules
-from bayesfs.explanation.advice import ENOUGH
+from bayesfs.explanation.advice import ENOUGH, matters
 from bayesfs.explanation.explain import explain
 from bayesfs.explanation.explanation import Explanation
 from bayesfs.explanation.sentences import advice_text
@@ -146,7 +146,8 @@ def _advice(
             continue
         (thing, condition), nats = max(gain.items(), key=lambda item: item[1])
         action = "record" if nats >= ENOUGH else "enough"
+        reason = condition if matters(gain, thing) else ""
         names = {"name": thing}
         levels = answer.episodes.levels
-        text = advice_text(action, reason=condition, names=names, levels=levels)
+        text = advice_text(action, reason=reason, names=names, levels=levels)
         yield answer.episodes.task_name(t), text, nats

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -111,7 +112,8 @@ def load_scatter(path: Path) -> WithinScatter:
     """
     with _opened(path) as archive:
         counts = {name: int(archive[name]) for name in ("videos", "objects")}
-        return WithinScatter(archive["axes"], archive["excess"], **counts)
+        like = float(archive["like"]) if "like" in archive.files else math.nan
+        return WithinScatter(archive["axes"], archive["excess"], like=like, **counts)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,22 @@ from torch import Tensor
 from bayesfs._utils.guarded_files import opened_npz
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
+from bayesfs.inference.own_approximation import OwnApproximation
+from bayesfs.models.heads.linear import normal_nodes
 from bayesfs.models.similarity.heads import HEADS, WithinScatter
 from bayesfs.models.similarity.pool import SimilarityPool
+from bayesfs.models.similarity.typicality import Typicality
 from bayesfs.study import Learnt
 from bayesfs.types import CONDITIONS, Posterior
 
 LARGEST = 2**24
 """Most bytes that a file of a population, or its arrays, take."""
 
-DRAWS = 64
+DRAWS = 16
 """Draws of the population sites that a merged population, or one of a new world, has."""
+
+ENGINE = OwnApproximation(draws=256, population_draws=16)
+"""What tasks are inferred with: a draw of such a population costs little."""
 
 SITES: Mapping[str, tuple[str, ...]] = SimilarityPool().population_dims
 
@@ -122,8 +128,14 @@ class SharedPopulation:
     def save(self, path: Path) -> None:
         """Write it to one npz file; axes take two bytes a number."""
         scatter = self.scatter
-        counts = {"videos": scatter.videos, "objects": scatter.objects}
-        header = {"card": dict(self.card), "model": _numbers(self.model), "scatter": counts}
+        like = None if math.isnan(scatter.like) else scatter.like
+        told = {"videos": scatter.videos, "objects": scatter.objects, "like": like}
+        header = {
+            "card": dict(self.card),
+            "model": _numbers(self.model),
+            "typical": asdict(self.model.typical),
+            "scatter": told,
+        }
         text = json.dumps(header, allow_nan=False).encode()
         with path.open("wb") as file:
             np.savez_compressed(
@@ -147,11 +159,16 @@ class SharedPopulation:
                 header = json.loads(archive["header"].tobytes())
                 axes, excess = archive["axes"].astype(np.float32), archive["excess"]
                 counts = {name: int(header["scatter"][name]) for name in ("videos", "objects")}
-                scatter = WithinScatter(axes, excess.astype(np.float32), **counts)
+                like = header["scatter"].get("like")
+                like = math.nan if like is None else float(like)
+                scatter = WithinScatter(axes, excess.astype(np.float32), like=like, **counts)
                 draws = {site: torch.from_numpy(archive[site].astype(np.float64)) for site in SITES}
             numbers = {str(name): float(value) for name, value in header["model"].items()}
+            told = header.get("typical", {})
+            typical = Typicality(**{str(name): float(value) for name, value in told.items()})
             population = Posterior.of_own("variational", draws, dict(SITES))
-            return cls(population, SimilarityPool(scatter, **numbers), dict(header["card"]))
+            model = SimilarityPool(scatter, typical=typical, **numbers)
+            return cls(population, model, dict(header["card"]))
         except FileNotFoundError:
             raise DataError(f"{path}: no such file") from None
         except Exception as e:  # a damaged archive fails in many ways, as in `training.checkpoint`
@@ -188,7 +205,7 @@ def merged(parts: Sequence[SharedPopulation]) -> SharedPopulation:
     first = parts[0]
     for other in parts[1:]:
         other.check_backbone(first.backbone)
-        if _numbers(other.model) != _numbers(first.model):
+        if replace(other.model, scatter=None) != replace(first.model, scatter=None):
             raise DataError("the populations are of models with other settings; expected the same")
     people = np.array([each.card["people"] for each in parts], float)
     share = people / people.sum()
@@ -199,7 +216,7 @@ def merged(parts: Sequence[SharedPopulation]) -> SharedPopulation:
         for w, x in zip(share, flat, strict=True)
     )
     scatter = WithinScatter.merged([each.scatter for each in parts])
-    model = SimilarityPool(scatter, **_numbers(first.model))
+    model = SimilarityPool(scatter, typical=first.model.typical, **_numbers(first.model))
     card = {
         "backbone": first.backbone,
         "people": int(people.sum()),
@@ -236,7 +253,7 @@ def normal_population(mean: np.ndarray[Any, Any], covariance: np.ndarray[Any, An
         mean: (1 + head,) of `scale_mean`, then `head_mean`.
         covariance: (1 + head, 1 + head).
     """
-    z = np.random.default_rng(0).normal(size=(DRAWS, len(mean)))
+    z = normal_nodes(DRAWS, len(mean)).numpy()
     z = z - z.mean(0)
     z = z @ np.linalg.inv(np.linalg.cholesky(_covariance(z))).T
     value, axes = np.linalg.eigh(covariance)
@@ -257,4 +274,5 @@ def _covariance(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _numbers(model: SimilarityPool) -> dict[str, float]:
-    return {f.name: getattr(model, f.name) for f in fields(model) if f.name != "scatter"}
+    own = ("scatter", "typical")
+    return {f.name: getattr(model, f.name) for f in fields(model) if f.name not in own}

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 import torch
 import xarray as xr
 
-from bayesfs.protocols import Conjugate, Decomposition, Hierarchical, Model, OpenSet, Simulates
+from bayesfs.prediction import thinned
+from bayesfs.protocols import (
+    Conjugate,
+    Decomposition,
+    Foresees,
+    Hierarchical,
+    Model,
+    OpenSet,
+    Simulates,
+)
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.by_level import by_level
 from bayesfs.uncertainty.by_quality import by_cause
@@ -54,6 +63,26 @@ def _gain(
     return xr.Dataset({"video_gain": (axes, values)}, coords={"condition": list(CONDITIONS)})
 
 
+def _foreseen(
+    model: Foresees,
+    population: Posterior,
+    episodes: EpisodeBatch,
+    answer: Predictive,
+    *,
+    seed: int,
+) -> xr.Dataset:
+    """The same from a model that knows it without simulation; alike in every condition."""
+    with torch.no_grad():
+        values = thinned(population, 4)
+        gain = model.video_gain(episodes, values, draws=16, seed=seed)
+    exists = episodes.video_mask[..., None] & episodes.way_mask[:, None]
+    gain = gain.masked_fill(~exists, torch.nan)[..., None].expand(*gain.shape, len(CONDITIONS))
+    axes = ("task", "video", "way", "condition")
+    return xr.Dataset(
+        {"video_gain": (axes, gain.cpu().numpy())}, coords={"condition": list(CONDITIONS)}
+    )
+
+
 KIND = Decomposition("kind", (), _kinds)
 """Total = aleatoric + epistemic."""
 
@@ -66,7 +95,10 @@ QUALITY = Decomposition("quality", (Conjugate, OpenSet), _quality)
 GAIN = Decomposition("gain", (Simulates,), _gain)
 """What one more support video of each class would tell of the query."""
 
-DECOMPOSITIONS = (KIND, LEVEL, QUALITY, GAIN)
+FORESEEN = Decomposition("gain", (Foresees,), _foreseen)
+"""The same where it needs no simulation."""
+
+DECOMPOSITIONS = (KIND, LEVEL, QUALITY, GAIN, FORESEEN)
 
 
 def decompose_by(

@@ -13,16 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bayesfs.data.worlds import together
 from bayesfs.decisions.prediction_sets import credible_set, open_set
-from bayesfs.decisions.typicality import Typicality
 from bayesfs.errors import ShapeError
-from bayesfs.inference.own_approximation import OwnApproximation
-from bayesfs.models.similarity.heads import WithinScatter
 from bayesfs.models.similarity.pool import SimilarityPool
 from bayesfs.prediction import predict
 from bayesfs.sklearn import BayesianFewShotClassifier
-from bayesfs.training.shared_population import default_population
-from bayesfs.types import Embeddings, EpisodeBatch, Posterior
+from bayesfs.study import scatter_of
+from bayesfs.training.shared_population import ENGINE, default_population
+from bayesfs.types import EpisodeBatch, Posterior
 from transfer_parts.worlds import World
 
 Floats = NDArray[np.float64]
@@ -135,35 +134,17 @@ class Pool:
             box = default_population()
             return cls(box.model, box.population)
         usable = [world.embeddings for world in people if world.comparable]
-        return cls(SimilarityPool(within_scatter(usable) if usable else None))
+        return cls(SimilarityPool(scatter_of(together(usable)) if usable else None))
 
     def answer(self, task: EpisodeBatch) -> Answer:
         """Infer the person's scale and weights, and ask for the videos."""
         task = task.to(torch.float64)
         given = self.population or self.model.default_population(task.dim)
-        posterior = OwnApproximation().infer(self.model, task, seed=0, given=given)
+        posterior = ENGINE.infer(self.model, task, seed=0, given=given)
         prob = predict(self.model, posterior, task, given=given).video.prob[0].numpy()
-        typical = Typicality().p_values(task)[0].numpy()
+        typical = self.model.typicality(task)[0].numpy()
         borrowed = float(posterior.sample_stats["borrowed"][0])
         return Answer(prob, open_set(prob, typical, level=LEVEL), 1 - typical, borrowed)
-
-
-def within_scatter(people: Sequence[Embeddings]) -> WithinScatter:
-    """Of the mean frames of all videos about their object, those of one condition together."""
-    means, things = [], []
-    for number, frames in enumerate(people):
-        keys = [frames.coord(name) for name in ("user", "object", "condition", "video")]
-        thing = np.array(["\0".join(key) for key in zip(*keys[:3], strict=True)])
-        names = np.array(["\0".join(key) for key in zip(*keys, strict=True)])
-        _, first, video = np.unique(names, return_index=True, return_inverse=True)
-        x = frames.features.astype(np.float64)
-        x /= np.linalg.norm(x, axis=1, keepdims=True)
-        total = np.zeros((len(first), x.shape[1]))
-        np.add.at(total, video, x)
-        means.append(total / np.bincount(video)[:, None])
-        things.append([f"{number}\0{name}" for name in thing[first]])
-    index = np.unique(np.concatenate(things), return_inverse=True)[1]
-    return WithinScatter.fit(np.concatenate(means), index)
 
 
 METHODS: Mapping[str, Make] = {"bayesfs": Pool.of, "support_only": lambda people: SupportOnly()}

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from bayesfs.decisions.prediction_sets import credible_set, open_set
-from bayesfs.decisions.typicality import Typicality, largest_cosines, left_out_cosines
 from bayesfs.errors import DataError
+from bayesfs.models.similarity.typicality import Typicality, largest_cosines, left_out_cosines
 from bayesfs.types import EpisodeBatch
 
 DIM = 300

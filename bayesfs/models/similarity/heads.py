@@ -21,6 +21,7 @@ for centring; Rasmussen and Williams (2006), equation 2.25, for the ridge.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,12 +57,15 @@ class WithinScatter:
         excess: (axis,) eigenvalues of F, at least 0.
         videos: how many videos it was learnt from; 0 where that is not known.
         objects: how many objects these show.
+        like: mean cosine of two videos of one object in one recording condition; NaN where that is
+            not known. Objects count alike.
     """
 
     axes: NDArray[np.float32]
     excess: NDArray[np.float32]
     videos: int = 0
     objects: int = 0
+    like: float = math.nan
 
     def __post_init__(self) -> None:
         if self.axes.ndim != 2 or self.excess.shape != self.axes.shape[1:]:
@@ -69,6 +73,11 @@ class WithinScatter:
                 f"expected axes (feature, axis) and excess (axis,), got {self.axes.shape} and "
                 f"{self.excess.shape}"
             )
+
+    @property
+    def parts(self) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+        """Axes, excess and likeness, as `bayesfs.protocols.TakesScatter` takes them."""
+        return self.axes, self.excess, self.like
 
     @classmethod
     def fit(
@@ -130,7 +139,24 @@ class WithinScatter:
         rank = min(rank, int((size > 1e-6).sum()))
         counts = sum(each.videos for each in parts), sum(each.objects for each in parts)
         kept = axes[:, :rank].astype(np.float32), np.square(size[:rank]).astype(np.float32)
-        return cls(*kept, *counts)
+        known = [each.like for each in parts if not math.isnan(each.like)]
+        return cls(*kept, *counts, float(np.mean(known)) if known else math.nan)
+
+
+def likeness(videos: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
+    """Mean cosine of two videos of one group, groups counting alike; NaN where none has two.
+
+    Args:
+        videos: (video, feature) at unit length.
+        groups: (video,) number of the object and the condition that it was recorded in.
+    """
+    count = np.bincount(groups)
+    total = np.zeros((len(count), videos.shape[1]))
+    np.add.at(total, groups, videos)
+    several = count > 1
+    n = count[several]
+    pairs = (np.square(total[several]).sum(1) - n) / (n * (n - 1.0))
+    return float(pairs.mean()) if len(pairs) else math.nan
 
 
 @dataclass(frozen=True)

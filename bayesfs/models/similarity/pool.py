@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyro
@@ -44,14 +44,28 @@ from torch import Tensor
 from bayesfs._distributions.noise import Noise
 from bayesfs.errors import ShapeError, expect_positive
 from bayesfs.models.heads.linear import normal_nodes
-from bayesfs.models.population_draws import drawn_posterior
+from bayesfs.models.population_draws import drawn_posterior, each_value
 from bayesfs.models.similarity.heads import HEADS, WithinScatter
-from bayesfs.models.similarity.scores import LeftOut, Scatters, left_out_scores, query_scores
-from bayesfs.protocols import Approximable, Collapsible
+from bayesfs.models.similarity.levels import Drawn, Entropies, entropies, foreseen_gain
+from bayesfs.models.similarity.scores import (
+    LeftOut,
+    Scatters,
+    left_out_scores,
+    query_scores,
+    scatters_of,
+)
+from bayesfs.models.similarity.typicality import Typicality
+from bayesfs.protocols import Approximable, Foresees, Hierarchical, KnowsTypical
 from bayesfs.types import EpisodeBatch, Posterior
 
-CANDIDATES = 512
-"""Draws of a person's scale and weights that the leave-one-out score chooses from."""
+CANDIDATES = 4096
+"""Draws of a person's scale and weights that the leave-one-out score chooses from, over all draws
+of the population; at least `LEAST` for each of these."""
+
+LEAST = 64
+
+PROPOSED = 0.5, 0.25, 0.25
+"""Shares of candidates from the population, the vague component, and one twice as wide."""
 
 LEARNING = 32, 12
 """The same, and videos left out at most, where a population is learnt: gradients are smooth in the
@@ -59,7 +73,24 @@ population's sites at any number, and hundreds are asked for."""
 
 
 @dataclass(frozen=True)
-class SimilarityPool(Collapsible, Approximable):
+class Candidates:
+    """Weighted draws of a person's scale and weights, before the person's videos are seen.
+
+    Attributes:
+        scale: (candidate, task) log scales.
+        weight: (candidate, task, head) log weights.
+        log_weight: (candidate, 1) log of the prior density over that of the proposal.
+        of_population: (candidate, 1) probability that it is of the population, not vague.
+    """
+
+    scale: Tensor
+    weight: Tensor
+    log_weight: Tensor
+    of_population: Tensor
+
+
+@dataclass(frozen=True)
+class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
     """Log-linear pool of similarity heads; full features, no projection.
 
     Population sites: `scale_mean` ~ N(scale, scale_sd^2), the mean log scale of people, and
@@ -81,6 +112,7 @@ class SimilarityPool(Collapsible, Approximable):
         head_between: sd of people's log weights about those.
         class_sd: sd of what one video leaves open of its class's score.
         vague: prior probability that a person is not of the population.
+        typical: what is believed of similarities, to tell what shows nothing that was taught.
 
     Example:
         >>> model = SimilarityPool()
@@ -96,6 +128,7 @@ class SimilarityPool(Collapsible, Approximable):
     head_between: float = 1.0
     class_sd: float = 1.5
     vague: float = 0.2
+    typical: Typicality = field(default_factory=Typicality)
 
     def __post_init__(self) -> None:
         names = ("scale_sd", "between", "head_sd", "head_between", "class_sd")
@@ -119,16 +152,16 @@ class SimilarityPool(Collapsible, Approximable):
         }
 
     def with_scatter(
-        self, axes: NDArray[np.float32], excess: NDArray[np.float32]
+        self, axes: NDArray[np.float32], excess: NDArray[np.float32], like: float = math.nan
     ) -> SimilarityPool:
         """The model with this scatter of videos about their objects in other worlds."""
-        return replace(self, scatter=WithinScatter(axes, excess))
+        return replace(self, scatter=WithinScatter(axes, excess, like=like))
 
     def with_scatters(
-        self, scatters: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+        self, scatters: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]
     ) -> SimilarityPool:
         """The model with a scatter for each user, which the user's own videos had no part in."""
-        each = {user: WithinScatter(*parts) for user, parts in scatters.items()}
+        each = {user: WithinScatter(a, e, like=k) for user, (a, e, k) in scatters.items()}
         return replace(self, scatter=each)
 
     def sample_population(self, like: Tensor) -> dict[str, Tensor]:
@@ -145,8 +178,7 @@ class SimilarityPool(Collapsible, Approximable):
 
     def default_population(self, dim: int) -> Posterior:
         """Draws of the population's prior: what is believed before any other person was met."""
-        noise = torch.Generator().manual_seed(0)
-        z = torch.randn(64, 1 + len(HEADS), generator=noise, dtype=torch.float64)
+        z = normal_nodes(16, 1 + len(HEADS)).to(torch.float64)
         draws = {
             "scale_mean": self.scale + self.scale_sd * z[:, 0],
             "head_mean": self.head_sd * z[:, 1:],
@@ -194,9 +226,10 @@ class SimilarityPool(Collapsible, Approximable):
         """
         candidates, folds = LEARNING
         left_out = left_out_scores(episodes, self.scatter, folds)
-        scale, weight, _ = self._candidates(len(episodes), population, candidates)
+        found = self._candidates(len(episodes), population, candidates)
+        scale, weight = found.scale, found.weight
         score = self._left_out(left_out, scale, weight)
-        log_weight = score.log_softmax(0)  # (candidate, task)
+        log_weight = (score + found.log_weight).log_softmax(0)  # (candidate, task)
         scores = query_scores(episodes, self.scatter)
         spread = self._mean_variance(episodes.shot_mask.sum(-1).to(scale))
         both = []
@@ -227,14 +260,15 @@ class SimilarityPool(Collapsible, Approximable):
             draws: number of draws for each population draw.
             seed: of the draws.
         """
-        borrowed, size = [], []
+        borrowed, size, count = [], [], _count(population)
         left_out = left_out_scores(episodes, self.scatter)
 
         def sample(value: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
-            scale, weight, of_population = self._candidates(len(episodes), value, CANDIDATES)
+            found = self._candidates(len(episodes), value, count)
+            scale, weight = found.scale, found.weight
             score = self._left_out(left_out, scale, weight)
-            chance = score.softmax(0)  # (candidate, task)
-            borrowed.append((chance * of_population[:, None]).sum(0))
+            chance = (score + found.log_weight).softmax(0)  # (candidate, task)
+            borrowed.append((chance * found.of_population).sum(0))
             size.append(1.0 / chance.square().sum(0))
             chosen = _systematic(chance, draws, noise)  # (draw, task)
             task = torch.arange(len(episodes), device=chosen.device)
@@ -254,33 +288,98 @@ class SimilarityPool(Collapsible, Approximable):
         }
         return replace(posterior, sample_stats=stats)
 
+    def level_entropies(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
+    ) -> tuple[Entropies, Entropies]:
+        """Expected label entropies as one level after the other becomes known, with errors.
+
+        See `bayesfs.models.similarity.levels`; `bayesfs.uncertainty.by_level.by_level` makes parts
+        of them.
+        """
+        tasks = [episodes.select([t]) for t in range(len(episodes))]
+        drawn = [self._drawn(task, population, draws, seed) for task in tasks]
+        found = [[entropies(unit) for unit in each] for each in drawn]
+        frame, video = (
+            tuple(torch.cat(part, 1) for part in zip(*unit, strict=True))
+            for unit in zip(*found, strict=True)
+        )
+        return (frame[0], frame[1]), (video[0], video[1])
+
+    def video_gain(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
+    ) -> Tensor:
+        """(task, video, way) expected fall of a query's entropy by one more video of each class.
+
+        See `bayesfs.models.similarity.levels.foreseen_gain`; the same in every condition.
+        """
+        falls = []
+        for t in range(len(episodes)):
+            task = episodes.select([t])
+            video = self._drawn(task, population, draws, seed)[1]
+            falls.append(foreseen_gain(video, task.shot_mask.sum(-1).to(video.bias_sd)))
+        return torch.cat(falls)
+
+    def typicality(self, episodes: EpisodeBatch, *, condition_known: bool = True) -> Tensor:
+        """(task, video) p-values of `bayesfs.models.similarity.typicality.Typicality`."""
+        scatters = scatters_of(episodes, self.scatter) or [None] * len(episodes)
+        like = [math.nan if each is None else each.like for each in scatters]
+        return self.typical.p_values(episodes, like, condition_known=condition_known)
+
+    def _drawn(
+        self, task: EpisodeBatch, population: Mapping[str, Tensor], draws: int, seed: int
+    ) -> tuple[Drawn, Drawn]:
+        """Frames by themselves, and videos, under draws of all that the support leaves open."""
+        noise = Noise.of(task, seed, even=True)
+        left_out = left_out_scores(task, self.scatter)
+        scores, each = query_scores(task, self.scatter), []
+        for value in each_value(population):
+            found = self._candidates(1, value, _count(population))
+            score = self._left_out(left_out, found.scale, found.weight)
+            chance = (score + found.log_weight).softmax(0)
+            chosen = _systematic(chance, draws, noise)[:, 0]
+            each.append(frame_logits(scores, found.scale[chosen], found.weight[chosen]))
+        logits = torch.stack(each)  # (population draw, person draw, task, video, frame, way)
+        logits = logits.masked_fill(~task.query_mask[..., None], -torch.inf)
+        logits = logits.masked_fill(~task.way_mask[:, None, None], -torch.inf)
+        bias, sd = noise.normal(draws, "way", (), logits), self._bias_sd(task).to(logits)
+        videos = Drawn(logits, bias, sd, task.way_mask)
+        return replace(videos, frames=logits[..., None, :]), videos
+
     def _log_vague(self, scale: Tensor, mean: Tensor) -> Tensor:
         """Log of the mixture prior of log scales, relative to its first component."""
+        known, vague = self._log_prior(scale, mean)
+        own = dist.Normal(mean, mean.new_tensor(self.between)).log_prob(scale)
+        return torch.logaddexp(known, vague) - own
+
+    def _log_prior(self, scale: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Log joint densities of a log scale and its component: of the population, and vague."""
         own = dist.Normal(mean, mean.new_tensor(self.between)).log_prob(scale)
         wide = dist.Normal(mean.new_tensor(self.scale), mean.new_tensor(2.0 * self.between))
-        vague = wide.log_prob(scale)
-        known = torch.full_like(own, math.log1p(-self.vague))
-        return torch.logaddexp(known, math.log(self.vague) + vague - own)
+        return math.log1p(-self.vague) + own, math.log(self.vague) + wide.log_prob(scale)
 
-    def _candidates(
-        self, tasks: int, population: Mapping[str, Tensor], count: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Quasi-Monte Carlo draws of the prior, the same for every task.
+    def _candidates(self, tasks: int, population: Mapping[str, Tensor], count: int) -> Candidates:
+        """Quasi-Monte Carlo draws of a person's scale and weights, the same for every task.
 
-        Returns:
-            (candidate, task) log scales, (candidate, task, head) log weights, and (candidate,) 1
-            where a candidate is of the population, 0 where it is of the vague component.
+        Scales are of a mixture with longer tails than the prior's, and weighted back.
         """
         like = population["scale_mean"]
         z = normal_nodes(count, 1 + len(HEADS)).to(like)
-        index = torch.arange(count, device=z.device)
-        of_population = ((index * 0.6180339887) % 1.0 >= self.vague).to(z)
-        own = like + self.between * z[:, 0]
-        wide = self.scale + 2.0 * self.between * z[:, 0]
-        scale = torch.where(of_population > 0, own, wide)
+        part = (torch.arange(count, device=z.device) * 0.6180339887) % 1.0
+        edges = torch.tensor(PROPOSED, dtype=torch.float64).cumsum(0)[:-1].to(part)
+        part = torch.bucketize(part, edges)
+        centre = torch.stack([like, *[like * 0.0 + self.scale] * 2])
+        spread = self.between * torch.tensor([1.0, 2.0, 4.0]).to(like)
+        scale = (centre + spread * z[:, :1]).gather(1, part[:, None])  # (candidate, 1)
+        known, vague = self._log_prior(scale, like)
+        proposed = dist.Normal(centre, spread).log_prob(scale) + torch.tensor(PROPOSED).log().to(z)
+        prior = torch.logaddexp(known, vague)
         weight = population["head_mean"] + self.head_between * z[:, 1:]
-        weight = weight[:, None].expand(-1, tasks, -1)
-        return scale[:, None].expand(-1, tasks), weight, of_population
+        return Candidates(
+            scale.expand(-1, tasks),
+            weight[:, None].expand(-1, tasks, -1),
+            prior - proposed.logsumexp(1, keepdim=True),
+            (known - prior).exp(),
+        )
 
     def _left_out(self, left_out: LeftOut | None, scale: Tensor, weight: Tensor) -> Tensor:
         """(draw, task) sum of log p(y_v | x_v, D without v) over what can be left out."""
@@ -333,14 +432,24 @@ def pooled(scores: Tensor, mask: Tensor, scale: Tensor, weight: Tensor) -> Tenso
     Returns:
         (draw, task, ..., way) logits; 0 where there is no frame.
     """
-    trust = weight.softmax(-1) * scale.exp()[..., None]
-    u = torch.einsum("t...m,stm->st...", scores, trust.to(scores))
+    u = frame_logits(scores, scale, weight)
     none = ~mask.any(-1)
     u = u.masked_fill(~mask[None, ..., None], -torch.inf)
     u = u.masked_fill(none[None, ..., None, None], 0.0)
     frames = mask.sum(-1).clamp(min=1).to(u).log()
     total = u.logsumexp(-2) - frames[None, ..., None]
     return total.masked_fill(none[None, ..., None], 0.0)
+
+
+def frame_logits(scores: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+    """(draw, task, ..., way) u(x, k) of every frame; arguments as those of `pooled`."""
+    trust = weight.softmax(-1) * scale.exp()[..., None]
+    return torch.einsum("t...m,stm->st...", scores, trust.to(scores))
+
+
+def _count(population: Mapping[str, Tensor]) -> int:
+    """Candidates for each draw of the population."""
+    return max(CANDIDATES // len(population["scale_mean"]), LEAST)
 
 
 def _systematic(chance: Tensor, draws: int, noise: Noise) -> Tensor:

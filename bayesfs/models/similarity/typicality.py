@@ -13,11 +13,16 @@ With these values o_v, the statistic of a taught query is taken as normal,
     a ~ N(m + shift, s^2),   m ~ N(m_0, tau^2) updated by the o_v,   shift ~ N(d, e^2),
 
 s^2 the sample variance shrunk to `sd` squared, and the shift that of another day, or of another
-recording condition where the query is of one. m_0 is the mean similarity of support videos to the
-*other* classes plus a gap; with one video of each class it is all there is, and nothing but a very
-odd video is called new. p = P(A <= a): below .05 for one taught video in twenty, if the person's
-videos are exchangeable with what is asked (recorded by them in the same way). The population's
-numbers here are from development worlds: homes, a room, a shop, turntable.
+recording condition where the query is of one; where it is not known whether it is, p is the mean of
+both. m_0 is the mean similarity of support videos to the *other* classes plus a gap, and, where the
+population tells how alike two videos of one object are, the cosine `like` of these, which makes
+
+    like / sqrt((1 + (n - 1) like) / n)
+
+to a mean of n videos; the two are weighted by their precision. With one video of each class m_0 is
+all there is. p = P(A <= a): below .05 for one taught video in twenty, if the person's videos are
+exchangeable with what is asked (recorded by them in the same way). The population's numbers here
+are from development worlds: homes, a room, a shop, turntable.
 
 Source: Vovk et al. (2005) for p-values from left-out examples; Gelman et al. (2013), section 2.5,
 for the normal update.
@@ -25,6 +30,8 @@ for the normal update.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +49,7 @@ class Typicality:
     Attributes:
         gap: mean of the similarity to the own class above that to the others.
         gap_sd: its sd between people.
+        like_sd: sd between people of the cosine of two videos of one object.
         sd: sd of the similarity among a person's taught videos.
         sd_weight: how many videos that is worth.
         shift: mean change from what was taught to what is asked, in the same recording condition.
@@ -56,6 +64,7 @@ class Typicality:
 
     gap: float = 0.15
     gap_sd: float = 0.1
+    like_sd: float = 0.06
     sd: float = 0.09
     sd_weight: float = 6.0
     shift: float = -0.01
@@ -64,48 +73,75 @@ class Typicality:
     other_shift_sd: float = 0.1
 
     def __post_init__(self) -> None:
-        expect_positive(self, "gap_sd", "sd", "sd_weight", "shift_sd", "other_shift_sd")
+        expect_positive(self, "gap_sd", "like_sd", "sd", "sd_weight", "shift_sd", "other_shift_sd")
 
-    def p_values(self, episodes: EpisodeBatch) -> Tensor:
+    def p_values(
+        self,
+        episodes: EpisodeBatch,
+        like: Sequence[float] | None = None,
+        *,
+        condition_known: bool = True,
+    ) -> Tensor:
         """(task, video) P(a taught video is at most as similar as this one); 0 for padding.
 
         Args:
             episodes: T tasks, features as they come from a backbone; no labels of queries are used.
+            like: for each task, the cosine of two videos of one object, as other people's are of
+                the same backbone; NaN, or None for all, where that is not known.
+            condition_known: whether queries are in the condition that the batch says; if not, they
+                are as likely in that of most of the support as in another one.
         """
-        mean, variance = self.taught(episodes)
-        moved = episodes.query_condition != _usual_condition(episodes)[:, None]
-        d = torch.where(moved, self.other_shift, self.shift).to(mean)
-        e = torch.where(moved, self.other_shift_sd, self.shift_sd).to(mean)
+        mean, variance = (part[:, None] for part in self.taught(episodes, like))
         found = largest_cosines(episodes)
-        z = (found - mean[:, None] - d) / (variance[:, None] + e.square()).sqrt()
-        p: Tensor = torch.special.ndtr(z)
+        both = [
+            torch.special.ndtr((found - mean - d) / (variance + e**2).sqrt())
+            for d, e in (
+                (self.shift, self.shift_sd),
+                (self.other_shift, self.other_shift_sd),
+            )
+        ]
+        moved = episodes.query_condition != _usual_condition(episodes)[:, None]
+        p = torch.where(moved, both[1], both[0]) if condition_known else 0.5 * (both[0] + both[1])
         return p.masked_fill(~episodes.video_mask, 0.0)
 
-    def taught(self, episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
+    def taught(
+        self, episodes: EpisodeBatch, like: Sequence[float] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(task,) mean and variance of the statistic of a taught video, before any shift."""
-        both = [left_out_cosines(episodes, t) for t in range(len(episodes))]
-        pairs = [self._of_task(own, other) for own, other in both]
+        count = episodes.shot_mask.sum((1, 2)) / episodes.way_mask.sum(1)
+        near = [
+            c / math.sqrt((1.0 + (n - 1.0) * c) / n)
+            for c, n in zip(like or [math.nan] * len(count), count.tolist(), strict=True)
+        ]
+        pairs = [
+            self._of_task(*left_out_cosines(episodes, t), near[t]) for t in range(len(episodes))
+        ]
         mean, variance = (torch.stack(part) for part in zip(*pairs, strict=True))
         return mean, variance
 
-    def _of_task(self, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    def _of_task(self, own: Tensor, other: Tensor, near: float) -> tuple[Tensor, Tensor]:
         """The normal update of one task.
 
         Args:
             own: (example,) left-out similarity to the own class, of classes with several videos.
             other: (example,) similarity to the other classes; empty with one class.
+            near: cosine of a video to the mean of its class in other people's data, or NaN.
         """
         count = len(own)
         centre = own.mean() if count else own.new_tensor(0.0)
         rest = (own - centre).square().sum()
         weight = self.sd_weight + max(count - 1, 0)
         variance = (self.sd_weight * self.sd**2 + rest) / weight
-        if not len(other):
+        known = [(other.mean() + self.gap, self.gap_sd)] if len(other) else []
+        if not math.isnan(near):
+            known.append((own.new_tensor(near), self.like_sd))
+        if not known:
             return centre, variance * (1.0 + 1.0 / max(count, 1))
-        prior = other.mean() + self.gap
-        trust = self.gap_sd**2 / (self.gap_sd**2 + variance / count) if count else centre * 0.0
+        precision = sum(1.0 / sd**2 for _, sd in known)
+        prior = torch.stack([mean / sd**2 for mean, sd in known]).sum() / precision
+        trust = 1.0 / (1.0 + precision * variance / count) if count else centre * 0.0
         mean = prior + trust * (centre - prior)
-        return mean, variance + self.gap_sd**2 * (1.0 - trust)
+        return mean, variance + (1.0 - trust) / precision
 
 
 def largest_cosines(episodes: EpisodeBatch) -> Tensor:
