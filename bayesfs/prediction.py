@@ -12,6 +12,7 @@ model's joint is already normalised over the classes, and its weights are equal.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -56,6 +57,26 @@ def predict(
         frame = label_draws(model.log_joint_frame(draws, episodes))
         video = label_draws(model.log_joint_video(draws, episodes))
         return Predictive(frame, video, _absent(model, draws, episodes, frame))
+
+
+def query_evidence(
+    model: Model, posterior: Posterior, episodes: EpisodeBatch, *, given: Posterior | None = None
+) -> Tensor:
+    """(task, video) log p(x | D) of each query video, in the condition that the batch says.
+
+        log p(x | D) = log E_s sum_k p(k, x | theta_s),    theta_s from the posterior.
+
+    Zero for every model of labels alone, which says nothing of x.
+
+    Args:
+        model: the model that the posterior is of.
+        posterior: draws of the task-level sites of the same tasks.
+        episodes: T tasks.
+        given: posterior of the population, where `posterior` does not hold its sites itself.
+    """
+    with torch.no_grad():
+        joint = model.log_joint_video(complete_draws(model, posterior, given), episodes)
+        return joint.logsumexp(-1).logsumexp(0) - math.log(len(joint))
 
 
 def label_draws(log_joint: Tensor) -> LabelDraws:

@@ -257,6 +257,8 @@ def numbers(found: Explanation, rules: Rules | None) -> Iterator[str]:
     yield f"  measured causes, nats a frame: {', '.join(causes) or 'none'}"
     if not math.isnan(found.absent):
         yield f"probability that nothing taught is shown: {found.absent:.2f}"
+    if not math.isnan(found.typical):
+        yield f"share of taught videos that are less typical than this one: {found.typical:.2f}"
     for what, gain in (("this question", found.own_gain), ("any question", found.gain)):
         ranked = sorted(gain.items(), key=lambda item: -item[1])[:SHOWN]
         worth = "; ".join(f"{thing}, {condition} {nats:.3f}" for (thing, condition), nats in ranked)

@@ -6,14 +6,19 @@ object of which no video can be read stops the command, unless that is allowed.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bayesfs._utils.progress import say, terminal_safe
 from bayesfs.cli.recordings import embed_tree
@@ -36,20 +41,31 @@ from bayesfs.explanation.explanation import Explanation
 from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.reduction import UnitNorm
+from bayesfs.prediction import query_evidence
 from bayesfs.runs.compose import compose, tell_skipped, usable_device
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import RunDirectory, explained
 from bayesfs.runs.reuse import kept_recipes, same_backbone, same_sampling
-from bayesfs.runs.rules import rules_of_most_shots
+from bayesfs.runs.rules import rules_for
 from bayesfs.runs.run import inputs_of, load_learnt
 from bayesfs.study import Learnt, Study
 from bayesfs.training.shared_population import ENGINE, default_population
-from bayesfs.types import Embeddings
+from bayesfs.types import CONDITIONS, Embeddings, EpisodeBatch
 
 Row = dict[str, str | float]
 
-COLUMNS = ("video", "object", "probability", "total", "aleatoric", "epistemic", "sentence")
-"""Of the table; numbers of a video that could not be read are empty."""
+COLUMNS = (
+    "video", "object", "probability", "set", "typical", "total", "aleatoric", "epistemic",
+    "sentence",
+)  # fmt: skip
+"""Of the table, before a column "p(OBJECT)" for each object that was taught; numbers of a video
+that could not be read are empty. `set` holds what the sentence names, "" for none of them."""
+
+ROUNDING = 1e-6
+"""Nats that a video must be likelier by to count as recorded in the other condition."""
+
+Asked = Literal["unknown", "clean", "clutter"]
+"""Recording condition of the videos to name."""
 
 MOST_FRAMES = 16
 """Frames of a video that are looked at without a run, spread evenly."""
@@ -81,7 +97,8 @@ class Teacher:
         learnt: from other people.
         backbone: whose features that is of.
         sampling: which frames of a video are used.
-        rules: thresholds learnt on other people, if any.
+        rules: mean number of taught videos of an object -> thresholds learnt on other people, if
+            any.
         seed: of everything random.
     """
 
@@ -89,7 +106,7 @@ class Teacher:
     learnt: Learnt
     backbone: EfficientNetLite0
     sampling: Sampling
-    rules: Rules | None
+    rules: Callable[[float], Rules | None]
     seed: int
 
 
@@ -103,7 +120,7 @@ def of_run(run: Path, device: str | None, *, trust: bool) -> Teacher:
         learnt,
         same_backbone(directory, device),
         same_sampling(directory),
-        rules_of_most_shots(directory),
+        partial(rules_for, directory),
         inputs["seed"],
     )
 
@@ -113,7 +130,9 @@ def boxed(device: str | None) -> Teacher:
     shared = default_population()
     study = Study(shared.model, ENGINE, HeldOutUsers(), reduction=UnitNorm())
     backbone = EfficientNetLite0.named(shared.backbone, usable_device(device))
-    return Teacher(study, shared.learnt, backbone, Sampling(max_frames=MOST_FRAMES), None, 0)
+    return Teacher(
+        study, shared.learnt, backbone, Sampling(max_frames=MOST_FRAMES), lambda _: None, 0
+    )
 
 
 def name_videos(
@@ -125,6 +144,7 @@ def name_videos(
     device: str | None,
     trust: bool,
     allow_missing: bool = False,
+    condition: Asked = "unknown",
 ) -> None:
     """Print one sentence a video, and write the numbers behind them if asked.
 
@@ -136,6 +156,7 @@ def name_videos(
         device: where the backbone runs.
         trust: run recipes kept in the run directory even if they are not the shipped ones.
         allow_missing: go on without objects that are not taught, none of their videos being read.
+        condition: that the videos to name were recorded in; inferred for each video if unknown.
 
     Raises:
         DataError: an object is not taught, or no video to name could be read.
@@ -148,29 +169,66 @@ def name_videos(
     tell_missing(teach, found, allowed=allow_missing)
     said: Sequence[Explanation] = ()
     if (found.embeddings.coord("object") == UNKNOWN_OBJECT).any():
-        tasks = sample_episodes(
-            learnt.projection(found.embeddings),
-            shots=None,
-            frames_per_video=study.evaluation.frames_per_video,
-            query_frames=study.evaluation.query_frames,
-            seed=seed,
-        )
-        answer = study.infer(tasks.to(study.dtype), learnt, seed=seed)
+        tasks = asked_tasks(teacher, found.embeddings, condition)
+        answer = study.infer(tasks, learnt, seed=seed)
+        videos_each = float(tasks.shot_mask.sum() / tasks.way_mask.sum())
         (said,) = explain(
             answer.model,
             learnt.population,
             answer.episodes,
             answer.predictive,
-            rules=teacher.rules,
+            rules=teacher.rules(videos_each),
+            condition_known=condition != "unknown",
             seed=seed,
         )
     rows = prediction_rows(said, found)
     if table is not None:
-        write_csv(pd.DataFrame(rows, columns=list(COLUMNS)), table)
+        classes = [f"p({name})" for name in sorted({n for one in said for n in one.prob})]
+        write_csv(pd.DataFrame(rows, columns=[*COLUMNS, *classes]), table)
     for row in rows:
         print(f"{terminal_safe(str(row['video']))}: {terminal_safe(str(row['sentence']))}")
     if not said:
         raise DataError(f"{videos}: none of the {len(rows)} videos to name could be read")
+
+
+def asked_tasks(teacher: Teacher, embeddings: Embeddings, condition: Asked) -> EpisodeBatch:
+    """The person's task, each video to name in the condition that it was recorded in.
+
+    Where that is unknown, it is the one in which the video is likelier given what was taught, and
+    clutter for a model of labels alone, to which it makes no difference.
+    """
+    if condition != "unknown":
+        return _tasks(teacher, embeddings, condition)
+    study, learnt, seed = teacher.study, teacher.learnt, teacher.seed
+    evidence = {}
+    for each in CONDITIONS:
+        tasks = _tasks(teacher, embeddings, each)
+        posterior = study.infer(tasks, learnt, seed=seed).posterior
+        model = study.model_for(learnt.projection, learnt.scatter)
+        found = query_evidence(model, posterior, tasks, given=learnt.population)[0].tolist()
+        evidence[each] = dict(zip(tasks.videos[0], found, strict=False))
+    clean, clutter = (evidence[each] for each in CONDITIONS)
+    alike = [video for video, nats in clean.items() if nats > clutter[video] + ROUNDING]
+    names = embeddings.coord("video")
+    return _tasks(teacher, embeddings, np.where(np.isin(names, alike), *CONDITIONS))
+
+
+def _tasks(
+    teacher: Teacher, embeddings: Embeddings, condition: str | NDArray[np.str_]
+) -> EpisodeBatch:
+    """The person's task, with these conditions of the videos to name."""
+    unknown = embeddings.coord("object") == UNKNOWN_OBJECT
+    told = np.where(unknown, condition, embeddings.coord("condition"))
+    frames = Embeddings(embeddings.dataset.assign_coords(condition=("frame", told)))
+    evaluation = teacher.study.evaluation
+    return sample_episodes(
+        teacher.learnt.projection(frames),
+        shots=None,
+        query_conditions=CONDITIONS,
+        frames_per_video=evaluation.frames_per_video,
+        query_frames=evaluation.query_frames,
+        seed=teacher.seed,
+    ).to(teacher.study.dtype)
 
 
 def check_writable(path: Path) -> None:
@@ -269,6 +327,9 @@ def _row(one: Explanation) -> Row:
     return {
         "object": likely,
         "probability": probability,
+        "set": " | ".join(one.answer),
+        "typical": "" if math.isnan(one.typical) else one.typical,
         **parts,
+        **{f"p({name})": p for name, p in one.prob.items()},
         "sentence": one.sentence(),
     }

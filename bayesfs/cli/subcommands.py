@@ -209,6 +209,7 @@ def predict(
     device: str | None = None,
     trust: bool = False,
     allow_missing: bool = False,
+    condition: Literal["unknown", "clean", "clutter"] = "unknown",
 ) -> None:
     """Say which of a person's objects unlabelled videos show, a sentence each.
 
@@ -228,6 +229,8 @@ def predict(
         device: where the backbone runs; a GPU where there is one by default.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
         allow_missing: go on without objects of which no video can be read, instead of stopping.
+        condition: how the videos to name were recorded: clean, as the taught ones, or in clutter.
+            Told, "none of your objects" is said more often of what was not taught.
     """
     from bayesfs.cli.name_videos import name_videos
 
@@ -239,6 +242,7 @@ def predict(
         device=device,
         trust=trust,
         allow_missing=allow_missing,
+        condition=condition,
     )
 
 

@@ -30,8 +30,8 @@ selection by risk.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -122,6 +122,26 @@ class Rules:
         if not good:
             raise DataError(f"expected finite thresholds, got {values!r}")
         return rules
+
+
+def between(rules: Sequence[Rules], shots: float) -> Rules:
+    """Thresholds at a number of support videos, from those at others; linear in 1 / shots.
+
+    Args:
+        rules: by increasing number of shots, at least one.
+        shots: mean number of support videos of an object.
+    """
+    low = max((r for r in rules if r.shots <= shots), key=lambda r: r.shots, default=rules[0])
+    high = min((r for r in rules if r.shots >= shots), key=lambda r: r.shots, default=rules[-1])
+    if low.shots == high.shots or not low.shots <= shots <= high.shots:
+        return low if shots > low.shots or low.shots == high.shots else high
+    share = (1.0 / low.shots - 1.0 / shots) / (1.0 / low.shots - 1.0 / high.shots)
+
+    def mixed(a: UnitRules, b: UnitRules) -> UnitRules:
+        pairs = zip(asdict(a).values(), asdict(b).values(), strict=True)
+        return UnitRules(*((1.0 - share) * x + share * y for x, y in pairs))
+
+    return replace(low, frame=mixed(low.frame, high.frame), video=mixed(low.video, high.video))
 
 
 def learn_rules(

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayesfs.protocols import Model
+from bayesfs.protocols import KnowsTypical, Model
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompositions import FORESEEN, GAIN, KIND, LEVEL, QUALITY, decompose_by
 
@@ -28,6 +28,7 @@ class Evidence:
         gain: (task, way, condition) from `bayesfs.uncertainty.information_gain`, towards all that
             is asked; one column per recording condition in `CONDITIONS`.
         own_gain: (task, video, way, condition) the same towards each query video by itself.
+        typical: (task, video) p-value of being like what was taught.
     """
 
     episodes: EpisodeBatch
@@ -37,6 +38,7 @@ class Evidence:
     causes: xr.Dataset | None = None
     gain: Tensor | None = None
     own_gain: Tensor | None = None
+    typical: Tensor | None = None
 
 
 def gather(
@@ -45,6 +47,7 @@ def gather(
     episodes: EpisodeBatch,
     predictive: Predictive,
     *,
+    condition_known: bool = True,
     seed: int,
 ) -> Evidence:
     """Everything that the model can say about these tasks.
@@ -54,9 +57,12 @@ def gather(
         population: posterior of the population sites.
         episodes: T tasks, whose queries are all that the person asks.
         predictive: of their queries.
+        condition_known: whether queries are in the recording condition that the batch says.
         seed: of the draws.
     """
-    known = without_gain(model, population, episodes, predictive, seed=seed)
+    known = without_gain(
+        model, population, episodes, predictive, condition_known=condition_known, seed=seed
+    )
     own = gain_by_condition(model, population, episodes, predictive, seed=seed)
     return known if own is None else replace(known, gain=own.nanmean(1), own_gain=own)
 
@@ -67,6 +73,7 @@ def without_gain(
     episodes: EpisodeBatch,
     predictive: Predictive,
     *,
+    condition_known: bool = True,
     seed: int,
 ) -> Evidence:
     """The same without what teaching is worth: every video is described by itself."""
@@ -79,7 +86,10 @@ def without_gain(
         seed=seed,
     )
     levels, causes = found.get(LEVEL.name), found.get(QUALITY.name)
-    return Evidence(episodes, predictive, found[KIND.name], levels, causes)
+    typical = None
+    if isinstance(model, KnowsTypical):
+        typical = model.typicality(episodes, condition_known=condition_known)
+    return Evidence(episodes, predictive, found[KIND.name], levels, causes, typical=typical)
 
 
 def gain_by_condition(

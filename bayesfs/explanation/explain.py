@@ -34,6 +34,9 @@ from bayesfs.protocols import Model
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.by_level import EPISTEMIC, PARTS
 
+REJECTED = 0.05
+"""Without rules: share of taught videos that may be taken for something new."""
+
 CAUSES: Mapping[tuple[str, bool], str] = {
     ("sharpness", False): "blurred",
     ("sharpness", True): "busy",
@@ -55,6 +58,7 @@ def explain(
     *,
     rules: Rules | None = None,
     enough: float = ENOUGH,
+    condition_known: bool = True,
     seed: int,
 ) -> tuple[tuple[Explanation, ...], ...]:
     """Explain every query video.
@@ -68,6 +72,7 @@ def explain(
         rules: thresholds learnt on train users; without them a set holds nine tenths of the
             probability.
         enough: nats per query below which one more video is not advised.
+        condition_known: whether queries are in the recording condition that the batch says.
         seed: of the draws behind levels, causes and gain.
 
     Returns:
@@ -78,7 +83,9 @@ def explain(
         ... # doctest: +SKIP
         'May be wrong: keys or wallet. The video is blurred; hold steadier.'
     """
-    evidence = gather(model, population, episodes, predictive, seed=seed)
+    evidence = gather(
+        model, population, episodes, predictive, condition_known=condition_known, seed=seed
+    )
     return tuple(
         tuple(
             explain_video(evidence, task, int(video), rules=rules, enough=enough)
@@ -107,7 +114,9 @@ def explain_video(
     things = _classes(episodes, task)
     p = evidence.predictive.video.prob[task, video, : len(things)].detach().cpu().numpy()
     absent = _absent(evidence, task, video)
+    typical = math.nan if evidence.typical is None else float(evidence.typical[task, video])
     none = absent > (rules.video.most_absent if rules else 0.5)
+    none |= typical < (rules.rejected if rules else REJECTED)
     named = () if none else tuple(things[i] for i in _answer(p, rules))
     order = np.argsort(-p, kind="stable")
     parts = _parts(evidence, task, video)
@@ -121,6 +130,7 @@ def explain_video(
         answer=named,
         prob={things[i]: float(p[i]) for i in order},
         absent=absent,
+        typical=typical,
         kind=kind,
         level=max(own, key=lambda part: parts[part]) if own else "",
         parts=parts,

@@ -43,6 +43,8 @@ class Explanation:
         answer: objects that it may show, likeliest first; empty where that is none of them.
         prob: object -> probability.
         absent: probability that nothing taught is shown; NaN where the model does not know.
+        typical: p-value of being like what was taught, below .05 for one taught video in twenty;
+            NaN where the model does not know.
         kind: "aleatoric" or "epistemic", whichever part is larger.
         level: the level of the hierarchy that adds most; "" where levels are not known.
         parts: "total", "aleatoric", "epistemic" and each level -> nats, of the whole video.
@@ -58,6 +60,7 @@ class Explanation:
     answer: tuple[str, ...]
     prob: Mapping[str, float]
     absent: float
+    typical: float
     kind: Literal["aleatoric", "epistemic"]
     level: str
     parts: Mapping[str, float]

@@ -13,7 +13,7 @@ from bayesfs._utils.json_files import read_json
 from bayesfs._utils.progress import terminal_safe
 from bayesfs.decisions.checks import check_left_out, check_rules
 from bayesfs.decisions.queries import Unit, judged
-from bayesfs.decisions.rules import Rules, learn_rules
+from bayesfs.decisions.rules import Rules, between, learn_rules
 from bayesfs.errors import RunError
 from bayesfs.protocols import OpenSet
 from bayesfs.runs.directory import RunDirectory
@@ -43,11 +43,15 @@ def rules_at(
     return rules_of(study.infer(tasks.limit_shots(shots), learnt, seed=seed), learnt)
 
 
-def rules_of_most_shots(run: RunDirectory) -> Rules | None:
-    """The thresholds that the run keeps for its largest number of support videos, if any."""
-    names = [name for name in run.state()["files"] if name.startswith("rules-")]
-    kept = run.kept(max(names, key=lambda name: (len(name), name))) if names else None
-    return None if kept is None else load_rules(kept)
+def rules_for(run: RunDirectory, shots: float) -> Rules | None:
+    """The thresholds for a number of support videos an object, between those that the run keeps.
+
+    Linear in 1 / shots, as the part of the doubt that videos take away is; the nearest ones beyond
+    the least and the largest number. None where the run keeps none.
+    """
+    names = sorted(name for name in run.state()["files"] if name.startswith("rules-"))
+    kept = [load_rules(path) for name in names if (path := run.kept(name)) is not None]
+    return between(sorted(kept, key=lambda rules: rules.shots), shots) if kept else None
 
 
 def keep_rules(run: RunDirectory, rules: Rules, shots: int) -> None:

@@ -80,6 +80,38 @@ def test_every_unlabelled_video_gets_a_sentence_and_a_row(
         assert parts == pytest.approx(float(row["total"]), abs=1e-6)
 
 
+def test_the_table_holds_every_class_and_the_set(world: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    things = sorted(p.name for p in (world / "teach").iterdir())
+    for more in ([], ["--condition", "clean"]):
+        places = [str(world / name) for name in ("teach", "new")]
+        assert main(["predict", *places, "--table", str(table), *more]) == 0  # the one in the box
+        with table.open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            prob = {thing: float(row[f"p({thing})"]) for thing in things}
+            assert sum(prob.values()) == pytest.approx(1.0, abs=1e-6)
+            assert row["object"] == max(prob, key=lambda thing: prob[thing])
+            assert {*row["set"].split(" | ")} <= {*things, ""}
+            assert (row["set"] == "") == row["sentence"].startswith("This may be none of")
+            assert 0.0 <= float(row["typical"]) <= 1.0
+
+
+def test_the_condition_of_a_video_is_inferred(world: Path) -> None:
+    """By which condition it is likelier in, though not without error; what is told is taken."""
+    teacher = name_videos.of_run(world / "run", None, trust=False)
+    found = name_videos.read_personal(world / "teach", world / "new", teacher)
+    tasks = name_videos.asked_tasks(teacher, found.embeddings, "unknown")
+    told = name_videos.asked_tasks(teacher, found.embeddings, "clutter")
+    assert (told.query_condition == 1).all()
+    assert (tasks.query_condition == 1).any()
+    alike = name_videos.read_personal(
+        world / "teach", world / "teach" / things_of(world)[0], teacher
+    )
+    tasks = name_videos.asked_tasks(teacher, alike.embeddings, "unknown")
+    assert (tasks.query_condition == 0).all()
+
+
 def test_an_edited_recipe_of_a_run_is_not_run_unless_trusted(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,7 +191,7 @@ def test_an_empty_folder_of_an_object_is_an_object_that_is_not_taught(
     (mine / "teach" / "wallet").mkdir()
     argv = ["predict", str(mine / "teach"), str(mine / "new"), "--run", str(world / "run")]
     assert main(argv) == FAILED
-    assert "no video of 'wallet' could be read (no video file" in capsys.readouterr().err
+    assert "no video of 'wallet' could be read (an object without a video" in capsys.readouterr().err
 
 
 def test_each_asked_video_has_a_row_though_it_cannot_be_read(
@@ -248,7 +280,7 @@ def test_predict_uses_the_sampling_of_the_run(
         return found
 
     monkeypatch.setattr(name_videos, "embed_tree", embed_tree)
-    run = tmp_path / "run"
+    run = world / "copy"  # beside the store, which is found from there
     shutil.copytree(world / "run", run)
     argv = ["predict", str(world / "teach"), str(world / "new"), "--run", str(run)]
     assert main(argv) == 0

@@ -14,7 +14,7 @@ from bayesfs.decisions.abstention import answer_threshold
 from bayesfs.decisions.checks import check_left_out, check_rules
 from bayesfs.decisions.prediction_sets import rank_of, set_threshold
 from bayesfs.decisions.queries import UNREACHABLE, Judged, judged
-from bayesfs.decisions.rules import Rules, UnitRules, learn_rules, unit_rules
+from bayesfs.decisions.rules import Rules, UnitRules, between, learn_rules, unit_rules
 from bayesfs.errors import DataError
 from bayesfs.metrics.selective import plain_sets
 from bayesfs.models.gaussian.families import PowerLaw
@@ -216,3 +216,20 @@ def test_bad_rules_and_bad_wishes_are_refused() -> None:
         check_left_out(one)
     table = check_rules(one, UnitRules(**asdict(Rules.from_dict(good).video)), 0.9)
     assert table["coverage"].between(0, 1).all()
+
+
+def at_shots(shots: int, alone: float) -> Rules:
+    unit = UnitRules(0.1 * shots, alone, 2.0)
+    return Rules(unit, unit, 0.9, 0.8, 0.1, 0.05, 6, shots)
+
+
+def test_thresholds_between_those_of_two_numbers_of_videos() -> None:
+    """Linear in 1 / shots, and those of the nearest beyond the ends."""
+    one, five = at_shots(1, 0.9), at_shots(5, 0.5)
+    for shots, alone in ((1, 0.9), (5, 0.5), (0.5, 0.9), (9, 0.5), (2.5, 0.6), (5 / 3, 0.7)):
+        found = between([one, five], shots)
+        assert found.video.least_alone == pytest.approx(alone)
+        assert found.frame == found.video
+        assert found.video.most_absent == 2.0
+    assert between([five], 2) == five
+    assert between([one, at_shots(2, 0.7), five], 2) == at_shots(2, 0.7)

@@ -126,3 +126,28 @@ def test_credible_sets_are_the_smallest() -> None:
 def test_shares_that_cannot_both_hold_are_refused() -> None:
     with pytest.raises(DataError, match="0 < rejected < 1 - level"):
         open_set(np.ones((1, 1)), np.ones(1), level=0.9, rejected=0.2)
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_other_peoples_likeness_tells_what_a_taught_video_looks_like(shots: int) -> None:
+    """With one video of each object it is nearly all that is known; errors stay in bounds."""
+    episodes = people(100, shots, seed=7)
+    like = (0.7**2 + 1.0) / (0.7**2 + 2.0)  # of two videos, by the sizes of the parts
+    rule = Typicality(shift=0.0, sd=0.04)
+    taught = episodes.query_labels >= 0
+    found = {}
+    for told in (None, [like] * len(episodes)):
+        new = rule.p_values(episodes, told) < 0.05
+        assert float(new[taught].double().mean()) < 0.08
+        found[told is None] = float(new[~taught].double().mean())
+    assert found[False] > 0.9
+    assert shots > 1 or found[True] < 0.5
+
+
+def test_an_unknown_condition_is_both() -> None:
+    episodes = people(20, 3, seed=5)
+    moved = replace(episodes, query_condition=torch.ones_like(episodes.query_condition))
+    each = [Typicality().p_values(batch) for batch in (episodes, moved)]
+    for batch in (episodes, moved):
+        found = Typicality().p_values(batch, condition_known=False)
+        torch.testing.assert_close(found, 0.5 * (each[0] + each[1]))
