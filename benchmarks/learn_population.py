@@ -65,12 +65,16 @@ class World:
         frames: of its people.
         study: how tasks are drawn from it.
         scattered: whether the scatter is learnt from it.
+        real: whether it is photographed. The scale at which similarity tells objects apart, the
+            trust in each similarity and how alike two videos of an object are, are learnt from
+            photographs alone where there are any: rendered worlds are sharper than real ones.
     """
 
     name: str
     frames: Embeddings
     study: Study
     scattered: bool
+    real: bool
 
 
 def study_of(query_condition: str, shots: tuple[int, ...], steps: int) -> Study:
@@ -146,13 +150,13 @@ def worlds_of(args: argparse.Namespace, folder: Path) -> tuple[list[World], str]
     for store in args.people:
         name = str(store_attrs(store)["backbone"])
         study = study_of("clutter", shots, steps)
-        worlds.append(World("rendered people", everybody(open_store(store)), study, True))
+        worlds.append(World("rendered people", everybody(open_store(store)), study, True, True))
     if not args.people:
         frames = everybody(rendered(folder, backbone, args.smoke))
-        worlds.append(World("rendered people", frames, study_of("clutter", shots, steps), True))
+        worlds.append(World("rendered people", frames, study_of("clutter", shots, steps), True, False))
     for path in args.stills:
         study = study_of("clean", shots, steps)
-        worlds.append(World(STILLS, stills(path), study, False))
+        worlds.append(World(STILLS, stills(path), study, False, True))
     return worlds, name
 
 
@@ -175,8 +179,11 @@ def learn(args: argparse.Namespace, folder: Path) -> SharedPopulation:
         print(f"{world.name}: {sites}", flush=True)
     if scatter is None:
         raise SystemExit("no world to learn the scatter from")
+    real = [each for each, world in zip(found, worlds, strict=True) if world.real] or found
+    like = [w.like for w in (scatter_of(unit_norm(w.frames)) for w in worlds if w.real)]
+    scatter = replace(scatter, like=float(np.mean(like)) if like else scatter.like)
     model = SimilarityPool(scatter)
-    population = for_new_world([each.population for each in found], model)
+    population = for_new_world([each.population for each in real], model)
     shots = worlds[0].study.evaluation.shots
     kept = [replace(each, population=population) for each in found]
     card = {
@@ -193,6 +200,11 @@ def learn(args: argparse.Namespace, folder: Path) -> SharedPopulation:
         "licence": "Apache-2.0; the photographs are MIT (Klasson et al. 2019)",
     }
     return SharedPopulation(population, model, card)
+
+
+def unit_norm(frames: Embeddings) -> Embeddings:
+    """The frames with features of length 1."""
+    return UnitNorm().fit(frames)(frames)
 
 
 def objects_of(frames: Embeddings) -> int:

@@ -88,9 +88,10 @@ class Posterior(Shown):
             (
                 site,
                 " × ".join(f"{a} {n}" for a, n in zip(self.dims[site], v.shape[1:], strict=True)),
-                *(short_number(float(x)) for x in (v.mean(), v.std(0).mean(), v.min(), v.max())),
+                *(short_number(float(x)) for x in (v.mean(), sd.mean(), v.min(), v.max())),
             )
             for site, v in self.draws.items()
+            for sd in [v.std(0, correction=0)]
         ]
         facts: list[tuple[str, object]] = [
             ("kind", self.kind),

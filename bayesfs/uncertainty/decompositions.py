@@ -120,5 +120,5 @@ def decompose_by(
         decompositions: which to compute.
         seed: of the draws.
     """
-    found = {d.name: d(model, population, episodes, predictive, seed=seed) for d in decompositions}
-    return {name: parts for name, parts in found.items() if parts is not None}
+    each = ((d.name, d(model, population, episodes, predictive, seed=seed)) for d in decompositions)
+    return {name: parts for name, parts in each if parts is not None}

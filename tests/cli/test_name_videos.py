@@ -191,7 +191,8 @@ def test_an_empty_folder_of_an_object_is_an_object_that_is_not_taught(
     (mine / "teach" / "wallet").mkdir()
     argv = ["predict", str(mine / "teach"), str(mine / "new"), "--run", str(world / "run")]
     assert main(argv) == FAILED
-    assert "no video of 'wallet' could be read (an object without a video" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no video of 'wallet' could be read (an object without a video" in said
 
 
 def test_each_asked_video_has_a_row_though_it_cannot_be_read(

@@ -121,7 +121,7 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
     """
 
     scatter: Scatters = None
-    scale: float = 0.4
+    scale: float = 0.3
     scale_sd: float = 0.2
     between: float = 0.4
     head_sd: float = 0.3
