@@ -115,7 +115,7 @@ def divergence_check(stats: xr.Dataset) -> Check:
     """Number of divergent transitions; none is right."""
     if "diverging" not in stats:
         return without("divergences", "the engine does not report them")
-    diverging = stats["diverging"]
+    diverging = stats["task_diverging" if "task_diverging" in stats else "diverging"]
     count = int(diverging.sum())
     reason = f"of {diverging.size} transitions"
     if count and "task" in diverging.dims:

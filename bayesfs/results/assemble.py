@@ -243,7 +243,12 @@ def stats_group(posterior: Posterior, tasks: int) -> xr.Dataset:
         skip = int(over_draws or by_step)
         if tasks in array.shape[skip:]:
             dims[array.shape.index(tasks, skip)] = "task"
-        if over_draws:
+        if over_draws and name == "diverging":  # ArviZ expects one a draw
+            if "task" in dims:
+                data[f"task_{name}"] = draw_array(array, posterior.chains, dims[1:])
+            some = array.reshape(len(array), -1).any(1)
+            data[name] = draw_array(some, posterior.chains, [])
+        elif over_draws:
             data[name] = draw_array(array, posterior.chains, dims[1:])
         else:
             data[name] = xr.DataArray(array, dims=dims)

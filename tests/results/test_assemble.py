@@ -127,7 +127,8 @@ def test_padding_is_nan_and_the_rest_is_not(tree: xr.DataTree) -> None:
 def test_chains_stay_together(tree: xr.DataTree) -> None:
     stored = tree["posterior"]["scale"].values
     np.testing.assert_allclose(stored.reshape(DRAWS, T), make_posterior().draws["scale"])
-    assert tree["sample_stats"]["diverging"].dims == ("chain", "draw", "task")
+    assert tree["sample_stats"]["task_diverging"].dims == ("chain", "draw", "task")
+    assert tree["sample_stats"]["diverging"].dims == ("chain", "draw")  # as ArviZ expects it
 
 
 def test_likelihood_of_the_true_label(tree: xr.DataTree, episodes: EpisodeBatch) -> None:

@@ -23,7 +23,7 @@ from bayesfs.protocols import Progress
 from bayesfs.synthetic.videos.objects import Thing, make_thing, user_things
 from bayesfs.synthetic.videos.scenes import record_video
 
-SETTINGS = "render.json"
+SETTINGS = ".render.json"
 """File in the tree's folder that holds what it was rendered with."""
 
 _STAGING = ".partial"
