@@ -246,7 +246,7 @@ def stats_group(posterior: Posterior, tasks: int) -> xr.Dataset:
         if over_draws and name == "diverging":  # ArviZ expects one a draw
             if "task" in dims:
                 data[f"task_{name}"] = draw_array(array, posterior.chains, dims[1:])
-            some = array.reshape(len(array), -1).any(1)
+            some = np.asarray(array.reshape(len(array), -1).any(1))
             data[name] = draw_array(some, posterior.chains, [])
         elif over_draws:
             data[name] = draw_array(array, posterior.chains, dims[1:])

@@ -321,8 +321,8 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
 
     def typicality(self, episodes: EpisodeBatch, *, condition_known: bool = True) -> Tensor:
         """(task, video) p-values of `bayesfs.models.similarity.typicality.Typicality`."""
-        scatters = scatters_of(episodes, self.scatter) or [None] * len(episodes)
-        like = [math.nan if each is None else each.like for each in scatters]
+        scatters = scatters_of(episodes, self.scatter)
+        like = None if scatters is None else [each.like for each in scatters]
         return self.typical.p_values(episodes, like, condition_known=condition_known)
 
     def _drawn(
@@ -349,13 +349,15 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
         """Log of the mixture prior of log scales, relative to its first component."""
         known, vague = self._log_prior(scale, mean)
         own = dist.Normal(mean, mean.new_tensor(self.between)).log_prob(scale)
-        return torch.logaddexp(known, vague) - own
+        relative: Tensor = torch.logaddexp(known, vague) - own
+        return relative
 
     def _log_prior(self, scale: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Log joint densities of a log scale and its component: of the population, and vague."""
-        own = dist.Normal(mean, mean.new_tensor(self.between)).log_prob(scale)
+        own: Tensor = dist.Normal(mean, mean.new_tensor(self.between)).log_prob(scale)
         wide = dist.Normal(mean.new_tensor(self.scale), mean.new_tensor(2.0 * self.between))
-        return math.log1p(-self.vague) + own, math.log(self.vague) + wide.log_prob(scale)
+        vague: Tensor = wide.log_prob(scale)
+        return math.log1p(-self.vague) + own, math.log(self.vague) + vague
 
     def _candidates(self, tasks: int, population: Mapping[str, Tensor], count: int) -> Candidates:
         """Quasi-Monte Carlo draws of a person's scale and weights, the same for every task.
