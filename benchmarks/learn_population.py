@@ -153,7 +153,8 @@ def worlds_of(args: argparse.Namespace, folder: Path) -> tuple[list[World], str]
         worlds.append(World("rendered people", everybody(open_store(store)), study, True, True))
     if not args.people:
         frames = everybody(rendered(folder, backbone, args.smoke))
-        worlds.append(World("rendered people", frames, study_of("clutter", shots, steps), True, False))
+        study = study_of("clutter", shots, steps)
+        worlds.append(World("rendered people", frames, study, True, False))
     for path in args.stills:
         study = study_of("clean", shots, steps)
         worlds.append(World(STILLS, stills(path), study, False, True))

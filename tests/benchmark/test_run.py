@@ -117,9 +117,9 @@ def test_an_engine_that_does_not_fit_is_a_row_with_its_reason(
     assert main([*argv, MODELS[1]]) == 0
     table = pd.read_csv(tmp_path / "t" / "table.csv")
     failed = table[table["method"] == "linear_head / exact"]
-    assert failed["failed"].str.contains("Exact needs a conjugate model").all()
+    assert failed["failed"].str.contains("Exact needs a model with the ability Conjugate").all()
     assert failed["estimate"].isna().all()
-    assert "Exact needs a conjugate model" in capsys.readouterr().out
+    assert "Exact needs a model with the ability Conjugate" in capsys.readouterr().out
 
 
 def test_unlabelled_videos_are_no_object_to_choose() -> None:

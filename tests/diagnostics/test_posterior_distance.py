@@ -102,6 +102,7 @@ def test_command_prints_tables_and_draws_a_picture(small_store, tmp_path, capsys
     assert "weight_raw" in printed
     assert (tmp_path / "out" / "engines.png").read_bytes().startswith(b"\x89PNG")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        ".bayesfs-made",
         "engines.csv",
         "engines.png",
         "sites.csv",

@@ -204,7 +204,8 @@ def test_tree_reads_as_orbit(tree):
             with Image.open(tree / v.path / file) as image:
                 assert image.size == (64, 64)
                 assert image.mode == "RGB"
-    assert sorted(p.name for p in tree.iterdir()) == [".render.json", "annotations", "test", "train"]
+    names = [".render.json", "annotations", "test", "train"]
+    assert sorted(p.name for p in tree.iterdir()) == names
 
 
 def contents(tree):
