@@ -243,6 +243,10 @@ class KnowsTypical(Model, Protocol):
             condition_known: whether queries are in the recording condition that the batch says.
         """
 
+    @abstractmethod
+    def exchangeability(self, episodes: EpisodeBatch) -> Tensor:
+        """(task,) p-values that the person's taught videos are like other people's; NaN unknown."""
+
 
 @dataclass(frozen=True)
 class LinearLogits:

@@ -42,6 +42,7 @@ from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.reduction import UnitNorm
 from bayesfs.prediction import query_evidence
+from bayesfs.protocols import KnowsTypical
 from bayesfs.runs.compose import compose, tell_skipped, usable_device
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import RunDirectory, explained
@@ -63,6 +64,9 @@ that could not be read are empty. `set` holds what the sentence names, "" for no
 
 ROUNDING = 1e-6
 """Nats that a video must be likelier by to count as recorded in the other condition."""
+
+UNLIKE = 0.02
+"""P-value below which it is said that a person's videos are unlike other people's."""
 
 Asked = Literal["unknown", "clean", "clutter"]
 """Recording condition of the videos to name."""
@@ -181,6 +185,8 @@ def name_videos(
             condition_known=condition != "unknown",
             seed=seed,
         )
+        if isinstance(answer.model, KnowsTypical):
+            tell_unlike(float(answer.model.exchangeability(tasks)[0]))
     rows = prediction_rows(said, found)
     if table is not None:
         classes = [f"p({name})" for name in sorted({n for one in said for n in one.prob})]
@@ -189,6 +195,16 @@ def name_videos(
         print(f"{terminal_safe(str(row['video']))}: {terminal_safe(str(row['sentence']))}")
     if not said:
         raise DataError(f"{videos}: none of the {len(rows)} videos to name could be read")
+
+
+def tell_unlike(p: float) -> None:
+    """Say it where a person's videos are unlike those of the people who were learnt from."""
+    if p < UNLIKE:
+        say(
+            "your videos of one object are not as alike as those of the people that were learnt "
+            f"from (p = {p:.3f}): another way of recording, or another kind of things; what is "
+            "said of new objects, and how sure it is, may be off"
+        )
 
 
 def asked_tasks(teacher: Teacher, embeddings: Embeddings, condition: Asked) -> EpisodeBatch:

@@ -151,3 +151,17 @@ def test_an_unknown_condition_is_both() -> None:
     for batch in (episodes, moved):
         found = Typicality().p_values(batch, condition_known=False)
         torch.testing.assert_close(found, 0.5 * (each[0] + each[1]))
+
+
+def test_people_who_record_otherwise_are_told() -> None:
+    """Uniform p-values where likeness is as told, small ones where not; NaN with one video."""
+    like = (0.7**2 + 1.0) / (0.7**2 + 2.0)
+    rule = Typicality(like_sd=0.001, sd=0.04)
+    p = rule.likeness_p_values(people(200, 3, seed=8), [like] * 200)
+    assert float((p < 0.05).double().mean()) < 0.1
+    other = (0.7**2 + 1.0) / (0.7**2 + 1.0 + 1.5**2)
+    p = rule.likeness_p_values(people(50, 3, seed=8, spread=1.5), [like] * 50)
+    assert abs(other - like) > 0.1
+    assert float(p.max()) < 0.01
+    assert torch.isnan(rule.likeness_p_values(people(2, 1, seed=8), [like] * 2)).all()
+    assert torch.isnan(rule.likeness_p_values(people(1, 2, seed=8), [np.nan])).all()

@@ -325,6 +325,15 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
         like = None if scatters is None else [each.like for each in scatters]
         return self.typical.p_values(episodes, like, condition_known=condition_known)
 
+    def exchangeability(self, episodes: EpisodeBatch) -> Tensor:
+        """(task,) p-values that two videos of one thing are as alike as other people's are.
+
+        NaN where other people's likeness is not known, or no class has two videos.
+        """
+        scatters = scatters_of(episodes, self.scatter)
+        like = [math.nan] * len(episodes) if scatters is None else [s.like for s in scatters]
+        return self.typical.likeness_p_values(episodes, like)
+
     def _drawn(
         self, task: EpisodeBatch, population: Mapping[str, Tensor], draws: int, seed: int
     ) -> tuple[Drawn, Drawn]:

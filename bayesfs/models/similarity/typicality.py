@@ -34,11 +34,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.special import ndtr
 from torch import Tensor
 
 from bayesfs._linalg.directions import unit
 from bayesfs.errors import expect_positive
+from bayesfs.models.similarity.heads import likeness, support_examples
 from bayesfs.types import EpisodeBatch
 
 
@@ -103,6 +106,28 @@ class Typicality:
         moved = episodes.query_condition != _usual_condition(episodes)[:, None]
         p = torch.where(moved, both[1], both[0]) if condition_known else 0.5 * (both[0] + both[1])
         return p.masked_fill(~episodes.video_mask, 0.0)
+
+    def likeness_p_values(self, episodes: EpisodeBatch, like: Sequence[float]) -> Tensor:
+        """(task,) two-sided p-values of the likeness of a person's videos, given other people's.
+
+        The mean over K classes of the cosines of two videos of one class is taken as
+        N(like, like_sd^2 + sd^2 / K). A small p says that the person records otherwise than those
+        who were learnt from, or other things; NaN where no class has two videos.
+
+        Args:
+            episodes: T tasks; only their support is used.
+            like: for each task, the cosine of two videos of one object of other people, or NaN.
+        """
+        means, label = support_examples(episodes)
+        found = []
+        for task, told in enumerate(like):
+            there = label[task].sum(-1) > 0
+            videos = unit(means[task, there]).double().cpu().numpy()
+            group = label[task, there].argmax(-1).cpu().numpy()
+            several = int((np.bincount(group) > 1).sum())
+            sd = math.sqrt(self.like_sd**2 + self.sd**2 / max(several, 1))
+            found.append(2.0 * float(ndtr(-abs(likeness(videos, group) - told) / sd)))
+        return means.new_tensor(found)
 
     def taught(
         self, episodes: EpisodeBatch, like: Sequence[float] | None = None
