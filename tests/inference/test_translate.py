@@ -115,6 +115,8 @@ CASES += [
     ("dot.default", (SQUARE[0], SQUARE[1]), {}),
     ("addmm.default", (SQUARE, SQUARE, SQUARE), {"beta": 0.5, "alpha": 2.0}),
     ("baddbmm.default", (A, A, L), {"beta": 0.5}),
+    ("cholesky_solve.default", (X, L), {}),
+    ("cholesky_solve.default", (X, L.mT, True), {}),
     ("linalg_vector_norm.default", (X, 2, [-1]), {}),
     ("linalg_vector_norm.default", (X, 2, [-2, -1]), {}),
     ("linalg_vector_norm.default", (X, 2, None, True), {}),

@@ -112,6 +112,15 @@ def _cholesky(x: Array, *, upper: bool = False, **_: Any) -> tuple[Array, Array]
     return factor, jnp.zeros(x.shape[:-2], jnp.int32)
 
 
+def _cholesky_solve(b: Array, factor: Array, upper: bool = False) -> Array:
+    half = _solve_triangular(_transposed(factor) if upper else factor, b, upper=False)
+    return _solve_triangular(factor if upper else _transposed(factor), half, upper=True)
+
+
+def _transposed(x: Array) -> Array:
+    return jnp.swapaxes(x, -1, -2)
+
+
 def _solve_triangular(a: Array, b: Array, *, upper: bool, left: bool = True, **flags: Any) -> Array:
     shape = jnp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a = jnp.broadcast_to(a, shape + a.shape[-2:])
@@ -277,6 +286,7 @@ _LINEAR: Mapping[str, Operation] = {
     "baddbmm.default": lambda c, a, b, beta=1, alpha=1: beta * c + alpha * (a @ b),
     "linalg_vector_norm.default": _norm,
     "linalg_cholesky_ex.default": _cholesky,
+    "cholesky_solve.default": _cholesky_solve,
     "linalg_solve_triangular.default": _solve_triangular,
     "triangular_solve.default": _triangular_solve,
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, cast
 
 import gpytorch
@@ -17,12 +18,30 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 
-from bayesfs.errors import ShapeError
+from bayesfs.errors import InferenceError, ShapeError
 from bayesfs.models.gp.conditioning import Conditioned
 from bayesfs.models.gp.covariance import VideoCovariance
 from bayesfs.models.gp.hyperparameters import Hyperparameter, Prior, Values
+from bayesfs.models.gp.kernels import square_distance
 from bayesfs.models.gp.points import Query, Support
+
+REFUSED = tuple(
+    getattr(gpytorch.kernels, name)
+    for name in (
+        "DistributionalInputKernel", "GaussianSymmetrizedKLKernel", "GridInterpolationKernel",
+        "GridKernel", "HammingIMQKernel", "IndexKernel", "InducingPointKernel", "LCMKernel",
+        "Matern52KernelGrad", "MultiDeviceKernel", "MultitaskKernel",
+        "NewtonGirardAdditiveKernel", "PolynomialKernelGrad", "RBFKernelGrad", "RBFKernelGradGrad",
+    )
+    if hasattr(gpytorch.kernels, name)
+)  # fmt: skip
+"""GPyTorch's kernels that are approximations, of other inputs, of several outputs, or that write
+in place, which cannot be done for several draws at a time."""
+
+MOST_DIFFERENCES = 2**22
+"""Differences of points that are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +62,15 @@ class GPyTorchKernel:
     """
 
     kernel: gpytorch.kernels.Kernel
+
+    def __post_init__(self) -> None:
+        strange = [m for m in self.kernel.modules() if isinstance(m, REFUSED)]
+        if strange:
+            raise InferenceError(
+                f"{type(strange[0]).__name__} is not for a task's class functions: it approximates "
+                "another kernel, needs other inputs than features, or has several outputs; "
+                "docs/kernels.md lists those that are"
+            )
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
@@ -66,32 +94,91 @@ class GPyTorchKernel:
     def gpytorch(self, values: Values) -> gpytorch.kernels.Kernel:
         """A copy of the kernel with these values set."""
         kernel = deepcopy(self.kernel)
-        for name, module, _, _, setter in kernel.named_priors():
-            setter(module, values[name])
+        with torch.no_grad():
+            for path, raw in self._raw(values).items():
+                kernel.get_parameter(path).copy_(raw)
         return kernel
 
     def _evaluate(self, values: Values, x1: Tensor, x2: Tensor, diag: bool) -> Tensor:
-        wrapped = _Dense(self.kernel)
+        raw = {f"kernel.{path}": value for path, value in self._raw(values).items()}
+        return cast(Tensor, functional_call(_Dense(self.kernel), raw, (x1, x2, diag)))
+
+    def _raw(self, values: Values) -> dict[str, Tensor]:
+        """Path of each unconstrained parameter that has a prior -> its value."""
         raw = {}
         for name, module, _, _, _ in self.kernel.named_priors():
-            short = name.rsplit(".", 1)[-1].removesuffix("_prior")
-            constraint = module.constraint_for_parameter_name(f"raw_{short}")
+            place, _, own = name.rpartition(".")
+            parameter = f"raw_{own.removesuffix('_prior')}"
+            constraint = module.constraint_for_parameter_name(parameter)
             value = values[name]
-            path = f"kernel.{name.rpartition('.')[0]}.raw_{short}".replace("..", ".")
+            path = f"{place}.{parameter}" if place else parameter
             raw[path] = value if constraint is None else constraint.inverse_transform(value)
-        return cast(Tensor, functional_call(wrapped, raw, (x1, x2, diag)))
+        return raw
 
 
 class _Dense(torch.nn.Module):
-    """Evaluates a kernel to a plain tensor, inside a functional call."""
+    """Evaluates a kernel to a plain tensor, inside a functional call and any transform."""
 
     def __init__(self, kernel: gpytorch.kernels.Kernel) -> None:
         super().__init__()
         self.kernel = kernel
 
     def forward(self, x1: Tensor, x2: Tensor, diag: bool) -> Tensor:
-        value = self.kernel.forward(x1, x2, diag=diag)
-        return cast(Tensor, value if isinstance(value, Tensor) else value.to_dense())
+        """(..., n, m) covariance, or (..., n) variance."""
+        plain, lazy = gpytorch.settings.trace_mode, gpytorch.settings.lazily_evaluate_kernels
+        with plain(True), lazy(False), _Recordable():
+            return _dense(self.kernel, x1, x2, diag)
+
+
+def _dense(kernel: gpytorch.kernels.Kernel, x1: Tensor, x2: Tensor, diag: bool) -> Tensor:
+    """Sums, products and scales are taken of plain tensors: linear operators would factorise."""
+    if kernel.active_dims is not None:
+        x1, x2 = (x.index_select(-1, kernel.active_dims) for x in (x1, x2))
+    if isinstance(kernel, gpytorch.kernels.AdditiveKernel):
+        return reduce(torch.add, [_dense(part, x1, x2, diag) for part in kernel.kernels])
+    if isinstance(kernel, gpytorch.kernels.ProductKernel):
+        return reduce(torch.mul, [_dense(part, x1, x2, diag) for part in kernel.kernels])
+    if isinstance(kernel, gpytorch.kernels.ScaleKernel):
+        return cast(Tensor, kernel.outputscale * _dense(kernel.base_kernel, x1, x2, diag))
+    value = kernel.forward(x1, x2, diag=diag)
+    return cast(Tensor, value if isinstance(value, Tensor) else value.to_dense())
+
+
+class _Recordable(TorchFunctionMode):
+    """What GPyTorch's kernels do that no transform can follow, done otherwise.
+
+    Whether two sets of points are equal cannot be asked of values that are not known yet: they are
+    taken for different ones, which costs some work only. Distances have derivatives of every kind,
+    also where points coincide, and results are new tensors.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.equal:
+            return args[0] is args[1]
+        if func is torch.cdist:
+            return _distance(args[0], args[1])
+        return _FRESH.get(func, func)(*args, **(kwargs or {}))
+
+
+_FRESH: Mapping[Any, Any] = {
+    torch.Tensor.clamp_min_: torch.clamp_min,
+    torch.Tensor.clamp_: torch.clamp,
+    torch.Tensor.sqrt_: torch.sqrt,
+    torch.Tensor.div_: torch.div,
+    torch.Tensor.exp_: torch.exp,
+}
+"""Operations in place whose result is used -> the same as new tensors."""
+
+
+def _distance(x1: Tensor, x2: Tensor) -> Tensor:
+    """(..., n, m): |x1 - x2|; from differences where they fit in memory, which is exact."""
+    if x1.shape[-2] * x2.shape[-2] * x1.shape[-1] <= MOST_DIFFERENCES:
+        square = (x1[..., :, None, :] - x2[..., None, :, :]).square().sum(-1)
+    else:
+        square = square_distance(x1, x2)
+    return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
 
 
 class BlockKernel(gpytorch.kernels.Kernel):  # type: ignore[misc]
