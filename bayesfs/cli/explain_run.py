@@ -18,6 +18,7 @@ from bayesfs.data.store import open_store
 from bayesfs.data.user_rows import quick_fingerprint
 from bayesfs.decisions.rules import Rules
 from bayesfs.errors import DataError, RunError
+from bayesfs.explanation.advice import matters
 from bayesfs.explanation.evidence import Evidence, gain_by_condition, of_video, without_gain
 from bayesfs.explanation.explain import explain_video
 from bayesfs.explanation.explanation import Explanation
@@ -259,11 +260,15 @@ def numbers(found: Explanation, rules: Rules | None) -> Iterator[str]:
         yield f"probability that nothing taught is shown: {found.absent:.2f}"
     if not math.isnan(found.typical):
         yield f"share of taught videos that are less typical than this one: {found.typical:.2f}"
-    for what, gain in (("this question", found.own_gain), ("any question", found.gain)):
-        ranked = sorted(gain.items(), key=lambda item: -item[1])[:SHOWN]
-        worth = "; ".join(f"{thing}, {condition} {nats:.3f}" for (thing, condition), nats in ranked)
+    for whom, gain in (("this question", found.own_gain), ("any question", found.gain)):
+        told = {
+            f"{thing}, {condition}" if matters(gain, thing) else thing: nats
+            for (thing, condition), nats in gain.items()
+        }
+        ranked = sorted(told.items(), key=lambda item: -item[1])[:SHOWN]
+        worth = "; ".join(f"{what} {nats:.3f}" for what, nats in ranked)
         if worth:
-            yield f"one more video would take off {what}, in nats: {worth}"
+            yield f"one more video would take off {whom}, in nats: {worth}"
 
 
 def resting_on(moved: xr.Dataset, one: EpisodeBatch, embeddings: Embeddings) -> str:
