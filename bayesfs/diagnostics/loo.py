@@ -38,6 +38,7 @@ import xarray as xr
 from scipy.special import logsumexp
 from torch import Tensor
 
+from bayesfs._distributions.importance import smoothed
 from bayesfs.data.leave_one_out import removable, without_videos
 from bayesfs.errors import DataError
 from bayesfs.protocols import Collapsible, Model
@@ -112,8 +113,6 @@ def smoothed_weights(
 
     Source: Vehtari et al. 2024 (PSIS).
     """
-    from arviz_stats.base import array_stats
-
     values = log_weight.to_numpy()
     out, k = np.empty(values.shape), np.empty(values.shape[-1])
     for i in range(values.shape[-1]):
@@ -121,13 +120,9 @@ def smoothed_weights(
         if np.ptp(raw) <= EVEN:
             out[..., i], k[i] = raw, 0.0
             continue
-        try:
-            with np.errstate(all="ignore"):
-                # it takes log-likelihoods, whose negative is the log-weight
-                smooth, k[i] = array_stats.psislw(-raw.ravel(), r_eff=efficiency)
-            out[..., i] = smooth.reshape(raw.shape) if np.isfinite(smooth).all() else raw
-        except (ValueError, IndexError) as reason:  # the latter where there are too few draws
-            out[..., i], k[i] = raw, 0.0 if "same" in str(reason) else np.nan
+        smooth, k[i] = smoothed(raw.ravel(), efficiency)
+        out[..., i] = smooth.reshape(raw.shape)
+        k[i] = 0.0 if np.isneginf(k[i]) else k[i]
     of_item = log_weight.isel(dict.fromkeys(log_weight.dims[:-1], 0), drop=True)
     return log_weight.copy(data=out), of_item.copy(data=k)
 

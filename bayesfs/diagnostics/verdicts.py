@@ -156,9 +156,9 @@ def elbo_check(stats: xr.Dataset, tasks: int) -> Check:
 def task_check(name: str, values: xr.DataArray, limit: float, tasks: NDArray[Any]) -> Check:
     """The largest value over tasks, and which tasks pass the limit; no tasks for a population."""
     flat = np.atleast_1d(values.to_numpy().astype(float)).ravel()
-    if not np.isfinite(flat).any():
+    if np.isnan(flat).all() or (flat == -np.inf).all():
         return without(name, "there are too few draws for it")
-    above = np.flatnonzero(flat > limit)
+    above = np.flatnonzero(~(flat <= limit))  # NaN is none that passes
     if not len(tasks):
         return Check(name, float(np.nanmax(flat)), f"≤ {limit}", len(above) == 0)
     reason = f"{len(above)} of {flat.size} tasks above"

@@ -162,6 +162,14 @@ def test_khat_names_the_task() -> None:
     assert np.isnan(check_of(tree, "R-hat").value)
 
 
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_a_khat_that_is_no_number_fails(bad: float) -> None:
+    for values in ([0.2, bad], [np.inf, bad]):
+        found = diagnose(make_tree(independent_chains(), "variational", khat=("task", values)))
+        assert found.verdict == "look at k-hat"
+        assert "P002" in found.failed[0].reason
+
+
 def test_exact_draws_need_no_check() -> None:
     found = diagnose(make_tree(independent_chains(), "exact"))
     assert found.verdict == "fit for use: exact draws, given the population"

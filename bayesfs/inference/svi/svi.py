@@ -8,12 +8,12 @@ instead.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from bayesfs._distributions.importance import smoothed
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.potential import Potential
@@ -22,9 +22,6 @@ from bayesfs.inference.svi.guides import Guide, MeanField
 from bayesfs.inference.svi.whiten import Whitened
 from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
-
-TAIL_NEEDS = 25
-"""Draws needed for the five largest to be a tail."""
 
 START_SCALE = 0.4
 """Standard deviation that guides start from; the prior of a non-centred latent has 1."""
@@ -180,20 +177,7 @@ def sample_guide(
 def pareto_khat(log_weight: Tensor) -> Tensor:
     """(task, draw) log importance weights -> (task,) Pareto k-hat.
 
-    Where all weights of a task agree to 1e-6 nats there is no tail, and k-hat is -inf; with fewer
-    than `TAIL_NEEDS` draws there are too few to fit one, and it is nan.
-
-    Source: Vehtari, Simpson, Gelman, Yao and Gabry (2024), Pareto smoothed importance sampling,
-    section 3; refs.bib: vehtari2024. Computed by arviz_stats, whose `psislw` takes
-    log-likelihoods (that is, negative log weights).
+    See `bayesfs._distributions.importance.smoothed` for what it is where no tail can be fitted.
     """
-    if log_weight.shape[1] < TAIL_NEEDS:
-        return log_weight.new_full(log_weight.shape[:1], math.nan)
-    from arviz_stats.base import array_stats  # seconds, which a classifier at its defaults saves
-
-    khat = log_weight.new_full(log_weight.shape[:1], -math.inf)
-    spread = log_weight.amax(1) - log_weight.amin(1)
-    for task in (spread > 1e-6).nonzero().flatten().tolist():
-        _, value = array_stats.psislw(-log_weight[task].double().cpu().numpy())
-        khat[task] = float(value)
-    return khat
+    each = [smoothed(weights)[1] for weights in log_weight.double().cpu().numpy()]
+    return log_weight.new_tensor(each)
