@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bayesfs.errors import DataError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.types import Embeddings, EpisodeBatch
 
 
 @dataclass(frozen=True)
@@ -34,5 +35,9 @@ class HeldOutGroups(HeldOutUsers):
     def _check_shots(self) -> None:
         if not self.shots or self.shots[0] < 0 or [*self.shots] != sorted({*self.shots}):
             raise DataError(f"expected shots to be increasing, from 0 on, got {self.shots}")
+
+    def test_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
+        """Tasks of the test groups, with max(shots) support clusters per label, 1 at least."""
         if self.shots[-1] < 1:
-            raise DataError("expected at least one number of shots above 0, got (0,)")
+            return replace(self, shots=(1,)).test_episodes(embeddings, seed=seed)
+        return super().test_episodes(embeddings, seed=seed)

@@ -23,6 +23,8 @@ from bayesfs.study import with_names
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import ModelContract
 from bayesfs.types import EpisodeBatch, Posterior
+from bayesfs.uncertainty.by_level import PARTS, by_level
+from bayesfs.uncertainty.decompose import decompose
 
 NAMES = ("keys", "mug", "wallet")
 
@@ -286,6 +288,21 @@ def test_with_nothing_taught_other_groups_alone_answer() -> None:
     agree = (answer.video.prob.argmax(-1) == nearest).double().mean()
     assert agree > 0.8
     assert answer.absent is None
+
+
+def test_uncertainty_by_level_adds_up_also_where_nothing_is_taught() -> None:
+    shared = torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    draws = {s: v.expand(5, *v.shape) for s, v in scales().items()} | {"shared_raw": shared}
+    given = Posterior("exact", draws, MODEL.population_dims)
+    for shots in (0, 2):
+        batch = tasks(ragged=False).limit_shots(shots)
+        parts = by_level(MODEL, given, batch, seed=0)
+        posterior = Exact(draws=20, population_draws=5).infer(MODEL, batch, seed=0, given=given)
+        total = decompose(predict(MODEL, posterior, batch, given=given), batch)["video_total"]
+        together = sum(parts[f"video_{part}"] for part in PARTS)
+        np.testing.assert_allclose(together, total, atol=1e-6)
+        # five values of what names share differ, and nothing else of the population does
+        assert float(parts["video_population"].mean()) > 0.01
 
 
 class TestSharedClasses(ModelContract):

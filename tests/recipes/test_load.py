@@ -28,6 +28,7 @@ STUDIES = [
     ("robust", "own", "clutter"),
     ("similarity_pool", "own", "clutter"),
     ("learnt_axes", "exact", "clutter"),
+    ("shared_classes", "exact", "groups"),
     ("gaussian", "exact", "clean"),
     ("gaussian", "svi", "clutter"),
     ("linear_head", "svi", "clutter"),

@@ -68,6 +68,13 @@ class Levels:
     absent: Tensor | float = -math.inf
     centre: Tensor | None = None
 
+    def of_task(self, task: int) -> Levels:
+        """The values for one task of the batch."""
+        if self.centre is None:
+            return self
+        one = slice(task, task + 1)
+        return replace(self, centre=self.centre[one], way=self.way[one])
+
 
 @dataclass(frozen=True)
 class ClassPosterior:

@@ -71,9 +71,9 @@ def level_entropies(
     frames, videos = [], []
     for t in range(len(episodes)):
         task = episodes.select([t])
-        noise = Noise.of(task, seed)
-        frames.append(_one_task(task, values, frame_queries, draws, noise))
-        videos.append(_one_task(task, values, video_queries, draws, noise))
+        noise, own = Noise.of(task, seed), [levels.of_task(t) for levels in values]
+        frames.append(_one_task(task, own, frame_queries, draws, noise))
+        videos.append(_one_task(task, own, video_queries, draws, noise))
     by_frame = tuple(torch.cat(part, 1).reshape(-1, *shape) for part in zip(*frames, strict=True))
     by_video = tuple(torch.cat(part, 1) for part in zip(*videos, strict=True))
     return (by_frame[0], by_frame[1]), (by_video[0], by_video[1])

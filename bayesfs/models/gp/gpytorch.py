@@ -27,16 +27,23 @@ from bayesfs.models.gp.hyperparameters import Hyperparameter, Prior, Values
 from bayesfs.models.gp.kernels import square_distance
 from bayesfs.models.gp.points import Query, Support
 
-REFUSED = tuple(
-    getattr(gpytorch.kernels, name)
-    for name in (
-        "DistributionalInputKernel", "GaussianSymmetrizedKLKernel", "GridInterpolationKernel",
-        "GridKernel", "HammingIMQKernel", "IndexKernel", "InducingPointKernel", "LCMKernel",
-        "Matern52KernelGrad", "MultiDeviceKernel", "MultitaskKernel",
-        "NewtonGirardAdditiveKernel", "PolynomialKernelGrad", "RBFKernelGrad", "RBFKernelGradGrad",
-    )
-    if hasattr(gpytorch.kernels, name)
-)  # fmt: skip
+REFUSED = (
+    gpytorch.kernels.DistributionalInputKernel,
+    gpytorch.kernels.GaussianSymmetrizedKLKernel,
+    gpytorch.kernels.GridInterpolationKernel,
+    gpytorch.kernels.GridKernel,
+    gpytorch.kernels.HammingIMQKernel,
+    gpytorch.kernels.IndexKernel,
+    gpytorch.kernels.InducingPointKernel,
+    gpytorch.kernels.LCMKernel,
+    gpytorch.kernels.Matern52KernelGrad,
+    gpytorch.kernels.MultiDeviceKernel,
+    gpytorch.kernels.MultitaskKernel,
+    gpytorch.kernels.NewtonGirardAdditiveKernel,
+    gpytorch.kernels.PolynomialKernelGrad,
+    gpytorch.kernels.RBFKernelGrad,
+    gpytorch.kernels.RBFKernelGradGrad,
+)
 """GPyTorch's kernels that are approximations, of other inputs, of several outputs, or that write
 in place, which cannot be done for several draws at a time."""
 
