@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import arviz_stats
@@ -71,7 +71,7 @@ def _label(site: xr.DataArray, dim: str, index: dict[str, int], classes: xr.Data
 
 def summary_table(chosen: tuple[Scalar, ...], kind: str) -> pd.DataFrame:
     """ArviZ's summary of scalars; columns that do not apply to the kind of draws are left out."""
-    ds = xr.Dataset({f"s{i}": (("chain", "draw"), s.draws) for i, s in enumerate(chosen)})
+    ds = _side_by_side(chosen)
     chain = kind == "mcmc"
     with np.errstate(divide="ignore", invalid="ignore"):
         table: pd.DataFrame = arviz_stats.summary(
@@ -79,17 +79,23 @@ def summary_table(chosen: tuple[Scalar, ...], kind: str) -> pd.DataFrame:
         )
         if chain:
             tail = arviz_stats.ess(ds, method="tail", prob=TAILS)
-            table["ess_tail"] = [float(tail[name]) for name in ds.data_vars]
+            table["ess_tail"] = tail["draws"].values
     table.index = pd.Index([s.name for s in chosen])
     return table
+
+
+def _side_by_side(scalars: Sequence[Scalar]) -> xr.Dataset:
+    """All as one variable, since ArviZ takes a variable at a time."""
+    return xr.Dataset(
+        {"draws": (("chain", "draw", "scalar"), np.stack([s.draws for s in scalars], -1))}
+    )
 
 
 def to_trace(chosen: tuple[Scalar, ...], fit: Diagnostics) -> tuple[Scalar, ...]:
     """The scalars to draw: for chains those with the largest R-hat, otherwise spread over sites."""
     moving = [s for s in chosen if s.draws.std() > 0]
     if fit.kind == "mcmc" and len(moving) > MOST_TRACES:
-        ds = xr.Dataset({f"s{i}": (("chain", "draw"), s.draws) for i, s in enumerate(moving)})
-        ratio = [float(v) for v in arviz_stats.rhat(ds).data_vars.values()]
-        order = np.argsort(-np.nan_to_num(np.array(ratio)), kind="stable")
+        ratio = arviz_stats.rhat(_side_by_side(moving))["draws"].values
+        order = np.argsort(-np.nan_to_num(ratio), kind="stable")
         return tuple(moving[i] for i in order[:MOST_TRACES])
     return tuple(moving[i] for i in evenly_spaced(len(moving), MOST_TRACES))

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Unit
@@ -121,7 +122,7 @@ class Simulator:
         """
         values = {name: self._in_plates(name, value) for name, value in (held or {}).items()}
         free = poutine.condition(poutine.uncondition(self.model), data=values)
-        with torch.no_grad(), seeded(seed):
+        with torch.no_grad(), seeded(seed), pyro.validation_enabled(False):  # the first run had it
             nodes = dict(sampled_sites(poutine.trace(free).get_trace(self.episodes)))
         self._check_weights(nodes)
         named = {name: named_value(nodes[name]["value"], nodes[name]) for name in self.model.dims}
