@@ -52,6 +52,16 @@ def finished(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process end with an empty report: what follows is about their results."""
+
+    def write(data: object, path: Path, format: str) -> None:
+        path.write_text("<title>bayesfs: ", encoding="utf-8")
+
+    monkeypatch.setattr("bayesfs.runs.run.write_report", write)
+
+
 def assert_same_results(one: Path, other: Path) -> None:
     names = sorted(p.name for p in one.glob("results-*.nc"))
     assert names == sorted(p.name for p in other.glob("results-*.nc"))
@@ -99,12 +109,13 @@ def test_a_second_run_does_nothing(finished: Path, small_store: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_numbers(
-    finished: Path, small_store: Path, tmp_path: Path
+    finished: Path, small_store: Path, tmp_path: Path, no_report: None
 ) -> None:
     assert main(command(small_store, tmp_path / "again")) == 0
     assert_same_results(finished, tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_without_assertions_the_numbers_are_the_same(
     finished: Path, small_store: Path, tmp_path: Path
 ) -> None:
@@ -142,25 +153,31 @@ def test_other_data_are_refused(
         main([*command(tmp_path / "s.zarr", finished), "--debug"])
 
 
+@pytest.fixture(scope="module")
+def undisturbed(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Seconds of a run in a process of its own, imports included."""
+    began = time.perf_counter()
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    argv = [sys.executable, "-m", "bayesfs.cli.main", *command(small_store, out)]
+    subprocess.run(argv, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.1, 0.4, 0.7, 0.9])
 def test_a_killed_run_goes_on_to_the_same_result(
-    finished: Path, small_store: Path, tmp_path: Path, moment: float
+    finished: Path,
+    small_store: Path,
+    tmp_path: Path,
+    undisturbed: float,
+    moment: float,
+    no_report: None,
 ) -> None:
-    """Killed at this share of the time that an undisturbed run takes, imports included."""
-    began = time.perf_counter()
-    argv = [
-        sys.executable,
-        "-m",
-        "bayesfs.cli.main",
-        *command(small_store, tmp_path / "undisturbed"),
-    ]
-    subprocess.run(argv, check=True, capture_output=True)
-    seconds = time.perf_counter() - began
+    """Killed at this share of the time that an undisturbed run takes."""
     out = tmp_path / "killed"
     argv = [sys.executable, "-m", "bayesfs.cli.main", *command(small_store, out)]
     child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(moment * seconds)
+    time.sleep(moment * undisturbed)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert main(command(small_store, out)) == 0
@@ -169,7 +186,12 @@ def test_a_killed_run_goes_on_to_the_same_result(
 
 @pytest.mark.parametrize("stage", ["population.npz", "results-01.nc", "results-05.nc"])
 def test_a_run_goes_on_from_each_stage(
-    finished: Path, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+    finished: Path,
+    small_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    no_report: None,
 ) -> None:
     """Stopped right after each file is kept, as a kill there would."""
     keep = RunDirectory.keep
@@ -199,6 +221,7 @@ def test_a_refusing_disk_is_told_and_loses_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    no_report: None,
 ) -> None:
     """Refused at the third, sixth, ... file forced to the disk, until nothing is refused."""
     real, out, refusals = os.fsync, tmp_path / "run", 0
