@@ -18,7 +18,8 @@ from bayesfs.data.sources.video import Skipped, Video
 from bayesfs.errors import DataError
 from bayesfs.features.decoding import boxes, containers
 from bayesfs.features.decoding.boxes import check_boxes
-from bayesfs.features.decoding.containers import survey
+from bayesfs.features.decoding import video as decoding
+from bayesfs.features.decoding.containers import Survey, survey
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.decoding.video import MAX_NOTED, Frame, decode, displayed, frame_count
 
@@ -39,15 +40,22 @@ def record(
     frames: int = 20,
     shift: int = 0,
     pixels: str = "yuv420p",
+    later: int = 0,
+    coding: dict[str, str] | None = None,
     **settings: Any,
 ) -> None:
-    """Flat frames, brighter and brighter, at stamps in milliseconds (by default 10 a second)."""
+    """Flat frames, brighter and brighter, at stamps in milliseconds (by default 10 a second).
+
+    Of every `later` + 1 frames, `later` refer to the frame after them.
+    """
     times = stamps or [100 * n for n in range(frames)]
     with av.open(target, "w", **settings) as out:
         stream = out.add_stream(codec, rate=10)
         stream.width = stream.height = SIDE
         stream.pix_fmt = pixels
         stream.bit_rate = 8_000_000
+        stream.codec_context.options = coding or {}
+        stream.codec_context.max_b_frames = later
         if out.format.name != "avi":  # which stores frames for the times between, too
             stream.codec_context.time_base = Fraction(1, 1000)
         for level, stamp in zip(levels(len(times)), times, strict=True):
@@ -128,6 +136,49 @@ def test_frames_a_second_go_by_time_stamps(tmp_path: Path, suffix: str) -> None:
     assert shown(path, Sampling(fps=1)) == [0, *range(10, 20)]
     assert shown(path, Sampling(max_frames=5))[:4] == [0, 12, 14, 16]
     assert shown(path, Sampling(max_frames=20)) == list(range(20))
+
+
+def test_a_matroska_file_of_frames_that_refer_to_later_ones_has_times(tmp_path: Path) -> None:
+    """FFmpeg knows no time of decoding of their first frames, which hid the times of them all."""
+    path = tmp_path / "v.mkv"
+    stamps = [*range(0, 1000, 100), *range(1000, 11000, 1000)]
+    record(str(path), "libx264", stamps=stamps, later=2)
+    with av.open(str(path)) as container:
+        assert any(p.dts is None and p.size for p in container.demux(video=0))
+    assert survey(path).stamped
+    assert shown(path, Sampling(fps=1)) == [0, *range(10, 20)]
+
+
+def test_frames_of_vp8_that_are_never_shown_do_not_count(tmp_path: Path) -> None:
+    record(str(tmp_path / "plain.webm"), "libvpx", frames=40)
+    path = tmp_path / "v.webm"
+    with av.open(str(tmp_path / "plain.webm")) as whole, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if not packet.size:
+                continue
+            packet.stream = stream
+            out.mux(packet)
+            if packet.pts >= 2000:  # each frame of the second half once more, hidden
+                hidden = av.Packet(bytes([bytes(packet)[0] & ~0x10]) + bytes(packet)[1:])
+                hidden.stream, hidden.time_base = stream, packet.time_base
+                hidden.pts = hidden.dts = packet.pts + 1
+                out.mux(hidden)
+    assert frame_count(video(path)) == 40
+    assert shown(path, Sampling(max_frames=4)) == [0, 10, 20, 30]
+
+
+def test_fewer_frames_than_were_chosen_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in interlaced recordings, where each of two packets is half a frame."""
+    path = tmp_path / "v.avi"
+    record(str(path), frames=20)
+    monkeypatch.setattr(decoding, "survey", lambda _: Survey(np.arange(40), 0.05, False))
+    *frames, told = decode(video(path), 16, Sampling(max_frames=8))
+    assert len(frames) == 4
+    assert isinstance(told, Skipped)
+    assert "4 of the 8 frames" in told.reason
 
 
 def test_where_stamps_are_no_times_the_order_counts(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ READ_AGAIN = 4
 
 _HIDDEN = 0x400 | 0x800  # FFmpeg's dispositions attached_pic and timed_thumbnails
 _DEFAULT = 0x1
+_SHOWN = 0x10
+"""Bit in the first byte of a VP8 frame that is shown, not only referred to (RFC 6386, 9.1)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +138,7 @@ def _survey(path: Path, size: int, _: int) -> Survey:
     shown, ordered, passes = array("q"), True, 0
     with opened_video(path) as (container, stream):
         read, last = 0, -math.inf
-        is_jpeg = "jpeg" in stream.codec_context.name
+        is_jpeg, is_vp8 = (part in stream.codec_context.name for part in ("jpeg", "vp8"))
         for packets, packet in enumerate(_packets(container, stream), 1):
             read += packet.size
             if packets > MAX_FRAMES or read > READ_AGAIN * size:
@@ -146,7 +148,10 @@ def _survey(path: Path, size: int, _: int) -> Survey:
                 )
             if not packet.size or packet.is_discard:  # cut off by the file's own list of edits
                 continue
-            ordered &= packet.pts is not None and packet.dts is not None and packet.dts >= last
+            if is_vp8 and not bytes(packet)[0] & _SHOWN:
+                continue
+            # Matroska keeps no dts, and FFmpeg knows none of the first frames where some are early
+            ordered &= packet.pts is not None and (packet.dts is None or packet.dts >= last)
             last = packet.dts if packet.dts is not None else last
             shown.append(packet.pts if packet.pts is not None else 0)
             passes += max(1, scan_count(bytes(packet)) if is_jpeg else 1)

@@ -110,7 +110,7 @@ def _decode_folder(video: Video, px: int, sampling: Sampling) -> Iterator[Frame 
 
 
 def _decode_file(video: Video, px: int, sampling: Sampling) -> Iterator[Frame | Skipped]:
-    used = 0
+    used, noted = 0, False
     try:
         found = survey(video.location)
         keys = found.stamps[sampling.select(found.seconds)]
@@ -122,10 +122,14 @@ def _decode_file(video: Video, px: int, sampling: Sampling) -> Iterator[Frame | 
             for item in _noted(video, frames):
                 if isinstance(item, Skipped):
                     yield item
+                    noted = True
                 else:
                     index, frame = item
                     yield Frame(index, index + 1, displayed(_square(frame, px), matrix.of(frame)))
                     used += 1
+        if used < len(keys) and not noted and not sampling.is_all:  # as with fields for frames
+            told = f"{used} of the {len(keys)} frames that were chosen are there; damaged?"
+            yield Skipped(video.path, told, "frame" if used else "video")
         if found.cut:
             told = f"it ends {found.cut} bytes too early; an interrupted copy?"
             yield Skipped(video.path, told, "frame")
