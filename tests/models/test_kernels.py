@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
 import gpytorch
 import pytest
 import torch
@@ -115,6 +119,26 @@ def test_any_gpytorch_kernel_becomes_a_base_kernel() -> None:
     ours_again = kernel(values, x, x).sum()
     (gradient,) = torch.autograd.grad(ours_again, values["outputscale_prior"])
     torch.testing.assert_close(gradient * values["outputscale_prior"], ours_again)
+
+
+class Slow(gpytorch.kernels.RBFKernel):  # type: ignore[misc]
+    """A kernel that lets other threads in while it is evaluated."""
+
+    def forward(self, *args: Any, **settings: Any) -> torch.Tensor:
+        time.sleep(0.002)
+        return cast(torch.Tensor, super().forward(*args, **settings))
+
+
+def test_threads_that_share_a_gpytorch_kernel_keep_their_values_apart() -> None:
+    prior = gpytorch.priors.GammaPrior(3.0, 6.0)
+    kernel, x = GPyTorchKernel(Slow(lengthscale_prior=prior).double()), points(4, 3)
+    (name,) = kernel.sites
+    each = [{name: torch.full((1, 1), 0.1 + number).double()} for number in range(12)]
+    expected = [kernel(values, x, x) for values in each]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda values: kernel(values, x, x), each))
+    for ours, alone in zip(found, expected, strict=True):
+        assert torch.equal(ours, alone)
 
 
 def test_matern_refuses_an_unknown_smoothness() -> None:

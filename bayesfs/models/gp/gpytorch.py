@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import reduce
+from threading import RLock
 from typing import Any, cast
 
 import gpytorch
@@ -50,6 +51,9 @@ in place, which cannot be done for several draws at a time."""
 MOST_DIFFERENCES = 2**22
 """Differences of points that are held at a time."""
 
+_FILLED = RLock()
+"""Held while a kernel has the values of a call put into it: it is one object for all threads."""
+
 
 @dataclass(frozen=True)
 class GPyTorchKernel:
@@ -84,7 +88,8 @@ class GPyTorchKernel:
         """The registered priors."""
         found = {}
         for name, module, prior, closure, _ in self.kernel.named_priors():
-            shape = closure(module).shape
+            with _FILLED:
+                shape = closure(module).shape
             found[name] = Hyperparameter(
                 tuple(f"{name}_{i}" for i in range(len(shape))), _prior(prior, shape)
             )
@@ -100,7 +105,8 @@ class GPyTorchKernel:
 
     def gpytorch(self, values: Values) -> gpytorch.kernels.Kernel:
         """A copy of the kernel with these values set."""
-        kernel = deepcopy(self.kernel)
+        with _FILLED:
+            kernel = deepcopy(self.kernel)
         with torch.no_grad():
             for path, raw in self._raw(values).items():
                 kernel.get_parameter(path).copy_(raw)
@@ -108,7 +114,8 @@ class GPyTorchKernel:
 
     def _evaluate(self, values: Values, x1: Tensor, x2: Tensor, diag: bool) -> Tensor:
         raw = {f"kernel.{path}": value for path, value in self._raw(values).items()}
-        return cast(Tensor, functional_call(_Dense(self.kernel), raw, (x1, x2, diag)))
+        with _FILLED:
+            return cast(Tensor, functional_call(_Dense(self.kernel), raw, (x1, x2, diag)))
 
     def _raw(self, values: Values) -> dict[str, Tensor]:
         """Path of each unconstrained parameter that has a prior -> its value."""
