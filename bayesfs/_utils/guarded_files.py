@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,9 @@ FREE = 2**28
 
 EXPANSION = 100
 """Beyond `FREE`, how many times larger than stored arrays may become: less is compression."""
+
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""How entries of an archive may be compressed: others are decompressed in pieces of any size."""
 
 WIDEST = 4096
 """Longest string in an array, in characters: a whole path on most systems."""
@@ -168,6 +172,8 @@ def opened_npz(path: Path, most: int = ARRAYS) -> Iterator[Any]:
         stored = file.seek(0, os.SEEK_END)
         file.seek(0)
         with np.load(file, allow_pickle=False) as archive:
+            if any(e.compress_type not in COMPRESSIONS for e in archive.zip.infolist()):
+                raise DataError(f"{path}: compressed otherwise than bayesfs and NumPy do")
             check_expansion(sum(e.file_size for e in archive.zip.infolist()), stored, most)
             yield archive
 

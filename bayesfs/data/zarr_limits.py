@@ -86,7 +86,10 @@ def check_listed(path: Path) -> Literal[2, 3]:
                 "unpickle: "
                 f"{str({k: v for k, v in asked.items() if v is not None})[:200]}"
             )
-        claimed += math.prod(layout.shape) * (layout.element or POINTER)
+        cells = (-(-n // c) * c for n, c in zip(layout.shape, layout.chunk, strict=True))
+        claimed += math.prod(cells) * (
+            layout.element or POINTER
+        )  # of chunks: they are decoded whole
         stored += _check_chunks(place, layout)
     check_expansion(claimed, stored)
     return version

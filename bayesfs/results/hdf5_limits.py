@@ -1,14 +1,18 @@
-"""What HDF5 datasets become in memory, told before they are read: `claimed_bytes`."""
+"""What HDF5 datasets and attributes become in memory, told before a library reads them.
+
+Use `claimed_bytes` for datasets, `attribute_bytes` for attributes.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import h5py
 import numpy as np
 
 from bayesfs._utils.expansion import decoded_size
-from bayesfs._utils.guarded_files import FREE, WIDEST
+from bayesfs._utils.guarded_files import FREE, WIDEST, check_expansion
 from bayesfs.errors import DataError
 
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
@@ -18,6 +22,12 @@ TYPES = "biufS"
 """Kinds of numpy types, besides strings of variable length."""
 
 MAX_CHUNK = 2**28
+
+MOST_ELEMENTS = 32
+"""Elements of variable length in an attribute at most; netCDF has one for each axis of a variable.
+
+All of them may be the same long one, and an attribute is read as a whole.
+"""
 
 
 def claimed_bytes(data: h5py.Dataset, stored: int) -> int:
@@ -34,16 +44,59 @@ def claimed_bytes(data: h5py.Dataset, stored: int) -> int:
     plist = data.id.get_create_plist()
     filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
     text = h5py.check_string_dtype(data.dtype)
-    if not set(filters) <= FILTERS or (text is None and data.dtype.kind not in TYPES):
+    known = set(filters) <= FILTERS and len(set(filters)) == len(filters)  # each once
+    if not known or (text is None and data.dtype.kind not in TYPES):
         raise DataError(
             f"{data.name!r}: type {data.dtype} with filters {filters}, which bayesfs never writes"
         )
     claimed = int(math.prod(data.shape)) * int(data.dtype.itemsize)
     if data.chunks is not None:
+        whole = math.prod(data.chunks) * data.dtype.itemsize
+        claimed = max(claimed, data.id.get_num_chunks() * whole)  # which may reach beyond the data
+        check_expansion(claimed, stored)
         _check_chunks(data, h5py.h5z.FILTER_DEFLATE in filters)
     if text is not None and text.length is None and claimed <= FREE:
         claimed += _text_bytes(data, stored)
     return claimed
+
+
+def attribute_bytes(item: h5py.Group | h5py.Dataset) -> int:
+    """Bytes of all attributes of a group or dataset, read one by one.
+
+    Raises:
+        DataError: one of many elements of variable length, or more than `FREE` bytes in all.
+    """
+    held = 0
+    for name in item.attrs:
+        attribute = item.attrs.get_id(name)
+        count = math.prod(attribute.shape)
+        if _is_variable(attribute.dtype):
+            if count > MOST_ELEMENTS or attribute.dtype.names:
+                raise DataError(f"{item.name!r}: {name!r} of {count} elements of any length")
+            held += _length(item.attrs[name])
+        else:
+            held += count * attribute.dtype.itemsize
+        if held > FREE:
+            raise DataError(f"{item.name!r}: attributes of more than {FREE} bytes")
+    return held
+
+
+def _is_variable(dtype: np.dtype[Any]) -> bool:
+    """Whether elements, or parts of them, are of variable length."""
+    if dtype.names:
+        return any(_is_variable(dtype[name]) for name in dtype.names)
+    if dtype.subdtype is not None:
+        return _is_variable(dtype.subdtype[0])
+    text = h5py.check_string_dtype(dtype)
+    return h5py.check_vlen_dtype(dtype) is not None or (text is not None and text.length is None)
+
+
+def _length(value: Any) -> int:
+    """Bytes, about, of text or of arrays of it."""
+    if isinstance(value, np.ndarray):
+        inner = value.ravel().tolist() if value.dtype.kind == "O" else ()
+        return value.nbytes + sum(map(_length, inner))
+    return len(value) if isinstance(value, str | bytes) else 8
 
 
 def _check_chunks(data: h5py.Dataset, deflated: bool) -> None:

@@ -19,7 +19,7 @@ from bayesfs._utils.guarded_files import check_expansion, fixed_width, opened
 from bayesfs.data.zarr_limits import check_listed
 from bayesfs.errors import DataError
 from bayesfs.results.assemble import SCHEMA
-from bayesfs.results.hdf5_limits import claimed_bytes
+from bayesfs.results.hdf5_limits import attribute_bytes, claimed_bytes
 from bayesfs.results.query import UNCERTAINTY
 
 GROUPS = (
@@ -155,6 +155,7 @@ def _check_datasets(path: Path) -> None:
         waiting = [file["/"]]
         while waiting:  # only hard links are followed, each group once: no cycle without a link
             group = waiting.pop()
+            claimed += attribute_bytes(group)
             for name in group:
                 link = group.get(name, getlink=True)
                 item = group[name] if isinstance(link, h5py.HardLink) else None
@@ -166,8 +167,8 @@ def _check_datasets(path: Path) -> None:
                         "bayesfs never writes; do not trust this file"
                     )
                 else:
-                    claimed += claimed_bytes(item, stored)
-    check_expansion(claimed, stored)
+                    claimed += claimed_bytes(item, stored) + attribute_bytes(item)
+                check_expansion(claimed, stored)
 
 
 def _read_netcdf(path: Path) -> xr.DataTree:

@@ -19,6 +19,7 @@ import resource
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -458,6 +459,58 @@ def bomb_of_npz(here: Path) -> str:
     return _grows(lambda: read_stills(here / "s.npz"))
 
 
+def bomb_of_pieces(here: Path) -> str:
+    """An archive that says little of its size, of bzip2, which is decompressed at once."""
+    head = io.BytesIO()
+    size, more = 10**8, 9 * 10**8
+    wanted = {"descr": "|u1", "fortran_order": False, "shape": (size,)}
+    np.lib.format.write_array_header_1_0(head, wanted)
+    whole = len(head.getvalue()) + size
+    path = here / "s.npz"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive,
+        archive.open("feat.npy", "w") as entry,
+    ):
+        entry.write(head.getvalue())
+        for _ in range((size + more) // 10**7):
+            entry.write(bytes(10**7))
+    told, lie = ((whole + extra).to_bytes(4, "little") for extra in (more, 0))
+    path.write_bytes(path.read_bytes().replace(told, lie))
+    return _grows(lambda: read_stills(path), gigabytes=0.5)
+
+
+def bomb_of_two_deflations(here: Path) -> str:
+    """A netCDF file of which a chunk is to be decompressed twice."""
+    save_datatree(small_tree(), here / "r.nc")
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk((2**26,))
+    plist.set_deflate(9)
+    plist.set_deflate(9)
+    deflate = zlib.compressobj(9)
+    inner = b"".join(deflate.compress(bytes(2**26)) for _ in range(48)) + deflate.flush()
+    with h5py.File(here / "r.nc", "r+") as file:
+        space, kind = h5py.h5s.create_simple((2**26,)), h5py.h5t.NATIVE_UINT8
+        data = h5py.h5d.create(file["constant_data"].id, b"odd", kind, space, plist)
+        data.write_direct_chunk((0,), zlib.compress(inner), 0)
+    return _grows(lambda: load_datatree(here / "r.nc"))
+
+
+def bomb_of_attributes(here: Path) -> str:
+    """An attribute in a netCDF file whose elements all are the same string of megabytes."""
+    save_datatree(small_tree(), here / "r.nc")
+    count, long = 5000, 600_000  # more than 64 kB of elements: kept outside what has a checksum
+    with h5py.File(here / "r.nc", "r+") as file:
+        texts = np.array(["a" * long] + ["b"] * count, object)
+        file["constant_data"].attrs.create("odd", texts, dtype=h5py.string_dtype())
+    raw = bytearray((here / "r.nc").read_bytes())
+    at = raw.index(long.to_bytes(4, "little"))
+    while raw[at + 16 : at + 20] != (1).to_bytes(4, "little"):
+        at = raw.index(long.to_bytes(4, "little"), at + 1)
+    raw[at : at + 16 * count] = raw[at : at + 16] * count
+    (here / "r.nc").write_bytes(raw)
+    return _grows(lambda: load_datatree(here / "r.nc"))
+
+
 def bomb_of_hdf5(here: Path) -> str:
     """Names in a netCDF file that all are the same string of megabytes."""
     save_datatree(small_tree(), here / "r.nc")
@@ -587,7 +640,10 @@ DOORS: Mapping[str, tuple[Trial, ...]] = {
         long_string,
         bomb_of_zarr,
         bomb_of_npz,
+        bomb_of_pieces,
         bomb_of_hdf5,
+        bomb_of_two_deflations,
+        bomb_of_attributes,
         bomb_of_thumbnails,
     ),
     "injection and privacy": (names_in_markdown, places_in_what_is_shared),

@@ -1,6 +1,8 @@
 """Only regular files are read, and no more of them than may be; arrays become no larger."""
 
+import io
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,20 @@ def test_an_archive_is_opened_and_a_bare_array_is_not(tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", x=np.array([{}], object))
     with opened_npz(tmp_path / "c.npz") as archive, pytest.raises(ValueError, match="allow_pickle"):
         archive["x"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_compressed_in_pieces_of_any_size_is_refused(
+    tmp_path: Path, method: int
+) -> None:
+    """Of bzip2, 1.4 kB took 3 GB, whatever size its entry said it had."""
+    path = tmp_path / "a.npz"
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(3))
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.npy", stream.getvalue())
+    with pytest.raises(DataError, match="compressed otherwise"), opened_npz(path):
+        pass
 
 
 def test_what_becomes_far_larger_is_refused() -> None:

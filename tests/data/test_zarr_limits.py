@@ -114,6 +114,14 @@ def test_a_chunk_larger_than_its_array_says_is_refused(tmp_path: Path, version: 
         check_listed(tmp_path / "s")
 
 
+def test_chunks_far_larger_than_their_array_count_as_they_are(tmp_path: Path) -> None:
+    """Each is decompressed as a whole, though the array has one element of it."""
+    group = zarr.open_group(tmp_path / "s", mode="w", zarr_format=2)
+    group.create_array("x", shape=(20, 1), chunks=(1, 2**24), dtype="u1")
+    with pytest.raises(DataError, match="335544320 bytes of memory"):
+        check_listed(tmp_path / "s")
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("codec", [numcodecs.Zstd(), None])

@@ -323,6 +323,14 @@ def test_the_store_says_how_frames_were_chosen(tree: Path, tmp_path: Path) -> No
     assert attrs["px"] == 32
 
 
+def test_a_note_nested_without_end_is_damaged(tree: Path, tmp_path: Path) -> None:
+    work = tmp_path / "s.partial"
+    claim(work, UNFINISHED)
+    (work / "manifest.json").write_text("[" * 200_000)
+    with pytest.raises(DataError, match="damaged"):
+        extract(read_tree(tree).videos, MeanColour(), tmp_path / "s")
+
+
 def test_pipes_in_the_unfinished_work_are_not_waited_for(tree: Path, tmp_path: Path) -> None:
     videos = read_tree(tree).videos
     with pytest.raises(Interrupted):

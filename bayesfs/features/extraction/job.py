@@ -119,7 +119,7 @@ class ExtractionJob:
             write_whole(manifest, lambda path: path.write_text(text, encoding="utf-8"))
         try:
             begun = dict(json.loads(read_bounded(manifest, MAX_MANIFEST)))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise DataError(
                 f"{str(manifest)!r} is damaged ({error}); delete {str(self.work)!r}"
             ) from error
