@@ -27,7 +27,10 @@ from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
 Progress = Callable[[int, int, str], None]
 """Callback (done, total, message) that engines call now and then; the command shows a bar."""
 
-Lift = Callable[[Mapping[str, Tensor], torch.Generator], dict[str, Tensor]]
+TaskNormal = Callable[[tuple[int, ...], Tensor], Tensor]
+"""(shape, like) -> (task, *shape) standard normal numbers, each task's from a stream of its own."""
+
+Lift = Callable[[Mapping[str, Tensor], TaskNormal], dict[str, Tensor]]
 """Draws of the smaller model -> draws of the full one."""
 
 

@@ -17,8 +17,8 @@ from PIL import Image
 from bayesfs.data.sources.video import Skipped, Video
 from bayesfs.errors import DataError
 from bayesfs.features.decoding import boxes, containers
-from bayesfs.features.decoding.boxes import check_boxes
 from bayesfs.features.decoding import video as decoding
+from bayesfs.features.decoding.boxes import check_boxes
 from bayesfs.features.decoding.containers import Survey, survey
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.decoding.video import MAX_NOTED, Frame, decode, displayed, frame_count

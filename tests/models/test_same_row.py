@@ -72,17 +72,17 @@ CASES = {
     "gp-gibbs": Case(
         DeepKernelGP(likelihood=OneVsEachGibbs(chains=2, burn_in=3, thin=1)), EXACT, True
     ),
-    "gaussian-svi": Case(GaussianHierarchy(), SVI(steps=20, draws=20, khat_draws=0)),
-    "gaussian-svgd": Case(GaussianHierarchy(), SVGD(particles=6, steps=5)),
-    "gaussian-laplace": Case(GaussianHierarchy(), Laplace(draws=20)),
+    "gaussian-svi": Case(GaussianHierarchy(), SVI(steps=20, draws=20, khat_draws=0), True),
+    "gaussian-svgd": Case(GaussianHierarchy(), SVGD(particles=6, steps=5), True),
+    "gaussian-laplace": Case(GaussianHierarchy(), Laplace(draws=20), True),
     "gaussian-nuts": Case(GaussianHierarchy(), NUTS(warmup=5, draws=5, chains=2)),
     "gaussian-pyro-svi": Case(GaussianHierarchy(), PyroSVI(steps=5, draws=5)),
-    "robust-svi": Case(RobustHierarchy(), SVI(steps=10, draws=10, khat_draws=0)),
-    "head-svi": Case(HierarchicalHead(), SVI(steps=20, draws=20, khat_draws=0)),
-    "head-svgd": Case(HierarchicalHead(), SVGD(particles=6, steps=5)),
-    "head-laplace": Case(HierarchicalHead(), Laplace(draws=20)),
+    "robust-svi": Case(RobustHierarchy(), SVI(steps=10, draws=10, khat_draws=0), True),
+    "head-svi": Case(HierarchicalHead(), SVI(steps=20, draws=20, khat_draws=0), True),
+    "head-svgd": Case(HierarchicalHead(), SVGD(particles=6, steps=5), True),
+    "head-laplace": Case(HierarchicalHead(), Laplace(draws=20), True),
     "head-nested": Case(
-        HierarchicalHead(), Laplace(structure="kronecker", grid="task_scale_raw", nodes=3)
+        HierarchicalHead(), Laplace("kronecker", "task_scale_raw", nodes=3, draws=20), True
     ),
     "head-gibbs": Case(HierarchicalHead(), Gibbs(burn_in=3, draws=5, chains=2)),
     "head-nuts": Case(HierarchicalHead(), NUTS(warmup=5, draws=5, chains=2)),
@@ -237,7 +237,7 @@ def with_quality(narrow: EpisodeBatch, wide: EpisodeBatch) -> EpisodeBatch:
 )
 @pytest.mark.parametrize("company", [[0, 1], [1, 0]], ids=["first", "last"])
 def test_a_task_in_company(name: str, company: list[int]) -> None:
-    """Another task in the batch, before or behind, moves nothing where tasks have own streams."""
+    """Another task in the batch, before or behind, of other ways and shots, moves nothing."""
     case = CASES[name]
     both = tasks(case.model).select(company)
     at = company.index(0)
@@ -254,3 +254,27 @@ def test_a_task_in_company(name: str, company: list[int]) -> None:
         ):
             gap = (value[at][mask] - expected[f"{unit}_{part}"][mask]).abs().max()
             assert gap <= CLOSE, f"{unit} {part} moved by {float(gap):.2g}"
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [SVI(steps=5, draws=30, khat_draws=30), SVGD(particles=6, steps=20), Laplace(draws=5)],
+    ids=lambda engine: type(engine).__name__,
+)
+def test_statistics_stay_with_their_tasks(engine: Engine) -> None:
+    """Tasks of other shapes are inferred apart, and come back in the order in which they came."""
+    model = GaussianHierarchy()
+    batch, _ = synthetic_episodes(
+        users=4, way=4, shots=3, frames=3, query_videos=1, dim=3, ragged=True, seed=9
+    )
+    batch = replace(batch.to(torch.float64), tasks=tuple("abcd"))
+    given = population(model)
+    found = engine.infer(model, batch, seed=5, given=given)
+    assert found.coords["task"] == batch.tasks
+    for number in range(len(batch)):
+        alone = engine.infer(model, batch.select([number]), seed=5, given=given)
+        for name in {"evidence_bound", "khat", "log_evidence", "gradient", "ksd_ratio"} & {
+            *found.sample_stats
+        }:
+            gap = found.sample_stats[name][number] - alone.sample_stats[name][0]
+            assert gap.abs().nan_to_num(0.0) <= 1e-8, name

@@ -32,6 +32,7 @@ from bayesfs.inference.program.curvature import maximise
 from bayesfs.inference.program.density import Density
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.sites import Block
+from bayesfs.inference.program.streams import Streams
 from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -106,12 +107,11 @@ class Laplace(Engine):
             InferenceError: there are too many latents for a dense precision.
             NotPositiveDefiniteError: the search ended where the density has no maximum.
         """
-        generator = torch.Generator(episodes.support.device).manual_seed(seed)
         done = 0
 
-        def fit(density: Potential, draws: int) -> Posterior:
+        def fit(density: Potential, draws: int, branch: int) -> Posterior:
             nonlocal done
-            posterior = self._fit_batch(density, draws, generator, seed)
+            posterior = self._fit_batch(density, draws, Streams.of(density, seed, branch), seed)
             done += len(density.episodes)
             if progress is not None:
                 progress(done, len(episodes) * self.population_draws, "Laplace")
@@ -125,14 +125,13 @@ class Laplace(Engine):
             draws=self.draws,
             batch_size=self.batch_size,
             population_draws=self.population_draws,
+            alike=("way", "shot"),
         )
 
-    def _fit_batch(
-        self, density: Potential, draws: int, generator: torch.Generator, seed: int
-    ) -> Posterior:
+    def _fit_batch(self, density: Potential, draws: int, streams: Streams, seed: int) -> Posterior:
         like = density.episodes.support.new_zeros(density.tasks, density.size)
         if self.grid is None:
-            z, stats = self._plain(density, draws, generator, like)
+            z, stats = self._plain(density, draws, streams, like)
         else:
             z, stats = nested_laplace(
                 density,
@@ -141,18 +140,17 @@ class Laplace(Engine):
                 nodes=self.nodes,
                 steps=self.steps,
                 draws=draws,
-                generator=generator,
+                streams=streams,
                 like=like,
             )
         return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
 
     def _plain(
-        self, density: Potential, draws: int, generator: torch.Generator, like: Tensor
+        self, density: Potential, draws: int, streams: Streams, like: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         mode, gradient = maximise(density, like, steps=self.steps)
         factors = self._factors(density, mode)
-        shape = (density.tasks, draws, density.size)
-        noise = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+        noise = streams.normal((draws, density.size), like)
         stats = {
             "log_evidence": laplace_evidence(density, mode, factors),
             "gradient": gradient,

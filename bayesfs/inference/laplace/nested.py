@@ -20,10 +20,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayesfs._distributions.categorical import systematic
+from bayesfs._distributions.categorical import at_points
 from bayesfs.inference.laplace.factors import Factor
 from bayesfs.inference.program.curvature import maximise
 from bayesfs.inference.program.density import Density
+from bayesfs.inference.program.streams import Streams
 
 REACH = 3.5
 """The grid covers this many prior standard deviations on either side."""
@@ -112,7 +113,7 @@ def nested_laplace(
     nodes: int,
     steps: int,
     draws: int,
-    generator: torch.Generator,
+    streams: Streams,
     like: Tensor,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Draws of all latents, latent `index` integrated over a grid.
@@ -124,7 +125,7 @@ def nested_laplace(
         nodes: points of the grid, evenly spaced over -`REACH` .. `REACH`.
         steps: L-BFGS iterations at most, per node.
         draws: draws per task.
-        generator: source of the noise.
+        streams: source of the noise.
         like: gives dtype and device.
 
     Returns:
@@ -134,12 +135,11 @@ def nested_laplace(
     fits = _fit_nodes(density, index, factors, grid.tolist(), steps, like)
     log_weight = torch.stack([node.log_evidence for node in fits], 1)
     width = 2 * REACH / (nodes - 1)
-    chosen = systematic(log_weight.softmax(1), draws, generator).mT
-    order = torch.rand(chosen.shape, generator=generator, device=like.device).argsort(1)
-    chosen = chosen.gather(1, order)  # draws of different tasks have nothing to do with each other
+    place = streams.uniform((draws,), like).argsort(1)  # evenly spread, in random order
+    points = (place + 1 - streams.uniform((1,), like)) / draws
+    chosen = at_points(log_weight.softmax(1), points.mT).mT
     z = like.new_zeros(density.tasks, draws, density.size)
-    shape = (density.tasks, draws, density.size - 1)
-    noise = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+    noise = streams.normal((draws, density.size - 1), like)
     for j, node in enumerate(fits):
         here = chosen == j
         if here.any():
@@ -147,13 +147,12 @@ def nested_laplace(
                 factors(node.density, node.mode), noise
             )
             z = torch.where(here.unsqueeze(-1), node.density.complete(draw), z)
-    cell = torch.rand(z.shape[:2], generator=generator, dtype=z.dtype, device=z.device)
-    z[..., index] += width * (cell - 0.5)
-    used = [node for j, node in enumerate(fits) if (chosen == j).any()]
+    z[..., index] += width * (streams.uniform((draws,), like) - 0.5)
+    used = torch.stack([(chosen == j).any(1) for j in range(nodes)])
     return z, {
         "log_evidence": log_weight.logsumexp(1) + math.log(width),
-        "gradient": torch.stack([node.gradient for node in used]).amax(0),
-        "ridge": torch.stack([node.ridge for node in used]).amax(0),
+        "gradient": torch.stack([node.gradient for node in fits]).where(used, 0.0).amax(0),
+        "ridge": torch.stack([node.ridge for node in fits]).where(used, 0.0).amax(0),
     }
 
 

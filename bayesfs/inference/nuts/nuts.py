@@ -26,6 +26,7 @@ from bayesfs.inference.nuts.translate import precision_of, translate
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.informed import fit_informed
 from bayesfs.inference.program.potential import Potential
+from bayesfs.inference.program.streams import Streams
 from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -34,7 +35,9 @@ from bayesfs.types import EpisodeBatch, Posterior
 class NUTS(Engine):
     """The no-U-turn sampler with a diagonal mass matrix, all tasks and chains in lockstep.
 
-    Chains start from independent draws of the prior, so that R-hat means something.
+    Chains start from independent draws of the prior, so that R-hat means something. Those of a task
+    take other random numbers with other tasks beside it: draws then differ as with another seed
+    (probabilities by up to .03 at 2,000 draws, as much as with another seed).
 
     Diagnostics in `Posterior.sample_stats`, each (draw, task); the draws are chain-major, and
     R-hat, bulk and tail ESS, MCSE and BFMI are computed from them by
@@ -110,7 +113,7 @@ class NUTS(Engine):
         done = _Progress(progress)
         with ThreadPoolExecutor(self.workers or safe_workers()) as pool:
             posterior = infer_in_batches(
-                lambda density, draws: self._fit(pool, density, draws, seed, done),
+                lambda density, draws, branch: self._fit(pool, density, draws, branch, seed, done),
                 model,
                 whole,
                 given,
@@ -121,14 +124,20 @@ class NUTS(Engine):
         return _first_tasks(posterior, len(episodes)) if whole is not episodes else posterior
 
     def _fit(
-        self, pool: Executor, density: Potential, draws: int, seed: int, done: _Progress
+        self,
+        pool: Executor,
+        density: Potential,
+        draws: int,
+        branch: int,
+        seed: int,
+        done: _Progress,
     ) -> Posterior | Future[Posterior]:
         def submit(density: Potential, draws: int) -> Future[Posterior]:
             return self._submit(pool, density, draws, seed, done)
 
         if not self.informed:
             return submit(density, draws)
-        return fit_informed(submit, density, draws, seed=seed + done.batches)
+        return fit_informed(submit, density, draws, streams=Streams.of(density, seed, branch))
 
     def _submit(
         self, pool: Executor, density: Potential, draws: int, seed: int, done: _Progress

@@ -65,7 +65,7 @@ class PyroNUTS(Engine):
         """Posterior of kind "mcmc"; see `bayesfs.protocols.Engine.infer`."""
         done = 0
 
-        def fit(density: Potential, draws: int) -> Posterior:
+        def fit(density: Potential, draws: int, branch: int) -> Posterior:
             nonlocal done
             kept = -(-draws // self.chains)
             runs = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import chain
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,8 +27,12 @@ WORST = ("khat", "gradient", "ridge", "ksd_ratio")
 """Statistics that warn: over draws of the population, the largest counts, not the mean."""
 
 
+Axis = Literal["way", "shot", "frame"]
+"""What of the support of a task may have to be as long as another one's."""
+
+
 def infer_in_batches(
-    fit: Callable[[Potential, int], Posterior | Future[Posterior]],
+    fit: Callable[[Potential, int, int], Posterior | Future[Posterior]],
     model: Model,
     episodes: EpisodeBatch,
     given: Posterior | None,
@@ -35,6 +40,7 @@ def infer_in_batches(
     draws: int,
     batch_size: int,
     population_draws: int = 1,
+    alike: tuple[Axis, ...] = (),
 ) -> Posterior:
     """Run an engine on `batch_size` tasks at a time, for one or several draws of the population.
 
@@ -42,8 +48,8 @@ def infer_in_batches(
     neither names nor places of classes and videos change a draw.
 
     Args:
-        fit: (density of a batch, draws wanted) -> posterior of that batch, or its future where
-            batches run side by side.
+        fit: (density of a batch, draws wanted, number of the draw of the population) -> posterior
+            of that batch, or its future where batches run side by side.
         model: Pyro program.
         episodes: T tasks.
         given: posterior of the population, or None.
@@ -52,6 +58,8 @@ def infer_in_batches(
         population_draws: 1 conditions on the population's mean; more take that many evenly spaced
             draws of it, so that its uncertainty is part of the posterior, at so many times the
             cost.
+        alike: what tasks of one batch have equally many of, for engines whose answer to a task
+            padding would move: where latents that are not there count in a kernel or a step.
 
     Returns:
         Posterior of all tasks. With several population draws, the draws stand draw by draw of the
@@ -59,15 +67,59 @@ def infer_in_batches(
         population was learnt, `units` says whether the data are of a size that its prior knows.
     """
     picks = _population_picks(model, given, min(population_draws, draws))
-    order = canonical(model, episodes)
-    parts = []
-    for pick in picks:
-        batches = task_batches(model, order.episodes, batch_size, given)
-        share = -(-draws // len(picks))
-        parts.append([fit(potential(model, b, given, draw=pick), share) for b in batches])
-    joined = join_draws([join_tasks([_result(fitted) for fitted in part]) for part in parts])
-    joined = order.restored(joined, model, given)
-    return with_units(model, episodes, joined) if _is_joint(model, given) else joined
+    share = -(-draws // len(picks))
+
+    def inferred(tasks: EpisodeBatch) -> Posterior:
+        order = canonical(model, tasks)
+        parts = []
+        for branch, pick in enumerate(picks):
+            batches = task_batches(model, order.episodes, batch_size, given)
+            densities = (potential(model, batch, given, draw=pick) for batch in batches)
+            parts.append([fit(density, share, branch) for density in densities])
+        joined = join_draws([join_tasks([_result(fitted) for fitted in part]) for part in parts])
+        return order.restored(joined, model, given)
+
+    if _is_joint(model, given):
+        return with_units(model, episodes, inferred(episodes))
+    groups = _groups(episodes, alike)
+    if len(groups) == 1:
+        return inferred(episodes)
+    joined = join_tasks([inferred(episodes.select(group)) for group in groups])
+    return _in_order(joined, [*chain.from_iterable(groups)])
+
+
+def _groups(episodes: EpisodeBatch, alike: tuple[Axis, ...]) -> list[list[int]]:
+    """Tasks with equally many ways, support videos of a class at most, or frames of a video."""
+    lengths: Mapping[Axis, Tensor] = {
+        "way": episodes.way_mask.sum(-1),
+        "shot": episodes.shot_mask.sum(-1).amax(-1),
+        "frame": episodes.support_mask.sum(-1).amax((1, 2)),
+    }
+    found: dict[tuple[int, ...], list[int]] = {}
+    for task in range(len(episodes)):
+        found.setdefault(tuple(int(lengths[axis][task]) for axis in alike), []).append(task)
+    return [*found.values()]
+
+
+def _in_order(posterior: Posterior, places: Sequence[int]) -> Posterior:
+    """Tasks, the k-th of which belongs to place `places[k]`, at their places."""
+    order = torch.as_tensor(places).argsort()
+    draws = {
+        site: value.index_select(1 + axes.index("task"), order.to(value.device))
+        if "task" in (axes := posterior.dims[site])
+        else value
+        for site, value in posterior.draws.items()
+    }
+    stats = {
+        name: value
+        if name == HISTORY
+        else value.index_select(_task_axis(name, posterior), order.to(value.device))
+        for name, value in posterior.sample_stats.items()
+    }
+    coords = dict(posterior.coords)
+    if "task" in coords:
+        coords["task"] = tuple(coords["task"][k] for k in order.tolist())
+    return posterior.changed(draws=draws, sample_stats=stats, coords=coords)
 
 
 def _result(fitted: Posterior | Future[Posterior]) -> Posterior:
@@ -163,4 +215,9 @@ def _join(name: str, first: Posterior, values: Sequence[Tensor]) -> Tensor:
         return torch.stack(_same_length(values)).sum(0)
     if name in PER_STEP:
         return torch.cat(_same_length(values), 1)
-    return torch.cat(list(values), 1 if _is_over_draws(name, first) else 0)
+    return torch.cat(list(values), _task_axis(name, first))
+
+
+def _task_axis(name: str, posterior: Posterior) -> int:
+    """Which axis of a statistic runs over tasks."""
+    return 1 if name in PER_STEP or _is_over_draws(name, posterior) else 0

@@ -28,7 +28,7 @@ def maximise(density: Density, z: Tensor, *, steps: int = 200) -> tuple[Tensor, 
     Args:
         density: unconstrained log density of the tasks.
         z: (task, size) where to start.
-        steps: iterations at most; it stops earlier once no task moves any more.
+        steps: iterations at most; a task that moves no more stays, whatever the others do.
 
     Returns:
         Mode (task, size) and the largest absolute gradient at it (task,).
@@ -43,6 +43,7 @@ def maximise(density: Density, z: Tensor, *, steps: int = 200) -> tuple[Tensor, 
         raise InferenceError("the log density is not finite where the search for its mode starts")
     sizes = z.new_tensor(STEP_SIZES)
     pairs: list[tuple[Tensor, Tensor]] = []
+    plain, done = (z.new_full((len(z),), flag, dtype=torch.bool) for flag in (True, False))
     for _ in range(steps):
         direction = _lbfgs_direction(gradient, pairs)
         trial = z.unsqueeze(1) + sizes[:, None] * direction.unsqueeze(1)
@@ -50,16 +51,16 @@ def maximise(density: Density, z: Tensor, *, steps: int = 200) -> tuple[Tensor, 
         smooth = torch.isfinite(gradients).all(-1)  # elsewhere there is no way on
         best = values.nan_to_num(nan=-torch.inf).masked_fill(~smooth, -torch.inf).argmax(1)
         rows = torch.arange(len(z), device=z.device)
-        better = (values[rows, best] > value) & smooth[rows, best]
-        if not better.any():
-            if not pairs:
-                break
-            pairs = []  # once more along the plain gradient
-            continue
+        better = (values[rows, best] > value) & smooth[rows, best] & ~done
+        done |= ~better & plain
+        if done.all():
+            break
+        plain = ~better  # once more along the plain gradient, which pairs of zeros leave
         keep = better.unsqueeze(1)
         moved = torch.where(keep, trial[rows, best], z)
         changed = torch.where(keep, gradients[rows, best], gradient)
         pairs = [*pairs, (moved - z, gradient - changed)][-MEMORY:]
+        pairs = [(step.where(keep, 0.0), change.where(keep, 0.0)) for step, change in pairs]
         z, gradient = moved, changed
         value = torch.where(better, values[rows, best], value)
     return z, gradient.abs().amax(1)

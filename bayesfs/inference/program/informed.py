@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 
-import torch
-
 from bayesfs.inference.program.potential import Potential, potential
+from bayesfs.inference.program.streams import Streams
 from bayesfs.protocols import Reducible
 from bayesfs.types import Posterior
 
@@ -25,7 +24,7 @@ def fit_informed(
     density: Potential,
     draws: int,
     *,
-    seed: int,
+    streams: Streams,
     completions: int = 1,
 ) -> PosteriorOrFuture:
     """Fit the informed part of a density and complete its draws; or fit it as it is.
@@ -34,7 +33,7 @@ def fit_informed(
         fit: (density, draws wanted) -> posterior or its future.
         density: the model's, with a population given.
         draws: draws wanted.
-        seed: for the directions without information.
+        streams: of the tasks, for the directions without information.
         completions: draws of the directions without information for each draw of the others; the
             posterior then holds so many times the draws, all of them once for each completion.
 
@@ -55,15 +54,13 @@ def fit_informed(
     smaller, episodes, population, lift = reduced
 
     def complete(posterior: Posterior) -> Posterior:
-        device = density.episodes.support.device
-        generator = torch.Generator(device).manual_seed(seed)
         sites = {
             site: value.repeat(completions, *[1] * (value.ndim - 1))
             for site, value in posterior.draws.items()
             if "task" in posterior.dims[site]
         }
         return density.posterior(
-            density.unconstrain(lift(sites, generator)),
+            density.unconstrain(lift(sites, streams.normal)),
             kind=posterior.kind,
             seed=posterior.seed,
             chains=posterior.chains,

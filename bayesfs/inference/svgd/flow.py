@@ -114,8 +114,8 @@ class _Mover:
     _second: Tensor | None = None
     _count: int = field(default=0)
 
-    def move(self, u: Tensor, phi: Tensor, decay: float) -> Tensor:
-        """The particles after a step along phi."""
+    def move(self, u: Tensor, phi: Tensor, decay: Tensor) -> Tensor:
+        """The particles after a step along phi, each task's shortened by its decay (task, 1, 1)."""
         square = phi.square().mean(1, keepdim=True)
         if self._first is None or self._second is None:
             self._first, self._second = torch.zeros_like(phi), torch.zeros_like(square)
@@ -124,7 +124,7 @@ class _Mover:
         self._second.lerp_(square, 1 - MEMORY)
         scale = (self._second / (1 - MEMORY**self._count)).sqrt_()
         length = self.rate * decay / (1 - MOMENTUM**self._count)
-        return torch.addcdiv(u, self._first, scale + 1e-8, value=length)
+        return torch.addcmul(u, length / (scale + 1e-8), self._first)
 
 
 def flow(
@@ -154,7 +154,7 @@ def flow(
     """
     metric = metric or IdentityMetric()
     again = math.ceil(FIRST_METRIC * schedule.steps) if isinstance(metric, Metric) else -1
-    mover, clock = _Mover(schedule.learning_rate), _Clock(schedule)
+    mover, clock = _Mover(schedule.learning_rate), _Clock(schedule, u)
     for step in clock:
         if step == again:
             z = metric.to_z(u)
@@ -177,25 +177,25 @@ def flow(
 
 
 class _Clock:
-    """Counts steps; starts the decay at half time, or as soon as the discrepancy has stalled."""
+    """Counts steps; each task's decay starts at half time, or as soon as it has stalled."""
 
-    def __init__(self, schedule: SteinSchedule) -> None:
+    def __init__(self, schedule: SteinSchedule, like: Tensor) -> None:
         self._schedule = schedule
         self._tail = schedule.steps - schedule.steps // 2
-        self._hold = schedule.steps // 2
+        self._hold = like.new_full((len(like),), schedule.steps // 2)
         self._step = 0
         self._squared: list[Tensor] = []
 
     def __iter__(self) -> Iterator[int]:
-        while self._step < self._hold + self._tail:
+        while self._step < self._hold.amax() + self._tail:
             yield self._step
             self._step += 1
 
     @property
-    def decay(self) -> float:
-        """Factor of the rate at this step."""
-        past = max(self._step - self._hold, 0)
-        return 0.5 * (1 + math.cos(math.pi * past / self._tail))
+    def decay(self) -> Tensor:
+        """(task, 1, 1): factor of the rate at this step; 0 once the decay has ended."""
+        past = (self._step - self._hold).clamp(0, self._tail)
+        return (0.5 * (1 + torch.cos(math.pi * past / self._tail)))[:, None, None]
 
     @property
     def history(self) -> list[Tensor]:
@@ -213,13 +213,12 @@ class _Clock:
         annealing = self._schedule.annealing
         if annealing is not None and self._step < annealing.share * self._schedule.steps:
             return
-        if not (self._schedule.early_stopping and settled and self._step < self._hold):
+        if not (self._schedule.early_stopping and settled):
             return
         done = squared < CONVERGED * expected
         if len(self._squared) > 1:
             done |= squared > (1 - STALLED) * self._squared[-2]
-        if done.all():
-            self._hold = self._step
+        self._hold = self._hold.where(~done, self._hold.clamp(max=self._step))
 
 
 def _finite(score: Tensor, step: int) -> Tensor:

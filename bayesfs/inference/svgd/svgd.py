@@ -8,15 +8,14 @@ that lowers their Kullback-Leibler divergence fastest. Kernels, and which one to
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import count
 
-import torch
 from torch import Tensor
 
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.informed import PosteriorOrFuture, fit_informed
 from bayesfs.inference.program.potential import Potential
+from bayesfs.inference.program.streams import Streams
 from bayesfs.inference.svgd.flow import Annealing, SteinSchedule, flow
 from bayesfs.inference.svgd.kernels import LinearStein, SteinKernel
 from bayesfs.inference.svgd.metric import IdentityMetric, Metric
@@ -26,7 +25,7 @@ from bayesfs.types import EpisodeBatch, Posterior
 
 @dataclass(frozen=True)
 class SVGD(Engine):
-    """Interacting particles, all tasks at once.
+    """Interacting particles, many tasks at once, none of which moves another one's.
 
     Diagnostics in `Posterior.sample_stats`:
         ksd (check, task): kernelised Stein discrepancy under the kernel that moves the particles,
@@ -97,17 +96,17 @@ class SVGD(Engine):
         Raises:
             InferenceError: a score is not finite, or there are too few particles for the kernel.
         """
-        generator = torch.Generator(episodes.support.device).manual_seed(seed)
-        seeds = count(seed)  # others for each batch and each draw of the population
 
-        def fit(density: Potential, particles: int) -> Posterior:
-            return self._fit(density, max(particles, 2), generator, seed, progress)
+        def fit_batch(density: Potential, particles: int, branch: int) -> PosteriorOrFuture:
+            streams = Streams.of(density, seed, branch)
 
-        def fit_batch(density: Potential, particles: int) -> PosteriorOrFuture:
+            def fit(density: Potential, particles: int) -> Posterior:
+                return self._fit(density, max(particles, 2), streams, seed, progress)
+
             if not self.informed:
                 return fit(density, particles)
             return fit_informed(
-                fit, density, particles, seed=next(seeds), completions=self.completions
+                fit, density, particles, streams=streams, completions=self.completions
             )
 
         return infer_in_batches(
@@ -118,17 +117,18 @@ class SVGD(Engine):
             draws=self.particles,
             batch_size=self.batch_size,
             population_draws=self.population_draws,
+            alike=("way", "shot", "frame"),
         )
 
     def _fit(
         self,
         density: Potential,
         particles: int,
-        generator: torch.Generator,
+        streams: Streams,
         seed: int,
         progress: Progress | None,
     ) -> Posterior:
-        u, metric = start(density, particles, generator, precondition=self.precondition)
+        u, metric = start(density, particles, streams, precondition=self.precondition)
         flowed = flow(
             density,
             u,
@@ -143,18 +143,15 @@ class SVGD(Engine):
 
 
 def start(
-    density: Potential, particles: int, generator: torch.Generator, *, precondition: bool = False
+    density: Potential, particles: int, streams: Streams, *, precondition: bool = False
 ) -> tuple[Tensor, Metric | IdentityMetric]:
     """Where particles start (task, particle, size), and the coordinates that this is in.
 
     Independent draws from the prior; or, to precondition, from Laplace's approximation.
     """
-    like = density.episodes.support
-    shape = (density.tasks, particles, density.size)
-    noise = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+    noise = streams.normal((particles, density.size), density.episodes.support)
     if all(block.standard for block in density.blocks.values()):
         prior = noise
     else:
-        seed = int(torch.randint(2**31, (), generator=generator, device=like.device))
-        prior = density.prior(particles, seed=seed)
+        prior = density.prior(particles, seed=streams.integers(2**31)[0])
     return (noise, Metric.at_mode(density, prior)) if precondition else (prior, IdentityMetric())

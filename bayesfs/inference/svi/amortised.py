@@ -22,6 +22,7 @@ from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.canonical import canonical
 from bayesfs.inference.program.potential import Potential, potential
 from bayesfs.inference.program.sites import Block
+from bayesfs.inference.program.streams import Streams
 from bayesfs.inference.svi.elbo import Fit, Schedule, maximise_elbo
 from bayesfs.inference.svi.guides import MeanField
 from bayesfs.inference.svi.svi import START_SCALE, SVI, sample_guide
@@ -144,24 +145,23 @@ class AmortisedSVI(Engine):
         if self.maps is None:
             learnt = self.learn(model, episodes, seed=seed, given=given, progress=progress)
             return learnt.infer(model, episodes, seed=seed, given=given)
-        generator = torch.Generator(episodes.support.device).manual_seed(seed)
         return infer_in_batches(
-            lambda density, draws: self._fit_batch(_separable(density), draws, generator, seed),
+            lambda density, draws, _: self._fit_batch(_separable(density), draws, seed),
             model,
             episodes,
             given,
             draws=self.draws,
             batch_size=self.batch_size,
+            alike=("way", "shot"),
         )
 
-    def _fit_batch(
-        self, density: Potential, draws: int, generator: torch.Generator, seed: int
-    ) -> Posterior:
+    def _fit_batch(self, density: Potential, draws: int, seed: int) -> Posterior:
         start = self._predict(density)
         fit = Fit(start, start.new_zeros(0))
         if self.refine:
             schedule = Schedule(self.refine, self.learning_rate, self.learner.particles, False)
-            fit = maximise_elbo(density, MeanField(), schedule, start=start, generator=generator)
+            noise = torch.Generator(start.device).manual_seed(seed)
+            fit = maximise_elbo(density, MeanField(), schedule, start=start, generator=noise)
         return sample_guide(
             density,
             density,
@@ -169,7 +169,7 @@ class AmortisedSVI(Engine):
             fit,
             draws=draws,
             khat_draws=self.khat_draws,
-            generator=generator,
+            streams=Streams.of(density, seed),
             seed=seed,
         )
 

@@ -96,23 +96,23 @@ def maximise_elbo(
     climb = _recorded_step(density, guide, adam.parameters, start.new_zeros(shape))
     history: list[Tensor] = []
     tail = max(schedule.steps // 2, 1)
-    left = schedule.steps
-    mean, averaged = torch.zeros_like(adam.parameters), 0
-    while left > 0:
+    left = start.new_full((len(start), 1), schedule.steps)  # of each task: each stops by itself
+    mean, averaged = torch.zeros_like(adam.parameters), torch.zeros_like(left)
+    while (going := left > 0).any():
         rate = schedule.learning_rate * _decay(left, tail)
         elbo, direction = climb(adam.parameters, next(noises))
         adam.climb(direction, rate)
-        history.append(elbo)
-        left -= 1
-        if left < tail:
-            averaged += 1
-            mean.lerp_(adam.parameters, (1 + LATER) / (averaged + LATER))
+        history.append(elbo.where(going[:, 0], history[-1] if history else elbo))
+        left = (left - 1).clamp(min=0)
+        ending = going & (left < tail)
+        averaged += ending
+        mean = mean.lerp(adam.parameters, ending * (1 + LATER) / (averaged + LATER))
         if len(history) == 1 or len(history) % WINDOW == 0:
-            _report(progress, schedule.steps, left, elbo)
+            _report(progress, schedule.steps, int(left.amax()), elbo)
         if len(history) % WINDOW == 0:
-            _require_finite(elbo, len(history))
-            if schedule.early_stopping and left > tail and _has_settled(history):
-                left = tail
+            _require_finite(history[-1], len(history))
+            if schedule.early_stopping and (left > tail).any():
+                left = left.where(~_have_settled(history), left.clamp(max=tail))
     _require_finite(history[-1], len(history))
     return Fit(mean, torch.stack(history).sum(-1))
 
@@ -141,8 +141,8 @@ class _Adam:
         self._decay, self._square_decay = decay, square_decay
         self._steps = 0
 
-    def climb(self, gradient: Tensor, rate: float) -> None:
-        """Move the parameters along the gradient."""
+    def climb(self, gradient: Tensor, rate: Tensor) -> None:
+        """Move the parameters along the gradient, each task at its rate (task, 1)."""
         self._steps += 1
         self._first.lerp_(gradient, 1 - self._decay)
         self._second.mul_(self._square_decay)
@@ -150,7 +150,7 @@ class _Adam:
         first = 1 - self._decay**self._steps
         second = 1 - self._square_decay**self._steps
         scale = self._second.sqrt().add_(FLAT * math.sqrt(second))
-        self.parameters.addcdiv_(self._first, scale, value=rate * math.sqrt(second) / first)
+        self.parameters.addcmul_(rate * (math.sqrt(second) / first), self._first / scale)
 
 
 def _antithetic(
@@ -162,18 +162,22 @@ def _antithetic(
         yield -noise
 
 
-def _decay(left: int, tail: int) -> float:
+def _decay(left: Tensor, tail: int) -> Tensor:
     """1 before the tail, then half a cosine down to 0."""
-    return 1.0 if left > tail else 0.5 * (1 - math.cos(math.pi * left / max(tail, 1)))
+    return 0.5 * (1 - torch.cos(math.pi * left.clamp(max=tail) / tail))
 
 
-def _has_settled(history: list[Tensor]) -> bool:
-    """Whether the mean ELBO of the last window exceeds the one before by less than its error."""
+def _have_settled(history: list[Tensor]) -> Tensor:
+    """(task, 1): whether the mean ELBO of the last window exceeds the last but one by too little.
+
+    That is, by less than its standard error.
+    """
     if len(history) < 2 * WINDOW:
-        return False
-    windows = torch.stack(history[-2 * WINDOW :]).sum(-1).reshape(2, WINDOW)
-    error = (windows.var(1).sum() / WINDOW).sqrt()
-    return bool(windows[1].mean() - windows[0].mean() < error)
+        return torch.zeros_like(history[-1], dtype=torch.bool).unsqueeze(1)
+    windows = torch.stack(history[-2 * WINDOW :]).reshape(2, WINDOW, -1)
+    error = (windows.var(1).sum(0) / WINDOW).sqrt()
+    settled: Tensor = windows[1].mean(0) - windows[0].mean(0) < error
+    return settled.unsqueeze(1)
 
 
 def _require_finite(elbo: Tensor, step: int) -> None:

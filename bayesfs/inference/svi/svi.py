@@ -17,6 +17,7 @@ from bayesfs._distributions.importance import smoothed
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.potential import Potential
+from bayesfs.inference.program.streams import Streams
 from bayesfs.inference.svi.elbo import Fit, Schedule, maximise_elbo
 from bayesfs.inference.svi.guides import Guide, MeanField
 from bayesfs.inference.svi.whiten import Whitened
@@ -32,7 +33,7 @@ DENSITY_DRAWS = 16
 
 @dataclass(frozen=True)
 class SVI(Engine):
-    """Variational inference with one guide per task.
+    """Variational inference with one guide per task, which no other task of a batch moves.
 
     Diagnostics in `Posterior.sample_stats`:
 
@@ -92,22 +93,22 @@ class SVI(Engine):
         Raises:
             InferenceError: the ELBO becomes infinite, or the model breaks a convention.
         """
-        generator = torch.Generator(episodes.support.device).manual_seed(seed)
         return infer_in_batches(
-            lambda density, draws: self._fit_batch(density, draws, generator, seed, progress),
+            lambda density, draws, branch: self._fit_batch(density, draws, branch, seed, progress),
             model,
             episodes,
             given,
             draws=self.draws,
             batch_size=self.batch_size,
             population_draws=self.population_draws,
+            alike=("way", "shot"),
         )
 
     def _fit_batch(
         self,
         density: Potential,
         draws: int,
-        generator: torch.Generator,
+        branch: int,
         seed: int,
         progress: Progress | None,
     ) -> Posterior:
@@ -118,7 +119,7 @@ class SVI(Engine):
             self.guide,
             Schedule(self.steps, self.learning_rate, self.particles, self.early_stopping),
             start=self.guide.start(like, 1.0 if self.guide.whiten else START_SCALE),
-            generator=generator,
+            generator=torch.Generator(like.device).manual_seed(seed + branch),
             progress=progress,
         )
         return sample_guide(
@@ -128,7 +129,7 @@ class SVI(Engine):
             fit,
             draws=draws,
             khat_draws=self.khat_draws,
-            generator=generator,
+            streams=Streams.of(density, seed, branch),
             seed=seed,
         )
 
@@ -141,7 +142,7 @@ def sample_guide(
     *,
     draws: int,
     khat_draws: int,
-    generator: torch.Generator,
+    streams: Streams,
     seed: int,
 ) -> Posterior:
     """Posterior drawn from fitted guides, with their diagnostics.
@@ -153,14 +154,11 @@ def sample_guide(
         fit: its parameters, and the history of the ELBO.
         draws: draws per task.
         khat_draws: how many of them give the diagnostics.
-        generator: source of the noise.
+        streams: source of the noise.
         seed: recorded in the posterior.
     """
     parameters = fit.parameters
-    shape = (target.tasks, draws, guide.noise_size(target.size))
-    noise = torch.randn(
-        shape, generator=generator, dtype=parameters.dtype, device=parameters.device
-    )
+    noise = streams.normal((draws, guide.noise_size(target.size)), parameters)
     z = guide.draw(parameters, noise)
     stats = {"elbo": fit.elbo}
     if khat_draws:

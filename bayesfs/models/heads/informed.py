@@ -17,7 +17,7 @@ from bayesfs.types import EpisodeBatch, Posterior
 
 if TYPE_CHECKING:
     from bayesfs.models.heads.linear import HierarchicalHead
-from bayesfs.protocols import Lift
+from bayesfs.protocols import Lift, TaskNormal
 
 
 def informed_head(
@@ -60,25 +60,22 @@ def informed_head(
     known = {name: value for name, value in given.draws.items() if name in head.dims}
     population = Posterior.of_own("exact", known, {name: head.dims[name] for name in known})
 
-    def lift(draws: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        return _lift(draws, basis, model.task_mean, generator)
+    def lift(draws: Mapping[str, Tensor], normal: TaskNormal) -> dict[str, Tensor]:
+        return _lift(draws, basis, model.task_mean, normal)
 
     return head, small, population, lift
 
 
 def _lift(
-    draws: Mapping[str, Tensor], basis: Tensor, task_mean: bool, generator: torch.Generator
+    draws: Mapping[str, Tensor], basis: Tensor, task_mean: bool, normal: TaskNormal
 ) -> dict[str, Tensor]:
-    u = draws["weight_raw"]
-    tasks, dim, _ = basis.shape
-    outside = _normal(u, (*u.shape[:-1], dim), generator)
+    u = draws["weight_raw"]  # (draw, task, way, direction)
+    count, _, way, _ = u.shape
+    dim = basis.shape[1]
+    outside = normal((count, way, dim), u).movedim(0, 1)
     inside = torch.einsum("stkd,tdn->stkn", outside, basis)
     weight = outside + torch.einsum("stkn,tdn->stkd", u - inside, basis)
     lifted = {**draws, "weight_raw": weight}
     if task_mean:
-        lifted["task_mean_raw"] = _normal(u, (len(u), tasks, dim), generator)
+        lifted["task_mean_raw"] = normal((count, dim), u).movedim(0, 1)
     return lifted
-
-
-def _normal(like: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)

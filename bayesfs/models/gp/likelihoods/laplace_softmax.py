@@ -123,18 +123,21 @@ class Curvature:
 
 
 def _newton(prior: TaskPrior, u: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """One step: u and K^-1 u, halved towards the old where the objective would fall."""
+    """One step: u and K^-1 u, halved towards the old where the objective would fall.
+
+    By more than rounding: at the mode, where it is flat, the whole step is the better one.
+    """
     curvature = Curvature.at(prior, u)
     p = curvature.p
     right = curvature.product(u) + prior.support.one_hot.mT - p
     new = curvature.solve(right)
-    k = prior.matrix[:, None]
+    k, rounding = prior.matrix[:, None], 8 * torch.finfo(u.dtype).eps
     best_u, best_w, best = u, weights, _objective(prior, u, weights)
     for scale in (0.25, 0.5, 1.0):
         w = weights + scale * (new - weights)
         moved = (k @ w[..., None])[..., 0]
         value = _objective(prior, moved, w)
-        better = (value >= best)[:, None, None]
+        better = (value >= best - rounding * best.detach().abs())[:, None, None]
         best_u, best_w = torch.where(better, moved, best_u), torch.where(better, w, best_w)
         best = torch.where(better[:, 0, 0], value, best)
     return best_u, best_w
