@@ -167,3 +167,20 @@ def test_unknown_kind_and_missing_folder(tmp_path: Path) -> None:
         read_folder(tmp_path / "nowhere")
     with pytest.raises(DataError, match="not there"):
         read_folder(tmp_path, unlabelled=tmp_path / "nowhere")
+
+
+def test_videos_of_other_kinds_are_told_as_what_they_are(tmp_path: Path) -> None:
+    """They were called no video files, which a .wmv is."""
+    touch(tmp_path, "keys/1.mp4", "keys/2.wmv")
+    (told,) = read_folder(tmp_path).skipped
+    assert told.path == "keys/2.wmv"
+    assert told.reason.startswith("not read; expected a video file (.3g2, ")
+
+
+@pytest.mark.parametrize("name", ["test", "Train", "val"])
+def test_an_object_named_as_a_split_is_told(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "keys/1.mp4", f"{name}/2.mp4")
+    found = read_folder(tmp_path)
+    (told,) = found.skipped
+    assert (told.path, told.level) == (name, "name")
+    assert {v.object for v in found.videos} == {"keys", name}

@@ -91,6 +91,9 @@ def _objects(walk: TreeWalk, elsewhere: bool) -> Iterator[Path]:
         walk.skip(file, told, "video" if is_video else "file")
     for path in walk.folders(walk.root):
         if plain_name(path.name) not in _UNLABELLED:
+            if looks_like_split(path.name):
+                told = f"kept as an object, but named as one of {SPLITS} may be: is it one?"
+                walk.skip(path, told, "name")
             yield path
         elif path.name != UNLABELLED_FOLDER:
             told = f"not read, as an object or otherwise: expected the name {UNLABELLED_FOLDER!r}"
@@ -137,7 +140,8 @@ def _recordings(
             where = file.relative_to(walk.root).as_posix()
             yield Video(split, user, label, condition, f"{prefix}--{file.name}", walk.root, where)
         else:
-            walk.skip(file, "not a video file; put the images of one video into a folder", "file")
+            told = f"not read; expected a video file ({', '.join(sorted(VIDEO_SUFFIXES))}), or the "
+            walk.skip(file, f"{told}images of one video in a folder of their own", "file")
     for folder in walk.folders(path):
         files, suffixes = walk.files(folder), ", ".join(sorted(IMAGE_SUFFIXES))
         images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
