@@ -21,7 +21,6 @@ ASKS = {
     ("inference.nuts.translate", "jax"): "versions of JAX",
     ("inference.program.units", "model"): "the program inside a conditioned one, of Pyro",
     ("metrics.scores", "values"): "arrays of any library",
-    ("models.gp.gpytorch", "gpytorch.kernels"): "kernels that other versions of GPyTorch lack",
     ("protocols", "contract"): "the one place that looks at members",
     ("protocols", "value"): "the one place that looks at members",
     ("sklearn", "values"): "arrays of any library",
