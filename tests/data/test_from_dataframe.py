@@ -16,6 +16,7 @@ from bayesfs.data.store import open_store, save_store
 from bayesfs.errors import DataError
 from bayesfs.explanation.sentences import advice_text
 from bayesfs.features.standardisation import Standardisation
+from bayesfs.inference.svi.guides import FullRank
 from bayesfs.metrics.score_table import score_table
 from bayesfs.models.gaussian.families import PerFeature
 from bayesfs.models.objectives import MarginalLikelihood
@@ -241,6 +242,41 @@ def test_units_and_origin_change_nothing(
     np.testing.assert_allclose(centre, train.mean(), rtol=1e-12)
     sds = projection.in_data_units(np.full(2, 1 / 2**0.5), centred=False)
     np.testing.assert_allclose(sds, train.std(ddof=0), rtol=1e-10)
+
+
+def test_the_mean_of_a_population_is_not_shrunk_and_scales_come_back_in_the_data_s_units() -> None:
+    """A mean of 3 with sd .5 between schools, and that times a thousand."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for school in range(30):
+        centre = 3 + 0.5 * rng.normal(size=2)
+        for name in ("a", "b"):
+            own = centre + 0.3 * rng.normal(size=2)
+            for visit in range(6):
+                x = own + 0.6 * rng.normal(size=2) + 0.8 * rng.normal(size=(4, 2))
+                rows += [(f"s{school}", name, visit, *row) for row in x.tolist()]
+    frame = pd.DataFrame(rows, columns=["school", "class", "visit", "x", "y"])
+    truth, found = {"school": 0.5, "class in school": 0.3, "visit": 0.6, "row": 0.8}, []
+    for factor in (1.0, 1000.0):
+        table = frame.assign(x=factor * frame["x"], y=factor * frame["y"])
+        data = Embeddings.from_dataframe(table, label="class", group="school", cluster="visit")
+        engine = bf.SVI(FullRank(), steps=400, khat_draws=0)
+        parts = bf.Exact(), bf.HeldOutGroups(), engine, MarginalLikelihood, bf.Standardise()
+        learnt = Study(bf.SharedClasses(), *parts).learn(data, seed=0)
+        model = bf.SharedClasses().with_labels(learnt.labels)
+        moments = model.moments(learnt.population.population, 2)
+        projection = learnt.projection
+        assert isinstance(projection, Standardisation)
+        label = projection.in_data_units(moments["label_mean"].numpy(), centred=True) / factor
+        sd = projection.in_data_units(moments["sd"].numpy(), centred=False) / factor
+        assert (np.abs(label.mean(0) - 3) < 3 * label.std(0)).all()
+        assert ((label.std(0) > 0.05) & (label.std(0) < 0.3)).all()
+        for value, level in zip(truth.values(), (0, 2, 3, 4), strict=True):
+            low, high = np.quantile(sd[:, level].mean(-1), [0.005, 0.995])
+            assert low < value < high
+        found.append((label, sd))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
 def test_a_standardisation_is_kept_in_a_file(
