@@ -126,7 +126,7 @@ class Study:
         used = frames_of(embeddings, self._lesson(embeddings, seed))
         projection = self.reduction.fit(used)
         episodes = self._lesson(self.reduction.cross_fit(used, projection.dim), seed)
-        names = tuple(sorted({name for own in episodes.classes for name in own}))
+        names = labels_over(episodes)
         model, scatter = self.model_for(projection, labels=names), None
         if isinstance(model, TakesScatter):
             unit = projection(used)
@@ -169,6 +169,10 @@ class Study:
         if scatter is not None and isinstance(model, TakesScatter):
             return model.with_scatter(*scatter.parts)
         return model
+
+    def model_of(self, learnt: Learnt) -> Model:
+        """The model as it is for tasks, given what was learnt."""
+        return self.model_for(learnt.projection, learnt.scatter, learnt.labels)
 
     def tasks(self, embeddings: Embeddings, learnt: Learnt, *, seed: int) -> EpisodeBatch:
         """The episodes to score, at the largest number of shots, in the model's features."""
@@ -215,7 +219,7 @@ class Study:
             seed: of the inference.
             progress: what the engine reports to.
         """
-        model = self.model_for(learnt.projection, learnt.scatter, learnt.labels)
+        model = self.model_of(learnt)
         posterior = self.engine.infer(
             model, episodes, seed=seed, given=learnt.population, progress=progress
         )
@@ -343,6 +347,11 @@ def scatter_of(embeddings: Embeddings, *, without: str | None = None) -> WithinS
     return replace(WithinScatter.fit(unit, thing), like=likeness(unit, recorded))
 
 
+def labels_over(episodes: EpisodeBatch) -> tuple[str, ...]:
+    """Names of classes over all tasks, sorted."""
+    return tuple(sorted({name for own in episodes.classes for name in own if name}))
+
+
 def with_names(
     model: NamesClasses, posterior: Posterior, episodes: EpisodeBatch, *, seed: int
 ) -> Posterior:
@@ -354,8 +363,7 @@ def with_names(
         episodes: the tasks that it was learnt from.
         seed: of the draws.
     """
-    labels = tuple(sorted({name for own in episodes.classes for name in own}))
-    coords = {**posterior.coords, "label": labels}
+    coords = {**posterior.coords, "label": labels_over(episodes)}
     scales = {site: posterior.draws[site] for site in model.scale_dims}
     if set(model.population_dims) <= set(posterior.draws):
         return posterior.changed(coords=coords)

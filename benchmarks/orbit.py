@@ -51,7 +51,7 @@ def methods_of(study: Study, learnt: Learnt, embeddings: Embeddings) -> dict[str
     A train user's features are by axes of the others, as a new user's are: axes that a user had a
     part in would make the peers too sure.
     """
-    model = study.model_for(learnt.projection, learnt.scatter)
+    model = study.model_of(learnt)
 
     def recipe(episodes: EpisodeBatch) -> Predictive:
         posterior = study.engine.infer(model, episodes, seed=0, given=learnt.population)

@@ -15,8 +15,8 @@ from bayesfs.data.from_arrays import stack
 from bayesfs.features.projection import Projection
 from bayesfs.features.reduction import FeatureReduction
 from bayesfs.models.baselines.classifiers import Baseline, fit_temperature
-from bayesfs.protocols import Collapsible
-from bayesfs.study import Learnt, Study, population_of
+from bayesfs.protocols import Collapsible, NamesClasses
+from bayesfs.study import Learnt, Study, labels_over, population_of, with_names
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 
 Predict = Callable[[EpisodeBatch], Predictive]
@@ -111,11 +111,14 @@ class RecipeMethod:
         """One population, by the recipe's objective."""
         study = self.study
         labels = study.objective is not None and study.objective.needs_query
-        model = study.model_for(lesson.projection)
+        episodes = (lesson.mixed if labels else lesson.support).to(study.dtype)
+        model = study.model_for(lesson.projection, labels=labels_over(episodes))
         program = model if study.objective is None else study.objective(model)
         engine = study.population_engine or study.engine
-        episodes = (lesson.mixed if labels else lesson.support).to(study.dtype)
-        population = population_of(engine.infer(program, episodes, seed=seed))
+        found = engine.infer(program, episodes, seed=seed)
+        if isinstance(model, NamesClasses):
+            found = with_names(model, found, episodes, seed=seed)
+        population = population_of(found)
         learnt = Learnt(lesson.projection, population)
         drawn = with_draws(study, learnt, seed)
         return dict.fromkeys(shots, Ready(without_draws(study, learnt) or drawn, drawn))
@@ -156,7 +159,7 @@ def with_draws(study: Study, learnt: Learnt, seed: int) -> Predict:
 
 def without_draws(study: Study, learnt: Learnt) -> Predict | None:
     """The study's predictive in closed form; None where the engine is not exact."""
-    model = study.model_for(learnt.projection, learnt.scatter)
+    model = study.model_of(learnt)
     closed = study.engine.closed_form(model, learnt.population)
     if closed is None or not isinstance(model, Collapsible):
         return None

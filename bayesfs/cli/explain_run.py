@@ -96,7 +96,7 @@ def explain_run(
     one = evidence.episodes
     found = explain_video(evidence, 0, 0, rules=decide)
     said = [*numbers(found, decide)]
-    model = study.model_for(learnt.projection, learnt.scatter)
+    model = study.model_of(learnt)
     if isinstance(model, Collapsible):
         moved = leave_one_out_influence(model, learnt.population, one)
         said.append(resting_on(moved, one, embeddings))
@@ -143,7 +143,7 @@ def evidence_of(
     study: Study, learnt: Learnt, task: EpisodeBatch, video: int, *, seed: int
 ) -> Evidence:
     """The numbers of one video of one task; all that the task asks says what teaching is worth."""
-    model, population = study.model_for(learnt.projection, learnt.scatter), learnt.population
+    model, population = study.model_of(learnt), learnt.population
     one = of_video(task, 0, video)
     answer = study.infer(one, learnt, seed=seed)
     known = without_gain(model, population, one, answer.predictive, seed=seed)

@@ -220,7 +220,7 @@ def asked_tasks(teacher: Teacher, embeddings: Embeddings, condition: Asked) -> E
     for each in CONDITIONS:
         tasks = _tasks(teacher, embeddings, each)
         posterior = study.infer(tasks, learnt, seed=seed).posterior
-        model = study.model_for(learnt.projection, learnt.scatter)
+        model = study.model_of(learnt)
         found = query_evidence(model, posterior, tasks, given=learnt.population)[0].tolist()
         evidence[each] = dict(zip(tasks.videos[0], found, strict=False))
     clean, clutter = (evidence[each] for each in CONDITIONS)

@@ -187,7 +187,7 @@ def teach(
         >>> mine = teach(study, learnt, {"mug": [a, b], "keys": [c]})  # doctest: +SKIP
         >>> mine.frame(features).prob  # doctest: +SKIP
     """
-    model, engine = study.model_for(learnt.projection, learnt.scatter), study.engine
+    model, engine = study.model_of(learnt), study.engine
     if model.covariates:
         raise InferenceError("a model with covariates of quality is not taught here; use predict")
     closed = None

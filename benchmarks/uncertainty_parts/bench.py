@@ -46,7 +46,7 @@ class Bench:
 
     def hierarchy(self, learnt: Learnt) -> GaussianHierarchy | None:
         """The model, if it is one that by_level, gain and the open world are known for."""
-        model = self.base.model_for(learnt.projection, learnt.scatter)
+        model = self.base.model_of(learnt)
         return model if isinstance(model, GaussianHierarchy) else None
 
 

@@ -267,6 +267,12 @@ def test_two_classes_of_one_name_and_strange_names_are_refused() -> None:
         SharedClasses(labels=("mug",)).log_evidence_together(batch, scales())
 
 
+def test_a_population_of_other_names_is_refused() -> None:
+    shared = torch.zeros(3, 2, dtype=torch.float64)
+    with pytest.raises(DataError, match=r"a population of 0 labels \(\), got 3.*model_of"):
+        SharedClasses().task_levels({**scales(), "shared_raw": shared}, tasks())
+
+
 def test_an_engine_that_needs_the_population_says_so() -> None:
     with pytest.raises(InferenceError, match="given="):
         Exact().infer(MODEL, tasks(), seed=0)

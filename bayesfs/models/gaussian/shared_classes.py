@@ -118,6 +118,12 @@ class SharedClasses(LevelModel, NamesClasses):
         """Values of all levels; those of classes by the names that the tasks give them."""
         own = self._levels(population, episodes.dim)
         variance = self._variances(population, episodes.dim)
+        if len(population["shared_raw"]) != len(self.labels):
+            raise DataError(
+                f"expected a population of {len(self.labels)} labels {self.labels[:8]}, got "
+                f"{len(population['shared_raw'])}; give the model those of the population: "
+                "with_labels(learnt.labels), or Study.model_of(learnt)"
+            )
         known, index = label_index(episodes, self.labels)
         shared = variance[1].sqrt() * population["shared_raw"]
         centre = shared.new_zeros(1, episodes.dim) if not len(shared) else shared
