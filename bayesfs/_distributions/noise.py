@@ -63,7 +63,8 @@ class TaskOrder:
         """From the support; frames, videos and classes may stand in any order, padded anyhow."""
         mask = episodes.support_mask
         frame = frame_content(episodes.support, episodes.support_quality, mask)
-        video = frame.sum(-1) / mask.sum(-1).clamp(min=1) * (1.0 + 0.5 * episodes.support_condition)
+        condition = episodes.support_condition.to(frame.dtype)
+        video = frame.sum(-1) / mask.sum(-1).clamp(min=1) * (1.0 + 0.5 * condition)
         way = (video + LEAN * video.abs()).sum(-1)
         return cls(
             _places(way, episodes.way_mask),

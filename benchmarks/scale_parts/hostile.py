@@ -137,6 +137,7 @@ def target_tree(folder: Path) -> Read:
 
     def read(here: Path, rng: random.Random) -> None:
         root = here / "tree"
+        shutil.rmtree(root, ignore_errors=True)  # of an input that took too long
         root.mkdir()
         for _ in range(rng.randrange(1, 5)):
             _plant(root, outside, rng)

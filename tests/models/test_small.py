@@ -17,6 +17,7 @@ from bayesfs.inference.svi.svi import SVI
 from bayesfs.models.baselines.classifiers import HeadEnsemble, standard_baselines
 from bayesfs.models.gaussian.robust import RobustHierarchy
 from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.models.similarity.pool import SimilarityPool
 from bayesfs.protocols import Engine
 from bayesfs.recipes.load import load_recipe, recipe_folder
 from bayesfs.study import Study
@@ -63,7 +64,7 @@ def quick_study(name: str, shots: int) -> Study:
     if hasattr(likelihood, "steps"):
         model = replace(model, likelihood=replace(likelihood, steps=2))
     engine: Engine = Exact(draws=4, population_draws=2)
-    if isinstance(model, RobustHierarchy):
+    if isinstance(model, RobustHierarchy | SimilarityPool):
         engine = OwnApproximation(draws=4)
     if isinstance(model, HierarchicalHead):
         engine = QUICK

@@ -147,5 +147,6 @@ def _query_order(episodes: EpisodeBatch) -> Tensor:
     """(task, video): query videos by content, padding last."""
     mask = episodes.query_mask
     content = frame_content(episodes.query, episodes.query_quality, mask)
-    mean = content.sum(-1) / mask.sum(-1).clamp(min=1) * (1.0 + 0.5 * episodes.query_condition)
+    condition = episodes.query_condition.to(content.dtype)
+    mean = content.sum(-1) / mask.sum(-1).clamp(min=1) * (1.0 + 0.5 * condition)
     return mean.masked_fill(~episodes.video_mask, torch.inf).argsort(dim=-1, stable=True)

@@ -170,11 +170,15 @@ def population_values(
 def check_dims(model: Model, trace: poutine.Trace) -> None:
     """Compare the program with `model.dims`.
 
+    A population site may be left out where there is nothing to it, such as correlations of one
+    feature.
+
     Raises:
         InferenceError: sites, plates or numbers of axes differ, or a latent is discrete.
     """
     latents = {n: s for n, s in sampled_sites(trace) if not s["is_observed"]}
-    if set(latents) != set(model.dims):
+    omitted = set(model.dims) - set(latents)
+    if set(latents) - set(model.dims) or any("task" in model.dims[site] for site in omitted):
         raise InferenceError(
             f"model.dims names the sites {sorted(model.dims)} but the program samples "
             f"{sorted(latents)}"
