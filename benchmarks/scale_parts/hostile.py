@@ -574,7 +574,11 @@ def run_inputs(name: str, start: int, stop: int, seed: int, done: Any, failures:
         signal.signal(signal.SIGALRM, _hang)
         for number in range(start, stop):
             done.value = number
-            if problem := one_input(read, here, random.Random(f"{name} {seed} {number}")):
+            for _ in range(2):  # what hangs hangs again; a machine that is busy elsewhere does not
+                problem = one_input(read, here, random.Random(f"{name} {seed} {number}"))
+                if not problem.startswith("took over"):
+                    break
+            if problem:
                 failures.put(f"{name} {number}: {problem}")
             for event in watch.events:
                 failures.put(f"{name} {number}: {event}")
