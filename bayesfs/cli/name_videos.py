@@ -215,15 +215,15 @@ def asked_tasks(teacher: Teacher, embeddings: Embeddings, condition: Asked) -> E
     """
     if condition != "unknown":
         return _tasks(teacher, embeddings, condition)
-    study, learnt, seed = teacher.study, teacher.learnt, teacher.seed
-    evidence = {}
-    for each in CONDITIONS:
-        tasks = _tasks(teacher, embeddings, each)
-        posterior = study.infer(tasks, learnt, seed=seed).posterior
-        model = study.model_of(learnt)
-        found = query_evidence(model, posterior, tasks, given=learnt.population)[0].tolist()
-        evidence[each] = dict(zip(tasks.videos[0], found, strict=False))
-    clean, clutter = (evidence[each] for each in CONDITIONS)
+    study, population = teacher.study, teacher.learnt.population
+    model = study.model_of(teacher.learnt)
+    both = [_tasks(teacher, embeddings, each) for each in CONDITIONS]
+    posterior = study.engine.infer(model, both[0], seed=teacher.seed, given=population)
+    clean, clutter = (  # what was taught is the same in both
+        dict(zip(tasks.videos[0], found[0].tolist(), strict=False))
+        for tasks in both
+        for found in [query_evidence(model, posterior, tasks, given=population)]
+    )
     alike = [video for video, nats in clean.items() if nats > clutter[video] + ROUNDING]
     names = embeddings.coord("video")
     return _tasks(teacher, embeddings, np.where(np.isin(names, alike), *CONDITIONS))

@@ -133,8 +133,8 @@ def between(rules: Sequence[Rules], shots: float) -> Rules:
     """
     low = max((r for r in rules if r.shots <= shots), key=lambda r: r.shots, default=rules[0])
     high = min((r for r in rules if r.shots >= shots), key=lambda r: r.shots, default=rules[-1])
-    if low.shots == high.shots or not low.shots <= shots <= high.shots:
-        return low if shots > low.shots or low.shots == high.shots else high
+    if low.shots == high.shots:  # that number itself, or beyond the first or the last
+        return low
     share = (1.0 / low.shots - 1.0 / shots) / (1.0 / low.shots - 1.0 / high.shots)
 
     def mixed(a: UnitRules, b: UnitRules) -> UnitRules:

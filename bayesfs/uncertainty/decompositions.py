@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import xarray as xr
+from torch import Tensor
 
 from bayesfs.prediction import thinned
 from bayesfs.protocols import (
@@ -58,9 +59,7 @@ def _gain(
         gain_by_video(model, population, episodes, condition=condition, seed=seed)
         for condition in CONDITIONS
     ]
-    axes = ("task", "video", "way", "condition")
-    values = torch.stack(each, -1).cpu().numpy()
-    return xr.Dataset({"video_gain": (axes, values)}, coords={"condition": list(CONDITIONS)})
+    return _by_condition(torch.stack(each, -1))
 
 
 def _foreseen(
@@ -76,11 +75,15 @@ def _foreseen(
         values = thinned(population, 4)
         gain = model.video_gain(episodes, values, draws=16, seed=seed)
     exists = episodes.video_mask[..., None] & episodes.way_mask[:, None]
-    gain = gain.masked_fill(~exists, torch.nan)[..., None].expand(*gain.shape, len(CONDITIONS))
+    gain = gain.masked_fill(~exists, torch.nan)
+    return _by_condition(gain[..., None].expand(*gain.shape, len(CONDITIONS)))
+
+
+def _by_condition(gain: Tensor) -> xr.Dataset:
+    """`video_gain` (task, video, way, condition), from a tensor of these axes."""
     axes = ("task", "video", "way", "condition")
-    return xr.Dataset(
-        {"video_gain": (axes, gain.cpu().numpy())}, coords={"condition": list(CONDITIONS)}
-    )
+    coords = {"condition": list(CONDITIONS)}
+    return xr.Dataset({"video_gain": (axes, gain.cpu().numpy())}, coords=coords)
 
 
 KIND = Decomposition("kind", (), _kinds)

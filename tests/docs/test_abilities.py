@@ -1,7 +1,8 @@
 """docs/abilities.md says what the code says."""
 
-import importlib.util
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.svi.svi import SVI
@@ -13,11 +14,7 @@ HOME = Path(__file__).parents[2] / "docs" / "_ext" / "abilities.py"
 
 
 def test_the_page_is_the_one_that_the_code_makes() -> None:
-    spec = importlib.util.spec_from_file_location("abilities", HOME)
-    assert spec is not None
-    assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
+    made = SimpleNamespace(**runpy.run_path(str(HOME)))
     said = made.PAGE.read_text(encoding="utf-8")
     assert said == made.page(), "run: python docs/_ext/abilities.py"
     assert "| `NUTS` | `Model` | every model |" in said

@@ -1,8 +1,8 @@
 """docs/kernels.md says what GPyTorch's kernels do here."""
 
-import importlib.util
+import runpy
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import gpytorch
 import pytest
@@ -13,16 +13,7 @@ from bayesfs.models.gp.gpytorch import REFUSED, GPyTorchKernel
 HOME = Path(__file__).parents[2] / "docs" / "_ext" / "kernels.py"
 
 
-def made() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kernels_page", HOME)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PAGE = made()
+PAGE = SimpleNamespace(**runpy.run_path(str(HOME)))
 
 
 @pytest.mark.parametrize("name", PAGE.KERNELS)

@@ -1,9 +1,9 @@
 """Sources: every author and year that the package names is in refs.bib; formulas are typeset."""
 
-import importlib.util
 import re
+import runpy
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,16 +18,7 @@ TEXTS = [
 ]
 
 
-def extension() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docstrings", ROOT / "docs/_ext/docstrings.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-DOCSTRINGS = extension()
+DOCSTRINGS = SimpleNamespace(**runpy.run_path(str(ROOT / "docs/_ext/docstrings.py")))
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))

@@ -228,8 +228,7 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
         left_out = left_out_scores(episodes, self.scatter, folds)
         found = self._candidates(len(episodes), population, candidates)
         scale, weight = found.scale, found.weight
-        score = self._left_out(left_out, scale, weight)
-        log_weight = (score + found.log_weight).log_softmax(0)  # (candidate, task)
+        log_weight = self._log_chance(found, left_out)
         scores = query_scores(episodes, self.scatter)
         spread = self._mean_variance(episodes.shot_mask.sum(-1).to(scale))
         both = []
@@ -266,8 +265,7 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
         def sample(value: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
             found = self._candidates(len(episodes), value, count)
             scale, weight = found.scale, found.weight
-            score = self._left_out(left_out, scale, weight)
-            chance = (score + found.log_weight).softmax(0)  # (candidate, task)
+            chance = self._log_chance(found, left_out).exp()
             borrowed.append((chance * found.of_population).sum(0))
             size.append(1.0 / chance.square().sum(0))
             chosen = _systematic(chance, draws, noise)  # (draw, task)
@@ -343,8 +341,7 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
         scores, each = query_scores(task, self.scatter), []
         for value in each_value(population):
             found = self._candidates(1, value, _count(population))
-            score = self._left_out(left_out, found.scale, found.weight)
-            chance = (score + found.log_weight).softmax(0)
+            chance = self._log_chance(found, left_out).exp()
             chosen = _systematic(chance, draws, noise)[:, 0]
             each.append(frame_logits(scores, found.scale[chosen], found.weight[chosen]))
         logits = torch.stack(each)  # (population draw, person draw, task, video, frame, way)
@@ -391,6 +388,11 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
             prior - proposed.logsumexp(1, keepdim=True),
             (known - prior).exp(),
         )
+
+    def _log_chance(self, found: Candidates, left_out: LeftOut | None) -> Tensor:
+        """(candidate, task) log posterior probabilities, by the person's own videos."""
+        score = self._left_out(left_out, found.scale, found.weight) + found.log_weight
+        return score.log_softmax(0)
 
     def _left_out(self, left_out: LeftOut | None, scale: Tensor, weight: Tensor) -> Tensor:
         """(draw, task) sum of log p(y_v | x_v, D without v) over what can be left out."""

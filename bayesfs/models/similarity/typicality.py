@@ -221,10 +221,8 @@ def _growth(videos: Tensor) -> Tensor:
 
 def _class_means(episodes: EpisodeBatch) -> Tensor:
     """(task, way, feature) mean of the mean frames of each class's videos."""
-    frames, mask = unit(episodes.support), episodes.support_mask
-    videos = (frames * mask[..., None]).sum(3) / mask.sum(3).clamp(min=1)[..., None]
-    count = episodes.shot_mask.sum(-1).clamp(min=1)
-    return (videos * episodes.shot_mask[..., None]).sum(2) / count[..., None]
+    means, label = support_examples(episodes)
+    return label.mT @ means / label.sum(1).clamp(min=1.0)[..., None]
 
 
 def _usual_condition(episodes: EpisodeBatch) -> Tensor:
