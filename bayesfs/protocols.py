@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
@@ -295,7 +294,7 @@ class LinearHead(Model, Protocol):
         z: Tensor,
         u: Tensor,
         episodes: EpisodeBatch,
-        generator: torch.Generator,
+        normal: TaskNormal,
     ) -> dict[str, Tensor]:
         """Draws of every task-level site; sites outside the logits come from their prior.
 
@@ -304,7 +303,7 @@ class LinearHead(Model, Protocol):
             z: (draw, task, way, p).
             u: (draw, task, way, q).
             episodes: T tasks.
-            generator: for sites that the logits do not hold.
+            normal: numbers for sites that the logits do not hold.
         """
 
 

@@ -48,7 +48,7 @@ LIKELIHOODS: list[Likelihood] = [
     LogisticSoftmax(),
     OneVsEach(),
     LaplaceSoftmax(),
-    OneVsEachGibbs(chains=4, burn_in=20),
+    OneVsEachGibbs(chains=32, burn_in=20),
 ]
 
 
@@ -294,7 +294,7 @@ def test_gibbs_equals_a_long_chain_of_another_sampler() -> None:
     keep = prior.support.mask[task]
     factor = torch.linalg.cholesky(k)
     g = torch.Generator().manual_seed(3)
-    chains = 200
+    chains = 500
 
     def log_lik(u: torch.Tensor) -> torch.Tensor:
         own = u.gather(1, label.expand(len(u), 1, -1))
@@ -303,7 +303,7 @@ def test_gibbs_equals_a_long_chain_of_another_sampler() -> None:
 
     u = torch.zeros(chains, 3, len(label), dtype=torch.float64)
     kept = []
-    for sweep in range(600):
+    for sweep in range(800):
         nu = (factor @ torch.randn(*u.shape, 1, generator=g, dtype=u.dtype))[..., 0]
         level = log_lik(u) + torch.rand(chains, generator=g, dtype=u.dtype).log()
         angle = 2 * torch.pi * torch.rand(chains, generator=g, dtype=u.dtype)

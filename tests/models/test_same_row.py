@@ -75,8 +75,10 @@ CASES = {
     "gaussian-svi": Case(GaussianHierarchy(), SVI(steps=20, draws=20, khat_draws=0), True),
     "gaussian-svgd": Case(GaussianHierarchy(), SVGD(particles=6, steps=5), True),
     "gaussian-laplace": Case(GaussianHierarchy(), Laplace(draws=20), True),
-    "gaussian-nuts": Case(GaussianHierarchy(), NUTS(warmup=5, draws=5, chains=2)),
+    "gaussian-nuts": Case(GaussianHierarchy(), NUTS(warmup=5, draws=5, chains=2), True),
     "gaussian-pyro-svi": Case(GaussianHierarchy(), PyroSVI(steps=5, draws=5)),
+    "robust-nuts": Case(RobustHierarchy(), NUTS(warmup=5, draws=5, chains=2), True),
+    "robust-svgd": Case(RobustHierarchy(), SVGD(particles=6, steps=5), True),
     "robust-svi": Case(RobustHierarchy(), SVI(steps=10, draws=10, khat_draws=0), True),
     "head-svi": Case(HierarchicalHead(), SVI(steps=20, draws=20, khat_draws=0), True),
     "head-svgd": Case(HierarchicalHead(), SVGD(particles=6, steps=5), True),
@@ -84,8 +86,8 @@ CASES = {
     "head-nested": Case(
         HierarchicalHead(), Laplace("kronecker", "task_scale_raw", nodes=3, draws=20), True
     ),
-    "head-gibbs": Case(HierarchicalHead(), Gibbs(burn_in=3, draws=5, chains=2)),
-    "head-nuts": Case(HierarchicalHead(), NUTS(warmup=5, draws=5, chains=2)),
+    "head-gibbs": Case(HierarchicalHead(), Gibbs(burn_in=3, draws=5, chains=2), True),
+    "head-nuts": Case(HierarchicalHead(), NUTS(warmup=5, draws=5, chains=2), True),
     "head-pyro-nuts": Case(HierarchicalHead(), PyroNUTS(warmup=3, draws=5, chains=1)),
     "head-amortised": Case(HierarchicalHead(), AmortisedSVI(draws=20, khat_draws=0)),
 }

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from bayesfs._distributions.keys import Keys
 from bayesfs.errors import InferenceError
 from bayesfs.inference.gibbs.sweep import GibbsState, sweep
 from bayesfs.inference.program.batches import infer_in_batches
@@ -29,9 +30,6 @@ REPORT = 20
 @dataclass(frozen=True)
 class Gibbs(Engine):
     """All chains of all tasks of a batch together, started from independent draws of the prior.
-
-    Chains of a task take other random numbers with other tasks beside it: draws then differ as
-    with another seed (probabilities by up to .04 at 1,000 draws, as much as with another seed).
 
     R-hat, effective sample sizes and MCSE are computed from the draws, which are chain-major, by
     `bayesfs.diagnostics.convergence`; there are no divergences and no energy.
@@ -87,15 +85,16 @@ class Gibbs(Engine):
             raise InferenceError(
                 "Gibbs needs given=: the posterior of the population, learnt by SVI on train users"
             )
-        generator = torch.Generator().manual_seed(seed)
-
-        def fit(density: Potential, draws: int) -> Posterior:
-            return self._fit(density, -(-draws // self.chains), generator, seed, progress)
 
         def fit_batch(density: Potential, draws: int, branch: int) -> PosteriorOrFuture:
+            streams = Streams.of(density, seed, branch)
+
+            def fit(density: Potential, draws: int) -> Posterior:
+                return self._fit(density, -(-draws // self.chains), streams, seed, progress)
+
             if not self.informed:
                 return fit(density, draws)
-            return fit_informed(fit, density, draws, streams=Streams.of(density, seed, branch))
+            return fit_informed(fit, density, draws, streams=streams)
 
         return infer_in_batches(
             fit_batch,
@@ -105,22 +104,24 @@ class Gibbs(Engine):
             draws=self.draws * self.chains,
             batch_size=self.batch_size,
             population_draws=self.population_draws,
+            alike=("way", "shot"),
         )
 
     def _fit(
         self,
         density: Potential,
         draws: int,
-        generator: torch.Generator,
+        streams: Streams,
         seed: int,
         progress: Progress | None,
     ) -> Posterior:
         model, episodes = cast(LinearHead, density.model), density.episodes
         head = model.linear_logits(episodes, density.population)
-        state = GibbsState.from_prior(head, self.chains, generator)
+        keys = Keys(streams.keys().extend(self.chains).value.mT)
+        state = GibbsState.from_prior(head, keys.fold_in(0))
         kept, total = [], self.burn_in + draws * self.thin
         for i in range(1, total + 1):
-            state = sweep(head, state, generator)
+            state = sweep(head, state, keys.fold_in(i))
             if i > self.burn_in and (i - self.burn_in) % self.thin == 0:
                 kept.append(state)
             if progress is not None and (i % REPORT == 0 or i == total):
@@ -128,7 +129,7 @@ class Gibbs(Engine):
         e = _chain_major([s.e for s in kept])
         beta = _chain_major([s.beta for s in kept])
         z, u = beta.tensor_split([head.scaled.shape[-1]], -1)
-        sites = model.from_linear(e, z, u, episodes, generator)
+        sites = model.from_linear(e, z, u, episodes, streams.normal)
         return density.posterior(
             density.unconstrain(sites), kind="mcmc", seed=seed, chains=self.chains
         )

@@ -19,6 +19,7 @@ to center, refs.bib: yu2011.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from bayesfs._distributions.keys import Keys
 from bayesfs._distributions.polya_gamma import sample_polya_gamma_of
 from bayesfs.errors import NotPositiveDefiniteError
 from bayesfs.protocols import LinearLogits
@@ -45,20 +47,19 @@ class GibbsState:
     beta: Tensor
 
     @classmethod
-    def from_prior(cls, head: LinearLogits, chains: int, generator: torch.Generator) -> GibbsState:
-        """Independent draws."""
-        tasks, ways = head.exists.shape
-        size = head.scaled.shape[-1] + head.fixed.shape[-1]
-        e = _normal(head, (chains, tasks), generator)
-        return cls(e, _normal(head, (chains, tasks, ways, size), generator))
+    def from_prior(cls, head: LinearLogits, keys: Keys) -> GibbsState:
+        """Independent draws; keys are (chain, task)."""
+        ways, size = head.exists.shape[1], head.scaled.shape[-1] + head.fixed.shape[-1]
+        e, beta = keys.fold_in(0), keys.fold_in(1).extend(ways, size)
+        return cls(e.normal().to(head.scaled), beta.normal().to(head.scaled))
 
 
-def sweep(head: LinearLogits, state: GibbsState, generator: torch.Generator) -> GibbsState:
-    """Every latent of every chain and task once, log scales twice."""
+def sweep(head: LinearLogits, state: GibbsState, keys: Keys) -> GibbsState:
+    """Every latent of every chain and task once, log scales twice; keys are (chain, task)."""
     design = _design(head, state.e)
     update = _softmax if head.link == "softmax" else _one_vs_each
-    state = replace(state, beta=update(head, design, state.beta, generator))
-    return _rescale(head, state, generator) if head.spread else state
+    state = replace(state, beta=update(head, design, state.beta, keys.fold_in(0)))
+    return _rescale(head, state, keys.fold_in(1)) if head.spread else state
 
 
 def log_likelihood(head: LinearLogits, eta: Tensor) -> Tensor:
@@ -77,54 +78,50 @@ def _design(head: LinearLogits, e: Tensor) -> Tensor:
     return torch.cat([scale * head.scaled, head.fixed.expand(*e.shape, -1, -1)], -1)
 
 
-def _softmax(
-    head: LinearLogits, design: Tensor, beta: Tensor, generator: torch.Generator
-) -> Tensor:
+def _softmax(head: LinearLogits, design: Tensor, beta: Tensor, keys: Keys) -> Tensor:
     """Class by class: w given the logits, then the class's weights given w."""
     beta = beta.clone()
     eta = (design @ beta.mT).masked_fill(~head.exists[:, None], -math.inf)
     for k in range(beta.shape[2]):
+        of_rows, of_weights = _by_row(head, keys.fold_in(2 * k)), keys.fold_in(2 * k + 1)
         rest = torch.cat([eta[..., :k], eta[..., k + 1 :]], -1).logsumexp(-1)
         alone = torch.isinf(rest)  # no other class, or padding
         b = head.weight * head.exists[:, k, None] * ~alone
         rest = rest.masked_fill(alone, 0.0)
         psi = torch.where(b > 0, eta[..., k] - rest, 0.0)
-        w = sample_polya_gamma_of(b, psi, generator)
+        w = sample_polya_gamma_of(b, psi, of_rows)
         linear = w * rest + b * ((head.label == k).to(b) - 0.5)
-        beta[:, :, k] = _gaussian(design, w, linear, generator)
+        beta[:, :, k] = _gaussian(design, w, linear, of_weights)
         now = (design @ beta[:, :, k, :, None])[..., 0]
         eta[..., k] = torch.where(head.exists[:, k, None], now, -math.inf)
     return beta
 
 
-def _one_vs_each(
-    head: LinearLogits, design: Tensor, beta: Tensor, generator: torch.Generator
-) -> Tensor:
+def _one_vs_each(head: LinearLogits, design: Tensor, beta: Tensor, keys: Keys) -> Tensor:
     """All w given the logits, then class by class its weights given w and the other classes."""
     beta = beta.clone()
     eta = design @ beta.mT
     pairs = _pairs(head).expand(eta.shape)
-    w = sample_polya_gamma_of(pairs, _own(head, eta) - eta, generator)
+    of_pairs = _by_row(head, keys.fold_in(0)).extend(beta.shape[2])
+    w = sample_polya_gamma_of(pairs, _own(head, eta) - eta, of_pairs)
     for k in range(beta.shape[2]):
         mine = (head.label == k).to(eta)
         precision = mine * w.sum(-1) + w[..., k]
         right = mine * (w * eta + 0.5 * pairs).sum(-1)
         wrong = w[..., k] * _own(head, eta)[..., 0] - 0.5 * pairs[..., k]
-        beta[:, :, k] = _gaussian(design, precision, right + wrong, generator)
+        beta[:, :, k] = _gaussian(design, precision, right + wrong, keys.fold_in(1 + k))
         eta[..., k] = (design @ beta[:, :, k, :, None])[..., 0]
     return beta
 
 
-def _gaussian(
-    design: Tensor, precision: Tensor, linear: Tensor, generator: torch.Generator
-) -> Tensor:
+def _gaussian(design: Tensor, precision: Tensor, linear: Tensor, keys: Keys) -> Tensor:
     """Draw of N(0, I) times exp(sum_r linear_r eta_r - precision_r eta_r^2 / 2), eta = design beta.
 
     Args:
-        design: (..., row, size).
-        precision: (..., row).
-        linear: (..., row).
-        generator: source of randomness.
+        design: (chain, task, row, size).
+        precision: (chain, task, row).
+        linear: (chain, task, row).
+        keys: (chain, task).
 
     Raises:
         NotPositiveDefiniteError: rounding made the precision indefinite.
@@ -138,12 +135,12 @@ def _gaussian(
             "very different scale from 1? Try double precision"
         )
     right = torch.linalg.solve_triangular(factor, design.mT @ linear[..., None], upper=False)
-    noise = torch.randn(right.shape, generator=generator, dtype=right.dtype).to(right.device)
+    noise = keys.extend(right.shape[-2]).normal().to(right)[..., None]
     drawn: Tensor = torch.linalg.solve_triangular(factor.mT, right + noise, upper=True)
     return drawn[..., 0]
 
 
-def _rescale(head: LinearLogits, state: GibbsState, generator: torch.Generator) -> GibbsState:
+def _rescale(head: LinearLogits, state: GibbsState, keys: Keys) -> GibbsState:
     """New log scales, with z fixed and then with the weights fixed."""
     size = head.scaled.shape[-1]
     z, u = state.beta[..., :size], state.beta[..., size:]
@@ -152,7 +149,7 @@ def _rescale(head: LinearLogits, state: GibbsState, generator: torch.Generator) 
     def of_data(e: Tensor) -> Tensor:
         return log_likelihood(head, (head.spread * e).exp()[..., None, None] * part + rest)
 
-    e = elliptical_slice(state.e, of_data, generator)
+    e = elliptical_slice(state.e, of_data, keys.fold_in(0))
     exists = head.exists[..., None]
     square = ((head.spread * e).exp() ** 2) * (z.square() * exists).sum((-2, -1))
     count = size * head.exists.to(square).sum(-1)
@@ -160,25 +157,25 @@ def _rescale(head: LinearLogits, state: GibbsState, generator: torch.Generator) 
     def of_weights(new: Tensor) -> Tensor:
         return -count * head.spread * new - 0.5 * square * (-2 * head.spread * new).exp()
 
-    new = elliptical_slice(e, of_weights, generator)
+    new = elliptical_slice(e, of_weights, keys.fold_in(1))
     ratio = (head.spread * (e - new)).exp()[..., None, None]
     z = torch.where(exists, ratio * z, z)
     return GibbsState(new, torch.cat([z, u], -1))
 
 
-def elliptical_slice(
-    x: Tensor, log_likelihood: Callable[[Tensor], Tensor], generator: torch.Generator
-) -> Tensor:
+def elliptical_slice(x: Tensor, log_likelihood: Callable[[Tensor], Tensor], keys: Keys) -> Tensor:
     """A transition that keeps N(x; 0, 1) exp(log_likelihood(x)), for each entry of x apart.
 
     Source: Murray, Adams and MacKay (2010), figure 2.
     """
-    other = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-    level = log_likelihood(x) + _uniform(x, generator).log()
-    angle = 2 * math.pi * _uniform(x, generator)
+    other = keys.fold_in(0).normal().to(x)
+    level = log_likelihood(x) + keys.fold_in(1).uniform().log().to(x)
+    angle = 2 * math.pi * keys.fold_in(2).uniform().to(x)
     low, high = angle - 2 * math.pi, angle
     result, open_ = x.clone(), torch.ones_like(x, dtype=torch.bool)
-    while open_.any():
+    for proposals in itertools.count(3):
+        if not open_.any():
+            break
         proposal = x * angle.cos() + other * angle.sin()
         inside = log_likelihood(proposal) > level
         tiny = high - low < 1e-6  # the slice is x itself, up to rounding
@@ -186,7 +183,7 @@ def elliptical_slice(
         open_ = open_ & ~inside & ~tiny
         low = torch.where(angle < 0, angle, low)
         high = torch.where(angle >= 0, angle, high)
-        angle = low + (high - low) * _uniform(x, generator)
+        angle = low + (high - low) * keys.fold_in(proposals).uniform().to(x)
     return result
 
 
@@ -202,11 +199,7 @@ def _own(head: LinearLogits, eta: Tensor) -> Tensor:
     return eta.gather(-1, head.label[..., None].expand(*eta.shape[:-1], 1))
 
 
-def _normal(head: LinearLogits, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    x = head.scaled
-    return torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
-
-
-def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
-    u = torch.rand(like.shape, generator=generator, dtype=like.dtype).to(like.device)
-    return u.clamp_min(torch.finfo(like.dtype).tiny)
+def _by_row(head: LinearLogits, keys: Keys) -> Keys:
+    """(chain, task) -> (chain, task, row), by the place among the rows that exist."""
+    place = (head.weight > 0).cumsum(-1).cpu()
+    return Keys(keys.value[..., None]).fold_in(place)

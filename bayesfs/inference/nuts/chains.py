@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from jax import Array, lax, random
 from numpy.typing import NDArray
 from numpyro.infer.hmc_util import IntegratorState, warmup_adapter
 
-from bayesfs.inference.nuts.lockstep import Info, ValueAndGradient, transition
+from bayesfs.inference.nuts.lockstep import Info, ValueAndGradient, fold_in, transition
 from bayesfs.inference.nuts.translate import JaxProgram
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Run:
         data: arguments of the density.
         shape: (tasks, chains, size).
         state: where the chains stand.
-        key: fixes all draws.
+        key: (lane,) keys that fix all draws of a chain.
     """
 
     sampler: Sampler
@@ -115,7 +115,7 @@ class Run:
 
     @classmethod
     def prepare(
-        cls, sampler: Sampler, data: Data, position: NDArray[Any], seed: tuple[int, int]
+        cls, sampler: Sampler, data: Data, position: NDArray[Any], seeds: Sequence[int]
     ) -> Run:
         """Compile, unless an equal sampler has been before.
 
@@ -123,10 +123,11 @@ class Run:
             sampler: density and settings.
             data: arguments of the density.
             position: (task, chain, size) where to start.
-            seed: two numbers that fix all draws.
+            seeds: of each task; fix all of its draws, whatever tasks stand beside it.
         """
         tasks, chains, size = position.shape
-        key = random.fold_in(random.PRNGKey(seed[0]), seed[1])
+        of_tasks = jax.vmap(random.PRNGKey)(jnp.asarray(seeds))
+        key = jax.vmap(lambda k: random.split(k, chains))(of_tasks).reshape(tasks * chains, -1)
         state = _start(sampler, jnp.asarray(position.reshape(-1, size)), key)
         run = cls(sampler, data, (tasks, chains, size), state, key)
         run.advance(state, 0, 0)  # no transition: compiles
@@ -169,8 +170,8 @@ class Run:
 @partial(jax.jit, static_argnums=0)
 def _start(sampler: Sampler, position: Array, key: Array) -> State:
     start, _ = sampler.adapter()
-    lanes, size = position.shape
-    keys = random.split(random.fold_in(key, sampler.warmup), lanes)
+    size = position.shape[-1]
+    keys = fold_in(key, sampler.warmup)
     step_size = jnp.asarray(size**-0.25, position.dtype)
     return State(_padded(position), start(_as_point(position), keys, step_size))
 
@@ -222,9 +223,7 @@ def _advance(
         t = first + i
         warming = t < sampler.warmup
         depth = jnp.where(warming, sampler.warmup_depth, sampler.max_depth)
-        position, info = _scaled_transition(
-            density, random.fold_in(key, t), state, chains, size, depth
-        )
+        position, info = _scaled_transition(density, fold_in(key, t), state, chains, size, depth)
         point = position[:, :size]
         adaptation = lax.cond(
             warming,
@@ -244,9 +243,9 @@ def _scaled_transition(
     """A transition in coordinates u, position = scale u, whose mass matrix is the identity."""
     pooled = state.adaptation.inverse_mass_matrix.reshape(-1, chains, size).mean(1)
     scale = _padded(jnp.repeat(jnp.sqrt(pooled), chains, 0), 1.0)
-    key_momentum, key = random.split(key)
-    lanes = len(state.position)
-    momentum = _padded(random.normal(key_momentum, (lanes, size), state.position.dtype))
+    key_momentum, key = jnp.moveaxis(jax.vmap(random.split)(key), 1, 0)
+    normal = jax.vmap(partial(random.normal, shape=(size,), dtype=state.position.dtype))
+    momentum = _padded(normal(key_momentum))
 
     def of_scaled(u: Array) -> tuple[Array, Array]:
         value, gradient = density(scale * u)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 
@@ -90,7 +91,7 @@ def transition(
 
     Args:
         density: log density and gradient.
-        key: random key.
+        key: (*lane) random keys.
         position: (*lane, size).
         momentum: (*lane, size) draws of N(0, I).
         step_size: (*lane).
@@ -111,7 +112,7 @@ def transition(
         return (tree.depth < max_depth) & tree.growing.any()
 
     def double(tree: Tree) -> Tree:
-        return _double(density, random.fold_in(key, tree.depth), tree, step_size, energy)
+        return _double(density, fold_in(key, tree.depth), tree, step_size, energy)
 
     tree = lax.while_loop(grows, double, start)
     info = Info(tree.acceptance / tree.leaves, tree.leaves, tree.diverging, energy)
@@ -126,8 +127,8 @@ def _double(
     density: ValueAndGradient, key: Array, tree: Tree, step_size: Array, energy: Array
 ) -> Tree:
     """Grow every unfinished tree by as many leaves as it has, each to a random side."""
-    key_side, key_grow, key_accept = random.split(key, 3)
-    right = random.bernoulli(key_side, shape=step_size.shape)
+    key_side, key_grow, key_accept = jnp.moveaxis(jax.vmap(lambda k: random.split(k, 3))(key), 1, 0)
+    right = jax.vmap(random.bernoulli)(key_side)
     start = _select_end(right, tree.right, tree.left)
     signed = jnp.where(right, step_size, -step_size)
     new = _grow(density, key_grow, start, signed, energy, tree.depth, tree.growing)
@@ -182,7 +183,7 @@ def _grow(
         return (tree.leaf < (1 << depth)) & tree.growing.any()
 
     def add(tree: Subtree) -> Subtree:
-        return _add_leaf(density, random.fold_in(key, tree.leaf), tree, step_size, energy)
+        return _add_leaf(density, fold_in(key, tree.leaf), tree, step_size, energy)
 
     return lax.while_loop(unfinished, add, empty)
 
@@ -285,5 +286,11 @@ def _select_end(condition: Array, a: End, b: End) -> End:
     return End(*(_select(condition, x, y) for x, y in zip(a, b, strict=True)))
 
 
+def fold_in(key: Array, number: Array | int) -> Array:
+    """Every lane's key with a number folded in."""
+    return jax.vmap(random.fold_in, (0, None))(key, number)
+
+
 def _log_uniform(key: Array, like: Array) -> Array:
-    return jnp.log(random.uniform(key, like.shape, like.dtype, minval=1e-30))
+    """(lane,) of each lane's own key: its numbers do not depend on the chains beside it."""
+    return jnp.log(jax.vmap(lambda k: random.uniform(k, (), like.dtype, minval=1e-30))(key))

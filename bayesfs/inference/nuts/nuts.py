@@ -23,21 +23,22 @@ from bayesfs.errors import InferenceError
 from bayesfs.inference.nuts.chains import Run, Sampler, safe_workers
 from bayesfs.inference.nuts.lockstep import DEPTHS
 from bayesfs.inference.nuts.translate import precision_of, translate
-from bayesfs.inference.program.batches import infer_in_batches
+from bayesfs.inference.program.batches import Axis, alike_groups, infer_in_batches
 from bayesfs.inference.program.informed import fit_informed
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.streams import Streams
 from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
+ALIKE: tuple[Axis, ...] = ("way", "shot")
+"""What tasks of a batch have equally many of: a latent more would be another trajectory."""
+
 
 @dataclass(frozen=True)
 class NUTS(Engine):
     """The no-U-turn sampler with a diagonal mass matrix, all tasks and chains in lockstep.
 
-    Chains start from independent draws of the prior, so that R-hat means something. Those of a task
-    take other random numbers with other tasks beside it: draws then differ as with another seed
-    (probabilities by up to .03 at 2,000 draws, as much as with another seed).
+    Chains start from independent draws of the prior, so that R-hat means something.
 
     Diagnostics in `Posterior.sample_stats`, each (draw, task); the draws are chain-major, and
     R-hat, bulk and tail ESS, MCSE and BFMI are computed from them by
@@ -120,6 +121,7 @@ class NUTS(Engine):
                 draws=self.draws * self.chains,
                 batch_size=self.batch_size,
                 population_draws=self.population_draws,
+                alike=ALIKE,
             )
         return _first_tasks(posterior, len(episodes)) if whole is not episodes else posterior
 
@@ -132,28 +134,36 @@ class NUTS(Engine):
         seed: int,
         done: _Progress,
     ) -> Posterior | Future[Posterior]:
+        streams = Streams.of(density, seed, branch)
+
         def submit(density: Potential, draws: int) -> Future[Posterior]:
-            return self._submit(pool, density, draws, seed, done)
+            return self._submit(pool, density, draws, streams, seed, done)
 
         if not self.informed:
             return submit(density, draws)
-        return fit_informed(submit, density, draws, streams=Streams.of(density, seed, branch))
+        return fit_informed(submit, density, draws, streams=streams)
 
     def _submit(
-        self, pool: Executor, density: Potential, draws: int, seed: int, done: _Progress
+        self,
+        pool: Executor,
+        density: Potential,
+        draws: int,
+        streams: Streams,
+        seed: int,
+        done: _Progress,
     ) -> Future[Posterior]:
         """Record and compile here, sample in a thread: Pyro's tracing is not safe in threads."""
         like, kept = density.episodes.support, -(-draws // self.chains)
-        batch = done.expect(self.warmup + kept)
+        done.expect(self.warmup + kept)
         program, data = translate(density, like)
-        start = density.prior(self.chains, seed=seed + batch)
+        start = density.prior_by_task(self.chains, streams.integers(2**31))
         if not torch.isfinite(density.value_and_gradient(start)[0]).all():
             raise InferenceError("the log density is not finite at draws from the prior")
         sampler = Sampler(
             program, self.warmup, self.target_accept, self.warmup_depth, self.max_depth
         )
         with precision_of(like):
-            run = Run.prepare(sampler, data, start.cpu().numpy(), (seed, batch))
+            run = Run.prepare(sampler, data, start.cpu().numpy(), streams.integers(2**31))
         return pool.submit(self._sample, run, density, kept, seed, done)
 
     def _sample(
@@ -177,13 +187,11 @@ class _Progress:
     def __init__(self, callback: Progress | None) -> None:
         self._callback = callback
         self._lock = Lock()
-        self.batches = self._done = self._total = 0
+        self._done = self._total = 0
 
-    def expect(self, transitions: int) -> int:
-        """A further batch, of so many transitions; returns its number."""
+    def expect(self, transitions: int) -> None:
+        """A further batch, of so many transitions."""
         self._total += transitions
-        self.batches += 1
-        return self.batches - 1
 
     def __call__(self, transitions: int) -> None:
         """So many transitions of some batch are made."""
@@ -196,13 +204,18 @@ class _Progress:
 def _whole_batches(
     model: Model, episodes: EpisodeBatch, given: Posterior | None, batch_size: int
 ) -> EpisodeBatch:
-    """The tasks, the last one repeated to fill its batch, so that one compiled sampler does all."""
+    """The tasks, and behind them those that fill the batches of each shape, which are repeated.
+
+    So one compiled sampler does all tasks of a shape.
+    """
     joint = given is None and any("task" not in axes for axes in model.dims.values())
-    missing = -len(episodes) % batch_size
-    if joint or len(episodes) <= batch_size or not missing:
-        return episodes
-    last = len(episodes) - 1
-    return episodes.select([*range(len(episodes)), *[last] * missing])
+    more = [
+        group[-1]
+        for group in alike_groups(episodes, ALIKE)
+        if len(group) > batch_size
+        for _ in range(-len(group) % batch_size)
+    ]
+    return episodes if joint or not more else episodes.select([*range(len(episodes)), *more])
 
 
 def _first_tasks(posterior: Posterior, tasks: int) -> Posterior:

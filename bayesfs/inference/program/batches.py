@@ -81,14 +81,14 @@ def infer_in_batches(
 
     if _is_joint(model, given):
         return with_units(model, episodes, inferred(episodes))
-    groups = _groups(episodes, alike)
+    groups = alike_groups(episodes, alike)
     if len(groups) == 1:
         return inferred(episodes)
     joined = join_tasks([inferred(episodes.select(group)) for group in groups])
     return _in_order(joined, [*chain.from_iterable(groups)])
 
 
-def _groups(episodes: EpisodeBatch, alike: tuple[Axis, ...]) -> list[list[int]]:
+def alike_groups(episodes: EpisodeBatch, alike: tuple[Axis, ...]) -> list[list[int]]:
     """Tasks with equally many ways, support videos of a class at most, or frames of a video."""
     lengths: Mapping[Axis, Tensor] = {
         "way": episodes.way_mask.sum(-1),

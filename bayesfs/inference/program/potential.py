@@ -27,7 +27,7 @@ batch of one).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -146,6 +146,20 @@ class Potential:
             for name, shape in names.items()
         }
         return self.unconstrain(draws)
+
+    def prior_by_task(self, particles: int, seeds: Sequence[int]) -> Tensor:
+        """(task, particle, size): draws from the prior, those of a task from its own seed alone."""
+        if self.joint:
+            return self.prior(particles, seed=seeds[0])
+        draws: dict[str, list[Tensor]] = {s.block.site: [] for s in self._sites}
+        for task, seed in enumerate(seeds):
+            copies = self.episodes.select([task] * particles)
+            with seeded(seed):
+                trace = trace_program(self.model, copies, self.population)
+            for site in self._sites:
+                value = trace.nodes[site.block.site]["value"]
+                draws[site.block.site].append(value.reshape(particles, *site.shape[1:]))
+        return self.unconstrain({name: torch.stack(parts, 1) for name, parts in draws.items()})
 
     def posterior(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bayesfs._distributions.keys import Keys
 from bayesfs._distributions.noise import Noise, TaskOrder
 from bayesfs.inference.program.potential import Potential
 
@@ -47,6 +48,10 @@ class Streams:
         """(task, *shape) uniform on [0, 1)."""
         made = [torch.rand(shape, generator=g, dtype=like.dtype) for g in self._generators]
         return torch.stack(made).to(like.device)
+
+    def keys(self) -> Keys:
+        """(task,) keys, for samplers whose need of numbers differs by entry."""
+        return Keys.of(torch.tensor(self.integers(2**62)))
 
     def integers(self, below: int) -> list[int]:
         """One of 0, ..., below - 1 for each task."""

@@ -153,5 +153,5 @@ def start(
     if all(block.standard for block in density.blocks.values()):
         prior = noise
     else:
-        prior = density.prior(particles, seed=streams.integers(2**31)[0])
+        prior = density.prior_by_task(particles, streams.integers(2**31))
     return (noise, Metric.at_mode(density, prior)) if precondition else (prior, IdentityMetric())

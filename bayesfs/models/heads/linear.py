@@ -21,7 +21,7 @@ from torch import Tensor
 from bayesfs.errors import ShapeError
 from bayesfs.models.heads.informed import informed_head
 from bayesfs.models.heads.logits import from_linear, linear_logits
-from bayesfs.protocols import Lift, LinearHead, LinearLogits, Reducible
+from bayesfs.protocols import Lift, LinearHead, LinearLogits, Reducible, TaskNormal
 from bayesfs.types import EpisodeBatch, Posterior
 
 MASKED_LOGIT = -1e9
@@ -172,10 +172,10 @@ class HierarchicalHead(LinearHead, Reducible):
         z: Tensor,
         u: Tensor,
         episodes: EpisodeBatch,
-        generator: torch.Generator,
+        normal: TaskNormal,
     ) -> dict[str, Tensor]:
         """Sites of the program; see `bayesfs.protocols.LinearHead`."""
-        return from_linear(self, e, z, u, episodes, generator)
+        return from_linear(self, e, z, u, episodes, normal)
 
     def default_population(self, dim: int) -> Posterior:
         """Prior medians of the population sites as one exact draw: infer a task without any other.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bayesfs.protocols import LinearLogits
+from bayesfs.protocols import LinearLogits, TaskNormal
 from bayesfs.types import EpisodeBatch
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def from_linear(
     z: Tensor,
     u: Tensor,
     episodes: EpisodeBatch,
-    generator: torch.Generator,
+    normal: TaskNormal,
 ) -> dict[str, Tensor]:
     """Draws of the head's task-level sites; see `bayesfs.protocols.LinearHead`."""
     sites = {"task_scale_raw": e, "weight_raw": z}
@@ -66,8 +66,5 @@ def from_linear(
             u.reshape(*u.shape[:-1], ways, shots).permute(0, 1, 3, 4, 2).contiguous()
         )
     if model.task_mean:
-        shape = (*e.shape, z.shape[-1])
-        sites["task_mean_raw"] = torch.randn(
-            shape, generator=generator, dtype=z.dtype, device=z.device
-        )
+        sites["task_mean_raw"] = normal((len(e), z.shape[-1]), z).movedim(0, 1)
     return sites

@@ -28,6 +28,7 @@ from math import log
 import torch
 from torch import Tensor
 
+from bayesfs._distributions.keys import Keys
 from bayesfs._distributions.noise import Noise
 from bayesfs._distributions.polya_gamma import log_cosh_half, polya_gamma_mean, sample_polya_gamma
 from bayesfs._linalg.cholesky import cholesky, solve
@@ -164,7 +165,8 @@ def _sweep(prior: TaskPrior, u: Tensor, factor: Tensor, generator: torch.Generat
     order = prior.support.rank.argsort(1)
     gap = own_class(u, y) - u
     ranked = by_rank(gap, order)
-    weight = by_rank(sample_polya_gamma(ranked, generator), prior.support.rank) * other
+    keys = Keys.of(torch.randint(2**62, (), generator=generator)).extend(*ranked.shape)
+    weight = by_rank(sample_polya_gamma(ranked, keys), prior.support.rank) * other
     noise = torch.randn((2, *u.shape), generator=generator, dtype=u.dtype).to(u.device)
     start = by_rank((factor[:, None] @ noise[0][..., None])[..., 0], prior.support.rank)
     error = by_rank(noise[1], prior.support.rank)
