@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -54,12 +55,32 @@ def rules_for(run: RunDirectory, shots: float) -> Rules | None:
     return between(sorted(kept, key=lambda rules: rules.shots), shots) if kept else None
 
 
-def keep_rules(run: RunDirectory, rules: Rules, shots: int) -> None:
-    """Keep the thresholds of a number of support videos in a run that is being written, once."""
-    if run.kept(_name(shots)) is not None:
-        return
-    text = json.dumps(rules.to_dict(), indent=2, allow_nan=False) + "\n"
-    run.keep(_name(shots), lambda path: path.write_text(text, encoding="utf-8"))
+def keep_rules(
+    run: RunDirectory, study: Study, learnt: Learnt, embeddings: Embeddings, *, seed: int
+) -> dict[int, Rules]:
+    """Number of support videos -> thresholds, kept in a run that is being written.
+
+    A person is taught by as many videos as there are: see `rules_for`. What the run keeps already
+    is not learnt again. Empty where the evaluation has no tasks of train users.
+    """
+    found: dict[int, Rules] = {}
+    if (tasks := study.train_tasks(embeddings, learnt, seed=seed)) is None:
+        return found
+    for shots in study.evaluation.shots:
+        if shots < 1:  # nothing of a person's own to be unsure about
+            continue
+        if (kept := run.kept(_name(shots))) is not None:
+            found[shots] = load_rules(kept)
+            continue
+        answer = study.infer(tasks.limit_shots(shots), learnt, seed=seed)
+        found[shots] = rules_of(answer, learnt)
+        run.keep(_name(shots), partial(_save, found[shots]))
+    return found
+
+
+def _save(rules: Rules, path: Path) -> None:
+    text = json.dumps(rules.to_dict(), indent=2, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _name(shots: int) -> str:

@@ -32,7 +32,7 @@ from bayesfs.report.write import write_report
 from bayesfs.results.store import as_saved, load_datatree, save_datatree
 from bayesfs.results.table_scores import as_score_table, load_summary
 from bayesfs.runs.directory import STATE, RunDirectory, write_atomically
-from bayesfs.runs.rules import keep_rules, rules_at
+from bayesfs.runs.rules import keep_rules
 from bayesfs.study import Learnt, Study
 from bayesfs.training.checkpoint import (
     load_posterior,
@@ -317,9 +317,7 @@ def answer_tasks(
                 made[shots] = as_saved(tree)
         if not explained:
             with bar("explanations"):
-                rules = rules_at(run, study, learnt, embeddings, shots, seed=seed)
-                if rules is not None:
-                    keep_rules(run, rules, shots)
+                rules = keep_rules(run, study, learnt, embeddings, seed=seed).get(shots)
                 run.keep(EXPLANATIONS, record_explanations(answer, learnt, rules, seed=seed).save)
     return made
 

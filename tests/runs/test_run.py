@@ -26,7 +26,7 @@ from bayesfs.errors import DataError, RunError
 from bayesfs.recipes.load import recipe_folder
 from bayesfs.results.store import load_datatree
 from bayesfs.runs.directory import RunDirectory
-from bayesfs.runs.rules import load_rules
+from bayesfs.runs.rules import load_rules, rules_for
 from bayesfs.runs.run import load_learnt, load_trees, report_run, store_fingerprint
 from bayesfs.types import Embeddings
 
@@ -83,6 +83,12 @@ def test_a_run_keeps_everything_and_prints_scores(
     rules = load_rules(finished / "rules-05.json")
     assert (rules.users, rules.shots) == (3, 5)
     assert rules.promised == pytest.approx(3 / 4)
+    once = load_rules(finished / "rules-01.json")
+    assert once.shots == 1
+    assert once.video.set_threshold != rules.video.set_threshold
+    directory = RunDirectory(finished)
+    assert rules_for(directory, 1) == once
+    assert rules_for(directory, 9) == rules
     state = RunDirectory(finished).state()
     assert state["status"] == "done"
     assert state["facts"]["Seed"] == 0
