@@ -1,5 +1,7 @@
 """The scikit-learn estimator: its contract, its three sources of a population, its uncertainty."""
 
+import subprocess
+import sys
 import warnings
 from functools import cache
 from typing import Any
@@ -16,7 +18,9 @@ from sklearn.preprocessing import Normalizer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import bayesfs as bf
+from bayesfs.data import leave_one_out
 from bayesfs.errors import DataError, ShapeError
+from bayesfs.inference.laplace.laplace import Laplace
 from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.models.gaussian.robust import RobustHierarchy
 from bayesfs.models.gp.covariance import VideoCovariance
@@ -393,3 +397,53 @@ def test_the_names_of_classes_move_nothing(name: str) -> None:
     known = BayesianFewShotClassifier(**MADE_BY[name]).fit(x, named, videos)
     moved = said_of(known, new)[[*other.values(), "total", "aleatoric", "epistemic"]]
     np.testing.assert_allclose(moved.values, plain.values, rtol=0, atol=1e-10)
+
+
+def test_draws_are_distinct_where_the_engine_is_asked_for_as_many() -> None:
+    """There were 16 draws of the population, whatever the engine was asked for."""
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier(engine=bf.Exact(draws=128, population_draws=128))
+    posterior = known.fit(x, y, videos).posterior_
+    for site, draws in posterior.draws.items():
+        assert (
+            len(np.unique(draws.flatten(1).numpy() if draws.ndim > 1 else draws, axis=0)) == 128
+        ), site
+
+
+def test_many_videos_make_few_and_small_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 rows made 2,000 folds of 10,000 rows each before eight of them were chosen."""
+    asked = []
+    infer = Laplace.infer
+
+    def told(self: Laplace, model: Any, episodes: Any, **settings: Any) -> Any:
+        asked.append(episodes.support.shape[:3])
+        return infer(self, model, episodes, **settings)
+
+    monkeypatch.setattr(Laplace, "infer", told)
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], [300, 5])
+    x = rng.normal(size=(305, 3)) + y[:, None]
+    made = []
+    stack = leave_one_out.stack
+    monkeypatch.setattr(
+        leave_one_out, "stack", lambda folds: made.append(len(folds)) or stack(folds)
+    )
+    known = BayesianFewShotClassifier().fit(x, y, groups=range(305))
+    assert (made, asked) == ([8], [(8, 2, 64)])
+    assert known.posterior_.draws["video_raw"].shape[2:4] == (2, 300)
+
+
+@pytest.mark.slow
+def test_ten_thousand_rows_of_500_features_take_less_than_4_gb() -> None:
+    """They ran out of 14 GB."""
+    program = """
+import resource, numpy as np, bayesfs as bf
+y = np.arange(10_000) % 5
+rng = np.random.default_rng(0)
+x = rng.normal(size=(10_000, 500)) + rng.normal(size=(5, 500))[y]
+known = bf.BayesianFewShotClassifier().fit(x, y, groups=range(10_000))
+assert known.score(x[:200], y[:200]) == 1
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert float(done.stdout) < 4, done.stderr
