@@ -107,7 +107,8 @@ def to_datatree(value: Posterior | Predictive, episodes: EpisodeBatch | None = N
     """ArviZ's DataTree of one value.
 
     Args:
-        value: a `Posterior`: groups `posterior` and `sample_stats`; or a `Predictive`: group
+        value: a `Posterior`: groups `posterior` and `sample_stats`, for ArviZ and for
+            `bayesfs.diagnostics.convergence.diagnose`; or a `Predictive`: group
             `posterior_predictive` with `label_prob` (task, video, way), and the draws' own
             `label_prob_given` (chain, draw, task, video, way) with `log_weight`.
         episodes: the tasks, for names and for what is padding.
@@ -125,7 +126,9 @@ def to_datatree(value: Posterior | Predictive, episodes: EpisodeBatch | None = N
             "posterior": posterior_group(value, episodes),
             "sample_stats": stats_group(value, tasks),
         }
-        return xr.DataTree.from_dict(groups)
+        tree = xr.DataTree.from_dict(groups)
+        tree.attrs = {"kind": value.kind, "seed": value.seed, "inference_library": "bayesfs"}
+        return tree
     if isinstance(value, Predictive):
         return xr.DataTree.from_dict({"posterior_predictive": _video_group(value, episodes)})
     raise _unknown(value)

@@ -45,8 +45,8 @@ FOLDS = 8
 """Leave-out folds at most; with more shots than that, evenly spaced ones are asked."""
 
 SHOTS = 64
-"""Videos of each class in the folds at most, evenly spaced: what is asked is the scatter, which more
-would tell no better, and every fold holds a copy of them."""
+"""Videos of each class in the folds at most, evenly spaced: what is asked is the scatter, of which
+more would hardly tell more, and every fold holds a copy of them."""
 
 
 @dataclass(frozen=True)
