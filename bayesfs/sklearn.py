@@ -307,7 +307,12 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         """Everything about a query as one DataTree in ArviZ's schema; arguments of `answer`."""
         a = self.answer(X, groups, y)
         return assemble_tree(
-            a.posterior, a.predictive, a.uncertainty, a.episodes, population=self.population_
+            a.posterior,
+            a.predictive,
+            a.uncertainty,
+            a.episodes,
+            model=self.model_,
+            population=self.population_,
         )
 
     def _probabilities(self, X: Any, groups: Any) -> Array:

@@ -122,7 +122,7 @@ def diagnose(tree: xr.DataTree, *, group: str = "posterior", name: str = "tasks"
     stats = _dataset(tree, f"{prefix}sample_stats")
     posterior = tree[group].to_dataset()
     sites = site_table(posterior, kind)
-    tasks = posterior["task"].to_numpy() if "task" in posterior.dims else np.empty(0, str)
+    tasks = np.empty(0, str) if prefix else _task_names(tree)
     checks = _applicable(kind, sites, stats, tasks)
     have = {check.name for check in checks}
     superseded = {"KSD left"} if "KSD ratio" in have else set()
@@ -133,6 +133,14 @@ def diagnose(tree: xr.DataTree, *, group: str = "posterior", name: str = "tasks"
         weights = tree["predictive_weights"].to_dataset()["video"]
         checks.append(weights_check(weight_pareto_k(weights).to_numpy()))
     return Diagnostics(name, kind, tuple(checks), sites)
+
+
+def _task_names(tree: xr.DataTree) -> NDArray[Any]:
+    """(task,) names of the tasks; empty where the tree is of a posterior without any."""
+    for group in ("constant_data", "posterior"):
+        if group in tree.children and "task" in tree[group].dims:
+            return np.asarray(tree[group]["task"].to_numpy())
+    return np.empty(0, str)
 
 
 def _dataset(tree: xr.DataTree, group: str) -> xr.Dataset:

@@ -1,12 +1,13 @@
-"""To other libraries' values: `to_datatree` (ArviZ), `to_pandas`, `to_numpy`; `in_words`.
+"""To other libraries' values: `to_datatree` (ArviZ), `to_pandas`, `to_numpy`.
 
 Each takes a `Posterior` or a `Predictive`. Draws keep their names and axes; padding becomes NaN.
-For one tree with everything that a study knows, use `bayesfs.results.assemble.assemble_tree`, and
-`in_words` to have its axes named as the data name their levels.
+For one tree with everything that a study knows, use `bayesfs.results.assemble.assemble_tree`,
+`one_task` for the part of one task, and `in_words` to have axes named as the data name levels.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
 from functools import singledispatch
 from typing import Any
@@ -21,6 +22,7 @@ from bayesfs.errors import DataError
 from bayesfs.results.assemble import posterior_group, stats_group
 from bayesfs.results.axes import class_names, task_labels, video_names
 from bayesfs.types import EpisodeBatch, LabelDraws, LevelNames, Posterior, Predictive
+from bayesfs.types.level_names import AXES, VIDEOS
 from bayesfs.uncertainty.decompose import decompose, decompose_draws
 
 
@@ -121,7 +123,7 @@ def to_datatree(value: Posterior | Predictive, episodes: EpisodeBatch | None = N
         ['mean[0]', 'mean[1]', 'mean[2]']
     """
     if isinstance(value, Posterior):
-        tasks = len(episodes) if episodes is not None else -1
+        tasks = task_labels(episodes) if episodes is not None else None
         groups = {
             "posterior": posterior_group(value, episodes),
             "sample_stats": stats_group(value, tasks),
@@ -137,34 +139,78 @@ def to_datatree(value: Posterior | Predictive, episodes: EpisodeBatch | None = N
 def in_words(tree: xr.DataTree) -> xr.DataTree:
     """A tree whose axes have the words of the data, for plots and tables.
 
-    "task" and "way" become "school" and "class", say, in every group, and classes have their names
-    on their axis where they are the same in every task. This library's own functions read trees
-    with its own axes.
+    "task" and "way" become "school" and "class", say, in every group, and so do names of levels
+    along their axis. This library's own functions read trees with its own axes.
 
     Args:
         tree: from `bayesfs.results.assemble.assemble_tree`.
     """
-    axes = LevelNames.of_json(str(tree.attrs.get("levels", ""))).axes
-    names = _common_classes(tree)
+    levels = LevelNames.of_json(str(tree.attrs.get("levels", "")))
     groups = {}
     for node in tree.subtree:
         ds = node.to_dataset(inherit=False)
-        if names is not None and ds.sizes.get("way") == len(names):
-            ds = ds.assign_coords(way=names)
-        groups[node.path] = ds.rename({a: own for a, own in axes.items() if a in ds.dims})
+        if "level" in ds.coords:
+            ds = ds.assign_coords(level=[_level_in_words(x, levels) for x in ds["level"].values])
+        groups[node.path] = ds.rename({a: own for a, own in levels.axes.items() if a in ds.dims})
     found = xr.DataTree.from_dict(groups)
     found.attrs = dict(tree.attrs)
     return found
 
 
-def _common_classes(tree: xr.DataTree) -> NDArray[Any] | None:
-    """(way,) names of the classes, where they are the same in every task."""
-    if "constant_data" not in tree.children:
-        return None
-    table = tree["constant_data"].to_dataset().get("class_name")
-    if table is None or not (table.values == table.values[0]).all():
-        return None
-    return np.asarray(table.values[0])
+def one_task(tree: xr.DataTree, task: str) -> xr.DataTree:
+    """The tree of one task: no axis of tasks, its own classes named, none of others' padding.
+
+    For pictures: classes that differ between tasks have no names along one axis, and every pair of
+    the scalars of all tasks is too many for ArviZ's `plot_pair`.
+
+    Args:
+        tree: from `bayesfs.results.assemble.assemble_tree`.
+        task: its name.
+
+    Raises:
+        DataError: there is no such task.
+    """
+    constant = tree["constant_data"].to_dataset()
+    names = [str(name) for name in constant["task"].values]
+    if task not in names:
+        raise DataError(f"expected one of the tasks {names[:10]}, got {task!r}")
+    own = constant.isel(task=names.index(task))
+    there = {
+        "way": own["class_name"].values != "",
+        "video": own["video_name"].values != "",
+        "shot": np.arange(int(np.nanmax(own["shots"].values))),
+    }
+    classes = own["class_name"].values[there["way"]]
+    groups = {}
+    for node in tree.subtree:
+        ds = node.to_dataset(inherit=False)
+        kept = {axis: at for axis, at in there.items() if axis in ds.dims and "task" in ds.dims}
+        for axis in {"query", "query_frame", "support"} & set(ds.dims):
+            kept[str(axis)] = np.char.startswith(ds[axis].values.astype(str), f"{task} / ")
+        chosen = {"task": names.index(task)} if ds.sizes.get("task") == len(names) else {}
+        ds = ds.isel(chosen, drop=True).isel(kept)
+        groups[node.path] = ds.assign_coords(way=classes) if "way" in kept else ds
+    found = xr.DataTree.from_dict(groups)
+    found.attrs = dict(tree.attrs)
+    return found
+
+
+def _level_in_words(level: object, levels: LevelNames) -> str:
+    """Name of a level of a model, such as "video_clean" or "label in group", in the data's words.
+
+    Example:
+        >>> _level_in_words("label in group", LevelNames("class", "school", "visit", "row"))
+        'class in school'
+    """
+    if levels == VIDEOS:
+        return str(level)
+    words = {field: getattr(levels, field) for field in set(AXES.values())}
+    words |= {"task": levels.group, "class": levels.label} | {
+        "video": levels.cluster,
+        "frame": levels.row,
+    }
+    pattern = rf"(?<![a-z])(?:{'|'.join(words)})(?![a-z])"
+    return re.sub(pattern, lambda found: words[found[0]], str(level))
 
 
 def _video_group(value: Predictive, episodes: EpisodeBatch | None) -> xr.Dataset:
