@@ -140,7 +140,9 @@ def assemble_tree(
     """
     _check(posterior, predictive, uncertainty, episodes)
     index = query_index(episodes)
-    named = {} if model is None else model.axis_labels
+    named = {} if model is None else dict(model.axis_labels)
+    if "level" in named:
+        named["level"] = tuple(map(episodes.levels.of_level, named["level"]))
     groups = {
         "posterior": posterior_group(posterior, episodes, sites, max_values, named),
         "sample_stats": stats_group(posterior, task_labels(episodes)),

@@ -7,7 +7,6 @@ For one tree with everything that a study knows, use `bayesfs.results.assemble.a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Mapping
 from functools import singledispatch
 from typing import Any
@@ -22,7 +21,6 @@ from bayesfs.errors import DataError
 from bayesfs.results.assemble import posterior_group, stats_group
 from bayesfs.results.axes import class_names, task_labels, video_names
 from bayesfs.types import EpisodeBatch, LabelDraws, LevelNames, Posterior, Predictive
-from bayesfs.types.level_names import AXES, VIDEOS
 from bayesfs.uncertainty.decompose import decompose, decompose_draws
 
 
@@ -139,19 +137,17 @@ def to_datatree(value: Posterior | Predictive, episodes: EpisodeBatch | None = N
 def in_words(tree: xr.DataTree) -> xr.DataTree:
     """A tree whose axes have the words of the data, for plots and tables.
 
-    "task" and "way" become "school" and "class", say, in every group, and so do names of levels
-    along their axis. This library's own functions read trees with its own axes.
+    "task" and "way" become "school" and "class", say, in every group. This library's own functions
+    read trees with its own axes.
 
     Args:
         tree: from `bayesfs.results.assemble.assemble_tree`.
     """
-    levels = LevelNames.of_json(str(tree.attrs.get("levels", "")))
+    axes = LevelNames.of_json(str(tree.attrs.get("levels", ""))).axes
     groups = {}
     for node in tree.subtree:
         ds = node.to_dataset(inherit=False)
-        if "level" in ds.coords:
-            ds = ds.assign_coords(level=[_level_in_words(x, levels) for x in ds["level"].values])
-        groups[node.path] = ds.rename({a: own for a, own in levels.axes.items() if a in ds.dims})
+        groups[node.path] = ds.rename({a: own for a, own in axes.items() if a in ds.dims})
     found = xr.DataTree.from_dict(groups)
     found.attrs = dict(tree.attrs)
     return found
@@ -193,24 +189,6 @@ def one_task(tree: xr.DataTree, task: str) -> xr.DataTree:
     found = xr.DataTree.from_dict(groups)
     found.attrs = dict(tree.attrs)
     return found
-
-
-def _level_in_words(level: object, levels: LevelNames) -> str:
-    """Name of a level of a model, such as "video_clean" or "label in group", in the data's words.
-
-    Example:
-        >>> _level_in_words("label in group", LevelNames("class", "school", "visit", "row"))
-        'class in school'
-    """
-    if levels == VIDEOS:
-        return str(level)
-    words = {field: getattr(levels, field) for field in set(AXES.values())}
-    words |= {"task": levels.group, "class": levels.label} | {
-        "video": levels.cluster,
-        "frame": levels.row,
-    }
-    pattern = rf"(?<![a-z])(?:{'|'.join(words)})(?![a-z])"
-    return re.sub(pattern, lambda found: words[found[0]], str(level))
 
 
 def _video_group(value: Predictive, episodes: EpisodeBatch | None) -> xr.Dataset:

@@ -24,7 +24,7 @@ from bayesfs.features.reduction import PrincipalAxes
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.nuts.nuts import NUTS
 from bayesfs.inference.svi.svi import SVI
-from bayesfs.models.gaussian.families import LEVELS
+from bayesfs.models.gaussian.families import COVARIANCE_LEVELS
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.heads.linear import HierarchicalHead
 from bayesfs.prediction import predict
@@ -222,7 +222,7 @@ def test_classes_levels_and_conditions_are_named_along_their_axes() -> None:
     tree = estimator_tree()
     for group in ("posterior", "prior", "uncertainty", "constant_data"):
         assert tree[group]["way"].values.tolist() == ["keys", "mug", "purse"]
-    assert tree["posterior"]["level"].values.tolist() == list(LEVELS)
+    assert tree["posterior"]["level"].values.tolist() == list(COVARIANCE_LEVELS)
     assert tree["posterior"]["condition"].values.tolist() == ["clean", "clutter"]
     rows = arviz_stats.summary(tree).index
     assert f"class_raw[{tree['posterior']['task'].values[0]}, mug, 1]" in rows

@@ -18,7 +18,12 @@ from torch import Tensor
 from bayesfs.errors import expect_positive
 from bayesfs.models.gaussian.conjugate import Levels
 from bayesfs.models.gaussian.covariance import Diagonal
-from bayesfs.models.gaussian.families import LEVELS, CovarianceFamily, PowerLaw, spectrum_log
+from bayesfs.models.gaussian.families import (
+    COVARIANCE_LEVELS,
+    CovarianceFamily,
+    PowerLaw,
+    spectrum_log,
+)
 from bayesfs.models.gaussian.labels import log_absent_odds, open_predictive
 from bayesfs.models.gaussian.level_model import LevelModel
 from bayesfs.protocols import OpenSet
@@ -84,7 +89,7 @@ class GaussianHierarchy(LevelModel, OpenSet):
     @property
     def axis_labels(self) -> Mapping[str, tuple[str, ...]]:
         """Names of the levels."""
-        return {"level": LEVELS}
+        return {"level": COVARIANCE_LEVELS}
 
     @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
