@@ -69,6 +69,11 @@ class Model(Protocol):
         """Names of the measured qualities that widen the frame noise; none by default."""
         return ()
 
+    @property
+    def axis_labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Axis of its sites -> names along it, such as those of its levels; none by default."""
+        return {}
+
     def fit_to(self, spectrum: tuple[float, ...]) -> Self:
         """The same model for features whose sds over the train frames are `spectrum`.
 

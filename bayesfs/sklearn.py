@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal, Self
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 import torch
@@ -20,10 +21,13 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from bayesfs._distributions.noise import frame_content
+from bayesfs._utils.nested_parameters import nested_parameters, with_parameters
 from bayesfs.data.from_arrays import make_episode
+from bayesfs.data.row_weights import repeated
+from bayesfs.diagnostics.convergence import diagnose
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.svi.svi import SVI
@@ -31,6 +35,7 @@ from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.prediction import predict
 from bayesfs.protocols import Conjugate, Engine, Model, TakesScatter
 from bayesfs.results.assemble import assemble_tree
+from bayesfs.results.convert import to_datatree
 from bayesfs.study import Answer, Learnt
 from bayesfs.training.population_from_support import SupportAxes, support_population
 from bayesfs.training.shared_population import ENGINE, SharedPopulation
@@ -43,6 +48,13 @@ CHUNK = 1024
 """Query videos that are predicted at a time; bounds the memory."""
 
 PARTS = ("total", "aleatoric", "epistemic")
+
+NESTED = ("model", "engine")
+"""Parameters whose fields are parameters too, such as `engine__draws`."""
+
+EXAMPLES = {"model": "bf.GaussianHierarchy()", "engine": "bf.Exact()"}
+
+CONTAINERS = ("default", "pandas", "polars")
 
 
 class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -63,6 +75,9 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     Without a learnt population features are centred, turned to their principal axes and divided by
     one common scale, all from the support. Deep features gain from unit length first
     (`sklearn.preprocessing.Normalizer`); columns of different units from `StandardScaler`.
+
+    Fields of model and engine are parameters, too: `engine__draws` may be searched over. After
+    `set_output(transform="pandas")` (or "polars") answers are tables with a column a class.
 
     Args:
         model: what is believed; by default that of a shared population, else
@@ -88,6 +103,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         population_: posterior of the population, or None where `posterior_` holds its sites.
         model_: the model, as it was told the features' spectrum.
         n_features_in_: number of features.
+        feature_names_in_: their names, where X is a data frame whose columns are named by text.
 
     Example:
         >>> X = [[0.0, 0.1], [0.1, 0.0], [1.0, 1.1], [1.1, 1.0]]
@@ -117,19 +133,68 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         self.query_condition = query_condition
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
-        """Infer the posterior from labelled frames; warns of one object only, and without groups.
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name; with `deep` the fields of model and engine too."""
+        found: dict[str, Any] = super().get_params(deep=deep)
+        for name in NESTED if deep else ():
+            found |= {f"{name}__{k}": x for k, x in nested_parameters(found[name]).items()}
+        return found
+
+    def set_params(self, **params: Any) -> Self:
+        """Change parameters; `engine__draws=64` gives the engine with that field changed.
+
+        Raises:
+            ValueError: there is no such parameter, or model or engine is left to the default.
+        """
+        inner = {n: n.split("__", 1) for n in params if n.partition("__")[0] in NESTED}
+        inner = {n: parts for n, parts in inner.items() if len(parts) == 2}
+        super().set_params(**{n: x for n, x in params.items() if n not in inner})
+        for name in NESTED:
+            changes = {rest: params[n] for n, (first, rest) in inner.items() if first == name}
+            if changes and getattr(self, name) is None:
+                raise ValueError(
+                    f"{name} is None, so that it has no parameter {next(iter(changes))!r}; give "
+                    f"one to change it, such as {name}={EXAMPLES[name]}"
+                )
+            if changes:
+                setattr(self, name, with_parameters(getattr(self, name), changes, name))
+        return self
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """What `predict_proba` and `predict_uncertainty` return.
+
+        Args:
+            transform: "pandas" or "polars" for tables, of which those of pandas have X's index;
+                "default" for an array of probabilities and a table of pandas for uncertainty;
+                None changes nothing.
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        if transform not in (None, *CONTAINERS):
+            raise ValueError(f"expected transform to be one of {CONTAINERS}, got {transform!r}")
+        if transform is not None:
+            self._sklearn_output_config = {"transform": transform}
+        return self
+
+    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
+        """Infer the posterior from labelled frames.
+
+        Warns of one object only, without groups, and where the engine's own checks fail.
 
         Args:
             X: (frame, feature) array, DataFrame or DataArray.
             y: (frame,) label of each frame.
             groups: (frame,) video of each frame; None makes every frame a video.
+            sample_weight: (frame,) how many videos like this frame's there are, 0 to leave a frame
+                out; the frames of a video have one weight. See `bayesfs.data.row_weights`.
 
         Raises:
             TypeError: model or engine is a class, a name, or no such thing.
             ValueError: from scikit-learn, for NaN, text, or lengths that differ.
-            DataError: a video has two labels, a label or a video is None, NaN or NA, or the model
-                has covariates of quality, which plain features do not have.
+            DataError: a video has two labels, a label or a video is None, NaN or NA, a weight is no
+                number of videos, or the model has covariates of quality, which plain features do
+                not have.
         """
         for name, value, contract in (
             ("model", self.model, Model),
@@ -150,6 +215,10 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             refuse_missing(_column(_plain(y)), "y")
         x, y = validate_data(self, _plain(X), _plain(y), dtype=np.float64)
         check_classification_targets(y)
+        if sample_weight is not None:
+            weight = _check_sample_weight(sample_weight, x, dtype=np.float64)
+            rows, groups = repeated(weight, None if groups is None else _groups(groups, len(x)))
+            x, y = x[rows], y[rows]
         self.classes_, label = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             warnings.warn(
@@ -174,27 +243,29 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         self.posterior_ = engine.infer(
             self.model_, episode, seed=self._seed, given=self.population_
         )
+        _warn_if_unfit(engine, self.posterior_)
         return self
 
     def predict(self, X: Any, groups: Any = None) -> Array:
         """(frame,) likeliest label of each frame; see `predict_proba` for `groups`."""
-        best = self.predict_proba(X, groups).argmax(1)
+        best = self._probabilities(X, groups).argmax(1)
         return np.asarray(self.classes_[best])
 
-    def predict_proba(self, X: Any, groups: Any = None) -> Array:
-        """(frame, way) probability of each class.
+    def predict_proba(self, X: Any, groups: Any = None) -> Any:
+        """(frame, way) probability of each class: an array, or a table after `set_output`.
 
         Args:
             X: (frame, feature).
             groups: (frame,) video of each frame. The frames of a video are recognised jointly,
                 and each of its rows holds the video's probabilities. None asks for each frame.
         """
-        _, rows, answers = self._answers(X, groups)
-        prob = [a.predictive.video.prob[0].cpu().numpy() for a in answers]
-        table = np.concatenate(prob)[rows]
-        return np.asarray(table / table.sum(1, keepdims=True))
+        prob = self._probabilities(X, groups)
+        if self._container == "default":
+            return prob
+        index = X.index if isinstance(X, pd.DataFrame) else None
+        return self._contained(pd.DataFrame(prob, columns=self.classes_, index=index))
 
-    def predict_uncertainty(self, X: Any, groups: Any = None) -> pd.DataFrame:
+    def predict_uncertainty(self, X: Any, groups: Any = None) -> Any:
         """Uncertainty of each frame in nats, by kind; total = aleatoric + epistemic.
 
         Args:
@@ -202,15 +273,16 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             groups: as in `predict_proba`.
 
         Returns:
-            One row a frame, with X's index if it has one: `total` (entropy of the prediction),
-            `aleatoric` (what would remain with endless examples: the frame itself is unclear) and
-            `epistemic` (what more examples could remove).
+            A table, of pandas by default, one row a frame, with X's index if it has one: `total`
+            (entropy of the prediction), `aleatoric` (what would remain with endless examples: the
+            frame itself is unclear) and `epistemic` (what more examples could remove).
         """
         index, rows, answers = self._answers(X, groups)
         parts = [
             np.stack([a.uncertainty[f"video_{p}"].values[0] for p in PARTS], 1) for a in answers
         ]
-        return pd.DataFrame(np.concatenate(parts)[rows], columns=list(PARTS), index=index)
+        table = pd.DataFrame(np.concatenate(parts)[rows], columns=list(PARTS), index=index)
+        return self._contained(table)
 
     def answer(self, X: Any, groups: Any = None, y: Any = None) -> Answer:
         """Everything about a query: tasks, posterior, predictive draws, uncertainty.
@@ -235,8 +307,32 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         """Everything about a query as one DataTree in ArviZ's schema; arguments of `answer`."""
         a = self.answer(X, groups, y)
         return assemble_tree(
-            a.posterior, a.predictive, a.uncertainty, a.episodes, population=self.population_
+            a.posterior,
+            a.predictive,
+            a.uncertainty,
+            a.episodes,
+            model=self.model_,
+            population=self.population_,
         )
+
+    def _probabilities(self, X: Any, groups: Any) -> Array:
+        """(frame, way), rows that add up to 1."""
+        _, rows, answers = self._answers(X, groups)
+        prob = [a.predictive.video.prob[0].cpu().numpy() for a in answers]
+        table = np.concatenate(prob)[rows]
+        return np.asarray(table / table.sum(1, keepdims=True))
+
+    @property
+    def _container(self) -> str:
+        """What `set_output` asked for; scikit-learn's `clone` copies it under this name."""
+        return str(getattr(self, "_sklearn_output_config", {}).get("transform", "default"))
+
+    def _contained(self, table: pd.DataFrame) -> Any:
+        """The table, as one of polars where that was asked for."""
+        if self._container != "polars":
+            return table
+        columns = {str(name): table[name].to_numpy() for name in table}
+        return nw.from_dict(columns, backend="polars").to_native()
 
     def _label_numbers(self, y: Array) -> list[int]:
         strange = np.setdiff1d(y, self.classes_)
@@ -318,6 +414,21 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         if isinstance(self.population, Posterior):
             return self.population
         return support_population(self.model_, episode, seed=self._seed)
+
+
+def _warn_if_unfit(engine: Engine, posterior: Posterior) -> None:
+    """Warn where the engine's own checks say that its draws are no good approximation."""
+    if posterior.kind == "exact":  # nothing to check
+        return
+    failed = diagnose(to_datatree(posterior)).failed
+    if failed:
+        said = ", ".join(f"{c.name} {c.value:.3g} (expected {c.threshold})" for c in failed)
+        warnings.warn(
+            f"the posterior of {type(engine).__name__} is not fit for use: {said}. Give it more "
+            "steps or draws, or another engine: bf.Exact() where the model is conjugate, bf.NUTS() "
+            "for any; bayesfs.diagnostics.convergence.diagnose says more",
+            stacklevel=3,
+        )
 
 
 class _Learnt:

@@ -277,6 +277,7 @@ class Answer(Shown):
             self.predictive,
             self.uncertainty,
             self.episodes,
+            model=self.model,
             population=learnt.population,
             support_log_prob=support_log_prob(self.model, whole, self.episodes),
             left_out_log_prob=self._left_out(draws),

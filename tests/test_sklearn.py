@@ -1,22 +1,28 @@
 """The scikit-learn estimator: its contract, its three sources of a population, its uncertainty."""
 
+import subprocess
+import sys
 import warnings
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 import xarray as xr
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer
+from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import bayesfs as bf
+from bayesfs.data import leave_one_out
 from bayesfs.errors import DataError, ShapeError
+from bayesfs.inference.laplace.laplace import Laplace
 from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.models.gaussian.robust import RobustHierarchy
 from bayesfs.models.gp.covariance import VideoCovariance
@@ -393,3 +399,138 @@ def test_the_names_of_classes_move_nothing(name: str) -> None:
     known = BayesianFewShotClassifier(**MADE_BY[name]).fit(x, named, videos)
     moved = said_of(known, new)[[*other.values(), "total", "aleatoric", "epistemic"]]
     np.testing.assert_allclose(moved.values, plain.values, rtol=0, atol=1e-10)
+
+
+def test_draws_are_distinct_where_the_engine_is_asked_for_as_many() -> None:
+    """There were 16 draws of the population, whatever the engine was asked for."""
+    x, y, videos = frames()
+    known = BayesianFewShotClassifier(engine=bf.Exact(draws=128, population_draws=128))
+    posterior = known.fit(x, y, videos).posterior_
+    for site, draws in posterior.draws.items():
+        assert (
+            len(np.unique(draws.flatten(1).numpy() if draws.ndim > 1 else draws, axis=0)) == 128
+        ), site
+
+
+def test_many_videos_make_few_and_small_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 rows made 2,000 folds of 10,000 rows each before eight of them were chosen."""
+    asked = []
+    infer = Laplace.infer
+
+    def told(self: Laplace, model: Any, episodes: Any, **settings: Any) -> Any:
+        asked.append(episodes.support.shape[:3])
+        return infer(self, model, episodes, **settings)
+
+    monkeypatch.setattr(Laplace, "infer", told)
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], [300, 5])
+    x = rng.normal(size=(305, 3)) + y[:, None]
+    made = []
+    stack = leave_one_out.stack
+    monkeypatch.setattr(
+        leave_one_out, "stack", lambda folds: made.append(len(folds)) or stack(folds)
+    )
+    known = BayesianFewShotClassifier().fit(x, y, groups=range(305))
+    assert (made, asked) == ([8], [(8, 2, 64)])
+    assert known.posterior_.draws["video_raw"].shape[2:4] == (2, 300)
+
+
+@pytest.mark.slow
+def test_ten_thousand_rows_of_500_features_take_less_than_4_gb() -> None:
+    """They ran out of 14 GB."""
+    program = """
+import resource, numpy as np, bayesfs as bf
+y = np.arange(10_000) % 5
+rng = np.random.default_rng(0)
+x = rng.normal(size=(10_000, 500)) + rng.normal(size=(5, 500))[y]
+known = bf.BayesianFewShotClassifier().fit(x, y, groups=range(10_000))
+assert known.score(x[:200], y[:200]) == 1
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert float(done.stdout) < 4, done.stderr
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_weight_is_a_number_of_videos(named: bool) -> None:
+    """Twice the weight is twice the videos, and none leaves rows out."""
+    x, y, videos = frames(videos=2, gap=1.2)
+    times = np.repeat([1, 2, 0, 1, 2, 1], 4)
+    groups = videos if named else np.arange(len(x))
+    weighted = BayesianFewShotClassifier().fit(x, y, groups, sample_weight=times)
+    again = np.concatenate([np.flatnonzero(times > 0), np.flatnonzero(times > 1)])
+    copies = np.array([f"{g}, again" for g in groups[times > 1]])
+    names = np.concatenate([groups[times > 0].astype(str), copies])
+    repeated = BayesianFewShotClassifier().fit(x[again], y[again], names)
+    new, _, _ = frames(seed=1, gap=1.2)
+    np.testing.assert_allclose(weighted.predict_proba(new), repeated.predict_proba(new), atol=1e-9)
+    plain = BayesianFewShotClassifier().fit(x, y, groups)
+    assert np.abs(plain.predict_proba(new) - weighted.predict_proba(new)).max() > 0.01
+
+
+def test_weights_without_meaning_are_refused() -> None:
+    x, y, videos = frames(videos=2)
+    for weight, message in (
+        (np.full(24, 0.5), r"0\.5 of row 0: expected whole numbers"),
+        (np.arange(24.0) + 1, "rows of recording 'keys-0' have sample_weight from 1 to 4"),
+        (np.full(24, 1e9), "add up to 1 to 100000 rows"),
+    ):
+        with pytest.raises(DataError, match=message):
+            BayesianFewShotClassifier().fit(x, y, videos, sample_weight=weight)
+
+
+def test_fields_of_the_engine_and_of_the_model_are_parameters() -> None:
+    known = BayesianFewShotClassifier(model=HierarchicalHead(), engine=bf.SVI(steps=20))
+    assert known.get_params()["engine__steps"] == 20
+    assert "engine__steps" not in known.get_params(deep=False)
+    other = clone(known).set_params(engine__steps=30, n_components=3, engine__guide__whiten=True)
+    assert (other.engine.steps, other.engine.guide.whiten, other.n_components) == (30, True, 3)
+    assert known.engine.steps == 20
+    other.set_params(engine=bf.Exact(), engine__draws=16)
+    assert other.engine == bf.Exact(draws=16)
+    with pytest.raises(ValueError, match="has no parameter 'steps'; it has"):
+        other.set_params(engine__steps=3)
+    with pytest.raises(ValueError, match=r"engine is None, .* such as engine=bf.Exact\(\)"):
+        BayesianFewShotClassifier().set_params(engine__draws=3)
+
+
+def test_the_number_of_draws_is_searched_over() -> None:
+    x, y, videos = frames()
+    search = GridSearchCV(
+        BayesianFewShotClassifier(engine=bf.Exact()), {"engine__draws": [8, 16]}, cv=GroupKFold(3)
+    )
+    assert search.fit(x, y, groups=videos).best_estimator_.engine.draws in (8, 16)
+
+
+def test_output_is_what_was_asked_for() -> None:
+    x, y, videos = frames()
+    table = pd.DataFrame(x, columns=list("abcdef"), index=np.arange(len(x)) + 100)
+    known = BayesianFewShotClassifier().fit(table, y, videos)
+    plain = known.predict_proba(table)
+    prob = known.set_output(transform="pandas").predict_proba(table)
+    assert prob.columns.tolist() == ["keys", "mug", "wallet"]
+    assert prob.index.equals(table.index)
+    np.testing.assert_array_equal(prob, plain)
+    assert known.score(table, y) > 0.9
+    known.set_output(transform="polars")
+    assert isinstance(known.predict_proba(table), pl.DataFrame)
+    assert isinstance(known.predict_uncertainty(table), pl.DataFrame)
+    assert isinstance(clone(known).fit(table, y, videos).predict_proba(table), pl.DataFrame)
+    assert isinstance(known.set_output(transform="default").predict_proba(table), np.ndarray)
+    with pytest.raises(ValueError, match="expected transform to be one of"):
+        known.set_output(transform="arrow")
+    steps = StandardScaler(), BayesianFewShotClassifier()
+    pipe = make_pipeline(*steps).set_output(transform="pandas")
+    pipe.fit(table, y, bayesianfewshotclassifier__groups=videos)
+    assert pipe[-1].feature_names_in_.tolist() == list("abcdef")
+
+
+def test_an_engine_that_its_own_checks_call_unfit_warns() -> None:
+    """Of SVI with a k-hat of 2 nothing was said."""
+    x, y, videos = frames()
+    short = BayesianFewShotClassifier(engine=bf.SVI(steps=100, draws=64))
+    with pytest.warns(UserWarning, match=r"SVI is not fit for use: .*k-hat .* bf.Exact\(\)"):
+        short.fit(x, y, videos)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BayesianFewShotClassifier().fit(x, y, videos)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from bayesfs.errors import DataError
 from bayesfs.types import UNLABELLED, EpisodeBatch
 
 
-def leave_one_video_out(episodes: EpisodeBatch) -> EpisodeBatch:
+def leave_one_video_out(episodes: EpisodeBatch, shots: Sequence[int] | None = None) -> EpisodeBatch:
     """Ask each support video of a task from the task's other support videos.
 
     Fold s of a task moves shot s of every class that has another video from support to query; a
@@ -19,6 +21,7 @@ def leave_one_video_out(episodes: EpisodeBatch) -> EpisodeBatch:
 
     Args:
         episodes: tasks; some class must have two support videos.
+        shots: the folds to make, each a copy of the whole support; all of them by default.
 
     Returns:
         EpisodeBatch with the folds of all tasks, fold by fold; a fold with nothing to ask is left
@@ -30,7 +33,8 @@ def leave_one_video_out(episodes: EpisodeBatch) -> EpisodeBatch:
     Example:
         >>> folds = leave_one_video_out(episodes)  # doctest: +SKIP
     """
-    folds = [_fold(episodes, shot) for shot in range(episodes.support.shape[2])]
+    shots = range(episodes.support.shape[2]) if shots is None else shots
+    folds = [_fold(episodes, shot) for shot in shots]
     asked = [(f, f.video_mask.any(1).nonzero()[:, 0].tolist()) for f in folds]
     kept = [fold.select(tasks) for fold, tasks in asked if tasks]
     if not kept:

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from arviz_stats import ess, mcse, rhat
 from numpy.typing import NDArray
 
 from bayesfs._utils.spacing import evenly_spaced
@@ -103,7 +102,8 @@ def diagnose(tree: xr.DataTree, *, group: str = "posterior", name: str = "tasks"
     """Check one posterior of a run.
 
     Args:
-        tree: from `bayesfs.results.assemble.assemble_tree`.
+        tree: from `bayesfs.results.assemble.assemble_tree` or
+            `bayesfs.results.convert.to_datatree`, as it was made or read back by any library.
         group: "posterior" or "population".
         name: what to call it.
 
@@ -119,19 +119,33 @@ def diagnose(tree: xr.DataTree, *, group: str = "posterior", name: str = "tasks"
     kind = str(tree.attrs.get(f"{prefix}kind"))
     if kind not in _WHY_NOT:
         raise DataError(f"expected kind to be one of {tuple(_WHY_NOT)}, got {kind!r}")
-    stats = tree["population_sample_stats" if prefix else "sample_stats"].to_dataset()
-    sites = site_table(tree[group].to_dataset(), kind)
-    tasks = tree["constant_data"]["task"].to_numpy()
-    checks = _applicable(kind, sites, stats, tasks[:0] if prefix else tasks)
+    stats = _dataset(tree, f"{prefix}sample_stats")
+    posterior = tree[group].to_dataset()
+    sites = site_table(posterior, kind)
+    tasks = np.empty(0, str) if prefix else _task_names(tree)
+    checks = _applicable(kind, sites, stats, tasks)
     have = {check.name for check in checks}
     superseded = {"KSD left"} if "KSD ratio" in have else set()
     checks += [without(n, _WHY_NOT[kind]) for n in _ALL if n not in have | superseded]
     if "units" in stats:
         checks.append(units_check(stats))
-    if not prefix:
+    if not prefix and "predictive_weights" in tree.children:
         weights = tree["predictive_weights"].to_dataset()["video"]
         checks.append(weights_check(weight_pareto_k(weights).to_numpy()))
     return Diagnostics(name, kind, tuple(checks), sites)
+
+
+def _task_names(tree: xr.DataTree) -> NDArray[Any]:
+    """(task,) names of the tasks; empty where the tree is of a posterior without any."""
+    for group in ("constant_data", "posterior"):
+        if group in tree.children and "task" in tree[group].dims:
+            return np.asarray(tree[group]["task"].to_numpy())
+    return np.empty(0, str)
+
+
+def _dataset(tree: xr.DataTree, group: str) -> xr.Dataset:
+    """A group's dataset; an empty one where a file did not keep an empty group."""
+    return tree[group].to_dataset() if group in tree.children else xr.Dataset()
 
 
 def _applicable(
@@ -184,6 +198,8 @@ def _site_row(site: xr.DataArray, kind: str) -> list[float]:
         return [*counts, *[math.nan] * 5]
     if kind != "mcmc":  # independent draws: sd / sqrt(draws)
         return [*counts, *[math.nan] * 4, 1 / math.sqrt(chosen.shape[0] * chosen.shape[1])]
+    from arviz_stats import ess, mcse, rhat  # takes seconds to import; only chains need it
+
     data = xr.Dataset({"x": (("chain", "draw", "scalar"), chosen)})
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = mcse(data)["x"].to_numpy() / chosen.std((0, 1))

@@ -111,6 +111,28 @@ def prior_sensitivity(
     return pd.DataFrame(rows, columns=["scalar", *COLUMNS]).set_index("scalar")
 
 
+def learnt_from(tree: xr.DataTree) -> xr.DataTree:
+    """The tree for ArviZ's power scaling by the likelihood: `psense_summary(learnt_from(tree))`.
+
+    `psense(tree)` scales the priors. ArviZ's likelihood is the group `log_likelihood`, which here
+    is of the query, held out; in this tree it is of the support, which the draws were learnt from.
+
+    Args:
+        tree: from `bayesfs.results.assemble.assemble_tree`, with densities.
+
+    Raises:
+        DataError: the tree has none.
+    """
+    if "support_log_density" not in tree.children:
+        raise DataError(
+            "expected the groups log_prior and support_log_density; give `model` to "
+            "`assemble_tree`, or fewer draws and tasks where they were too many"
+        )
+    groups = {name: tree[name].to_dataset() for name in ("posterior", "log_prior")}
+    likelihood = tree["support_log_density"].to_dataset()
+    return xr.DataTree.from_dict({**groups, "log_likelihood": likelihood})
+
+
 def _of_site(
     site: xr.DataArray, stats: xr.Dataset, per_site: int, seed: int
 ) -> Iterator[tuple[object, ...]]:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import binom, chisquare
 from torch import Tensor
@@ -101,6 +102,14 @@ class Calibration:
             raise DataError("expected calibrations of the same quantities and levels")
         both = {n: np.concatenate([r, other.ranks[n]]) for n, r in self.ranks.items()}
         return replace(self, ranks=both)
+
+    def to_datatree(self) -> xr.DataTree:
+        """ArviZ's group `prior_sbc`, (rank + 1) / (levels + 1), for its `plot_ecdf_pit`."""
+        scaled = {
+            name.replace("/", " "): (("chain", "draw"), (ranks[None] + 1) / (self.levels + 1))
+            for name, ranks in self.ranks.items()
+        }
+        return xr.DataTree.from_dict({"prior_sbc": xr.Dataset(scaled)})
 
 
 def calibrate(

@@ -128,10 +128,11 @@ def bfmi_check(stats: xr.Dataset) -> Check:
     """Smallest Bayesian fraction of missing information E[(e_n - e_{n-1})^2] / Var[e]."""
     if "energy" not in stats:
         return without("BFMI", "the engine does not report the energy")
-    energy = stats["energy"].transpose("chain", "draw", ...).to_numpy().astype(float)
-    change = (np.diff(energy, axis=1) ** 2).mean(1)
+    energy = stats["task_energy" if "task_energy" in stats else "energy"]
+    values = energy.transpose("chain", "draw", ...).to_numpy().astype(float)
+    change = (np.diff(values, axis=1) ** 2).mean(1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        worst = float(np.nanmin(change / energy.var(1)))
+        worst = float(np.nanmin(change / values.var(1)))
     return Check("BFMI", worst, f"≥ {BFMI_MIN}", worst >= BFMI_MIN, "worst chain")
 
 

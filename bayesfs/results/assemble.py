@@ -6,8 +6,12 @@ Groups (each ArviZ function that takes a DataTree takes this one):
     sample_stats          elbo, ksd, diverging, energy, ...
     posterior_predictive  labels of query videos, drawn, of equal weight; their probabilities
     frame_predictive      the same of frames
-    log_likelihood        log p(y | x, theta_s) of each labelled query video (the unit) and frame
+    log_likelihood        log p(y | x, theta_s) of each labelled query video, which is the unit
+    frame_log_likelihood  the same of their frames
     support_log_likelihood  the same of each support video, where it is given
+    prior, log_prior      the posterior's sites before the support was seen, and their log prior
+                          density at every draw; where the model is given
+    support_log_density   log p(support | theta_s) of every task, where the model is given
     support_left_out      log p(y | x, D without it) of each support video, where it is exact
     predictive_weights    log w_s of the predictive's draws, per labelled query video
     observed_data         the query labels
@@ -17,9 +21,11 @@ Groups (each ArviZ function that takes a DataTree takes this one):
 
 The query video is the unit: `observed_data`, `posterior_predictive` and `log_likelihood` have one
 variable, `video_label` (query), and everything else is a coordinate (`label` over (task, video),
-`video_prob`, `frame_label`), so that ArviZ's functions work without being told which.
+`video_prob`) or has a group of its own, so that ArviZ's functions work without being told which.
 
-Padding is NaN (or the empty string), never a number. Axes with names of their own:
+Padding is NaN (or the empty string), never a number. Levels and conditions have their names along
+their axes, and so do classes that are the same in every task; others are numbered along "way",
+and named in `bayesfs.results.convert.one_task`. Axes with names of their own:
 
     query        labelled query videos of all tasks, one after the other: no padding
     query_frame  their frames
@@ -38,8 +44,9 @@ query's own features:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -49,7 +56,16 @@ from torch import Tensor
 
 from bayesfs._utils.arrays import numpy_of
 from bayesfs.errors import DataError, ShapeError
-from bayesfs.results.axes import draw_array, query_index, strings, task_labels, without_padding
+from bayesfs.protocols import Model
+from bayesfs.results.axes import (
+    common_classes,
+    draw_array,
+    query_index,
+    strings,
+    task_labels,
+    without_padding,
+)
+from bayesfs.results.prior import density_groups, prior_draws
 from bayesfs.results.query import (
     UNCERTAINTY,
     by_query,
@@ -61,10 +77,17 @@ from bayesfs.results.query import (
     support_rows,
     uncertainty_group,
 )
-from bayesfs.types import EpisodeBatch, Posterior, Predictive
+from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
 
 SCHEMA = 2
 """Version of this layout, the root attribute `bayesfs_schema`."""
+
+_ONE_A_DRAW: Mapping[str, Callable[[NDArray[Any]], Any]] = {
+    "diverging": lambda x: x.any(1),
+    "energy": lambda x: x.sum(1),
+}
+"""Statistics that ArviZ expects one a draw -> that from one a task; tasks are independent chains
+side by side, whose energies add up. Those of each task are `task_NAME`."""
 
 _STEPWISE = ("elbo", "loss", "ksd")
 """Statistics whose first axis is the step of an optimiser, not the draw."""
@@ -79,6 +102,7 @@ def assemble_tree(
     uncertainty: xr.Dataset,
     episodes: EpisodeBatch,
     *,
+    model: Model | None = None,
     population: Posterior | None = None,
     support_log_prob: Tensor | None = None,
     left_out_log_prob: Tensor | None = None,
@@ -94,6 +118,8 @@ def assemble_tree(
         predictive: its predictive of the query.
         uncertainty: what `bayesfs.uncertainty.decompose.decompose` made of that, see `UNCERTAINTY`.
         episodes: the tasks.
+        model: what the posterior is of; names its axes and makes the groups `prior`, `log_prior`
+            and `support_log_density`.
         population: posterior of the population sites, where they were learnt beforehand.
         support_log_prob: (draw, task, way, shot) log p(y | x, theta_s) of the support videos, from
             `bayesfs.diagnostics.loo.support_log_prob`; makes leave-one-video-out possible.
@@ -114,9 +140,12 @@ def assemble_tree(
     """
     _check(posterior, predictive, uncertainty, episodes)
     index = query_index(episodes)
+    named = {} if model is None else dict(model.axis_labels)
+    if "level" in named:
+        named["level"] = tuple(map(episodes.levels.of_level, named["level"]))
     groups = {
-        "posterior": posterior_group(posterior, episodes, sites, max_values),
-        "sample_stats": stats_group(posterior, len(episodes)),
+        "posterior": posterior_group(posterior, episodes, sites, max_values, named),
+        "sample_stats": stats_group(posterior, task_labels(episodes)),
         "posterior_predictive": predictive_group(
             posterior, predictive, episodes, index, max_values
         ),
@@ -125,6 +154,9 @@ def assemble_tree(
         ),
         "predictive_weights": xr.Dataset({"video": by_query(posterior, predictive, index)}),
         "log_likelihood": log_likelihood_group(posterior, predictive, index, max_values),
+        "frame_log_likelihood": log_likelihood_group(
+            posterior, predictive, index, max_values, unit="frame"
+        ),
         "observed_data": observed_group(episodes, index),
         "constant_data": constant_group(posterior, episodes),
         "uncertainty": uncertainty_group(predictive, uncertainty, episodes),
@@ -137,8 +169,17 @@ def assemble_tree(
         exact = exact.isel(chain=0, draw=0, drop=True)
         groups["support_left_out"] = xr.Dataset({"support_label": exact})
     if population is not None:
-        groups["population"] = posterior_group(population, None, None, max_values)
-        groups["population_sample_stats"] = stats_group(population, len(episodes))
+        groups["population"] = posterior_group(population, None, None, max_values, named)
+        groups["population_sample_stats"] = stats_group(population, None)
+    if model is not None:
+        kept = [str(site) for site in groups["posterior"].data_vars]
+        before = prior_draws(model, episodes, population, kept, posterior)
+        if before is not None:
+            groups["prior"] = posterior_group(before, episodes, None, max_values, named)
+        groups |= density_groups(model, posterior, episodes, population, kept)
+    if (classes := common_classes(episodes)) is not None:
+        named_groups = (name for name, ds in groups.items() if ds.sizes.get("way") == len(classes))
+        groups |= {name: groups[name].assign_coords(way=classes) for name in [*named_groups]}
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = {
         "bayesfs_schema": SCHEMA,
@@ -183,11 +224,16 @@ def _check(
             )
 
 
-def _axis_coords(posterior: Posterior, episodes: EpisodeBatch | None) -> dict[str, NDArray[Any]]:
-    """Labels of the axes: the posterior's own, the tasks' names, numbers elsewhere."""
-    coords: dict[str, NDArray[Any]] = {k: strings(v) for k, v in posterior.coords.items()}
+def _axis_coords(
+    posterior: Posterior, episodes: EpisodeBatch | None, labels: Mapping[str, Sequence[str]]
+) -> dict[str, NDArray[Any]]:
+    """Labels of the axes: the posterior's own, names of tasks, classes, levels and conditions."""
+    known = {"condition": CONDITIONS, **labels, **posterior.coords}
+    coords: dict[str, NDArray[Any]] = {axis: strings(names) for axis, names in known.items()}
     if episodes is not None:
         coords["task"] = task_labels(episodes)
+        if (classes := common_classes(episodes)) is not None:
+            coords["way"] = classes
     return coords
 
 
@@ -196,6 +242,7 @@ def posterior_group(
     episodes: EpisodeBatch | None,
     sites: Sequence[str] | None = None,
     max_values: int = 20_000_000,
+    labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> xr.Dataset:
     """Draws of the sites (chain, draw, *dims) with labelled axes; padding is NaN.
 
@@ -204,6 +251,7 @@ def posterior_group(
         episodes: the tasks, for names and masks; None leaves axes numbered.
         sites: the sites to keep; by default those of at most `max_values` values.
         max_values: see `sites`; the attribute `left_out` names the others.
+        labels: axis -> names along it, as `Model.axis_labels` has them.
 
     Raises:
         DataError: there is no such site.
@@ -220,7 +268,7 @@ def posterior_group(
     ds = xr.Dataset(
         data, attrs={"left_out": ", ".join(s for s in posterior.draws if s not in data)}
     )
-    given = _axis_coords(posterior, episodes)
+    given = _axis_coords(posterior, episodes, labels)
     coords = {}
     for dim, size in ds.sizes.items():
         if dim not in ("chain", "draw"):
@@ -229,27 +277,34 @@ def posterior_group(
     return ds.assign_coords(coords)
 
 
-def stats_group(posterior: Posterior, tasks: int) -> xr.Dataset:
-    """Statistics over draws as (chain, draw, ...), histories of optimisers as (step, ...)."""
-    data = {}
+def stats_group(posterior: Posterior, task: NDArray[Any] | None) -> xr.Dataset:
+    """Statistics over draws as (chain, draw, ...), histories of optimisers as (step, ...).
+
+    Args:
+        posterior: the draws.
+        task: (task,) names of the tasks; None for a population, of which no statistic has tasks.
+    """
+    tasks = -1 if task is None else len(task)
+    data: dict[str, xr.DataArray] = {}
     for name, value in posterior.sample_stats.items():
         array = numpy_of(value)
-        dims = [f"{name}_dim_{i}" for i in range(array.ndim)]
         per_task = name in _PER_TASK and array.shape == (tasks,)
         by_step = name in _STEPWISE and array.ndim > 0 and not per_task
         over_draws = array.shape[:1] == (posterior.num_draws,) and name not in _STEPWISE + _PER_TASK
+        skip = int(over_draws or by_step)
+        if tasks not in array.shape[skip:]:  # one of all tasks together
+            array = array.reshape((*array.shape[:skip], *(n for n in array.shape[skip:] if n > 1)))
+        dims = [f"{name}_dim_{i}" for i in range(array.ndim)]
         if by_step:
             dims[0] = f"{name}_step"
-        skip = int(over_draws or by_step)
         if tasks in array.shape[skip:]:
             dims[array.shape.index(tasks, skip)] = "task"
-        if over_draws and name == "diverging":  # ArviZ expects one a draw
-            if "task" in dims:
-                data[f"task_{name}"] = draw_array(array, posterior.chains, dims[1:])
-            some = np.asarray(array.reshape(len(array), -1).any(1))
-            data[name] = draw_array(some, posterior.chains, [])
-        elif over_draws:
-            data[name] = draw_array(array, posterior.chains, dims[1:])
-        else:
+        if not over_draws:
             data[name] = xr.DataArray(array, dims=dims)
-    return xr.Dataset(data)
+            continue
+        if name in _ONE_A_DRAW and dims[1:] == ["task"]:
+            data[f"task_{name}"] = draw_array(array, posterior.chains, dims[1:])
+            array, dims = np.asarray(_ONE_A_DRAW[name](array)), dims[:1]
+        data[name] = draw_array(array, posterior.chains, dims[1:])
+    found = xr.Dataset(data)
+    return found.assign_coords(task=task) if "task" in found.dims else found

@@ -1,7 +1,7 @@
 """Labels and padding of the axes of a batch of tasks, as xarray wants them.
 
-`task_labels`, `class_names` and `video_names` name them; `query_index` lists what is not padding;
-`without_padding` writes NaN over the rest.
+`task_labels`, `class_names`, `common_classes` and `video_names` name them; `query_index` lists what
+is not padding; `without_padding` writes NaN over the rest.
 """
 
 from __future__ import annotations
@@ -59,6 +59,12 @@ def class_names(episodes: EpisodeBatch) -> NDArray[np.str_]:
     """(task, way) class names, the empty string for padding."""
     given = episodes.classes or [[f"class {i}" for i in range(episodes.way)]] * len(episodes)
     return _padded(given, episodes.way_mask)
+
+
+def common_classes(episodes: EpisodeBatch) -> NDArray[np.str_] | None:
+    """(way,) names of the classes where they are the same in every task, else None."""
+    names = class_names(episodes)
+    return names[0] if (names == names[0]).all() else None
 
 
 def video_names(episodes: EpisodeBatch) -> NDArray[np.str_]:

@@ -1,8 +1,8 @@
-"""To other libraries' values: `to_datatree` (ArviZ), `to_pandas`, `to_numpy`; `in_words`.
+"""To other libraries' values: `to_datatree` (ArviZ), `to_pandas`, `to_numpy`.
 
 Each takes a `Posterior` or a `Predictive`. Draws keep their names and axes; padding becomes NaN.
-For one tree with everything that a study knows, use `bayesfs.results.assemble.assemble_tree`, and
-`in_words` to have its axes named as the data name their levels.
+For one tree with everything that a study knows, use `bayesfs.results.assemble.assemble_tree`,
+`one_task` for the part of one task, and `in_words` to have axes named as the data name levels.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def to_datatree(value: Posterior | Predictive, episodes: EpisodeBatch | None = N
     """ArviZ's DataTree of one value.
 
     Args:
-        value: a `Posterior`: groups `posterior` and `sample_stats`; or a `Predictive`: group
+        value: a `Posterior`: groups `posterior` and `sample_stats`, for ArviZ and for
+            `bayesfs.diagnostics.convergence.diagnose`; or a `Predictive`: group
             `posterior_predictive` with `label_prob` (task, video, way), and the draws' own
             `label_prob_given` (chain, draw, task, video, way) with `log_weight`.
         episodes: the tasks, for names and for what is padding.
@@ -120,12 +121,14 @@ def to_datatree(value: Posterior | Predictive, episodes: EpisodeBatch | None = N
         ['mean[0]', 'mean[1]', 'mean[2]']
     """
     if isinstance(value, Posterior):
-        tasks = len(episodes) if episodes is not None else -1
+        tasks = task_labels(episodes) if episodes is not None else None
         groups = {
             "posterior": posterior_group(value, episodes),
             "sample_stats": stats_group(value, tasks),
         }
-        return xr.DataTree.from_dict(groups)
+        tree = xr.DataTree.from_dict(groups)
+        tree.attrs = {"kind": value.kind, "seed": value.seed, "inference_library": "bayesfs"}
+        return tree
     if isinstance(value, Predictive):
         return xr.DataTree.from_dict({"posterior_predictive": _video_group(value, episodes)})
     raise _unknown(value)
@@ -134,34 +137,58 @@ def to_datatree(value: Posterior | Predictive, episodes: EpisodeBatch | None = N
 def in_words(tree: xr.DataTree) -> xr.DataTree:
     """A tree whose axes have the words of the data, for plots and tables.
 
-    "task" and "way" become "school" and "class", say, in every group, and classes have their names
-    on their axis where they are the same in every task. This library's own functions read trees
-    with its own axes.
+    "task" and "way" become "school" and "class", say, in every group. This library's own functions
+    read trees with its own axes.
 
     Args:
         tree: from `bayesfs.results.assemble.assemble_tree`.
     """
     axes = LevelNames.of_json(str(tree.attrs.get("levels", ""))).axes
-    names = _common_classes(tree)
     groups = {}
     for node in tree.subtree:
         ds = node.to_dataset(inherit=False)
-        if names is not None and ds.sizes.get("way") == len(names):
-            ds = ds.assign_coords(way=names)
         groups[node.path] = ds.rename({a: own for a, own in axes.items() if a in ds.dims})
     found = xr.DataTree.from_dict(groups)
     found.attrs = dict(tree.attrs)
     return found
 
 
-def _common_classes(tree: xr.DataTree) -> NDArray[Any] | None:
-    """(way,) names of the classes, where they are the same in every task."""
-    if "constant_data" not in tree.children:
-        return None
-    table = tree["constant_data"].to_dataset().get("class_name")
-    if table is None or not (table.values == table.values[0]).all():
-        return None
-    return np.asarray(table.values[0])
+def one_task(tree: xr.DataTree, task: str) -> xr.DataTree:
+    """The tree of one task: no axis of tasks, its own classes named, none of others' padding.
+
+    For pictures: classes that differ between tasks have no names along one axis, and every pair of
+    the scalars of all tasks is too many for ArviZ's `plot_pair`.
+
+    Args:
+        tree: from `bayesfs.results.assemble.assemble_tree`.
+        task: its name.
+
+    Raises:
+        DataError: there is no such task.
+    """
+    constant = tree["constant_data"].to_dataset()
+    names = [str(name) for name in constant["task"].values]
+    if task not in names:
+        raise DataError(f"expected one of the tasks {names[:10]}, got {task!r}")
+    own = constant.isel(task=names.index(task))
+    there = {
+        "way": own["class_name"].values != "",
+        "video": own["video_name"].values != "",
+        "shot": np.arange(int(np.nanmax(own["shots"].values))),
+    }
+    classes = own["class_name"].values[there["way"]]
+    groups = {}
+    for node in tree.subtree:
+        ds = node.to_dataset(inherit=False)
+        kept = {axis: at for axis, at in there.items() if axis in ds.dims and "task" in ds.dims}
+        for axis in {"query", "query_frame", "support"} & set(ds.dims):
+            kept[str(axis)] = np.char.startswith(ds[axis].values.astype(str), f"{task} / ")
+        chosen = {"task": names.index(task)} if ds.sizes.get("task") == len(names) else {}
+        ds = ds.isel(chosen, drop=True).isel(kept)
+        groups[node.path] = ds.assign_coords(way=classes) if "way" in kept else ds
+    found = xr.DataTree.from_dict(groups)
+    found.attrs = dict(tree.attrs)
+    return found
 
 
 def _video_group(value: Predictive, episodes: EpisodeBatch | None) -> xr.Dataset:

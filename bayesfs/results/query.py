@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -160,26 +160,22 @@ def by_query(posterior: Posterior, predictive: Predictive, index: xr.Dataset) ->
 
 
 def log_likelihood_group(
-    posterior: Posterior, predictive: Predictive, index: xr.Dataset, max_values: int
+    posterior: Posterior,
+    predictive: Predictive,
+    index: xr.Dataset,
+    max_values: int,
+    *,
+    unit: Literal["video", "frame"] = "video",
 ) -> xr.Dataset:
-    """Log p(y | x, theta_s) of the labelled query videos; of their frames, as a coordinate."""
-    data, attrs = {}, {}
-    for unit, over, label in (
-        ("video", "query", "label"),
-        ("frame", "query_frame", "frame_label"),
-    ):
-        given = getattr(predictive, unit).log_prob_given
-        if given.shape[0] * index.sizes[over] > max_values:
-            attrs[f"{unit}_label_left_out"] = f"more than {max_values} values"
-            continue
-        rows = _select(numpy_of(given), unit, index)
-        picked = np.take_along_axis(rows, index[label].values[None, :, None], -1)[..., 0]
-        data[f"{unit}_label"] = draw_array(
-            picked, predictive_chains(posterior, picked.shape[0]), (over,)
-        )
-    coords = {name: index[name].values for name in ("query", "query_frame")}
-    kept = {name: c for name, c in coords.items() if any(name in d.dims for d in data.values())}
-    return beside_videos(xr.Dataset(data, coords=kept, attrs=attrs))
+    """Log p(y | x, theta_s) of the labelled query videos, or of their frames."""
+    over, label = {"video": ("query", "label"), "frame": ("query_frame", "frame_label")}[unit]
+    given = getattr(predictive, unit).log_prob_given
+    if given.shape[0] * index.sizes[over] > max_values:
+        return xr.Dataset(attrs={f"{unit}_label_left_out": f"more than {max_values} values"})
+    rows = _select(numpy_of(given), unit, index)
+    picked = np.take_along_axis(rows, index[label].values[None, :, None], -1)[..., 0]
+    array = draw_array(picked, predictive_chains(posterior, picked.shape[0]), (over,))
+    return xr.Dataset({f"{unit}_label": array}, coords={over: index[over].values})
 
 
 def support_rows(

@@ -38,11 +38,15 @@ from bayesfs.types import EpisodeBatch, Posterior
 
 Array = NDArray[Any]
 
-DRAWS = 16
-"""Draws of the population: `Exact` carries half of them through."""
+DRAWS = 128
+"""Draws of the population, of which `Exact` carries as many through as it is asked to."""
 
 FOLDS = 8
 """Leave-out folds at most; with more shots than that, evenly spaced ones are asked."""
+
+SHOTS = 64
+"""Videos of each class in the folds at most, evenly spaced: what is asked is the scatter, of which
+more would hardly tell more, and every fold holds a copy of them."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,9 @@ def support_population(model: Model, episode: EpisodeBatch, *, seed: int) -> Pos
         return None if default is None else _like(default, episode)
     if int(episode.shot_mask.sum(-1).max()) < 2 or int(episode.way_mask.sum()) < 2:
         return _prior(model, episode, seed)
-    folds = leave_one_video_out(episode)
-    folds = folds.select(evenly_spaced(len(folds), min(FOLDS, len(folds))))
+    fewer = _thinned(episode)
+    shots = fewer.support.shape[2]
+    folds = leave_one_video_out(fewer, evenly_spaced(shots, min(FOLDS, shots)))
     engine = Laplace(structure="diagonal", draws=DRAWS)
     found = engine.infer(PredictiveScore(model), folds, seed=seed)
     if all(bool(torch.isfinite(v).all()) for v in found.draws.values()):
@@ -119,6 +124,27 @@ def support_population(model: Model, episode: EpisodeBatch, *, seed: int) -> Pos
         stacklevel=2,
     )
     return _prior(model, episode, seed)
+
+
+def _thinned(episode: EpisodeBatch) -> EpisodeBatch:
+    """The task with at most `SHOTS` support videos of each class."""
+    if episode.support.shape[2] <= SHOTS:
+        return episode
+    index = torch.zeros(episode.way, SHOTS, dtype=torch.long)
+    there = torch.zeros(episode.way, SHOTS, dtype=torch.bool)
+    for k, videos in enumerate(episode.shot_mask[0].cpu()):
+        own = videos.nonzero()[:, 0]
+        own = own[evenly_spaced(len(own), SHOTS)]
+        index[k, : len(own)], there[k, : len(own)] = own, True
+    at = (slice(None), torch.arange(episode.way)[:, None], index)
+    mask = episode.support_mask[at] & there[..., None].to(episode.support_mask.device)
+    return episode.changed(
+        support=episode.support[at] * mask[..., None],
+        support_mask=mask,
+        support_condition=episode.support_condition[at],
+        support_quality=None,
+        support_frame=None,
+    )
 
 
 def _prior(model: Collapsible, episode: EpisodeBatch, seed: int) -> Posterior:

@@ -65,6 +65,20 @@ class LevelNames:
         own = {axis: getattr(self, level) for axis, level in AXES.items()}
         return {**own, "shot": f"taught_{self.cluster}", "video": f"asked_{self.cluster}"}
 
+    def of_level(self, level: str) -> str:
+        """Name of a level of a model, such as "video_clean" or "label in group", in these words.
+
+        Example:
+            >>> LevelNames("class", "school", "visit", "row").of_level("label in group")
+            'class in school'
+        """
+        if self == VIDEOS:
+            return level
+        words = {own: getattr(self, own) for own in ("label", "group", "cluster", "row")}
+        words |= {"task": self.group, "class": self.label, "video": self.cluster, "frame": self.row}
+        pattern = rf"(?<![a-z])(?:{'|'.join(words)})(?![a-z])"
+        return re.sub(pattern, lambda found: words[found[0]], level)
+
     def in_words(self, text: str) -> str:
         """English text of this library with the data's words in place of its own."""
         if self == VIDEOS:

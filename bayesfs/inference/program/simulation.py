@@ -135,7 +135,7 @@ class Simulator:
             Site -> value with the axes of `model.dims`.
         """
         values = {name: self._in_plates(name, value) for name, value in (held or {}).items()}
-        with torch.no_grad(), seeded(seed):
+        with torch.no_grad(), seeded(seed), pyro.validation_enabled(False):
             nodes = dict(sampled_sites(trace_program(self.model, self.episodes, values)))
         return {name: named_value(nodes[name]["value"], nodes[name]) for name in self.model.dims}
 
@@ -151,7 +151,7 @@ class Simulator:
         rows: dict[str, list[Tensor]] = {name: [] for name in self._nodes}
         for s in range(len(next(iter(draws.values())))):
             values = {name: self._in_plates(name, draws[name][s]) for name in self.model.dims}
-            with torch.no_grad():
+            with torch.no_grad(), pyro.validation_enabled(False):
                 trace = trace_program(self.model, self.episodes, values)
                 trace.compute_log_prob()
             for name, node in sampled_sites(trace):

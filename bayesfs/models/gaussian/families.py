@@ -2,8 +2,8 @@
 
 Start with `PowerLaw`: two numbers per level, which is what a handful of train users can teach in
 hundreds of dimensions. `PerFeature`, `LowRankCovariance` and `Full` are for more users or fewer
-dimensions. The levels are `LEVELS`; every family gives one operator with the level as its batch
-axis.
+dimensions. The levels are `COVARIANCE_LEVELS`; every family gives one operator with the level as
+its batch axis.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from torch import Tensor
 from bayesfs.errors import ShapeError, expect_positive
 from bayesfs.models.gaussian.covariance import Dense, Diagonal
 
-LEVELS = ("task", "class", "video_clean", "video_clutter", "frame_clean", "frame_clutter")
+COVARIANCE_LEVELS = (
+    "task",
+    "class",
+    "video_clean",
+    "video_clutter",
+    "frame_clean",
+    "frame_clutter",
+)
 """Levels of the hierarchy that have a covariance of their own, in the order of the site axis."""
 
 FLOOR = 1e-9
@@ -88,7 +95,7 @@ class PowerLaw(CovarianceFamily):
 
     def sample(self, like: Tensor) -> dict[str, Tensor]:
         """Scale and exponent of each level."""
-        ones = like.new_ones(len(LEVELS))
+        ones = like.new_ones(len(COVARIANCE_LEVELS))
         return {
             "scale": pyro.sample("scale", dist.HalfNormal(ones).to_event(1)),
             "exponent": pyro.sample(
@@ -131,8 +138,8 @@ class PerFeature(CovarianceFamily):
 
     def sample(self, like: Tensor) -> dict[str, Tensor]:
         """Scale of each level, and relative sd of each feature."""
-        ones = like.new_ones(len(LEVELS))
-        wide = like.new_ones(len(LEVELS), like.shape[-1])
+        ones = like.new_ones(len(COVARIANCE_LEVELS))
+        wide = like.new_ones(len(COVARIANCE_LEVELS), like.shape[-1])
         return {
             "scale": pyro.sample("scale", dist.HalfNormal(ones).to_event(1)),
             "relative": pyro.sample(
@@ -175,7 +182,7 @@ class LowRankCovariance(CovarianceFamily):
     def sample(self, like: Tensor) -> dict[str, Tensor]:
         """Sites of `PerFeature`, and the factors."""
         sites = PerFeature(self.spread).sample(like)
-        wide = like.new_ones(len(LEVELS), like.shape[-1], self.rank)
+        wide = like.new_ones(len(COVARIANCE_LEVELS), like.shape[-1], self.rank)
         prior = dist.Normal(0.0 * wide, self.factor_scale / math.sqrt(like.shape[-1]) * wide)
         sites["factor"] = pyro.sample("factor", prior.to_event(3))
         return sites
@@ -222,7 +229,7 @@ class Full(CovarianceFamily):
         sites = PerFeature(self.spread).sample(like)
         if like.shape[-1] == 1:
             return sites
-        concentration = like.new_full((len(LEVELS),), self.concentration)
+        concentration = like.new_full((len(COVARIANCE_LEVELS),), self.concentration)
         prior = dist.LKJCholesky(like.shape[-1], concentration).to_event(1)
         sites["correlation"] = pyro.sample("correlation", prior)
         return sites

@@ -18,7 +18,12 @@ from torch import Tensor
 from bayesfs.errors import expect_positive
 from bayesfs.models.gaussian.conjugate import Levels
 from bayesfs.models.gaussian.covariance import Diagonal
-from bayesfs.models.gaussian.families import CovarianceFamily, PowerLaw, spectrum_log
+from bayesfs.models.gaussian.families import (
+    COVARIANCE_LEVELS,
+    CovarianceFamily,
+    PowerLaw,
+    spectrum_log,
+)
 from bayesfs.models.gaussian.labels import log_absent_odds, open_predictive
 from bayesfs.models.gaussian.level_model import LevelModel
 from bayesfs.protocols import OpenSet
@@ -80,6 +85,11 @@ class GaussianHierarchy(LevelModel, OpenSet):
 
     def __post_init__(self) -> None:
         expect_positive(self, "loading", "loading_sd", "offset_scale", "slope_sd")
+
+    @property
+    def axis_labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the levels."""
+        return {"level": COVARIANCE_LEVELS}
 
     @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:

@@ -85,6 +85,11 @@ class RobustHierarchy(Collapsible, Approximable, OpenSetDraws):
             )
 
     @property
+    def axis_labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the levels."""
+        return self.base.axis_labels
+
+    @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         """Site -> axes."""
         return {**self.base.dims, "dof": (), "absent": ("condition",)}

@@ -86,6 +86,11 @@ class SharedClasses(LevelModel, NamesClasses):
         return replace(self, labels=labels)
 
     @property
+    def axis_labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the levels."""
+        return {"level": LEVELS}
+
+    @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
         """Population site -> axes."""
         return {**self.scale_dims, "shared_raw": ("label", "feature")}
