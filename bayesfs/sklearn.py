@@ -32,6 +32,7 @@ from bayesfs.errors import DataError, ShapeError
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.svi.svi import SVI
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.similarity.pool import LogLinearPool, TablePool
 from bayesfs.prediction import predict
 from bayesfs.protocols import Conjugate, Engine, Model, TakesScatter
 from bayesfs.results.assemble import assemble_tree
@@ -43,6 +44,9 @@ from bayesfs.types import EpisodeBatch, Posterior, refuse_missing
 from bayesfs.uncertainty.decompose import decompose
 
 Array = NDArray[Any]
+
+MOST = 512
+"""Videos of which the default model is a pool: time and memory grow with their square."""
 
 CHUNK = 1024
 """Query videos that are predicted at a time; bounds the memory."""
@@ -64,31 +68,36 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     other, so that ten frames of one video count as about one example. Without `groups` every row
     is a video of its own, which says that rows are independent given their class.
 
-    The population (how far classes, videos and frames scatter) comes from, in this order:
+    By default the model is a `TablePool`: logistic regression and a Gaussian process on the labels,
+    each trusted as far as it recognised left-out videos. `GaussianHierarchy` takes its place where
+    the pool has nothing to say: of more than `MOST` videos, which it would compare pair by pair,
+    and where what is taught and what is asked were recorded in different conditions.
+
+    The population of another model (how far classes, videos and frames scatter) comes from, in this
+    order:
 
     1. `population`, learnt from other users. The best, and what `bayesfs run` does.
     2. The support itself, if some class has two videos: the generalised posterior of the
-       population under the leave-one-video-out log score of the support's own labels. About a
-       second; see `bayesfs.training.population_from_support.support_population`.
+       population under the leave-one-video-out log score of the support's own labels. Seconds; see
+       `bayesfs.training.population_from_support.support_population`.
     3. The model's prior, if there is nothing to leave out.
 
-    Without a learnt population features are centred, turned to their principal axes and divided by
-    one common scale, all from the support. Deep features gain from unit length first
-    (`sklearn.preprocessing.Normalizer`); columns of different units from `StandardScaler`.
+    Features of such a model are, without a learnt population, centred, turned to their principal
+    axes and divided by one common scale, all from the support. Deep features gain from unit length
+    first (`sklearn.preprocessing.Normalizer`); columns of different units from `StandardScaler`.
 
     Fields of model and engine are parameters, too: `engine__draws` may be searched over. After
     `set_output(transform="pandas")` (or "polars") answers are tables with a column a class.
 
     Args:
-        model: what is believed; by default that of a shared population, else
-            `GaussianHierarchy()`.
+        model: what is believed; by default that of a shared population, else as said above.
         engine: infers the task; by default `Exact()` for a conjugate model, `OwnApproximation()`
-            for that of a shared population, else `SVI()`.
+            for a pool, else `SVI()`.
         population: a `Learnt` (its projection is applied to the features, too), the `Posterior`
             of the population of features as they come, or a `SharedPopulation` such as
             `bf.default_population()` for features of its backbone, whose model and engine are then
             the default; None takes 2 or 3 above.
-        n_components: principal axes to keep without a learnt population.
+        n_components: principal axes to keep without a learnt population; a pool keeps all.
         support_condition: recording condition of what is taught, "clean" or "clutter".
         query_condition: recording condition of what is asked.
         random_state: of the draws. Fixed by default, so that the same data give the same answer.
@@ -382,7 +391,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         return replace(episode, classes=(tuple(map(str, self.classes_)),))
 
     def _default_engine(self) -> Engine:
-        if isinstance(self.population, SharedPopulation) and self.model is None:
+        if isinstance(self.model_, LogLinearPool):
             return ENGINE
         return Exact() if isinstance(self.model_, Conjugate) else SVI()
 
@@ -395,13 +404,21 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     def _fit_axes(self, x: Array) -> _Learnt | _Own:
         if (others := self._others()) is not None:
             return _Learnt(others)
-        own = self.population is None
+        own = self.population is None and not self._is_table()
         return _Own(SupportAxes.fit(x, self.n_components) if own else None)
+
+    def _is_table(self) -> bool:
+        """Whether nothing is known but rows, few and of one condition."""
+        told = self.model is not None or self.population is not None
+        alike = self.support_condition == self.query_condition
+        return not told and alike and len(set(self._support[2])) <= MOST
 
     def _told_model(self) -> Model:
         others = self._others()
         if isinstance(self.population, SharedPopulation) and self.model is None:
             return self.population.model
+        if self._is_table():
+            return TablePool()
         model: Model = GaussianHierarchy() if self.model is None else self.model
         if others is not None and others.scatter is not None and isinstance(model, TakesScatter):
             return model.with_scatter(*others.scatter.parts)

@@ -195,11 +195,16 @@ def support_examples(episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
     Returns:
         (task, example, feature) and (task, example, way); example = way x shot, zero for padding.
     """
-    x, mask = unit(episodes.support), episodes.support_mask
-    total = (x * mask[..., None]).sum(3) / mask.sum(3).clamp(min=1)[..., None]
+    return examples(unit(episodes.support), episodes)
+
+
+def examples(support: Tensor, episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
+    """`support_examples` of other features (task, way, shot, frame, feature) of the support."""
+    mask = episodes.support_mask
+    total = (support * mask[..., None]).sum(3) / mask.sum(3).clamp(min=1)[..., None]
     tasks, ways, shots, dim = total.shape
-    label = torch.eye(ways, dtype=x.dtype, device=x.device)[:, None].expand(ways, shots, ways)
-    label = label * episodes.shot_mask[..., None]
+    eye = torch.eye(ways, dtype=support.dtype, device=support.device)
+    label = eye[:, None].expand(ways, shots, ways) * episodes.shot_mask[..., None]
     return total.reshape(tasks, -1, dim), label.reshape(tasks, -1, ways)
 
 

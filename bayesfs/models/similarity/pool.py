@@ -31,6 +31,7 @@ scores as likelihoods.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -48,11 +49,17 @@ from bayesfs.models.population_draws import drawn_posterior, each_value
 from bayesfs.models.similarity.heads import HEADS, WithinScatter
 from bayesfs.models.similarity.levels import Drawn, Entropies, entropies, foreseen_gain
 from bayesfs.models.similarity.scores import (
+    FOLDS,
     LeftOut,
     Scatters,
     left_out_scores,
     query_scores,
     scatters_of,
+)
+from bayesfs.models.similarity.table_heads import (
+    TABLE_HEADS,
+    table_left_out_scores,
+    table_query_scores,
 )
 from bayesfs.models.similarity.typicality import Typicality
 from bayesfs.protocols import Approximable, Foresees, Hierarchical, KnowsTypical
@@ -89,22 +96,16 @@ class Candidates:
     of_population: Tensor
 
 
-@dataclass(frozen=True)
-class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
-    """Log-linear pool of similarity heads; full features, no projection.
+@dataclass(frozen=True, kw_only=True)
+class LogLinearPool(Foresees, Approximable, Hierarchical):
+    """A pool of heads that a person's own videos weigh; which heads, a subclass says.
 
     Population sites: `scale_mean` ~ N(scale, scale_sd^2), the mean log scale of people, and
     `head_mean` ~ N(0, head_sd^2) for each head, their log weights. Task sites: `log_scale` ~
     (1 - vague) N(scale_mean, between^2) + vague N(scale, (2 between)^2), `head_log_weight` ~
     N(head_mean, head_between^2), and `class_bias` ~ N(0, class_sd^2 / videos of the class).
 
-    Features are taken at unit length; no projection is applied to them. Recording conditions are
-    not told apart: what clutter changes, the scale and the weights take up.
-
     Attributes:
-        scatter: of videos about their objects in other worlds; None for none, so that the head
-            "whitened" is the centred cosine; or one for each user, by name, to learn from people
-            whose own videos the scatter of all of them is of.
         scale: prior mean of the log scale; heads are in units in which 0 suits on average.
         scale_sd: prior sd of the population's mean.
         between: sd of people's log scales about the population's mean. Development worlds had .4.
@@ -112,15 +113,8 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
         head_between: sd of people's log weights about those.
         class_sd: sd of what one video leaves open of its class's score.
         vague: prior probability that a person is not of the population.
-        typical: what is believed of similarities, to tell what shows nothing that was taught.
-
-    Example:
-        >>> model = SimilarityPool()
-        >>> OwnApproximation().infer(model, task, seed=0, given=model.default_population(1280))
-        ... # doctest: +SKIP
     """
 
-    scatter: Scatters = None
     scale: float = 0.3
     scale_sd: float = 0.2
     between: float = 0.4
@@ -128,13 +122,30 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
     head_between: float = 1.0
     class_sd: float = 1.5
     vague: float = 0.2
-    typical: Typicality = field(default_factory=Typicality)
 
     def __post_init__(self) -> None:
         names = ("scale_sd", "between", "head_sd", "head_between", "class_sd")
         expect_positive(self, *names)
         if not 0.0 < self.vague < 1.0:
             raise ShapeError(f"expected vague between 0 and 1, got {self.vague}")
+
+    @property
+    @abstractmethod
+    def heads(self) -> tuple[str, ...]:
+        """Names of the heads, in order."""
+
+    @abstractmethod
+    def query_scores(self, episodes: EpisodeBatch) -> Tensor:
+        """(task, video, frame, way, head) scores of every query frame."""
+
+    @abstractmethod
+    def left_out_scores(self, episodes: EpisodeBatch, most: int = FOLDS) -> LeftOut | None:
+        """Scores of support videos, each left out of the task; None where none can be.
+
+        Args:
+            episodes: T tasks; only their support is used.
+            most: videos that are left out at most.
+        """
 
     @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -151,22 +162,9 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
             "class_bias": ("task", "way"),
         }
 
-    def with_scatter(
-        self, axes: NDArray[np.float32], excess: NDArray[np.float32], like: float = math.nan
-    ) -> SimilarityPool:
-        """The model with this scatter of videos about their objects in other worlds."""
-        return replace(self, scatter=WithinScatter(axes, excess, like=like))
-
-    def with_scatters(
-        self, scatters: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]
-    ) -> SimilarityPool:
-        """The model with a scatter for each user, which the user's own videos had no part in."""
-        each = {user: WithinScatter(a, e, like=k) for user, (a, e, k) in scatters.items()}
-        return replace(self, scatter=each)
-
     def sample_population(self, like: Tensor) -> dict[str, Tensor]:
         """Pyro program of the population sites; `like` gives dtype and device."""
-        one, each = like.new_ones(()), like.new_ones(len(HEADS))
+        one, each = like.new_ones(()), like.new_ones(len(self.heads))
         return {
             "scale_mean": pyro.sample(
                 "scale_mean", dist.Normal(self.scale * one, self.scale_sd * one)
@@ -178,7 +176,7 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
 
     def default_population(self, dim: int) -> Posterior:
         """Draws of the population's prior: what is believed before any other person was met."""
-        z = normal_nodes(16, 1 + len(HEADS)).to(torch.float64)
+        z = normal_nodes(16, 1 + len(self.heads)).to(torch.float64)
         draws = {
             "scale_mean": self.scale + self.scale_sd * z[:, 0],
             "head_mean": self.head_sd * z[:, 1:],
@@ -188,7 +186,7 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
     def __call__(self, episodes: EpisodeBatch) -> None:
         """The Pyro program over the support: priors, and the leave-one-video-out score."""
         population = self.sample_population(episodes.support)
-        left_out = left_out_scores(episodes, self.scatter)
+        left_out = self.left_out_scores(episodes)
         one = episodes.support.new_ones(())
         with pyro.plate("task", len(episodes), dim=-4):
             mean = population["scale_mean"]
@@ -199,18 +197,18 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
             with pyro.plate("way", episodes.way, dim=-3):
                 sd = self._bias_sd(episodes).to(one)[..., None, None]
                 pyro.sample("class_bias", dist.Normal(0.0 * sd, sd))
-            person = scale.reshape(1, -1), weight.reshape(1, -1, len(HEADS))
+            person = scale.reshape(1, -1), weight.reshape(1, -1, len(self.heads))
             score = self._left_out(left_out, *person)[0]
             pyro.factor("left_out", score[:, None, None, None])
 
     def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, frame, way) log p(y | x, theta_s) of each frame by itself."""
-        scores = query_scores(episodes, self.scatter)[:, :, :, None]
+        scores = self.query_scores(episodes)[:, :, :, None]
         return self._given(scores, episodes.query_mask[..., None], draws, episodes)
 
     def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, way) log p(y | video, theta_s), whichever frame shows the class."""
-        scores = query_scores(episodes, self.scatter)
+        scores = self.query_scores(episodes)
         return self._given(scores, episodes.query_mask, draws, episodes)
 
     def log_labels(
@@ -225,11 +223,11 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
             (task, video, frame, way) and (task, video, way), in nats; -inf for padded classes.
         """
         candidates, folds = LEARNING
-        left_out = left_out_scores(episodes, self.scatter, folds)
+        left_out = self.left_out_scores(episodes, folds)
         found = self._candidates(len(episodes), population, candidates)
         scale, weight = found.scale, found.weight
         log_weight = self._log_chance(found, left_out)
-        scores = query_scores(episodes, self.scatter)
+        scores = self.query_scores(episodes)
         spread = self._mean_variance(episodes.shot_mask.sum(-1).to(scale))
         both = []
         for value, mask in (
@@ -260,7 +258,7 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
             seed: of the draws.
         """
         borrowed, size, count = [], [], _count(population)
-        left_out = left_out_scores(episodes, self.scatter)
+        left_out = self.left_out_scores(episodes)
 
         def sample(value: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
             found = self._candidates(len(episodes), value, count)
@@ -317,28 +315,13 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
             falls.append(foreseen_gain(video, task.shot_mask.sum(-1).to(video.bias_sd)))
         return torch.cat(falls)
 
-    def typicality(self, episodes: EpisodeBatch, *, condition_known: bool = True) -> Tensor:
-        """(task, video) p-values of `bayesfs.models.similarity.typicality.Typicality`."""
-        scatters = scatters_of(episodes, self.scatter)
-        like = None if scatters is None else [each.like for each in scatters]
-        return self.typical.p_values(episodes, like, condition_known=condition_known)
-
-    def exchangeability(self, episodes: EpisodeBatch) -> Tensor:
-        """(task,) p-values that two videos of one thing are as alike as other people's are.
-
-        NaN where other people's likeness is not known, or no class has two videos.
-        """
-        scatters = scatters_of(episodes, self.scatter)
-        like = [math.nan] * len(episodes) if scatters is None else [s.like for s in scatters]
-        return self.typical.likeness_p_values(episodes, like)
-
     def _drawn(
         self, task: EpisodeBatch, population: Mapping[str, Tensor], draws: int, seed: int
     ) -> tuple[Drawn, Drawn]:
         """Frames by themselves, and videos, under draws of all that the support leaves open."""
         noise = Noise.of(task, seed, even=True)
-        left_out = left_out_scores(task, self.scatter)
-        scores, each = query_scores(task, self.scatter), []
+        left_out = self.left_out_scores(task)
+        scores, each = self.query_scores(task), []
         for value in each_value(population):
             found = self._candidates(1, value, _count(population))
             chance = self._log_chance(found, left_out).exp()
@@ -371,7 +354,7 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
         Scales are of a mixture with longer tails than the prior's, and weighted back.
         """
         like = population["scale_mean"]
-        z = normal_nodes(count, 1 + len(HEADS)).to(like)
+        z = normal_nodes(count, 1 + len(self.heads)).to(like)
         part = (torch.arange(count, device=z.device) * 0.6180339887) % 1.0
         edges = torch.tensor(PROPOSED, dtype=torch.float64).cumsum(0)[:-1].to(part)
         part = torch.bucketize(part, edges)
@@ -431,6 +414,102 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
         exists = count > 0
         each = torch.where(exists, self.class_sd**2 / count.clamp(min=1.0), 0.0)
         return each.sum(-1) / exists.sum(-1).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class SimilarityPool(LogLinearPool, KnowsTypical):
+    """Log-linear pool of similarity heads; full features, no projection.
+
+    Features are taken at unit length; no projection is applied to them. Recording conditions are
+    not told apart: what clutter changes, the scale and the weights take up.
+
+    Attributes:
+        scatter: of videos about their objects in other worlds; None for none, so that the head
+            "whitened" is the centred cosine; or one for each user, by name, to learn from people
+            whose own videos the scatter of all of them is of.
+        typical: what is believed of similarities, to tell what shows nothing that was taught.
+
+    Example:
+        >>> model = SimilarityPool()
+        >>> OwnApproximation().infer(model, task, seed=0, given=model.default_population(1280))
+        ... # doctest: +SKIP
+    """
+
+    scatter: Scatters = None
+    typical: Typicality = field(default_factory=Typicality)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Those of `bayesfs.models.similarity.heads`."""
+        return HEADS
+
+    def query_scores(self, episodes: EpisodeBatch) -> Tensor:
+        """(task, video, frame, way, head) similarities of every query frame."""
+        return query_scores(episodes, self.scatter)
+
+    def left_out_scores(self, episodes: EpisodeBatch, most: int = FOLDS) -> LeftOut | None:
+        """The same of support videos, each left out of the task."""
+        return left_out_scores(episodes, self.scatter, most)
+
+    def with_scatter(
+        self, axes: NDArray[np.float32], excess: NDArray[np.float32], like: float = math.nan
+    ) -> SimilarityPool:
+        """The model with this scatter of videos about their objects in other worlds."""
+        return replace(self, scatter=WithinScatter(axes, excess, like=like))
+
+    def with_scatters(
+        self, scatters: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]
+    ) -> SimilarityPool:
+        """The model with a scatter for each user, which the user's own videos had no part in."""
+        each = {user: WithinScatter(a, e, like=k) for user, (a, e, k) in scatters.items()}
+        return replace(self, scatter=each)
+
+    def typicality(self, episodes: EpisodeBatch, *, condition_known: bool = True) -> Tensor:
+        """(task, video) p-values of `bayesfs.models.similarity.typicality.Typicality`."""
+        scatters = scatters_of(episodes, self.scatter)
+        like = None if scatters is None else [each.like for each in scatters]
+        return self.typical.p_values(episodes, like, condition_known=condition_known)
+
+    def exchangeability(self, episodes: EpisodeBatch) -> Tensor:
+        """(task,) p-values that two videos of one thing are as alike as other people's are.
+
+        NaN where other people's likeness is not known, or no class has two videos.
+        """
+        scatters = scatters_of(episodes, self.scatter)
+        like = [math.nan] * len(episodes) if scatters is None else [s.like for s in scatters]
+        return self.typical.likeness_p_values(episodes, like)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablePool(LogLinearPool):
+    """Log-linear pool of classifiers of a table's rows: logistic regression, and a kernel's.
+
+    For rows of numbers of which nothing else is known: no unit length, no other people's videos.
+    Their common unit and origin do not matter; bring columns of different units to one first
+    (`sklearn.preprocessing.StandardScaler`). Recording conditions are not told apart.
+
+    Example:
+        >>> model = TablePool()
+        >>> OwnApproximation().infer(model, task, seed=0, given=model.default_population(4))
+        ... # doctest: +SKIP
+    """
+
+    scale: float = 0.0
+    head_between: float = 1.0
+    class_sd: float = 0.5
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Those of `bayesfs.models.similarity.table_heads`."""
+        return TABLE_HEADS
+
+    def query_scores(self, episodes: EpisodeBatch) -> Tensor:
+        """(task, video, frame, way, head) scores of every query frame."""
+        return table_query_scores(episodes)
+
+    def left_out_scores(self, episodes: EpisodeBatch, most: int = FOLDS) -> LeftOut | None:
+        """The same of support videos, each left out of the task."""
+        return table_left_out_scores(episodes, most)
 
 
 def pooled(scores: Tensor, mask: Tensor, scale: Tensor, weight: Tensor) -> Tensor:

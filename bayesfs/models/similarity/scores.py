@@ -67,39 +67,79 @@ def left_out_scores(episodes: EpisodeBatch, scatter: Scatters, most: int = FOLDS
         most: videos that are left out at most; of more, evenly spaced ones are.
     """
     means, label = support_examples(episodes)
-    tasks, ways, shots, frames, dim = episodes.support.shape
-    count = label.sum(1)
-    several = (label * (count > 1)[:, None]).sum(-1) > 0  # (task, example)
-    several &= ((count > 0).sum(-1) > 1)[:, None]
-    if not several.any():
+    if (folds := Folds.of(episodes, label, most)) is None:
         return None
-    folds = [each.nonzero()[:, 0].tolist() for each in several]
-    could = several.sum(-1).clamp(min=1)
-    folds = [[own[i] for i in evenly_spaced(len(own), min(most, len(own)))] for own in folds]
-    longest = max(map(len, folds))
-    index = torch.tensor([own + [0] * (longest - len(own)) for own in folds])
-    real = torch.tensor([[i < len(own) for i in range(longest)] for own in folds])
-    index, real = index.to(label.device), real.to(label.device)
-    task = torch.arange(tasks, device=label.device)[:, None]
-    rest = label[:, None].repeat(1, longest, 1, 1)
-    rest[task, torch.arange(longest, device=label.device), index] = 0.0
-    query = unit(episodes.support).reshape(tasks, ways * shots, frames, dim)[task, index]
+    query = folds.frames(unit(episodes.support))
     own, foreign = (
-        Products(
-            p.gram[:, None],
-            p.cross.reshape(tasks, longest, frames, -1),
-            p.square.reshape(tasks, longest, frames),
-        )
+        folds.products(p)
         for p in _products(means, query.flatten(1, 2), scatters_of(episodes, scatter))
     )
-    mask = episodes.support_mask.reshape(tasks, ways * shots, frames)[task, index]
-    return LeftOut(
-        head_scores(own, rest, foreign),
-        mask & real[..., None],
-        label[task, index].argmax(-1),
-        rest.sum(2),
-        could / real.sum(-1).clamp(min=1),
-    )
+    return folds.left_out(head_scores(own, folds.rest, foreign))
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Which support videos are left out, one at a time.
+
+    Attributes:
+        index: (task, fold) example that is left out.
+        rest: (task, fold, example, way) one-hot classes of the others.
+        label: (task, fold) class of the one that is left out.
+        mask: (task, fold, frame) its frames; a fold without any is padding.
+        share: (task,) videos that could be left out, over those that are.
+    """
+
+    index: Tensor
+    rest: Tensor
+    label: Tensor
+    mask: Tensor
+    share: Tensor
+
+    @classmethod
+    def of(cls, episodes: EpisodeBatch, label: Tensor, most: int) -> Folds | None:
+        """Videos whose class has another one, evenly spaced if there are more than `most`.
+
+        Args:
+            episodes: T tasks.
+            label: (task, example, way) from `bayesfs.models.similarity.heads.examples`.
+            most: videos that are left out at most.
+        """
+        tasks, _, _, frames, _ = episodes.support.shape
+        count = label.sum(1)
+        several = (label * (count > 1)[:, None]).sum(-1) > 0  # (task, example)
+        several &= ((count > 0).sum(-1) > 1)[:, None]
+        if not several.any():
+            return None
+        folds = [each.nonzero()[:, 0].tolist() for each in several]
+        could = several.sum(-1).clamp(min=1)
+        folds = [[own[i] for i in evenly_spaced(len(own), min(most, len(own)))] for own in folds]
+        longest = max(map(len, folds))
+        index = torch.tensor([own + [0] * (longest - len(own)) for own in folds])
+        real = torch.tensor([[i < len(own) for i in range(longest)] for own in folds])
+        index, real = index.to(label.device), real.to(label.device)
+        task = torch.arange(tasks, device=label.device)[:, None]
+        rest = label[:, None].repeat(1, longest, 1, 1)
+        rest[task, torch.arange(longest, device=label.device), index] = 0.0
+        mask = episodes.support_mask.reshape(tasks, -1, frames)[task, index] & real[..., None]
+        share = could / real.sum(-1).clamp(min=1)
+        return cls(index, rest, label[task, index].argmax(-1), mask, share)
+
+    def frames(self, support: Tensor) -> Tensor:
+        """(task, way, shot, frame, feature) -> (task, fold, frame, feature) that are left out."""
+        task = torch.arange(len(self.index), device=self.index.device)[:, None]
+        return support.flatten(1, 2)[task, self.index]
+
+    def products(self, products: Products) -> Products:
+        """Products with all left-out frames (task, fold x frame), by fold."""
+        return Products(
+            products.gram[:, None],
+            products.cross.reshape(*self.mask.shape, -1),
+            products.square.reshape(self.mask.shape),
+        )
+
+    def left_out(self, scores: Tensor) -> LeftOut:
+        """With their scores (task, fold, frame, way, head)."""
+        return LeftOut(scores, self.mask, self.label, self.rest.sum(2), self.share)
 
 
 def scatters_of(episodes: EpisodeBatch, scatter: Scatters) -> list[WithinScatter] | None:
