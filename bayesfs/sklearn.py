@@ -32,9 +32,9 @@ from bayesfs.errors import DataError, ShapeError
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.svi.svi import SVI
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
-from bayesfs.models.similarity.pool import LogLinearPool, TablePool
+from bayesfs.models.similarity.pool import TablePool
 from bayesfs.prediction import predict
-from bayesfs.protocols import Conjugate, Engine, Model, TakesScatter
+from bayesfs.protocols import Approximable, Conjugate, Engine, Model, TakesScatter
 from bayesfs.results.assemble import assemble_tree
 from bayesfs.results.convert import to_datatree
 from bayesfs.study import Answer, Learnt
@@ -391,9 +391,9 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         return replace(episode, classes=(tuple(map(str, self.classes_)),))
 
     def _default_engine(self) -> Engine:
-        if isinstance(self.model_, LogLinearPool):
-            return ENGINE
-        return Exact() if isinstance(self.model_, Conjugate) else SVI()
+        if isinstance(self.model_, Conjugate):
+            return Exact()
+        return ENGINE if isinstance(self.model_, Approximable) else SVI()
 
     def _others(self) -> Learnt | None:
         """What was learnt from other users, with a projection of its own."""
@@ -430,6 +430,8 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             return others.population
         if isinstance(self.population, Posterior):
             return self.population
+        if self._is_table():  # its task level looks at what is left out, the support counts once
+            return self.model_.default_population(episode.dim)
         return support_population(self.model_, episode, seed=self._seed)
 
 

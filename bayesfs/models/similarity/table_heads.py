@@ -1,8 +1,7 @@
-"""Two classifiers of a table of rows, each one a score of every class: `table_scores`.
+"""Two classifiers of a table of rows, each one a score of every class: `table_query_scores`.
 
-Everything is an inner product, so that rows are few and columns may be many. With the support
-videos z_i (their mean rows, centred at the mean of all and divided by the root mean square, so that
-no unit matters) and their one-hot labels Y,
+Rows are few and columns may be many. With the support videos z_i (the mean rows of each, centred
+and divided by their root mean square, so that no unit matters) and their one-hot labels Y,
 
     logistic   L a,  a = Y - softmax(L a),  L_ij = STRENGTH (<z_i, z_j> + 1): the mode of Bayesian
                logistic regression whose weights are N(0, STRENGTH)
@@ -19,11 +18,14 @@ their momentum; Rasmussen and Williams (2006), equation 2.25, for the Gaussian p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from bayesfs.models.per_batch import once_per_batch
-from bayesfs.models.similarity.heads import Products, examples
+from bayesfs.models.similarity.heads import examples
 from bayesfs.models.similarity.scores import FOLDS, Folds, LeftOut
 from bayesfs.types import EpisodeBatch
 
@@ -39,118 +41,191 @@ STRENGTH = 16.0
 NOISE = 0.3
 """Noise variance of the kernel in units of its diagonal."""
 
-STEPS = 100
-"""Steps towards the mode of logistic regression."""
-
-ENTRIES = 4_000_000
-"""Entries of the matrices of as many folds as are worked on at a time; bounds the memory."""
+STEPS = 100, 20
+"""Steps towards the mode of logistic regression; from there to that without one video."""
 
 
 @once_per_batch
 def table_query_scores(episodes: EpisodeBatch) -> Tensor:
     """(task, video, frame, way, head) scores of every query frame."""
-    support, query = _centred(episodes)
-    means, label = examples(support, episodes)
-    rows = query.flatten(1, 2)
-    products = Products(means @ means.mT, rows @ means.mT, rows.square().sum(-1))
-    scores = table_scores(products, label)
-    return scores.reshape(*query.shape[:3], *scores.shape[2:])
+    table, place = Table.of(episodes)
+    rows = place(episodes.query)
+    weights = tuple(each[:, :, 0] for each in table.weights())
+    scores = table.scores(rows.flatten(1, 2), *weights)
+    return scores.reshape(*rows.shape[:3], *scores.shape[2:])
 
 
 @once_per_batch
 def table_left_out_scores(episodes: EpisodeBatch, most: int = FOLDS) -> LeftOut | None:
-    """Scores of every support video whose class has another one; None where no class has."""
-    support, _ = _centred(episodes)
-    means, label = examples(support, episodes)
-    if (folds := Folds.of(episodes, label, most)) is None:
+    """Scores of every support video whose class has another one; None where no class has.
+
+    A video that is left out still counts in the centre and the size of all, which know no labels.
+    """
+    table, place = Table.of(episodes)
+    if (folds := Folds.of(episodes, table.label, most)) is None:
         return None
-    rows = folds.frames(support).flatten(1, 2)
-    found = folds.products(Products(means @ means.mT, rows @ means.mT, rows.square().sum(-1)))
-    step = max(1, ENTRIES // (len(label) * label.shape[1] ** 2))
-    parts = [
-        table_scores(Products(found.gram, cross, square), rest)
-        for cross, square, rest in zip(
-            torch.split(found.cross, step, 1),
-            torch.split(found.square, step, 1),
-            torch.split(folds.rest, step, 1),
-            strict=True,
-        )
+    rows = folds.frames(place(episodes.support))  # (task, fold, frame, feature)
+    scores = [
+        table.scores(rows[:, f], *(each[:, :, f] for each in weights))
+        for weights in [table.weights_without(folds.index)]
+        for f in range(rows.shape[1])
     ]
-    return folds.left_out(torch.cat(parts, 1))
+    return folds.left_out(torch.stack(scores, 1))
 
 
-def table_scores(products: Products, label: Tensor) -> Tensor:
-    """(..., query, way, head) score of every query frame for every class.
+@dataclass(frozen=True)
+class Table:
+    """The support videos of a batch of tasks, and the matrices of both classifiers.
 
-    Args:
-        products: of the features, from any origin.
-        label: (..., example, way) one-hot classes; a row of zeros is left out or padding.
+    Attributes:
+        x: (task, example, feature) standardised; zero for padding.
+        label: (task, example, way) one-hot; zero for padding.
+        near: (task, 1, 1) the kernel's 1 / m.
     """
-    present, exists = label.sum(-1), (label.sum(-2) > 0).to(label)
-    count = present.sum(-1)[..., None, None]
-    pair = present[..., :, None] * present[..., None, :]
-    z = _standardised(products, present)
-    size = z.gram.diagonal(dim1=-2, dim2=-1)
-    near = 0.5 * (count - 1.0).clamp(min=1.0) / count  # 1 / m, as the mean of |z|^2 is 1
 
-    def kernel(inner: Tensor, square: Tensor) -> Tensor:
-        apart = square[..., :, None] + size[..., None, :] - 2.0 * inner
-        return (-near * apart.clamp(min=0.0)).exp()
+    x: Tensor
+    label: Tensor
+    near: Tensor
 
-    even = exists / exists.sum(-1, keepdim=True)
-    target = (label - even[..., None, :]) * present[..., None]
-    eye = torch.eye(label.shape[-2], dtype=label.dtype, device=label.device)
-    weight = torch.linalg.solve(kernel(z.gram, size) * pair + NOISE * eye, target)
-    similar = kernel(z.cross, z.square) @ weight
-    linear = STRENGTH * (z.cross + 1.0) @ _mode(STRENGTH * (z.gram + 1.0) * pair, label, exists)
-    unit = torch.tensor(UNIT, dtype=label.dtype, device=label.device)
-    scores: Tensor = torch.stack([linear, similar], -1) * unit
-    return scores
+    @classmethod
+    def of(cls, episodes: EpisodeBatch) -> tuple[Table, Callable[[Tensor], Tensor]]:
+        """The table, and the map that centres and scales other features of the tasks alike."""
+        raw, label = examples(episodes.support, episodes)
+        present = label.sum(-1, keepdim=True)
+        count = present.sum(1, keepdim=True).clamp(min=1)
+        peak = _or_one((raw * present).abs().amax((1, 2), keepdim=True))  # no square overflows
+        centre = (raw / peak * present).sum(1, keepdim=True) / count
+        x = (raw / peak - centre) * present
+        noise = torch.finfo(x.dtype).eps * 8  # what is left of an offset that all share
+        size = (x.square().sum(-1, keepdim=True).sum(1, keepdim=True) / count).sqrt()
+        size = torch.where(size > noise, size, 1.0)
+
+        def place(value: Tensor) -> Tensor:
+            more = (slice(None), *[None] * (value.ndim - 3), slice(None), slice(None))
+            placed: Tensor = (value / peak[more] - centre[more]) / size[more]
+            return placed
+
+        near = 0.5 * (count - 1.0).clamp(min=1.0) / count  # the mean of |x|^2 is 1
+        return cls(x / size, label, near), place
+
+    @property
+    def present(self) -> Tensor:
+        """(task, example) 1 where there is a video."""
+        return self.label.sum(-1)
+
+    @property
+    def exists(self) -> Tensor:
+        """(task, way) whether a class was taught."""
+        return self.label.sum(1) > 0
+
+    def linear(self, rows: Tensor) -> Tensor:
+        """(task, row, example) L of other rows."""
+        return STRENGTH * (rows @ self.x.mT + 1.0) * self.present[:, None]
+
+    def kernel(self, rows: Tensor) -> Tensor:
+        """(task, row, example) k of other rows."""
+        apart = rows.square().sum(-1)[..., None] + self.x.square().sum(-1)[:, None]
+        apart = (apart - 2.0 * rows @ self.x.mT).clamp(min=0.0)
+        return (-self.near * apart).exp() * self.present[:, None]
+
+    def scores(self, rows: Tensor, logistic: Tensor, kernel: Tensor) -> Tensor:
+        """(task, row, way, head) of rows (task, row, feature) by weights (task, example, way)."""
+        both = torch.stack([self.linear(rows) @ logistic, self.kernel(rows) @ kernel], -1)
+        return both * torch.tensor(UNIT).to(both)
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """(task, example, 1, way) weights of the examples in each head."""
+        linear, inverse = self._of_logistic()
+        keep = self.present[..., None]
+        start = torch.zeros_like(self.label)[:, :, None]
+        found = self._towards_mode(linear, inverse, None, keep, start, STEPS[0])
+        return found, (self._of_kernel() @ self._target())[:, :, None]
+
+    def weights_without(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(task, example, fold, way) weights without example `index` (task, fold).
+
+        With Q = (K + NOISE I)^-1 and w = Q target, those of the kernel are w - Q_i w_i / Q_ii.
+        """
+        linear, inverse = self._of_logistic()
+        places = torch.arange(self.x.shape[1], device=index.device)
+        keep = self.present[..., None] * (places[:, None] != index[:, None])
+        start, kernel = self.weights()
+        start = start * keep[..., None]
+        logistic = self._towards_mode(linear, inverse, index, keep, start, STEPS[1])
+        return logistic, _without(kernel.expand_as(start), self._of_kernel(), index)
+
+    def _target(self) -> Tensor:
+        even = self.exists / self.exists.sum(-1, keepdim=True)
+        return (self.label - even[:, None]) * self.present[..., None]
+
+    def _of_kernel(self) -> Tensor:
+        """Q: (task, example, example)."""
+        inner = self.kernel(self.x) * self.present[..., None]
+        return torch.linalg.inv(inner + NOISE * _eye(inner))
+
+    def _of_logistic(self) -> tuple[Tensor, Tensor]:
+        """L, and (I + L / 2)^-1."""
+        linear = self.linear(self.x) * self.present[..., None]
+        return linear, torch.linalg.inv(_eye(linear) + 0.5 * linear)
+
+    def _towards_mode(
+        self,
+        linear: Tensor,
+        inverse: Tensor,
+        without: Tensor | None,
+        keep: Tensor,
+        start: Tensor,
+        steps: int,
+    ) -> Tensor:
+        """(task, example, fold, way) steps from `start` towards a = Y - softmax(L a).
+
+        The curvature of each example's loss is at most 1 / 2, so that a step
+
+            (I + L / 2) a' = Y - softmax(L a) + L a / 2
+
+        never goes too far; its momentum is k / (k + 3).
+
+        Args:
+            linear: L.
+            inverse: (I + L / 2)^-1.
+            without: (task, fold) example that each fold is without; None for none.
+            keep: (task, example, fold) 1 for the examples of a fold.
+            start: (task, example, fold, way).
+            steps: how many.
+        """
+        shape, keep = start.shape, keep[..., None]
+        missing, label = ~self.exists[:, None, None], self.label[:, :, None]
+
+        def times(matrix: Tensor, value: Tensor) -> Tensor:
+            return (matrix @ value.flatten(2)).reshape(shape)
+
+        weight = before = start
+        for step in range(steps):
+            ahead = weight + step / (step + 3.0) * (weight - before)
+            score = times(linear, ahead)
+            chance = score.masked_fill(missing, -torch.inf).softmax(-1)
+            solved = times(inverse, (label - chance + 0.5 * score) * keep)
+            if without is not None:
+                solved = _without(solved, inverse, without)
+            before, weight = weight, solved * keep
+        return weight
 
 
-def _standardised(products: Products, present: Tensor) -> Products:
-    """Products of the features centred at the examples' mean and divided by their size."""
-    share = present / present.sum(-1, keepdim=True)
-    pull = (products.gram @ share[..., None])[..., 0]  # <x_i, c>
-    own = (pull * share).sum(-1)[..., None]  # <c, c>
-    of_query = (products.cross @ share[..., None])[..., 0]
-    gram = products.gram - pull[..., None] - pull[..., None, :] + own[..., None]
-    cross = products.cross - pull[..., None, :] - of_query[..., None] + own[..., None]
-    square = products.square - 2.0 * of_query + own
-    scale = (gram.diagonal(dim1=-2, dim2=-1) * share).sum(-1)[..., None]
-    scale = torch.where(scale > torch.finfo(scale.dtype).eps, scale, 1.0)  # all alike: no size
-    return Products(gram / scale[..., None], cross / scale[..., None], square / scale)
+def _without(solution: Tensor, inverse: Tensor, index: Tensor) -> Tensor:
+    """Solutions M^-1 r (task, example, fold, way) -> those of the equations without one example.
 
-
-def _mode(kernel: Tensor, label: Tensor, exists: Tensor) -> Tensor:
-    """(..., example, way) weights a = Y - softmax(L a) of logistic regression.
-
-    The curvature of each example's loss is at most 1/2, so that a step
-
-        (I + L / 2) a' = Y - softmax(L a) + L a / 2
-
-    never goes too far; its momentum is k / (k + 3).
+    Without row and column i, M^-1 r becomes s - M^-1_i s_i / M^-1_ii, where r_i is whatever it is.
     """
-    present = label.sum(-1)[..., None]
-    eye = torch.eye(label.shape[-2], dtype=label.dtype, device=label.device)
-    factor = torch.linalg.cholesky(eye + 0.5 * kernel)
-    weight = before = torch.zeros_like(label)
-    for step in range(STEPS):
-        ahead = weight + step / (step + 3.0) * (weight - before)
-        score = kernel @ ahead
-        missing = exists[..., None, :] == 0
-        chance = score.masked_fill(missing, -torch.inf).softmax(-1)
-        right = (label - chance + 0.5 * score) * present
-        before, weight = weight, torch.cholesky_solve(right, factor)
-    return weight
+    tasks, _, folds, ways = solution.shape
+    column = inverse.gather(2, index[:, None].expand(-1, inverse.shape[1], -1))
+    at = index[:, None, :, None].expand(tasks, 1, folds, ways)
+    own = column.gather(1, index[:, None])  # M^-1_ii
+    return solution - (column / own)[..., None] * solution.gather(1, at)
 
 
-def _centred(episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
-    """Support and query about the support's mean frame, so that no digits are lost to an offset."""
-    mask = episodes.support_mask[..., None]
-    total = (episodes.support * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
-    support = (episodes.support - total[:, None, None, None]) * mask
-    peak = support.abs().amax((1, 2, 3, 4))
-    peak = torch.where(peak > 0, peak, 1.0)
-    query = episodes.query - total[:, None, None]
-    return support / peak[:, None, None, None, None], query / peak[:, None, None, None]
+def _eye(like: Tensor) -> Tensor:
+    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
+
+
+def _or_one(value: Tensor) -> Tensor:
+    return torch.where(value > 0, value, 1.0)
