@@ -494,9 +494,8 @@ class TablePool(LogLinearPool):
         ... # doctest: +SKIP
     """
 
-    scale: float = 0.0
-    head_between: float = 1.0
-    class_sd: float = 0.5
+    scale: float = 0.3
+    class_sd: float = 2.0
 
     @property
     def heads(self) -> tuple[str, ...]:

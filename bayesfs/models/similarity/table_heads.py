@@ -161,7 +161,8 @@ class Table:
     def _of_kernel(self) -> Tensor:
         """Q: (task, example, example)."""
         inner = self.kernel(self.x) * self.present[..., None]
-        return torch.linalg.inv(inner + NOISE * _eye(inner))
+        inverse: Tensor = torch.linalg.inv(inner + NOISE * _eye(inner))
+        return inverse
 
     def _of_logistic(self) -> tuple[Tensor, Tensor]:
         """L, and (I + L / 2)^-1."""
