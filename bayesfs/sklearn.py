@@ -37,7 +37,7 @@ from bayesfs.protocols import Conjugate, Engine, Model, TakesScatter
 from bayesfs.results.assemble import assemble_tree
 from bayesfs.results.convert import to_datatree
 from bayesfs.study import Answer, Learnt
-from bayesfs.training.population_from_support import SupportAxes, support_population
+from bayesfs.training.population_from_support import DRAWS, SupportAxes, support_population
 from bayesfs.training.shared_population import ENGINE, SharedPopulation
 from bayesfs.types import EpisodeBatch, Posterior, refuse_missing
 from bayesfs.uncertainty.decompose import decompose
@@ -238,8 +238,8 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         self._axes = self._fit_axes(x)
         self.model_ = self._told_model()
         episode = self._episode(x[:1], None)
-        self.population_ = self._population(episode)
         engine = self.engine or self._default_engine()
+        self.population_ = self._population(episode, engine)
         self.posterior_ = engine.infer(
             self.model_, episode, seed=self._seed, given=self.population_
         )
@@ -408,12 +408,14 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         spectrum = self._axes.spectrum
         return model if spectrum is None else model.fit_to(spectrum)
 
-    def _population(self, episode: EpisodeBatch) -> Posterior | None:
+    def _population(self, episode: EpisodeBatch, engine: Engine) -> Posterior | None:
         if (others := self._others()) is not None:
             return others.population
         if isinstance(self.population, Posterior):
             return self.population
-        return support_population(self.model_, episode, seed=self._seed)
+        carried = nested_parameters(engine).get("population_draws", 0)
+        draws = max(DRAWS, 2 * carried)
+        return support_population(self.model_, episode, seed=self._seed, draws=draws)
 
 
 def _warn_if_unfit(engine: Engine, posterior: Posterior) -> None:
