@@ -32,18 +32,21 @@ from bayesfs.errors import DataError, ShapeError
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.svi.svi import SVI
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
-from bayesfs.models.similarity.pool import TablePool
+from bayesfs.models.similarity.pool import SimilarityPool, TablePool
 from bayesfs.prediction import predict
 from bayesfs.protocols import Approximable, Conjugate, Engine, Model, TakesScatter
 from bayesfs.results.assemble import assemble_tree
 from bayesfs.results.convert import to_datatree
 from bayesfs.study import Answer, Learnt
-from bayesfs.training.population_from_support import SupportAxes, support_population
+from bayesfs.training.population_from_support import DRAWS, SupportAxes, support_population
 from bayesfs.training.shared_population import ENGINE, SharedPopulation
 from bayesfs.types import EpisodeBatch, Posterior, refuse_missing
 from bayesfs.uncertainty.decompose import decompose
 
 Array = NDArray[Any]
+
+WIDE = 256
+"""Columns from which on features are taken for an embedding, whose directions count."""
 
 MOST = 512
 """Videos of which the default model is a pool: time and memory grow with their square."""
@@ -68,10 +71,11 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     other, so that ten frames of one video count as about one example. Without `groups` every row
     is a video of its own, which says that rows are independent given their class.
 
-    By default the model is a `TablePool`: logistic regression and a Gaussian process on the labels,
-    each trusted as far as it recognised left-out videos. `GaussianHierarchy` takes its place where
-    the pool has nothing to say: of more than `MOST` videos, which it would compare pair by pair,
-    and where what is taught and what is asked were recorded in different conditions.
+    By default the model is a pool of classifiers, each trusted as far as it recognised left-out
+    videos: of `WIDE` columns or more, which are an embedding, a `SimilarityPool` of cosines; of
+    fewer a `TablePool` of logistic regression and a Gaussian process. `GaussianHierarchy` takes
+    their place where they have nothing to say: of more than `MOST` videos, which they compare pair
+    by pair, and where what is taught and what is asked were recorded in different conditions.
 
     The population of another model (how far classes, videos and frames scatter) comes from, in this
     order:
@@ -97,7 +101,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             of the population of features as they come, or a `SharedPopulation` such as
             `bf.default_population()` for features of its backbone, whose model and engine are then
             the default; None takes 2 or 3 above.
-        n_components: principal axes to keep without a learnt population; a pool keeps all.
+        n_components: principal axes to keep without a learnt population; pools keep all.
         support_condition: recording condition of what is taught, "clean" or "clutter".
         query_condition: recording condition of what is asked.
         random_state: of the draws. Fixed by default, so that the same data give the same answer.
@@ -247,8 +251,8 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         self._axes = self._fit_axes(x)
         self.model_ = self._told_model()
         episode = self._episode(x[:1], None)
-        self.population_ = self._population(episode)
         engine = self.engine or self._default_engine()
+        self.population_ = self._population(episode, engine)
         self.posterior_ = engine.infer(
             self.model_, episode, seed=self._seed, given=self.population_
         )
@@ -404,10 +408,10 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     def _fit_axes(self, x: Array) -> _Learnt | _Own:
         if (others := self._others()) is not None:
             return _Learnt(others)
-        own = self.population is None and not self._is_table()
+        own = self.population is None and not self._is_pooled()
         return _Own(SupportAxes.fit(x, self.n_components) if own else None)
 
-    def _is_table(self) -> bool:
+    def _is_pooled(self) -> bool:
         """Whether nothing is known but rows, few and of one condition."""
         told = self.model is not None or self.population is not None
         alike = self.support_condition == self.query_condition
@@ -417,22 +421,24 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         others = self._others()
         if isinstance(self.population, SharedPopulation) and self.model is None:
             return self.population.model
-        if self._is_table():
-            return TablePool()
+        if self._is_pooled():
+            return SimilarityPool() if self.n_features_in_ >= WIDE else TablePool()
         model: Model = GaussianHierarchy() if self.model is None else self.model
         if others is not None and others.scatter is not None and isinstance(model, TakesScatter):
             return model.with_scatter(*others.scatter.parts)
         spectrum = self._axes.spectrum
         return model if spectrum is None else model.fit_to(spectrum)
 
-    def _population(self, episode: EpisodeBatch) -> Posterior | None:
+    def _population(self, episode: EpisodeBatch, engine: Engine) -> Posterior | None:
         if (others := self._others()) is not None:
             return others.population
         if isinstance(self.population, Posterior):
             return self.population
-        if self._is_table():  # its task level looks at what is left out, the support counts once
+        if self._is_pooled():  # its task level looks at what is left out, the support counts once
             return self.model_.default_population(episode.dim)
-        return support_population(self.model_, episode, seed=self._seed)
+        carried = nested_parameters(engine).get("population_draws", 0)
+        draws = max(DRAWS, 2 * carried)
+        return support_population(self.model_, episode, seed=self._seed, draws=draws)
 
 
 def _warn_if_unfit(engine: Engine, posterior: Posterior) -> None:

@@ -7,9 +7,9 @@ Two different questions, each with its own right answer:
 
       elpd_i = log sum_s w_is p(y_i | x_i, theta_s) = log p(y_i | x_i, D),
 
-  without any importance weighting by labels: `heldout_elpd`. `arviz_stats.loo(tree,
-  var_name="video_label")` as it stands would leave each query out a second time and be too
-  pessimistic.
+  without any importance weighting by labels: `heldout_elpd`. `arviz_stats.loo(tree)` gives the
+  same, in closed form where the predictive is; `heldout_elpd` takes it from the draws and says
+  whether they suffice.
 - *How well would the support videos predict each other?* Their labels are in the posterior, and
   each is to be left out: log p(y_i | x_i, D without i), `support_elpd`. Where the posterior is
   exact and labels are known in closed form, the model is asked without the video, which is exact
@@ -71,8 +71,12 @@ def heldout_elpd(tree: xr.DataTree) -> Any:
     if not weight.size:
         raise DataError("expected labelled query videos to score, got none")
     pareto_k = weight_pareto_k(weight)
+    groups = {
+        "posterior": tree["posterior"].to_dataset(),
+        "log_likelihood": tree["query_log_likelihood"].to_dataset(),
+    }
     return loo(
-        tree,
+        xr.DataTree.from_dict(groups),
         pointwise=True,
         var_name="video_label",
         reff=1.0,

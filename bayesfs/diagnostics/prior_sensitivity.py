@@ -115,7 +115,8 @@ def learnt_from(tree: xr.DataTree) -> xr.DataTree:
     """The tree for ArviZ's power scaling by the likelihood: `psense_summary(learnt_from(tree))`.
 
     `psense(tree)` scales the priors. ArviZ's likelihood is the group `log_likelihood`, which here
-    is of the query, held out; in this tree it is of the support, which the draws were learnt from.
+    is of the query, held out, and so moves no draw; in the tree that this returns it is of the
+    support, which the draws were learnt from.
 
     Args:
         tree: from `bayesfs.results.assemble.assemble_tree`, with densities.

@@ -6,7 +6,8 @@ Groups (each ArviZ function that takes a DataTree takes this one):
     sample_stats          elbo, ksd, diverging, energy, ...
     posterior_predictive  labels of query videos, drawn, of equal weight; their probabilities
     frame_predictive      the same of frames
-    log_likelihood        log p(y | x, theta_s) of each labelled query video, which is the unit
+    log_likelihood        log p(y | x, D) of each labelled query video, the unit: alike at all draws
+    query_log_likelihood  log p(y | x, theta_s) of the same
     frame_log_likelihood  the same of their frames
     support_log_likelihood  the same of each support video, where it is given
     prior, log_prior      the posterior's sites before the support was seen, and their log prior
@@ -35,11 +36,11 @@ w_s proportional to p(x | theta_s), one set per query, since a generative model 
 query's own features:
 
 - `posterior_predictive` is resampled by w_s (systematically, one stratum per draw kept), so its
-  draws have equal weight, which is what ArviZ assumes. Those of videos are shuffled, so that the
-  weights of ArviZ's leave-one-out, which a query does not need, change nothing on average.
-- `log_likelihood` holds log p(y | x, theta_s) without w_s, a likelihood; log w_s is
+  draws have equal weight, which is what ArviZ assumes.
+- `query_log_likelihood` holds log p(y | x, theta_s) without w_s, a likelihood; log w_s is
   `predictive_weights/video`. The query's labels are not in the posterior, so their score is
-  log sum_s w_s p(y | x, theta_s): see `bayesfs.diagnostics.loo`, also for leave-one-out.
+  log p(y | x, D) = log sum_s w_s p(y | x, theta_s), which is what `log_likelihood` holds: ArviZ's
+  leave-one-out gives it back. See `bayesfs.diagnostics.loo`, also for that of the support.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ from bayesfs.results.query import (
     by_query,
     constant_group,
     frame_predictive_group,
+    heldout_group,
     log_likelihood_group,
     observed_group,
     predictive_group,
@@ -79,7 +81,7 @@ from bayesfs.results.query import (
 )
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of this layout, the root attribute `bayesfs_schema`."""
 
 _ONE_A_DRAW: Mapping[str, Callable[[NDArray[Any]], Any]] = {
@@ -153,7 +155,8 @@ def assemble_tree(
             posterior, predictive, episodes, index, predictive_draws, max_values
         ),
         "predictive_weights": xr.Dataset({"video": by_query(posterior, predictive, index)}),
-        "log_likelihood": log_likelihood_group(posterior, predictive, index, max_values),
+        "log_likelihood": heldout_group(posterior, predictive, index),
+        "query_log_likelihood": log_likelihood_group(posterior, predictive, index, max_values),
         "frame_log_likelihood": log_likelihood_group(
             posterior, predictive, index, max_values, unit="frame"
         ),

@@ -31,6 +31,9 @@ UNCERTAINTY = tuple(
 )
 """Variables that the group `uncertainty` always holds, in nats."""
 
+ALIKE = 1e-9
+"""Nats between the first and the last draw of `heldout_group`."""
+
 
 def equal_weight_draws(log_weight: Tensor, count: int) -> Tensor:
     """Indices of `count` draws that have equal weight, by systematic resampling.
@@ -62,13 +65,10 @@ def predictive_group(
     """Labels of the query videos, drawn, one a draw of the posterior, of equal weight.
 
     Their class probabilities are a coordinate, left out where they are more than `max_values`.
-    The draws are shuffled: ArviZ's leave-one-out would reweight them by the likelihood of labels
-    that the posterior has learnt from, and a query's label is none of these. Paired at random with
-    the draws of `log_likelihood`, such weights change nothing on average.
     """
     count = predictive.video.log_prob_given.shape[0]
     generator = np.random.default_rng(posterior.seed)
-    prob = generator.permutation(_kept_probabilities(predictive.video, count))
+    prob = _kept_probabilities(predictive.video, count)
     chains, attrs = predictive_chains(posterior, count), {}
     labels = _drawn_labels(_select(prob, "video", index), generator)
     data = {"video_label": draw_array(labels, chains, ("query",))}
@@ -157,6 +157,21 @@ def by_query(posterior: Posterior, predictive: Predictive, index: xr.Dataset) ->
     rows = _select(numpy_of(predictive.video.log_weight), "video", index)
     array = draw_array(rows, predictive_chains(posterior, rows.shape[0]), ("query",))
     return array.assign_coords(query=index["query"].values)
+
+
+def heldout_group(posterior: Posterior, predictive: Predictive, index: xr.Dataset) -> xr.Dataset:
+    """Log p(y | x, D) of the labelled query videos, at every draw the same.
+
+    ArviZ's leave-one-out weighs draws by one over their likelihood. A query's label is in no
+    posterior, so that leaving it out is done already and must change nothing: these rows have equal
+    weights, up to `ALIKE` nats, since ArviZ refuses tails that are all the same.
+    """
+    score = _select(numpy_of(predictive.video.log_prob)[None], "video", index)
+    own = np.take_along_axis(score, index["label"].values[None, :, None], -1)[..., 0]
+    draws = predictive.video.log_prob_given.shape[0]
+    rows = own + ALIKE * np.linspace(-0.5, 0.5, draws)[:, None]
+    array = draw_array(rows, predictive_chains(posterior, draws), ("query",))
+    return xr.Dataset({"video_label": array}, coords={"query": index["query"].values})
 
 
 def log_likelihood_group(

@@ -28,6 +28,7 @@ GROUPS = (
     "posterior_predictive",
     "predictive_weights",
     "log_likelihood",
+    "query_log_likelihood",
     "observed_data",
     "constant_data",
     "uncertainty",

@@ -38,8 +38,8 @@ from bayesfs.types import EpisodeBatch, Posterior
 
 Array = NDArray[Any]
 
-DRAWS = 128
-"""Draws of the population, of which `Exact` carries as many through as it is asked to."""
+DRAWS = 16
+"""Draws of the population: `Exact` carries half of them through, unless it is asked for more."""
 
 FOLDS = 8
 """Leave-out folds at most; with more shots than that, evenly spaced ones are asked."""
@@ -92,7 +92,9 @@ class SupportAxes:
         return np.asarray((x - self.mean) @ self.axes)
 
 
-def support_population(model: Model, episode: EpisodeBatch, *, seed: int) -> Posterior | None:
+def support_population(
+    model: Model, episode: EpisodeBatch, *, seed: int, draws: int = DRAWS
+) -> Posterior | None:
     """Posterior of the population sites given the support of a task alone.
 
     Args:
@@ -101,6 +103,7 @@ def support_population(model: Model, episode: EpisodeBatch, *, seed: int) -> Pos
             `default_population` gets that.
         episode: one task; only its support is used.
         seed: of the draws.
+        draws: their number.
 
     Returns:
         Draws of the population sites, or None for any other model: its engine infers population
@@ -110,11 +113,11 @@ def support_population(model: Model, episode: EpisodeBatch, *, seed: int) -> Pos
         default = model.default_population(episode.dim)
         return None if default is None else _like(default, episode)
     if int(episode.shot_mask.sum(-1).max()) < 2 or int(episode.way_mask.sum()) < 2:
-        return _prior(model, episode, seed)
+        return _prior(model, episode, seed, draws)
     fewer = _thinned(episode)
     shots = fewer.support.shape[2]
     folds = leave_one_video_out(fewer, evenly_spaced(shots, min(FOLDS, shots)))
-    engine = Laplace(structure="diagonal", draws=DRAWS)
+    engine = Laplace(structure="diagonal", draws=draws)
     found = engine.infer(PredictiveScore(model), folds, seed=seed)
     if all(bool(torch.isfinite(v).all()) for v in found.draws.values()):
         return found
@@ -123,7 +126,7 @@ def support_population(model: Model, episode: EpisodeBatch, *, seed: int) -> Pos
         "be reached), so that its prior is used; are there fewer features than the model needs?",
         stacklevel=2,
     )
-    return _prior(model, episode, seed)
+    return _prior(model, episode, seed, draws)
 
 
 def _thinned(episode: EpisodeBatch) -> EpisodeBatch:
@@ -147,10 +150,10 @@ def _thinned(episode: EpisodeBatch) -> EpisodeBatch:
     )
 
 
-def _prior(model: Collapsible, episode: EpisodeBatch, seed: int) -> Posterior:
+def _prior(model: Collapsible, episode: EpisodeBatch, seed: int, count: int) -> Posterior:
     joint = potential(PopulationPrior(model), episode)
     with torch.no_grad():
-        draws = joint.constrain(joint.prior(DRAWS, seed=seed))
+        draws = joint.constrain(joint.prior(count, seed=seed))
     return Posterior.of_own("exact", draws, dict(model.population_dims), seed=seed)
 
 

@@ -98,7 +98,7 @@ def test_rows_of_a_tree_are_those_of_its_predictive(report_data: ReportData) -> 
     log_prob, rows = labelled_items(tree, "video")
     labels = tree["observed_data"]["video_label"].to_numpy()
     np.testing.assert_array_equal(rows["label"], labels)
-    given = tree["log_likelihood"]["video_label"].to_numpy()
+    given = tree["query_log_likelihood"]["video_label"].to_numpy()
     weight = tree["predictive_weights"]["video"].to_numpy()
     np.testing.assert_allclose(-np.log(np.exp(given + weight).sum((0, 1))), rows["nll"], rtol=1e-5)
     assert rows["nll"].mean() == pytest.approx(nll(log_prob, labels))

@@ -133,7 +133,7 @@ def test_chains_stay_together(tree: xr.DataTree) -> None:
 
 def test_likelihood_of_the_true_label(tree: xr.DataTree, episodes: EpisodeBatch) -> None:
     given = make_predictive(episodes).video.log_prob_given
-    stored = tree["log_likelihood"]["video_label"].sel(query="P001 / v3").values.ravel()
+    stored = tree["query_log_likelihood"]["video_label"].sel(query="P001 / v3").values.ravel()
     np.testing.assert_allclose(stored, given[:, 0, 2, 2], rtol=1e-6)
 
 
@@ -147,7 +147,7 @@ def test_heldout_elpd_is_the_predictive_score(tree: xr.DataTree, episodes: Episo
 
 def test_elpd_data_can_be_compared(tree: xr.DataTree) -> None:
     other = tree.copy(deep=True)
-    other["log_likelihood"]["video_label"] -= 1.0
+    other["query_log_likelihood"]["video_label"] -= 1.0
     table = arviz_stats.compare({"good": heldout_elpd(tree), "bad": heldout_elpd(other)})
     assert list(table.index) == ["good", "bad"]
     assert abs(table.loc["bad", "elpd_diff"]) == pytest.approx(6.0, abs=1e-4)
