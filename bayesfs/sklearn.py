@@ -75,7 +75,8 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     videos: of `WIDE` columns or more, which are an embedding, a `SimilarityPool` of cosines; of
     fewer a `TablePool` of logistic regression and a Gaussian process. `GaussianHierarchy` takes
     their place where they have nothing to say: of more than `MOST` videos, which they compare pair
-    by pair, and where what is taught and what is asked were recorded in different conditions.
+    by pair, where what is taught and what is asked were recorded in different conditions, and where
+    an engine is given.
 
     The population of another model (how far classes, videos and frames scatter) comes from, in this
     order:
@@ -413,7 +414,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
 
     def _is_pooled(self) -> bool:
         """Whether nothing is known but rows, few and of one condition."""
-        told = self.model is not None or self.population is not None
+        told = any(x is not None for x in (self.model, self.engine, self.population))
         alike = self.support_condition == self.query_condition
         return not told and alike and len(set(self._support[2])) <= MOST
 
