@@ -12,11 +12,9 @@ from __future__ import annotations
 import ast
 import difflib
 import hashlib
-import re
 import shutil
 import sys
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +27,8 @@ from bayesfs._utils.atomic import write_whole
 from bayesfs._utils.guarded_files import read_bytes, read_text
 from bayesfs.errors import DataError, RecipeError
 from bayesfs.protocols import Engine, Evaluation, Model, Objective, Reduction, missing_members
-from bayesfs.recipes.names import check_names, names_of
+from bayesfs.recipes.mistakes import failure
+from bayesfs.recipes.names import ROLES, check_names, names_of
 
 LONGEST = 2**20
 """Bytes of a recipe at most."""
@@ -146,55 +145,19 @@ def _execute(path: Path, source: str) -> ModuleType:
         raise RecipeError(f"{path}, line {e.lineno}: {e.msg}: {(e.text or '').strip()!r}") from e
     except (Exception, SystemExit) as e:
         sys.modules.pop(name, None)
-        raise RecipeError(_failure(path, source, e, vars(module))) from e
+        raise RecipeError(failure(path, source, e, vars(module))) from e
     return module
-
-
-def _failure(path: Path, source: str, error: BaseException, names: Mapping[str, Any]) -> str:
-    """Where in the recipe an exception came from, what it was, and the likely fix."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    line = lines[-1] if lines and lines[-1] else 1
-    line = _keyword_line(source, line, error)
-    text = source.splitlines()[line - 1].strip() if source else ""
-    kind = type(error).__name__
-    return f"{path}, line {line}: {kind}: {error}{_hint(error, names)}, in {text!r}"
-
-
-def _keyword_line(source: str, line: int, error: BaseException) -> int:
-    """Line of the argument that a call does not take, within the call at `line`."""
-    wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-    if not wrong:
-        return line
-    found = [
-        argument.value.lineno
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call) and node.lineno <= line <= (node.end_lineno or line)
-        for argument in node.keywords
-        if argument.arg == wrong[1]
-    ]
-    return found[0] if found else line
-
-
-def _hint(error: BaseException, names: Mapping[str, Any]) -> str:
-    """Names close to one that was misspelt: a field of a dataclass, or what a module offers."""
-    wrong = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    if wrong and is_dataclass(owner := names.get(wrong[1])):
-        return f" ({_nearest(wrong[2], [f.name for f in fields(owner) if f.init], 'fields')})"
-    absent = re.match(r"cannot import name '(\w+)' from '([\w.]+)'", str(error))
-    if absent and (source := sys.modules.get(absent[2])):
-        offered = [n for n in vars(source) if not n.startswith("_")]
-        return f" ({_nearest(absent[1], offered, 'it offers')})"
-    return ""
-
-
-def _nearest(wrong: str, known: Sequence[str], what: str) -> str:
-    close = difflib.get_close_matches(wrong, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"{what}: {', '.join(sorted(known))}"
 
 
 def _missing(path: Path, needs: str, names: Mapping[str, Any]) -> str:
     defined = [n for n in names if not n.startswith("_")]
-    close = difflib.get_close_matches(needs, defined, n=1) or [n for n in CONTRACTS if n in defined]
+    other = next((role for role in ROLES if role in defined), "")
+    if other:
+        return (
+            f"{path}: defines {other!r} and no {needs!r}; it is a recipe of the {other}, and one "
+            f"of the {needs} belongs in its place ({', then '.join(ROLES)})"
+        )
+    close = difflib.get_close_matches(needs, defined, n=1)
     near = f"; it defines {close[0]!r}, was that meant?" if close else ""
     return (
         f"{path}: expected it to define {needs!r}{near} "
