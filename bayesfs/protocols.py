@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesfs.errors import InferenceError
-from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
+from bayesfs.types import CONDITIONS, Embeddings, EpisodeBatch, Posterior, Predictive
 
 Progress = Callable[[int, int, str], None]
 """Callback (done, total, message) that engines call now and then; the command shows a bar."""
@@ -69,6 +69,11 @@ class Model(Protocol):
     def covariates(self) -> tuple[str, ...]:
         """Names of the measured qualities that widen the frame noise; none by default."""
         return ()
+
+    @property
+    def coords(self) -> Mapping[str, tuple[str, ...]]:
+        """Axis of the sites -> names of its places, for tables; others are numbered."""
+        return {"condition": CONDITIONS, "covariate": self.covariates}
 
     def fit_to(self, spectrum: tuple[float, ...]) -> Self:
         """The same model for features whose sds over the train frames are `spectrum`.

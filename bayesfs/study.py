@@ -43,6 +43,19 @@ from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompose import decompose
 
 
+@dataclass(frozen=True)
+class Seeds:
+    """Where the randomness of a study comes from.
+
+    Attributes:
+        episodes: which videos teach and which are asked.
+        fit: everything that engines draw.
+    """
+
+    episodes: int = 0
+    fit: int = 0
+
+
 @dataclass(frozen=True, repr=False)
 class Learnt(Shown):
     """What holds for every user, learnt from the train users.
@@ -102,6 +115,7 @@ class Study:
         embeddings: Embeddings | Sequence[Embeddings],
         *,
         seed: int,
+        episode_seed: int | None = None,
         progress: Progress | None = None,
     ) -> Learnt:
         """Learn the projection and the population from the evaluation's train episodes.
@@ -110,7 +124,8 @@ class Study:
             embeddings: backbone features of one world or of several; only frames of the train
                 episodes are used. Users of different worlds are different people, whatever their
                 names.
-            seed: of the episodes and of the inference.
+            seed: of the inference.
+            episode_seed: of the episodes; `seed` by default.
             progress: what the engine reports to; a bar on standard error by default.
 
         Returns:
@@ -123,9 +138,10 @@ class Study:
         self.engine.check_model(self.model)
         if not isinstance(embeddings, Embeddings):
             embeddings = together(embeddings)
-        used = frames_of(embeddings, self._lesson(embeddings, seed))
+        drawn = seed if episode_seed is None else episode_seed
+        used = frames_of(embeddings, self._lesson(embeddings, drawn))
         projection = self.reduction.fit(used)
-        episodes = self._lesson(self.reduction.cross_fit(used, projection.dim), seed)
+        episodes = self._lesson(self.reduction.cross_fit(used, projection.dim), drawn)
         names = labels_over(episodes)
         model, scatter = self.model_for(projection, labels=names), None
         if isinstance(model, TakesScatter):
@@ -142,6 +158,7 @@ class Study:
             posterior = with_densities(program, posterior, episodes)
         if isinstance(model, NamesClasses):
             posterior = with_names(model, posterior, episodes, seed=seed)
+        posterior = labelled(model, posterior)
         return Learnt(projection, population_of(posterior), scatter)
 
     def _lesson(self, embeddings: Embeddings, seed: int) -> EpisodeBatch:
@@ -223,6 +240,7 @@ class Study:
         posterior = self.engine.infer(
             model, episodes, seed=seed, given=learnt.population, progress=progress
         )
+        posterior = labelled(model, posterior)
         predictive = predict(model, posterior, episodes, given=learnt.population)
         uncertainty = decompose(predictive, episodes)
         return Answer(episodes, model, posterior, predictive, uncertainty)
@@ -296,6 +314,13 @@ class Answer(Shown):
             return None
         values = [*each_value(distinct_population(self.model, draws))]
         return left_out_log_prob(self.model, values, self.episodes)
+
+
+def labelled(model: Model, posterior: Posterior) -> Posterior:
+    """The posterior with the model's names of the places along its axes."""
+    axes = {axis for dims in posterior.dims.values() for axis in dims}
+    names = {axis: places for axis, places in model.coords.items() if axis in axes}
+    return posterior.changed(coords={**names, **posterior.coords})
 
 
 def frames_of(embeddings: Embeddings, episodes: EpisodeBatch) -> Embeddings:

@@ -92,10 +92,13 @@ def run(
     data: Path,
     out: Path,
     seed: int = 0,
+    episode_seed: int | None = None,
+    fit_seed: int | None = None,
     settings: Settings = (),
     smoke: bool = False,
     no_thumbnails: bool = False,
     cluster: str | None = None,
+    print_config: bool = False,
 ) -> None:
     r"""Learn a population from the train users, score the test users, and report.
 
@@ -112,13 +115,18 @@ def run(
         data: feature store, from `bayesfs features`.
         out: run directory, new or of the same run.
         seed: of everything random.
+        episode_seed: of which videos teach and which are asked; the seed by default.
+        fit_seed: of the inference; the seed by default.
         settings: change one field of what a recipe defines.
         smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
         no_thumbnails: the report shows no picture of the videos.
         cluster: score very many users on dask: local, local:WORKERS, or a scheduler's address;
             everybody's predictions go to DIR/results.zarr, and the report shows a few people.
+        print_config: print the recipes with every field, as DIR/recipes/full_*.py would have them,
+            and do nothing else.
     """
     from bayesfs.cli.studies import make_run
+    from bayesfs.study import Seeds
 
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
     make_run(
@@ -126,10 +134,13 @@ def run(
         data,
         out,
         settings=settings,
-        seed=seed,
+        seeds=Seeds(
+            seed if episode_seed is None else episode_seed, seed if fit_seed is None else fit_seed
+        ),
         smoke=smoke,
         pictures=not no_thumbnails,
         cluster=cluster,
+        print_config=print_config,
     )
 
 

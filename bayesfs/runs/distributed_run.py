@@ -57,7 +57,7 @@ def run_on_cluster(order: Order, out: Path) -> Finished:
     """
     run = RunDirectory(out)
     inputs = {**identity_with(order, quick_fingerprint(order.store)), "cluster": True}
-    with run.begin(inputs, recipes=order.sources):
+    with run.begin(inputs, {**order.sources, **order.full}):
         made: dict[int, xr.DataTree] = {}
         if not run.is_done:
             learnt = learn(run, order, lambda: shown_frames(order.study, order.store, ()))
@@ -90,7 +90,7 @@ def shown_frames(study: Study, store: Path, shown: Sequence[str]) -> Embeddings:
 def _score(run: RunDirectory, order: Order, learnt: Learnt) -> None:
     """Everybody's results and scores."""
     results = run.path.resolve() / RESULTS
-    job = ScoringJob(order.study, learnt, order.store.resolve(), results, order.seed)
+    job = ScoringJob(order.study, learnt, order.store.resolve(), results, order.seeds)
     with (
         noted(run, "warnings"),
         connect(order.cluster or "local") as client,
@@ -104,7 +104,7 @@ def _score(run: RunDirectory, order: Order, learnt: Learnt) -> None:
 def _show(run: RunDirectory, order: Order, learnt: Learnt) -> dict[int, xr.DataTree]:
     """Everything that is known of a few users, drawn at random, and whom the report shows."""
     known = scored_users(run.path / RESULTS, order.study.evaluation.shots[-1])
-    few = np.random.default_rng(order.seed).permutation(len(known))[:SHOWN]
+    few = np.random.default_rng(order.seeds.fit).permutation(len(known))[:SHOWN]
     shown = [known[i] for i in sorted(few.tolist())]
     with noted(run, "warnings"):
         made = answer_tasks(run, order, shown_frames(order.study, order.store, shown), learnt)

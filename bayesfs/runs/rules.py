@@ -17,7 +17,7 @@ from bayesfs.decisions.rules import Rules, between, learn_rules
 from bayesfs.errors import RunError
 from bayesfs.protocols import OpenSet
 from bayesfs.runs.directory import RunDirectory
-from bayesfs.study import Answer, Learnt, Study
+from bayesfs.study import Answer, Learnt, Seeds, Study
 from bayesfs.types import Embeddings
 from bayesfs.uncertainty.by_quality import absent_probability
 
@@ -29,7 +29,7 @@ def rules_at(
     embeddings: Embeddings,
     shots: int,
     *,
-    seed: int,
+    seeds: Seeds,
 ) -> Rules | None:
     """Thresholds at a number of support videos, as the run keeps them or learnt on its train users.
 
@@ -37,10 +37,10 @@ def rules_at(
     """
     if (kept := run.kept(_name(shots))) is not None:
         return load_rules(kept)
-    tasks = study.train_tasks(embeddings, learnt, seed=seed)
+    tasks = study.train_tasks(embeddings, learnt, seed=seeds.episodes)
     if tasks is None:
         return None
-    return rules_of(study.infer(tasks.limit_shots(shots), learnt, seed=seed), learnt)
+    return rules_of(study.infer(tasks.limit_shots(shots), learnt, seed=seeds.fit), learnt)
 
 
 def rules_for(run: RunDirectory, shots: float) -> Rules | None:
@@ -96,7 +96,7 @@ def check_users(
     embeddings: Embeddings,
     shots: int,
     *,
-    seed: int,
+    seeds: Seeds,
 ) -> Iterator[str]:
     """Tables of what the rules do for each user: train users by the others' rules, then test users.
 
@@ -108,20 +108,22 @@ def check_users(
         learnt: by it.
         embeddings: its frames.
         shots: number of support videos per object.
-        seed: of its tasks.
+        seeds: of its tasks and of the inference.
 
     Raises:
         RunError: the evaluation has no tasks of train users, or there is one train user only.
     """
-    tasks = study.train_tasks(embeddings, learnt, seed=seed)
+    tasks = study.train_tasks(embeddings, learnt, seed=seeds.episodes)
     if tasks is None or rules is None or rules.users < 2:
         found = 0 if rules is None else rules.users
         raise RunError(f"rules are checked on two train users or more, the run has {found}")
     train = tasks.limit_shots(shots)
-    test = study.tasks(embeddings, learnt, seed=seed).limit_shots(shots)
+    test = study.tasks(embeddings, learnt, seed=seeds.episodes).limit_shots(shots)
     answers = {
-        "train users, each by rules learnt on the others": study.infer(train, learnt, seed=seed),
-        "test users": study.infer(test, learnt, seed=seed),
+        "train users, each by rules learnt on the others": study.infer(
+            train, learnt, seed=seeds.fit
+        ),
+        "test users": study.infer(test, learnt, seed=seeds.fit),
     }
     for whose, answer in answers.items():
         for unit in ("video", "frame"):

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,13 +26,16 @@ from bayesfs.data.store import Thumbnail, open_store, read_skipped, store_attrs,
 from bayesfs.errors import DataError, RunError
 from bayesfs.explanation.record import MOST_TASKS, ExplanationRecord, record_explanations
 from bayesfs.features.extraction.job import sampling_of, sampling_text
+from bayesfs.recipes.written import differences
 from bayesfs.report.view import ReportData
 from bayesfs.report.write import write_report
 from bayesfs.results.store import as_saved, load_datatree, save_datatree
 from bayesfs.results.table_scores import as_score_table, load_summary
+from bayesfs.runs.compose import run_versions
 from bayesfs.runs.directory import STATE, RunDirectory, write_atomically
+from bayesfs.runs.record import values_of
 from bayesfs.runs.rules import keep_rules, rules_at
-from bayesfs.study import Learnt, Study
+from bayesfs.study import Learnt, Seeds, Study
 from bayesfs.training.checkpoint import (
     load_posterior,
     load_projection,
@@ -43,9 +45,6 @@ from bayesfs.training.checkpoint import (
     save_scatter,
 )
 from bayesfs.types import Embeddings
-
-PACKAGES = ("bayesfs", "torch", "pyro-ppl", "numpy", "xarray", "zarr", "arviz-base", "arviz-stats")
-"""Whose versions a run records."""
 
 EXPLANATIONS = "explanations.json"
 """File of a run directory: see `bayesfs.explanation.record`."""
@@ -64,10 +63,11 @@ class Order:
         sources: recipe -> its text, kept in the run directory and part of the run's identity.
         settings: what was overridden, as on the command line.
         smoke: whether everything was made tiny.
-        seed: of everything random.
+        seeds: of the episodes and of the inference.
         pictures: whether the report may show thumbnails.
         cluster: score on a cluster, see `bayesfs.runs.distributed.connect`; in this process by
             default.
+        full: file name -> text of what says every field, kept beside `sources`.
     """
 
     study: Study
@@ -75,9 +75,10 @@ class Order:
     sources: Mapping[str, str]
     settings: tuple[str, ...] = ()
     smoke: bool = False
-    seed: int = 0
+    seeds: Seeds = field(default_factory=Seeds)
     pictures: bool = True
     cluster: str | None = None
+    full: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def run_study(order: Order, out: Path) -> Finished:
     """
     embeddings = open_store(order.store)
     run = RunDirectory(out)
-    with run.begin(identity(order, embeddings), recipes=order.sources):
+    with run.begin(identity(order, embeddings), {**order.sources, **order.full}):
         made: dict[int, xr.DataTree] = {}
         if not run.is_done:
             with noted(run, "warnings"):
@@ -142,7 +143,8 @@ class Inputs(TypedDict):
         recipes: file name -> checksum of its text.
         settings: what was overridden.
         smoke: whether everything was made tiny.
-        seed: of everything random.
+        seed: of the inference.
+        episode_seed: of the episodes; of a run that does not say, the same.
         data: fingerprint of the data.
         thumbnails: whether the report may show them.
         version: of bayesfs.
@@ -157,6 +159,12 @@ class Inputs(TypedDict):
     thumbnails: bool
     version: str
     cluster: NotRequired[bool]
+    episode_seed: NotRequired[int]
+
+
+def seeds_of(inputs: Inputs) -> Seeds:
+    """Seeds of a run."""
+    return Seeds(inputs.get("episode_seed", inputs["seed"]), inputs["seed"])
 
 
 def inputs_of(run: RunDirectory) -> Inputs:
@@ -186,7 +194,8 @@ def identity_with(order: Order, data: str) -> Inputs:
         "recipes": {name: recipe_digest(text) for name, text in order.sources.items()},
         "settings": list(order.settings),
         "smoke": order.smoke,
-        "seed": order.seed,
+        "seed": order.seeds.fit,
+        "episode_seed": order.seeds.episodes,
         "data": data,
         "thumbnails": order.pictures,
         "version": version("bayesfs"),
@@ -280,7 +289,12 @@ def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> 
     """
     if run.kept("population.npz") is None:
         with bar("population") as progress:
-            learnt = order.study.learn(frames(), seed=order.seed, progress=progress)
+            learnt = order.study.learn(
+                frames(),
+                seed=order.seeds.fit,
+                episode_seed=order.seeds.episodes,
+                progress=progress,
+            )
         run.keep("projection.npz", lambda path: save_projection(learnt.projection, path))
         if (scatter := learnt.scatter) is not None:
             run.keep("scatter.npz", lambda path: save_scatter(scatter, path))
@@ -298,12 +312,12 @@ def answer_tasks(
     Returns:
         Number of support videos -> the DataTree, of those that were made now.
     """
-    study, seed = order.study, order.seed
+    study, seeds, seed = order.study, order.seeds, order.seeds.fit
     made: dict[int, xr.DataTree] = {}
     scored = [shots for shots in study.evaluation.shots if run.kept(_name(shots))]
     if len(scored) == len(study.evaluation.shots) and run.kept(EXPLANATIONS) is not None:
         return made
-    tasks = study.tasks(embeddings, learnt, seed=seed)
+    tasks = study.tasks(embeddings, learnt, seed=seeds.episodes)
     for shots in study.evaluation.shots:
         last = shots == max(study.evaluation.shots)
         explained = not last or len(tasks) > MOST_TASKS or run.kept(EXPLANATIONS) is not None
@@ -317,7 +331,7 @@ def answer_tasks(
                 made[shots] = as_saved(tree)
         if not explained:
             with bar("explanations"):
-                rules = rules_at(run, study, learnt, embeddings, shots, seed=seed)
+                rules = rules_at(run, study, learnt, embeddings, shots, seeds=seeds)
                 if rules is not None:
                     keep_rules(run, rules, shots)
                 run.keep(EXPLANATIONS, record_explanations(answer, learnt, rules, seed=seed).save)
@@ -422,8 +436,10 @@ def facts_of(order: Order, out: Path, frames: int, users: int) -> dict[str, Any]
     facts = {
         **{name.capitalize(): kind for name, kind in study_names(order.study).items()},
         "Settings": ", ".join(order.settings) or "those of the recipes",
+        "Differs from the defaults": "; ".join(differences(values_of(order.study))) or "nothing",
         **({"Smoke run": "everything tiny, the numbers mean nothing"} if order.smoke else {}),
-        "Seed": order.seed,
+        "Seed": order.seeds.fit,
+        **_episode_seed(order.seeds),
         "Pixels": attrs.get("px", "unknown"),
         "Backbone": attrs.get("backbone", "unknown"),
         "Sampling": sampling_text(sampling_of(attrs)),
@@ -440,9 +456,8 @@ def facts_of(order: Order, out: Path, frames: int, users: int) -> dict[str, Any]
     }
 
 
-def run_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
-    return {"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+def _episode_seed(seeds: Seeds) -> dict[str, int]:
+    return {} if seeds.episodes == seeds.fit else {"Seed of the episodes": seeds.episodes}
 
 
 @contextlib.contextmanager

@@ -129,8 +129,9 @@ def test_without_assertions_the_numbers_are_the_same(
 @pytest.mark.parametrize(
     ("more", "differs"),
     [
-        (["--seed", "1"], "seed"),
-        (["--set", "engine.draws=8"], "settings"),
+        (["--seed", "1"], "episode_seed, seed"),
+        (["--fit-seed", "1"], "seed"),
+        (["--set", "engine.population_draws=2"], "settings"),
         (["--smoke"], "smoke"),
     ],
 )
