@@ -137,6 +137,11 @@ class SimilarityPool(Foresees, Approximable, Hierarchical, KnowsTypical):
             raise ShapeError(f"expected vague between 0 and 1, got {self.vague}")
 
     @property
+    def coords(self) -> Mapping[str, tuple[str, ...]]:
+        """Axis -> names."""
+        return {"head": HEADS}
+
+    @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
         """Population site -> axes."""
         return {"scale_mean": (), "head_mean": ("head",)}
