@@ -158,7 +158,7 @@ class Study:
             posterior = with_densities(program, posterior, episodes)
         if isinstance(model, NamesClasses):
             posterior = with_names(model, posterior, episodes, seed=seed)
-        posterior = labelled(model, posterior)
+        posterior = with_coords(model, posterior)
         return Learnt(projection, population_of(posterior), scatter)
 
     def _lesson(self, embeddings: Embeddings, seed: int) -> EpisodeBatch:
@@ -240,7 +240,7 @@ class Study:
         posterior = self.engine.infer(
             model, episodes, seed=seed, given=learnt.population, progress=progress
         )
-        posterior = labelled(model, posterior)
+        posterior = with_coords(model, posterior)
         predictive = predict(model, posterior, episodes, given=learnt.population)
         uncertainty = decompose(predictive, episodes)
         return Answer(episodes, model, posterior, predictive, uncertainty)
@@ -316,7 +316,7 @@ class Answer(Shown):
         return left_out_log_prob(self.model, values, self.episodes)
 
 
-def labelled(model: Model, posterior: Posterior) -> Posterior:
+def with_coords(model: Model, posterior: Posterior) -> Posterior:
     """The posterior with the model's names of the places along its axes."""
     axes = {axis for dims in posterior.dims.values() for axis in dims}
     names = {axis: places for axis, places in model.coords.items() if axis in axes}

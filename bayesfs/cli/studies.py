@@ -36,11 +36,7 @@ def make_run(
     print_config: bool = False,
 ) -> None:
     """Load three recipes, run the study they make, and print its scores, or say what would run."""
-    inside = [p for p in paths.values() if p.resolve().is_relative_to(store.resolve())]
-    if inside:
-        raise RecipeError(
-            f"{inside[0]}: lies in the data; a recipe is code and never comes from it"
-        )
+    refuse_in_data(paths, store)
     scripts = Scripts()
     recipes = {role: load_recipe(p, role, scripts) for role, p in paths.items()}
     study = compose(recipes, settings, smoke=smoke)
@@ -59,6 +55,19 @@ def make_run(
     tell_store(store)
     print_scores(done.scores)
     print(f"report: {done.report}")
+
+
+def refuse_in_data(paths: Mapping[str, Path], store: Path) -> None:
+    """Refuse recipes that lie in the data.
+
+    Raises:
+        RecipeError: one does.
+    """
+    inside = [p for p in paths.values() if p.resolve().is_relative_to(store.resolve())]
+    if inside:
+        raise RecipeError(
+            f"{inside[0]}: lies in the data; a recipe is code and never comes from it"
+        )
 
 
 def make_report(out: Path, format: Literal["html", "md"], store: Path | None = None) -> None:

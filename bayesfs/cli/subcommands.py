@@ -144,6 +144,55 @@ def run(
     )
 
 
+def sweep(
+    model: ModelFile,
+    engine: EngineFile,
+    evaluation: EvaluationFile,
+    *,
+    data: Path,
+    out: Path,
+    settings: Settings = (),
+    episode_seeds: str = "0",
+    fit_seeds: str = "0",
+    jobs: int = 1,
+    smoke: bool = False,
+) -> None:
+    r"""Run a grid of settings and seeds, and compare all of it in one table.
+
+    Values between commas are alternatives, and every combination is run; a tuple is written with
+    parentheses. Finished runs are not made again, so that an interrupted sweep goes on, and a
+    grid may grow. For example:
+
+        bayesfs sweep models/gaussian.py inference/exact.py evaluation/clutter.py \
+            --data my-videos.zarr --out sweeps/loading --set model.loading=.25,.5,1 \
+            --episode-seeds 0:5 --fit-seeds 0:3 --jobs 2
+
+    Args:
+        model: recipe that defines `model`.
+        engine: recipe that defines `engine`.
+        evaluation: recipe that defines `evaluation`.
+        data: feature store, from `bayesfs features`.
+        out: folder for the table and for a directory of each run.
+        settings: one field of what a recipe defines, with its values.
+        episode_seeds: seeds of which videos teach and which are asked: 3, 0,2,7 or 0:5 (0 to 4).
+        fit_seeds: seeds of the inference.
+        jobs: runs at a time.
+        smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
+    """
+    from bayesfs.cli.sweep_runs import sweep_runs
+
+    sweep_runs(
+        {"model": model, "engine": engine, "evaluation": evaluation},
+        data,
+        out,
+        settings=settings,
+        episode_seeds=episode_seeds,
+        fit_seeds=fit_seeds,
+        jobs=jobs,
+        smoke=smoke,
+    )
+
+
 def report(
     directory: Folder, *, format: Literal["html", "md"] = "html", data: Path | None = None
 ) -> None:
@@ -457,7 +506,7 @@ def _on_its_cores(command: Callable[..., None]) -> Callable[..., None]:
 COMMANDS: dict[str, Callable[..., None]] = {
     **{
         command.__name__: _on_its_cores(command)
-        for command in (demo, features, run, report, compare, benchmark, predict, explain)
+        for command in (demo, features, run, sweep, report, compare, benchmark, predict, explain)
     },
     "population": _on_its_cores(population),
     "init": init,

@@ -106,5 +106,6 @@ def _of_module(path: Path, name: str) -> str:
     package, _, wrong = name.rpartition(".")
     if not package:
         return nearest(wrong, (p.stem for p in path.parent.glob("*.py") if p != path))
-    places = getattr(sys.modules.get(package), "__path__", ())
+    reached = sys.modules.get(package)
+    places = vars(reached).get("__path__", ()) if reached else ()
     return nearest(wrong, (found.name for found in pkgutil.iter_modules(places)))

@@ -140,7 +140,7 @@ class Terms:
         name, module = value.__qualname__, sys.modules.get(value.__module__)
         if self.known.get(name) is value:
             return str(name)
-        if module is None or getattr(module, name, None) is not value:
+        if module is None or vars(module).get(name) is not value:
             return None
         if not module.__name__.startswith(PRIVATE):
             return self._import(module.__name__, name)

@@ -29,7 +29,9 @@ from bayesfs.runs.run import (
     facts_of,
     finished,
     identity_with,
+    keep_metrics,
     learn,
+    load_scores,
     noted,
 )
 from bayesfs.study import Learnt, Study
@@ -66,6 +68,7 @@ def run_on_cluster(order: Order, out: Path) -> Finished:
             made = _show(run, order, learnt)
             rows = user_rows(order.store)
             frames = sum(high - low for ranges in rows.values() for low, high in ranges)
+            keep_metrics(run, load_scores(run))
             run.finish(**facts_of(order, out, frames, len(rows)))
         return finished(run, order, made)
 

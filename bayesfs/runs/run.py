@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from bayesfs.runs.compose import run_versions
 from bayesfs.runs.directory import STATE, RunDirectory, write_atomically
 from bayesfs.runs.record import values_of
 from bayesfs.runs.rules import keep_rules, rules_at
+from bayesfs.runs.scored import keep_scored
 from bayesfs.study import Learnt, Seeds, Study
 from bayesfs.training.checkpoint import (
     load_posterior,
@@ -48,6 +50,9 @@ from bayesfs.types import Embeddings
 
 EXPLANATIONS = "explanations.json"
 """File of a run directory: see `bayesfs.explanation.record`."""
+
+METRICS = "metrics.json"
+"""File of a run directory: scores for DVC and MLflow."""
 
 SCORES_FILE = "scores.json"
 """File of the directory of a run on a cluster: see `bayesfs.results.table_scores`."""
@@ -108,6 +113,20 @@ def run_study(order: Order, out: Path) -> Finished:
         RunError: the directory holds something else, is in use, or cannot be written.
         BayesfsError: the data, a recipe or an engine is at fault.
     """
+    with completed(order, out) as (run, made):
+        return finished(run, order, made)
+
+
+@contextlib.contextmanager
+def completed(order: Order, out: Path) -> Iterator[tuple[RunDirectory, dict[int, xr.DataTree]]]:
+    """The directory of a run with all its results, held, without a report.
+
+    Yields:
+        The directory, and number of support videos -> the DataTree of those that were made now.
+
+    Raises:
+        BayesfsError: as `run_study`.
+    """
     embeddings = open_store(order.store)
     run = RunDirectory(out)
     with run.begin(identity(order, embeddings), {**order.sources, **order.full}):
@@ -117,8 +136,28 @@ def run_study(order: Order, out: Path) -> Finished:
                 learnt = learn(run, order, lambda: embeddings)
                 made = answer_tasks(run, order, embeddings, learnt)
             users = len(np.unique(embeddings.coord("user")))
+            trees = load_trees(run, made)
+            keep_metrics(run, load_scores(run, trees))
+            keep_scored(run, trees)
             run.finish(**facts_of(order, out, len(embeddings), users))
-        return finished(run, order, made)
+        yield run, made
+
+
+def keep_metrics(run: RunDirectory, scores: Mapping[int, xr.Dataset]) -> None:
+    """Keep the scores as one flat JSON object, as DVC and MLflow read metrics."""
+    text = json.dumps(flat_metrics(scores), indent=2, allow_nan=False) + "\n"
+    run.keep(METRICS, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def flat_metrics(scores: Mapping[int, xr.Dataset]) -> dict[str, float]:
+    """Name, such as video_nll_5_shots, -> value, of every score that is known."""
+    found = {
+        f"{item}_{score}_{shots}_shots": float(table["estimate"].sel(item=item, score=score))
+        for shots, table in sorted(scores.items())
+        for item in table["item"].to_numpy().tolist()
+        for score in table["score"].to_numpy().tolist()
+    }
+    return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
 def finished(run: RunDirectory, order: Order, made: Mapping[int, xr.DataTree]) -> Finished:

@@ -22,7 +22,7 @@ from bayesfs.models.niw.classes import NIWClasses
 from bayesfs.models.similarity.heads import HEADS
 from bayesfs.models.similarity.pool import SimilarityPool
 from bayesfs.recipes.overrides import override
-from bayesfs.study import labelled
+from bayesfs.study import with_coords
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.types import Posterior
 
@@ -151,7 +151,7 @@ def test_every_population_site_has_a_field(model: Any, fields: Mapping[str, str]
 def test_places_along_axes_have_names_in_what_is_learnt() -> None:
     dims = {"scale": ("level",), "frame": ("condition",), "free": ("axis",)}
     draws = {"scale": torch.ones(2, 6), "frame": torch.ones(2, 2), "free": torch.ones(2, 1)}
-    found = labelled(GaussianHierarchy(), Posterior("exact", draws, dims)).coords
+    found = with_coords(GaussianHierarchy(), Posterior("exact", draws, dims)).coords
     assert found == {"level": LEVELS, "condition": ("clean", "clutter")}
     assert SimilarityPool().coords["head"] == HEADS
     assert GaussianHierarchy(covariates=("a",)).coords["covariate"] == ("a",)

@@ -49,6 +49,11 @@ class CovarianceFamily(Protocol):
         ...
 
     @property
+    def coords(self) -> Mapping[str, tuple[str, ...]]:
+        """Axis -> names of its places."""
+        return {"level": LEVELS}
+
+    @property
     def spectrum(self) -> tuple[float, ...] | None:
         """Sds of the features that it was fitted to; None where it takes them as equal."""
         return None

@@ -18,12 +18,7 @@ from torch import Tensor
 from bayesfs.errors import expect_positive
 from bayesfs.models.gaussian.conjugate import Levels
 from bayesfs.models.gaussian.covariance import Diagonal
-from bayesfs.models.gaussian.families import (
-    LEVELS,
-    CovarianceFamily,
-    PowerLaw,
-    spectrum_log,
-)
+from bayesfs.models.gaussian.families import CovarianceFamily, PowerLaw, spectrum_log
 from bayesfs.models.gaussian.labels import log_absent_odds, open_predictive
 from bayesfs.models.gaussian.level_model import LevelModel
 from bayesfs.protocols import OpenSet
@@ -91,7 +86,7 @@ class GaussianHierarchy(LevelModel, OpenSet):
     @property
     def coords(self) -> Mapping[str, tuple[str, ...]]:
         """Axis -> names; those of the levels that have a covariance too."""
-        return {**super().coords, "level": LEVELS}
+        return {**super().coords, **self.family.coords}
 
     @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
