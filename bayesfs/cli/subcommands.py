@@ -220,11 +220,12 @@ def compare(
     seed: int = 0,
     smoke: bool = False,
 ) -> None:
-    """Compare finished runs of the same episodes with the first one, or engines on one model.
+    """Compare finished runs with the first one, or engines on one model.
 
     Of runs: paired differences of the scores overall and for every user, with intervals; expected
-    log predictive densities (leave-one-out, the video being the unit); reliability curves. For
-    example:
+    log predictive densities (leave-one-out, the video being the unit); reliability curves. Runs
+    are named by the values in which they differ. Those of other seeds, evaluations or people are
+    compared on the videos that all were asked about. For example:
 
         bayesfs compare runs/first runs/second --out comparison
 
