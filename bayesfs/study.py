@@ -6,6 +6,7 @@ the tasks that an evaluation asks about. `bayesfs.runs.run` keeps the results in
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -109,6 +110,24 @@ class Study:
     objective: Objective | None = None
     reduction: FeatureReduction = field(default_factory=PrincipalAxes)
     dtype: torch.dtype = torch.float64
+
+    def check(self, embeddings: Embeddings, *, seed: int) -> None:
+        """Refuse data that cannot be scored, and a model that is not for the engine.
+
+        Whatever is wrong with the tasks is then known before anything is learnt for them.
+
+        Args:
+            embeddings: backbone features.
+            seed: of the episodes.
+
+        Raises:
+            DataError: the evaluation cannot draw its tasks from these frames.
+            InferenceError: the engine is not for this model.
+        """
+        self.engine.check_model(self.model)
+        with warnings.catch_warnings():  # they come again with the tasks themselves
+            warnings.simplefilter("ignore")
+            self.evaluation.test_episodes(embeddings, seed=seed)
 
     def learn(
         self,

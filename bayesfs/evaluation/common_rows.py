@@ -1,4 +1,4 @@
-"""ScoredRows that several methods share, where they were scored on different episodes: `common_rows`.
+"""Rows that several methods share, where they were scored on different episodes: `common_rows`.
 
 Episodes differ where their seed, the evaluation or the people differ. A video that all methods
 were asked about is still one video: what was predicted of it is compared, though other videos may
@@ -57,7 +57,7 @@ def common_rows(rows: ScoredRows) -> tuple[dict[str, dict[Item, pd.DataFrame]], 
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """ScoredRows with a key that does not depend on the episodes."""
+    """Rows with a key that does not depend on the episodes."""
     place = table.groupby(["user", "object", "video", "frame"]).cumcount()
     return table.assign(time=place, label=0)
 
@@ -68,7 +68,7 @@ def _frames(table: pd.DataFrame) -> dict[Video, int]:
 
 
 def _only(table: pd.DataFrame, videos: Sequence[Video]) -> pd.DataFrame:
-    """ScoredRows of these videos, whose task is the person and the n-th time of asking."""
+    """Rows of these videos, whose task is the person and the n-th time of asking."""
     kept = table[pd.MultiIndex.from_frame(table[VIDEO]).isin(videos)]
     return kept.assign(task=kept["user"] + " / " + kept["object"] + " / " + kept["time"].map(str))
 

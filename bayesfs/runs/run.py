@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,11 +23,12 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from bayesfs._utils.guarded_files import opened
 from bayesfs._utils.places import folder_name, place_from, without_places
-from bayesfs._utils.progress import bar
+from bayesfs._utils.progress import bar, duration
 from bayesfs.data.store import Thumbnail, open_store, read_skipped, store_attrs, thumbnails
 from bayesfs.errors import DataError, RunError
 from bayesfs.explanation.record import MOST_TASKS, ExplanationRecord, record_explanations
 from bayesfs.features.extraction.job import sampling_of, sampling_text
+from bayesfs.protocols import Progress
 from bayesfs.recipes.written import differences
 from bayesfs.report.view import ReportData
 from bayesfs.report.write import write_report
@@ -132,6 +134,7 @@ def completed(order: Order, out: Path) -> Iterator[tuple[RunDirectory, dict[int,
     with run.begin(identity(order, embeddings), {**order.sources, **order.full}):
         made: dict[int, xr.DataTree] = {}
         if not run.is_done:
+            order.study.check(embeddings, seed=order.seeds.episodes)
             with noted(run, "warnings"):
                 learnt = learn(run, order, lambda: embeddings)
                 made = answer_tasks(run, order, embeddings, learnt)
@@ -141,6 +144,16 @@ def completed(order: Order, out: Path) -> Iterator[tuple[RunDirectory, dict[int,
             keep_scored(run, trees)
             run.finish(**facts_of(order, out, len(embeddings), users))
         yield run, made
+
+
+@contextlib.contextmanager
+def stage(run: RunDirectory, title: str) -> Iterator[Progress]:
+    """A part of a run: a bar, and a line in the run's log where it begins and where it ends."""
+    began = time.monotonic()
+    run.log(f"{title} begins")
+    with bar(title) as progress:
+        yield progress
+    run.log(f"{title} done in {duration(time.monotonic() - began)}")
 
 
 def keep_metrics(run: RunDirectory, scores: Mapping[int, xr.Dataset]) -> None:
@@ -327,7 +340,7 @@ def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> 
         frames: gives the frames of the train users at least.
     """
     if run.kept("population.npz") is None:
-        with bar("population") as progress:
+        with stage(run, "population") as progress:
             learnt = order.study.learn(
                 frames(),
                 seed=order.seeds.fit,
@@ -362,14 +375,15 @@ def answer_tasks(
         explained = not last or len(tasks) > MOST_TASKS or run.kept(EXPLANATIONS) is not None
         if shots in scored and explained:
             continue
-        with bar(f"tasks at {shots} video{'s' if shots > 1 else ''} per object") as progress:
+        title = f"tasks at {shots} video{'s' if shots > 1 else ''} per object"
+        with stage(run, title) as progress:
             answer = study.infer(tasks.limit_shots(shots), learnt, seed=seed, progress=progress)
             if shots not in scored:
                 tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
                 run.keep(_name(shots), partial(save_datatree, tree))
                 made[shots] = as_saved(tree)
         if not explained:
-            with bar("explanations"):
+            with stage(run, "explanations"):
                 rules = rules_at(run, study, learnt, embeddings, shots, seeds=seeds)
                 if rules is not None:
                     keep_rules(run, rules, shots)

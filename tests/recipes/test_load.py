@@ -268,6 +268,14 @@ def test_a_recipe_that_is_not_text_is_refused(tmp_path: Path) -> None:
         load_recipe(path, "engine")
 
 
+def test_conditions_of_a_setting_are_checked_at_once() -> None:
+    held = load_recipe(recipe_folder() / "evaluation/clutter.py", "evaluation").values
+    found = override(held, ["evaluation.query_conditions=clean,clutter"])["evaluation"]
+    assert found.query_conditions == ("clean", "clutter")
+    with pytest.raises(RecipeError, match=r"query_conditions out of .* got .'cleen',.; did you m"):
+        override(held, ["evaluation.query_conditions=cleen"])
+
+
 @dataclass(frozen=True)
 class Inner:
     rate: float = 0.1

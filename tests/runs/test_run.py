@@ -87,6 +87,8 @@ def test_a_run_keeps_everything_and_prints_scores(
     assert state["status"] == "done"
     assert state["facts"]["Seed"] == 0
     assert "torch" in state["facts"]["Versions"]
+    log = (finished / "log.txt").read_text(encoding="utf-8")
+    assert re.search(r"Z population begins\n.*Z population done in \d+ s\n", log)
     assert main(command(small_store, finished)) == 0
     said = capsys.readouterr().out
     assert re.search(r"5 videos per object:\n  frame accuracy +\d\.\d{3}", said)
@@ -349,7 +351,9 @@ def test_data_that_cannot_be_scored_are_told(
 ) -> None:
     store = relabelled(make_embeddings(), tmp_path / "s.zarr", **labels)
     assert main(command(store, tmp_path / "run", "--smoke")) == FAILED
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    said = capsys.readouterr().err
+    assert message in said.splitlines()[-1]
+    assert "population ..." not in said
 
 
 @pytest.mark.parametrize("cluster", [[], ["--cluster", "local:1"]], ids=["here", "cluster"])
