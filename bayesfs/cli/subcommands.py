@@ -125,10 +125,14 @@ def run(
         print_config: print the recipes with every field, as DIR/recipes/full_*.py would have them,
             and do nothing else.
     """
+    from bayesfs.recipes.unrun import check_unrun
+
+    paths = {"model": model, "engine": engine, "evaluation": evaluation}
+    check_unrun(paths, settings, None if print_config else data)
+    _take_cores()
     from bayesfs.cli.studies import make_run
     from bayesfs.study import Seeds
 
-    paths = {"model": model, "engine": engine, "evaluation": evaluation}
     make_run(
         paths,
         data,
@@ -179,10 +183,15 @@ def sweep(
         jobs: runs at a time.
         smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
     """
+    from bayesfs.recipes.unrun import check_unrun
+
+    paths = {"model": model, "engine": engine, "evaluation": evaluation}
+    check_unrun(paths, settings, data)
+    _take_cores()
     from bayesfs.cli.sweep_runs import sweep_runs
 
     sweep_runs(
-        {"model": model, "engine": engine, "evaluation": evaluation},
+        paths,
         data,
         out,
         settings=settings,
@@ -486,19 +495,24 @@ def init(folder: Folder) -> None:
     print(f"\nNext: cd {place}; bayesfs run {recipes} --data STORE --out runs/first")
 
 
-def _on_its_cores(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, in a process that takes as many threads as it has cores.
+def _take_cores() -> None:
+    """Let this process take as many threads as it has cores.
 
     The objects of the libraries that it imports live as long as it does: looking for cycles among
     them at Python's own pace took a tenth of a small run.
     """
+    gc.set_threshold(*COLLECT_AFTER)
+    from bayesfs._utils.threads import share_cores
+
+    share_cores()
+
+
+def _on_its_cores(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, in a process that takes as many threads as it has cores."""
 
     @wraps(command)
     def begin(*args: Any, **kwargs: Any) -> None:
-        gc.set_threshold(*COLLECT_AFTER)
-        from bayesfs._utils.threads import share_cores
-
-        share_cores()
+        _take_cores()
         command(*args, **kwargs)
 
     return begin
@@ -507,8 +521,10 @@ def _on_its_cores(command: Callable[..., None]) -> Callable[..., None]:
 COMMANDS: dict[str, Callable[..., None]] = {
     **{
         command.__name__: _on_its_cores(command)
-        for command in (demo, features, run, sweep, report, compare, benchmark, predict, explain)
+        for command in (demo, features, report, compare, benchmark, predict, explain)
     },
+    "run": run,  # these take their cores when the recipes have been checked
+    "sweep": sweep,
     "population": _on_its_cores(population),
     "init": init,
 }

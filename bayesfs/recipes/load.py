@@ -10,7 +10,6 @@ names, never found in a data folder, and never to report on a run.
 from __future__ import annotations
 
 import ast
-import difflib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -24,8 +23,8 @@ from bayesfs._utils.atomic import write_whole
 from bayesfs._utils.guarded_files import read_bytes
 from bayesfs.errors import DataError, RecipeError
 from bayesfs.protocols import Engine, Evaluation, Model, Objective, Reduction, missing_members
-from bayesfs.recipes.names import ROLES, check_names, names_of
-from bayesfs.recipes.scripts import LONGEST, Scripts, read_script
+from bayesfs.recipes.names import check_names, missing, names_of
+from bayesfs.recipes.scripts import LONGEST, Scripts, read_recipe
 
 CONTRACTS: Mapping[str, type] = {
     "model": Model,
@@ -36,12 +35,6 @@ CONTRACTS: Mapping[str, type] = {
     "evaluation": Evaluation,
 }
 """Name that a recipe may define -> the class that the value's inherits from, or fulfils."""
-
-EXAMPLE: Mapping[str, str] = {
-    "model": "model = GaussianHierarchy()",
-    "engine": "engine = Exact()",
-    "evaluation": "evaluation = Clutter()",
-}
 
 
 @dataclass(frozen=True)
@@ -99,44 +92,12 @@ def run_recipe(path: Path, source: str, role: str, scripts: Scripts | None = Non
     names = vars((Scripts() if scripts is None else scripts).run(path, source))
     values = {n: names[n] for n in names_of(role) if n in names}
     if role not in values:
-        raise RecipeError(_missing(path, role, names))
+        raise RecipeError(missing(path, role, names))
     for name, value in values.items():
         _check_verbs(path, source, name, value)
         _check_fields(path, source, name, value)
     check_names(path, source, role)
     return Recipe(path, source, values, names)
-
-
-def read_recipe(path: Path) -> str:
-    """Text of a recipe.
-
-    Raises:
-        RecipeError: there is no such file, or it is not UTF-8 text.
-    """
-    if path.suffix != ".py" or not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        found = f"; {path.parent} holds {', '.join(near)}" if near else ""
-        raise RecipeError(
-            f"{path}: expected a recipe, a Python file{found}; "
-            "`bayesfs init DIR` copies the shipped ones"
-        )
-    return read_script(path)
-
-
-def _missing(path: Path, needs: str, names: Mapping[str, Any]) -> str:
-    defined = [n for n in names if not n.startswith("_")]
-    other = next((role for role in ROLES if role in defined), "")
-    if other:
-        return (
-            f"{path}: defines {other!r} and no {needs!r}; it is a recipe of the {other}, and one "
-            f"of the {needs} belongs in its place ({', then '.join(ROLES)})"
-        )
-    close = difflib.get_close_matches(needs, defined, n=1)
-    near = f"; it defines {close[0]!r}, was that meant?" if close else ""
-    return (
-        f"{path}: expected it to define {needs!r}{near} "
-        f"(add a line such as `{EXAMPLE.get(needs, f'{needs} = ...')}` at its end)"
-    )
 
 
 def _check_verbs(path: Path, source: str, name: str, value: Any) -> None:

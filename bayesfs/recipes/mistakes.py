@@ -35,6 +35,11 @@ def failure(path: Path, source: str, error: BaseException, names: Mapping[str, A
     return f"{path}, line {line}: {kind}: {error}{f' ({near})' if near else ''}, in {text!r}"
 
 
+def syntax_failure(path: Path, error: SyntaxError) -> str:
+    """The same of a text that is no Python."""
+    return f"{path}, line {error.lineno}: {error.msg}: {(error.text or '').strip()!r}"
+
+
 def nearest(wrong: str, known: Iterable[str], what: str = "") -> str:
     """The nearest known name as a question; without one all of them after `what`, if that is given.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from bayesfs.errors import RecipeError
@@ -19,6 +19,12 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "evaluation": (),
 }
 """What a recipe defines, and what else it may define."""
+
+EXAMPLE: Mapping[str, str] = {
+    "model": "model = GaussianHierarchy()",
+    "engine": "engine = Exact()",
+    "evaluation": "evaluation = Clutter()",
+}
 
 SIMILAR = 0.75
 """Ratio (`difflib`) from which a function or class may be a misspelt name of a role."""
@@ -135,3 +141,33 @@ def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
     if not isinstance(node, Definition | ast.Lambda):
         for child in ast.iter_child_nodes(node):
             yield from _outside_functions(child)
+
+
+def bound_names(tree: ast.Module) -> set[str] | None:
+    """All names that the top level of a text may bind; None where the text does not say."""
+    found = {name for name, _, _ in _bound(tree.body)}
+    for node in (inner for statement in tree.body for inner in _outside_functions(statement)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("globals", "exec", "vars"):
+            return None
+    return None if "*" in found else found
+
+
+def missing(path: Path, needs: str, names: Iterable[str]) -> str:
+    """What is told of a recipe that does not define what it should; `names` is what it does."""
+    defined = [n for n in names if not n.startswith("_")]
+    other = next((role for role in ROLES if role in defined), "")
+    if other:
+        return (
+            f"{path}: defines {other!r} and no {needs!r}; it is a recipe of the {other}, and one "
+            f"of the {needs} belongs in its place ({', then '.join(ROLES)})"
+        )
+    close = difflib.get_close_matches(needs, defined, n=1)
+    near = f"; it defines {close[0]!r}, was that meant?" if close else ""
+    return (
+        f"{path}: expected it to define {needs!r}{near} "
+        f"(add a line such as `{EXAMPLE.get(needs, f'{needs} = ...')}` at its end)"
+    )

@@ -52,20 +52,33 @@ def override(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, An
         >>> override({"engine": SVI()}, ["engine.steps=500"])["engine"].steps
         500
     """
-    changed, given = dict(values), dict[str, str]()
+    changed = dict(values)
+    for setting, name, path, text in targets(settings):
+        if name not in changed:
+            near = nearest(name, changed, "known are")
+            raise RecipeError(f"--set {setting}: there is no {name!r}; {near}")
+        changed[name] = _replace(changed[name], path, text, setting)
+    return changed
+
+
+def targets(settings: Sequence[str]) -> list[tuple[str, str, list[str], str]]:
+    """(setting, name, path of fields, text of the value) of each setting.
+
+    Raises:
+        RecipeError: one cannot be read, or names a field that another one names.
+    """
+    given: dict[str, str] = {}
+    found = []
     for setting in settings:
         target, equals, text = setting.partition("=")
         name, *path = target.strip().split(".")
         if not equals or not path:
             raise RecipeError(f"--set {setting}: expected NAME.FIELD=VALUE, as in engine.steps=500")
-        if name not in changed:
-            near = nearest(name, changed, "known are")
-            raise RecipeError(f"--set {setting}: there is no {name!r}; {near}")
         if (place := target.strip()) in given:
             raise RecipeError(f"--set {setting}: set before by {given[place]!r}; which is meant?")
         given[place] = setting
-        changed[name] = _replace(changed[name], path, text.strip(), setting)
-    return changed
+        found.append((setting, name, path, text.strip()))
+    return found
 
 
 def shrink(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from bayesfs._utils.guarded_files import read_text
 from bayesfs.errors import RecipeError
-from bayesfs.recipes.mistakes import failure
+from bayesfs.recipes.mistakes import failure, syntax_failure
 
 LONGEST = 2**20
 """Bytes of a script at most."""
@@ -71,9 +71,7 @@ class Scripts:
             if isinstance(e, RecipeError):  # of a helper, which has said where
                 raise
             if isinstance(e, SyntaxError):
-                raise RecipeError(
-                    f"{path}, line {e.lineno}: {e.msg}: {(e.text or '').strip()!r}"
-                ) from e
+                raise RecipeError(syntax_failure(path, e)) from e
             raise RecipeError(failure(path, source, e, vars(module))) from e
         return module
 
@@ -128,3 +126,19 @@ def read_script(path: Path) -> str:
         return read_text(path, LONGEST)
     except (OSError, ValueError) as e:
         raise RecipeError(f"{path}: cannot be read as UTF-8 text ({e})") from e
+
+
+def read_recipe(path: Path) -> str:
+    """Text of a recipe.
+
+    Raises:
+        RecipeError: there is no such file, or it is not UTF-8 text.
+    """
+    if path.suffix != ".py" or not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        found = f"; {path.parent} holds {', '.join(near)}" if near else ""
+        raise RecipeError(
+            f"{path}: expected a recipe, a Python file{found}; "
+            "`bayesfs init DIR` copies the shipped ones"
+        )
+    return read_script(path)

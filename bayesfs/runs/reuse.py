@@ -10,9 +10,9 @@ from bayesfs.errors import RecipeError, RunError
 from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.extraction.job import sampling_of
-from bayesfs.recipes.load import Recipe, read_recipe, recipe_folder, run_recipe
+from bayesfs.recipes.load import Recipe, recipe_folder, run_recipe
 from bayesfs.recipes.names import ROLES
-from bayesfs.recipes.scripts import Scripts
+from bayesfs.recipes.scripts import Scripts, read_recipe
 from bayesfs.runs.compose import usable_device
 from bayesfs.runs.directory import STATE, RunDirectory
 from bayesfs.runs.run import inputs_of, recipe_digest
