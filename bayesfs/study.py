@@ -21,6 +21,7 @@ from bayesfs._utils.progress import bar
 from bayesfs.data.worlds import together
 from bayesfs.diagnostics.loo import left_out_log_prob, support_log_prob
 from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, prior_check
+from bayesfs.diagnostics.prior_draws import prior_draws
 from bayesfs.diagnostics.prior_sensitivity import with_densities
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
@@ -39,7 +40,7 @@ from bayesfs.protocols import (
     Progress,
     TakesScatter,
 )
-from bayesfs.results.assemble import assemble_tree
+from bayesfs.results.assemble import assemble_tree, posterior_group
 from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompose import decompose
 
@@ -325,6 +326,8 @@ class Answer(Shown):
         )
         tree["posterior_check"] = xr.DataTree(posterior_check(self.model, whole, self.episodes))
         tree["label_check"] = xr.DataTree(label_check(tree))
+        if (prior := prior_draws(self.model, self.episodes)) is not None:
+            tree["population_prior"] = xr.DataTree(posterior_group(prior, None))
         return tree
 
     def _left_out(self, draws: Mapping[str, Tensor]) -> Tensor | None:

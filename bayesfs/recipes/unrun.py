@@ -17,6 +17,9 @@ from bayesfs.recipes.names import bound_names, check_names, missing, names_of
 from bayesfs.recipes.overrides import targets
 from bayesfs.recipes.scripts import read_recipe
 
+Known = tuple[str, list[str]]
+"""Name of a class, and its fields."""
+
 PACKAGE = Path(__file__).resolve().parents[1]
 
 Place = tuple[str, str]
@@ -36,8 +39,7 @@ def check_unrun(paths: Mapping[str, Path], settings: Sequence[str], store: Path 
             not there; or a setting does.
         DataError: there is no store.
     """
-    sources, values = Sources(), dict[str, ast.expr | None]()
-    imported: dict[str, Place] = {}
+    sources, values = Sources(), dict[str, Known | None]()
     for role, path in paths.items():
         tree = _parsed(path, source := read_recipe(path))
         bound = bound_names(tree)
@@ -46,18 +48,23 @@ def check_unrun(paths: Mapping[str, Path], settings: Sequence[str], store: Path 
         check_names(path, source, role)
         own = _check_imports(path, tree, sources)
         _check_calls(path, source, tree, own, sources)
-        imported |= own
-        values |= {n: _value(tree, n) for n in names_of(role) if bound is None or n in bound}
+        for name in names_of(role):
+            if bound is None or name in bound:
+                values[name] = _fields_of(_value(tree, name), own, sources)
+    _check_settings(settings, values)
+    if store is not None and not (store / "zarr.json").is_file():
+        raise DataError(f"{store}: expected a feature store, as `bayesfs features` makes one")
+
+
+def _check_settings(settings: Sequence[str], values: Mapping[str, Known | None]) -> None:
     for setting, name, field in ((s, n, p[0]) for s, n, p, _ in targets(settings)):
         if name not in values:
             near = nearest(name, values, "known are")
             raise RecipeError(f"--set {setting}: there is no {name!r}; {near}")
-        known = _fields_of(values[name], imported, sources)
+        known = values[name]
         if known and field not in known[1]:
             near = nearest(field, known[1], "known are")
             raise RecipeError(f"--set {setting}: {known[0]}: there is no {field!r}; {near}")
-    if store is not None and not (store / "zarr.json").is_file():
-        raise DataError(f"{store}: expected a feature store, as `bayesfs features` makes one")
 
 
 class Sources:
@@ -148,7 +155,7 @@ def _check_calls(
 
 def _fields_of(
     value: ast.expr | None, imported: Mapping[str, Place], sources: Sources
-) -> tuple[str, list[str]] | None:
+) -> Known | None:
     """Name and fields of the class that an expression makes an object of, where that is certain."""
     name = _callee(value)
     fields = sources.fields(imported[name]) if name in imported else None

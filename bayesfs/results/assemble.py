@@ -14,6 +14,7 @@ Groups (each ArviZ function that takes a DataTree takes this one):
     constant_data         names of classes and videos, conditions, numbers of shots and frames,
     quality uncertainty           total, aleatoric, epistemic in nats, and p(y | x, D)
     population(_sample_stats)  what meta-training learnt, where it is given
+    population_prior      draws of its named numbers from their prior; a `Study` adds them
 
 The query video is the unit: `observed_data`, `posterior_predictive` and `log_likelihood` have one
 variable, `video_label` (query), and everything else is a coordinate (`label` over (task, video),

@@ -8,6 +8,7 @@ import pyro.poutine
 import pytest
 import torch
 
+from bayesfs.diagnostics.prior_draws import prior_draws
 from bayesfs.models.gaussian.families import LEVELS, Full, LowRankCovariance, PerFeature, PowerLaw
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.gaussian.robust import RobustHierarchy
@@ -161,3 +162,19 @@ def test_a_family_hands_its_scale_on() -> None:
     for family in (PowerLaw(scale=3.0), PerFeature(scale=3.0), Full(scale=3.0)):
         law = priors(GaussianHierarchy(family))["scale"].base_dist
         assert law.scale.unique().tolist() == [3.0]
+
+
+def test_draws_of_the_prior_are_those_of_the_program() -> None:
+    """Sites of few numbers, by name, with the mean and sd that the fields say."""
+    model = GaussianHierarchy(PowerLaw(scale=2.0), absent_odds=1.0)
+    found = prior_draws(model, EPISODES, draws=4000)
+    assert found is not None
+    assert found.coords == {"level": LEVELS, "condition": ("clean", "clutter")}
+    scale, odds = found.draws["scale"], found.draws["absent_odds"]
+    assert scale.mean(0).sub(2.0 * (2.0 / torch.pi) ** 0.5).abs().max() < 0.1
+    assert (odds.mean() - 1.0).abs() < 0.2
+    assert (odds.std() - 3.0).abs() < 0.2
+    again = prior_draws(model, EPISODES, draws=4000)
+    assert again is not None
+    assert torch.equal(again.draws["scale"], scale)
+    assert prior_draws(HierarchicalHead(), EPISODES) is None

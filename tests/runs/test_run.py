@@ -303,6 +303,17 @@ def test_a_report_without_thumbnails_holds_no_pixel(
     assert not any(holds_jpeg(p.read_bytes()) for p in rest)
 
 
+def test_the_report_draws_the_prior_over_its_posterior_by_the_names_of_levels(
+    finished: Path,
+) -> None:
+    tree = load_trees(RunDirectory(finished))[5]
+    assert tree["population_prior"]["scale"].sizes["draw"] == 400
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "scale[task]" in page
+    assert "scale[0]" not in page
+    assert re.search(r"Draws of absent_odds: mean .*?; before any data mean .*?, sd [23]", page)
+
+
 def test_names_are_escaped_in_the_report(finished: Path) -> None:
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "<b>0</b>" not in page
