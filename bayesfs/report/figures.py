@@ -312,18 +312,19 @@ def marginal_figure(
     flat = draws.ravel()
     ends = flat if prior is None else np.append(flat, np.quantile(prior, (0.05, 0.95)))
     count, edges = np.histogram(flat, bins, (ends.min(), ends.max()), density=True)
-    x = (float(edges[0]), float(edges[-1]))
-    plot = Plot(x, (0, float(count.max())), width=260, height=104, left=8, bottom=20, top=6)
+    prior = np.empty(0) if prior is None else prior
+    before = np.histogram(prior, edges)[0] / max(len(prior), 1) / np.diff(edges)
+    x, top = (float(edges[0]), float(edges[-1])), float(max(count.max(), before.max()))
+    plot = Plot(x, (0, top), width=260, height=104, left=8, bottom=20, top=6)
     corners = np.repeat(edges, 2)[1:-1]
     body = plot.axes("", "", x_ticks=nice_ticks(*x, 5), y_ticks=[])
     body.append(plot.area(corners, np.zeros(len(corners)), np.repeat(count, 2), "count"))
-    if prior is not None:
-        inside = np.histogram(prior, edges)[0] / (len(prior) * np.diff(edges))
-        body.append(plot.line(corners, np.repeat(np.minimum(inside, count.max()), 2), "series1"))
+    if len(prior):
+        body.append(plot.line(corners, np.repeat(before, 2), "series1"))
     middle = float(plot.px(flat.mean()))
     body.append(f'<path class="ideal" d="M{middle:.1f} 6V{plot.height - plot.bottom:g}"/>')
     label = f"Draws of {name}: mean {number(float(flat.mean()))}, sd {number(float(flat.std()))}"
-    if prior is not None:
+    if len(prior):
         label += f"; before any data mean {number(float(prior.mean()))}, "
         label += f"sd {number(float(prior.std()))}"
     label += "."
