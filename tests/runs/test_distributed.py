@@ -73,8 +73,8 @@ def job(study: Study, learnt: Learnt, store: Path, tmp_path: Path) -> ScoringJob
 
 def whole(job: ScoringJob, shots: int) -> Answer:
     """All test users in one process, in one batch, without any store of results."""
-    tasks = job.study.tasks(open_store(job.store), job.learnt, seed=job.seed)
-    return job.study.infer(tasks.limit_shots(shots), job.learnt, seed=job.seed)
+    tasks = job.study.tasks(open_store(job.store), job.learnt, seed=job.seeds.episodes)
+    return job.study.infer(tasks.limit_shots(shots), job.learnt, seed=job.seeds.fit)
 
 
 def table(job: ScoringJob, shots: int) -> xr.Dataset:
