@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesfs.errors import InferenceError
-from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
+from bayesfs.types import CONDITIONS, Embeddings, EpisodeBatch, Posterior, Predictive
 
 Progress = Callable[[int, int, str], None]
 """Callback (done, total, message) that engines call now and then; the command shows a bar."""
@@ -70,9 +70,9 @@ class Model(Protocol):
         return ()
 
     @property
-    def axis_labels(self) -> Mapping[str, tuple[str, ...]]:
-        """Axis of its sites -> names along it, such as those of its levels; none by default."""
-        return {}
+    def coords(self) -> Mapping[str, tuple[str, ...]]:
+        """Axis of the sites -> names of its places, for tables; others are numbered."""
+        return {"condition": CONDITIONS, "covariate": self.covariates}
 
     def fit_to(self, spectrum: tuple[float, ...]) -> Self:
         """The same model for features whose sds over the train frames are `spectrum`.

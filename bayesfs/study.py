@@ -6,6 +6,7 @@ the tasks that an evaluation asks about. `bayesfs.runs.run` keeps the results in
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from bayesfs._utils.progress import bar
 from bayesfs.data.worlds import together
 from bayesfs.diagnostics.loo import left_out_log_prob, support_log_prob
 from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, prior_check
+from bayesfs.diagnostics.prior_draws import prior_draws
 from bayesfs.diagnostics.prior_sensitivity import with_densities
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
@@ -38,9 +40,22 @@ from bayesfs.protocols import (
     Progress,
     TakesScatter,
 )
-from bayesfs.results.assemble import assemble_tree
+from bayesfs.results.assemble import assemble_tree, posterior_group
 from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompose import decompose
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Where the randomness of a study comes from.
+
+    Attributes:
+        episodes: which videos teach and which are asked.
+        fit: everything that engines draw.
+    """
+
+    episodes: int = 0
+    fit: int = 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,11 +112,30 @@ class Study:
     reduction: FeatureReduction = field(default_factory=PrincipalAxes)
     dtype: torch.dtype = torch.float64
 
+    def check(self, embeddings: Embeddings, *, seed: int) -> None:
+        """Refuse data that cannot be scored, and a model that is not for the engine.
+
+        Whatever is wrong with the tasks is then known before anything is learnt for them.
+
+        Args:
+            embeddings: backbone features.
+            seed: of the episodes.
+
+        Raises:
+            DataError: the evaluation cannot draw its tasks from these frames.
+            InferenceError: the engine is not for this model.
+        """
+        self.engine.check_model(self.model)
+        with warnings.catch_warnings():  # they come again with the tasks themselves
+            warnings.simplefilter("ignore")
+            self.evaluation.test_episodes(embeddings, seed=seed)
+
     def learn(
         self,
         embeddings: Embeddings | Sequence[Embeddings],
         *,
         seed: int,
+        episode_seed: int | None = None,
         progress: Progress | None = None,
     ) -> Learnt:
         """Learn the projection and the population from the evaluation's train episodes.
@@ -110,7 +144,8 @@ class Study:
             embeddings: backbone features of one world or of several; only frames of the train
                 episodes are used. Users of different worlds are different people, whatever their
                 names.
-            seed: of the episodes and of the inference.
+            seed: of the inference.
+            episode_seed: of the episodes; `seed` by default.
             progress: what the engine reports to; a bar on standard error by default.
 
         Returns:
@@ -123,9 +158,10 @@ class Study:
         self.engine.check_model(self.model)
         if not isinstance(embeddings, Embeddings):
             embeddings = together(embeddings)
-        used = frames_of(embeddings, self._lesson(embeddings, seed))
+        drawn = seed if episode_seed is None else episode_seed
+        used = frames_of(embeddings, self._lesson(embeddings, drawn))
         projection = self.reduction.fit(used)
-        episodes = self._lesson(self.reduction.cross_fit(used, projection.dim), seed)
+        episodes = self._lesson(self.reduction.cross_fit(used, projection.dim), drawn)
         names = labels_over(episodes)
         model, scatter = self.model_for(projection, labels=names), None
         if isinstance(model, TakesScatter):
@@ -142,6 +178,7 @@ class Study:
             posterior = with_densities(program, posterior, episodes)
         if isinstance(model, NamesClasses):
             posterior = with_names(model, posterior, episodes, seed=seed)
+        posterior = with_coords(model, posterior)
         return Learnt(projection, population_of(posterior), scatter)
 
     def _lesson(self, embeddings: Embeddings, seed: int) -> EpisodeBatch:
@@ -223,6 +260,7 @@ class Study:
         posterior = self.engine.infer(
             model, episodes, seed=seed, given=learnt.population, progress=progress
         )
+        posterior = with_coords(model, posterior)
         predictive = predict(model, posterior, episodes, given=learnt.population)
         uncertainty = decompose(predictive, episodes)
         return Answer(episodes, model, posterior, predictive, uncertainty)
@@ -289,6 +327,8 @@ class Answer(Shown):
         )
         tree["posterior_check"] = xr.DataTree(posterior_check(self.model, whole, self.episodes))
         tree["label_check"] = xr.DataTree(label_check(tree))
+        if (prior := prior_draws(self.model, self.episodes)) is not None:
+            tree["population_prior"] = xr.DataTree(posterior_group(prior, None))
         return tree
 
     def _left_out(self, draws: Mapping[str, Tensor]) -> Tensor | None:
@@ -297,6 +337,13 @@ class Answer(Shown):
             return None
         values = [*each_value(distinct_population(self.model, draws))]
         return left_out_log_prob(self.model, values, self.episodes)
+
+
+def with_coords(model: Model, posterior: Posterior) -> Posterior:
+    """The posterior with the model's names of the places along its axes."""
+    axes = {axis for dims in posterior.dims.values() for axis in dims}
+    names = {axis: places for axis, places in model.coords.items() if axis in axes}
+    return posterior.changed(coords={**names, **posterior.coords})
 
 
 def frames_of(embeddings: Embeddings, episodes: EpisodeBatch) -> Embeddings:

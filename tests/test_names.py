@@ -10,6 +10,7 @@ SUBCOMMANDS = "bayesfs.cli.subcommands"
 DEFENDED = {
     "explain": "the subcommand is called as the function that it runs",
     "predict": "the subcommand is called as the function that it runs",
+    "sweep": "experimenters and Gibbs samplers both call theirs so",
 }
 """Name that stands in two modules -> why."""
 

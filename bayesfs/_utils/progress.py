@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
@@ -19,13 +20,19 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from bayesfs.protocols import Progress
 
+EVERY = 20.0
+"""Seconds between lines where there is no terminal."""
+
 JOINERS = "\u200c\u200d"
 """Zero-width joiners: format characters that Persian, Hindi and emoji need."""
 
 
 @contextlib.contextmanager
 def bar(title: str) -> Iterator[Progress]:
-    """A progress bar on standard error; where that is no terminal or notebook, a line at each end.
+    """A progress bar on standard error.
+
+    Where that is no terminal or notebook, there is a line at each end, and one now and then with
+    the time and what remains.
 
     Args:
         title: what is going on, shown before the bar.
@@ -40,11 +47,15 @@ def bar(title: str) -> Iterator[Progress]:
     notebook = type(sys.stderr).__module__.startswith("ipykernel")
     terminal = sys.stderr is not None and (sys.stderr.isatty() or notebook)
     shown = tqdm(desc=title, disable=not terminal, dynamic_ncols=True, leave=True)
-    last = ""
+    last, began = "", time.monotonic()
+    told = began
 
     def report(done: int, total: int, message: str) -> None:
-        nonlocal last
+        nonlocal last, told
         last = terminal_safe(message)
+        if shown.disable and (now := time.monotonic()) - told >= EVERY:
+            told = now
+            say(f"{title}: {_so_far(done, total, now - began)}{f' ({last})' if last else ''}")
         shown.total = total
         shown.set_postfix_str(last, refresh=False)
         shown.update(done - shown.n)
@@ -54,7 +65,29 @@ def bar(title: str) -> Iterator[Progress]:
     with shown:
         yield report
     if shown.disable:
-        say(f"{title}: done{f' ({last})' if last else ''}")
+        took = duration(time.monotonic() - began)
+        say(f"{title}: done in {took}{f' ({last})' if last else ''}")
+
+
+def _so_far(done: int, total: int, seconds: float) -> str:
+    """How much of how much, for how long, and how long the rest will take at this pace."""
+    text = f"{done} of {total}, {duration(seconds)}"
+    return f"{text}, about {duration(seconds / done * (total - done))} to go" if done else text
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    Example:
+        >>> duration(4.2), duration(75), duration(4000)
+        ('4 s', '1 min 15 s', '1 h 6 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Finished runs side by side, on the same users and episodes: `compare_runs`."""
+"""Finished runs side by side, on what all of them were asked about: `compare_runs`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
+from bayesfs._utils.guarded_files import read_text
 from bayesfs._utils.owned_folders import claim
 from bayesfs._utils.places import owners
-from bayesfs._utils.progress import table_text
+from bayesfs._utils.progress import table_text, terminal_safe
 from bayesfs.errors import RunError
+from bayesfs.evaluation.common_rows import ScoredRows, common_rows
 from bayesfs.evaluation.comparison import (
     MAIN,
     compare_elpd,
@@ -34,18 +36,17 @@ from bayesfs.plots.reliability import plot_reliability
 from bayesfs.results.rows import ITEMS, tree_rows
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import STATE, RunDirectory, checksum, explained, write_atomically
-from bayesfs.runs.run import Inputs, inputs_of, load_trees
+from bayesfs.runs.record import CONFIG
+from bayesfs.runs.run import Inputs, inputs_of, load_trees, seeds_of
 
 Trees = Mapping[str, Mapping[int, xr.DataTree]]
 """Name of a run -> number of support videos -> its DataTree."""
 
-SAME = {
-    "data": "data",
-    "seed": "seed",
-    "version": "version of bayesfs",
-    "smoke": "choice of --smoke",
-}
-"""Inputs of a run that decide its episodes -> what a person calls them."""
+SAME = {"version": "version of bayesfs", "smoke": "choice of --smoke"}
+"""Inputs that runs must have in common to be compared at all -> what a person calls them."""
+
+MOST_DIFFERENCES = 3
+"""Values in the name of a run, at most."""
 
 COMPARISON = "a comparison"
 """What its folder says that it is for."""
@@ -76,54 +77,141 @@ class Comparison:
 def compare_runs(paths: Sequence[Path], out: Path) -> Comparison:
     """Compare runs with the first one, print the tables and write them and a picture.
 
+    Runs of different seeds, evaluations or people are compared on the videos that all of them were
+    asked about, which is said; expected log predictive densities need the same episodes.
+
     Args:
-        paths: finished run directories of the same data, users and episodes; two or more.
+        paths: finished run directories, two or more.
         out: folder for scores.csv, users.csv, elpd.csv, reliability.csv, sheet.csv (every score
             of every run by user, object and video), reliability.png and comparison.json.
 
     Raises:
-        RunError: a run is not finished, or the runs are of different data, users or episodes.
+        RunError: a run is not finished, or of another version, or made with --smoke and the first
+            is not.
+        DataError: the runs share no video.
     """
-    names = short_names(paths)
-    runs = {name: RunDirectory(path) for name, path in zip(names, paths, strict=True)}
-    for run in runs.values():
+    folders = short_names(paths)
+    directories = [RunDirectory(path) for path in paths]
+    for run in directories:
         run.finished()
-    inputs = {name: inputs_of(run) for name, run in runs.items()}
-    for other in names[1:]:
-        _refuse_other_episodes(inputs, names[0], other)
+    given = dict(zip(folders, map(inputs_of, directories), strict=True))
+    for other in folders[1:]:
+        _refuse_others(given, folders[0], other)
+    names = names_by_difference(directories, folders)
+    runs = dict(zip(names, directories, strict=True))
+    inputs = dict(zip(names, given.values(), strict=True))
     trees = {name: load_trees(run) for name, run in runs.items()}
-    found = compare_trees(trees)
+    alike = len({json.dumps(_episodes(one), sort_keys=True) for one in inputs.values()}) == 1
+    found, said = compare_trees(trees, alike=alike)
     _write(found, out, dict(zip(names, paths, strict=True)))  # first: nobody may be listening
     if any(given.get("cluster") for given in inputs.values()):
         print("runs on a cluster: compared by the people whom their reports show, not by everybody")
+    for sentence in said:
+        print(sentence)
     _print(found)
     print(f"tables and picture: {out}")
     return found
 
 
-def compare_trees(trees: Trees) -> Comparison:
-    """Tables at every number of support videos that all runs were scored at."""
+def compare_trees(trees: Trees, *, alike: bool) -> tuple[Comparison, list[str]]:
+    """Tables at every number of support videos that all runs were scored at.
+
+    Args:
+        trees: of each run.
+        alike: whether the runs have the same episodes.
+
+    Returns:
+        The tables, and sentences that say on what the runs are compared where that is a part.
+    """
     shots = sorted(set.intersection(*(set(t) for t in trees.values())))
     if not shots:
         at = {name: sorted(t) for name, t in trees.items()}
         raise RunError(f"the runs have no number of support videos in common: {at}")
-    parts = [_at_shots({name: t[k] for name, t in trees.items()}, k) for k in shots]
-    return Comparison(
-        *(pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
-    )
+    said: list[str] = []
+    parts = []
+    for count in shots:
+        some = {name: t[count] for name, t in trees.items()}
+        rows: ScoredRows = {name: tree_rows(tree) for name, tree in some.items()}
+        if not alike:
+            rows, sentence = common_rows(rows)
+            said.append(f"{_videos(count)}: {sentence}")
+        parts.append(_at_shots(some, rows, count, alike=alike))
+    tables = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    return Comparison(*tables), said
 
 
-def _at_shots(trees: Mapping[str, xr.DataTree], shots: int) -> list[pd.DataFrame]:
-    pairs = compare_scores({name: tree_rows(tree) for name, tree in trees.items()})
+def _at_shots(
+    trees: Mapping[str, xr.DataTree], rows: ScoredRows, shots: int, *, alike: bool
+) -> list[pd.DataFrame]:
+    pairs = compare_scores(rows)
     with warnings.catch_warnings():  # the column high_k says it
         warnings.filterwarnings("ignore", message=".*shape parameter of Pareto distribution.*")
-        elpd = compare_elpd(trees)
+        elpd = compare_elpd(trees) if alike else pd.DataFrame()
     sheets = [score_sheet(tree).assign(run=name) for name, tree in trees.items()]
     tables = [overall_table(pairs), user_table(pairs), elpd, reliability_table(trees)]
     tables.append(pd.concat(sheets, ignore_index=True))
     for table in tables:
-        table.insert(0, "shots", shots)
+        table.insert(0, "shots", shots if len(table) else [])
     return tables
+
+
+def names_by_difference(runs: Sequence[RunDirectory], folders: Sequence[str]) -> list[str]:
+    """What runs are called: the values in which they differ, as `--set` has them.
+
+    Args:
+        runs: the runs, each with `recipes/full.json`.
+        folders: from `short_names`, for runs that do not say their values or differ in none.
+    """
+    found = [_values(run) for run in runs]
+    if any(one is None for one in found):
+        return list(folders)
+    told = _differing(found, "")
+    names = []
+    for place, folder in enumerate(folders):
+        values = [f"{name}={_word(values[place])}" for name, values in told.items()]
+        more = len(values) - MOST_DIFFERENCES
+        shown = values[:MOST_DIFFERENCES] + ([f"{more} more"] if more > 0 else [])
+        names.append(terminal_safe(", ".join(shown)) or folder)
+    twice = {name for name in names if names.count(name) > 1}
+    return [
+        f"{name} ({folder})" if name in twice else name
+        for name, folder in zip(names, folders, strict=True)
+    ]
+
+
+def _values(run: RunDirectory) -> Any:
+    """What a run says that it ran, None where it does not."""
+    try:
+        held = json.loads(read_text(run.recipe(CONFIG)))
+        return {**held["values"], "seeds": held["seeds"]}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def _differing(values: Sequence[Any], place: str) -> dict[str, list[Any]]:
+    """Dotted name -> the values there, of what is not the same in all of some JSON values."""
+    if all(value == values[0] for value in values):
+        return {}
+    alike = all(isinstance(v, dict) for v in values)
+    if not alike or len({str(v.get("class")) for v in values}) > 1:
+        return {place: list(values)}
+    names = dict.fromkeys(name for value in values for name in value)
+    return {
+        at: found
+        for name in names
+        for at, found in _differing(
+            [v.get(name) for v in values], f"{place}.{name}".lstrip(".")
+        ).items()
+    }
+
+
+def _word(value: Any) -> str:
+    """A JSON value in a few characters: of a class its name."""
+    if isinstance(value, dict):
+        value = value.get("class", "...")
+    if isinstance(value, list):
+        return f"({','.join(map(_word, value))})"
+    return str(value).rpartition(".")[2] if str(value).startswith("bayesfs.") else str(value)
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
@@ -151,27 +239,24 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return [f"{path.name} ({number})" for number, path in enumerate(whole, 1)]
 
 
-def _refuse_other_episodes(inputs: Mapping[str, Inputs], first: str, other: str) -> None:
-    """Raise where something that decides the episodes differs between two runs."""
-    one, two = (_what_decides(inputs[name]) for name in (first, other))
-    differing = [name for name in one if one[name] != two[name]]
-    if differing:
-        shown = ", ".join(
-            name if name in ("data", "evaluation recipe") else f"{name} ({one[name]}, {two[name]})"
-            for name in differing
-        )
-        raise RunError(
-            f"{first} and {other} are not of the same users and episodes: they differ in {shown}; "
-            "runs can be compared only where the model, engine or reduction alone differ"
-        )
+def _refuse_others(inputs: Mapping[str, Inputs], first: str, other: str) -> None:
+    """Raise where two runs cannot be compared whatever they were asked about."""
+    one, two = (
+        {name: inputs[run].get(key) for key, name in SAME.items()} for run in (first, other)
+    )
+    shown = ", ".join(f"{n} ({one[n]}, {two[n]})" for n in one if one[n] != two[n])
+    if shown:
+        raise RunError(f"{first} and {other} cannot be compared: they differ in {shown}")
 
 
-def _what_decides(inputs: Inputs) -> dict[str, Any]:
+def _episodes(inputs: Inputs) -> dict[str, Any]:
+    """What decides the episodes of a run."""
     settings = [s for s in inputs["settings"] if s.strip().startswith("evaluation.")]
     return {
-        **{name: inputs.get(key) or 0 for key, name in SAME.items()},
-        "evaluation recipe": inputs["recipes"].get("evaluation.py"),
-        "settings of the evaluation": sorted(settings),
+        "data": inputs["data"],
+        "seed": seeds_of(inputs).episodes,
+        "recipe": inputs["recipes"].get("evaluation.py"),
+        "settings": sorted(settings),
     }
 
 
@@ -185,7 +270,8 @@ def _print(found: Comparison) -> None:
         if note := interval_note(int(scores["users"].max()), 0.95):
             console.print(f"  {note}", highlight=False)
         console.print(_user_grid(found.users[found.users["shots"] == shots], int(str(shots))))
-        console.print(_elpd_grid(found.elpd[found.elpd["shots"] == shots], int(str(shots))))
+        if len(found.elpd):
+            console.print(_elpd_grid(found.elpd[found.elpd["shots"] == shots], int(str(shots))))
 
 
 def _videos(shots: int) -> str:

@@ -30,7 +30,7 @@ from bayesfs.runs.directory import RunDirectory, explained, write_atomically
 from bayesfs.runs.distributed_run import shown_frames
 from bayesfs.runs.reuse import kept_recipes
 from bayesfs.runs.rules import check_users, rules_at
-from bayesfs.runs.run import inputs_of, load_learnt, store_fingerprint, store_of
+from bayesfs.runs.run import inputs_of, load_learnt, seeds_of, store_fingerprint, store_of
 from bayesfs.study import Learnt, Study
 from bayesfs.types import Embeddings, EpisodeBatch
 from bayesfs.uncertainty.by_level import PARTS
@@ -76,12 +76,12 @@ def explain_run(
     """
     directory = RunDirectory(run)
     study, learnt, embeddings = reopened(directory, data, trust=trust)
-    seed = inputs_of(directory)["seed"]
+    seeds = seeds_of(inputs_of(directory))
     shots = usable_shots(study, shots)
-    tasks = study.tasks(embeddings, learnt, seed=seed).limit_shots(shots)
+    tasks = study.tasks(embeddings, learnt, seed=seeds.episodes).limit_shots(shots)
     if rules:
-        decide = rules_at(directory, study, learnt, embeddings, shots, seed=seed)
-        print(*check_users(decide, study, learnt, embeddings, shots, seed=seed), sep="\n")
+        decide = rules_at(directory, study, learnt, embeddings, shots, seeds=seeds)
+        print(*check_users(decide, study, learnt, embeddings, shots, seeds=seeds), sep="\n")
         return
     if video is None:
         print(*listing(tasks), sep="\n")
@@ -91,8 +91,8 @@ def explain_run(
     path = out or run / "explained" / picture_name(video, at)
     if path.suffix not in FORMATS:
         raise DataError(f"{path}: expected a picture's name that ends in {', '.join(FORMATS)}")
-    decide = rules_at(directory, study, learnt, embeddings, shots, seed=seed)
-    evidence = evidence_of(study, learnt, tasks.select([t]), v, seed=seed)
+    decide = rules_at(directory, study, learnt, embeddings, shots, seeds=seeds)
+    evidence = evidence_of(study, learnt, tasks.select([t]), v, seed=seeds.fit)
     one = evidence.episodes
     found = explain_video(evidence, 0, 0, rules=decide)
     said = [*numbers(found, decide)]

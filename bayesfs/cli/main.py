@@ -25,7 +25,7 @@ INTERRUPTED = 130
 CLOSED_PIPE = 141
 """Exit status where whoever read the output has gone, as with `| head`: 128 + SIGPIPE."""
 
-GO_ON = ("demo", "features", "run", "benchmark")
+GO_ON = ("demo", "features", "run", "sweep", "benchmark")
 """Commands that go on where they were interrupted."""
 
 

@@ -17,6 +17,7 @@ from bayesfs.protocols import Backbone
 from bayesfs.recipes.load import recipe_folder
 from bayesfs.runs.compose import tell_store
 from bayesfs.runs.directory import explained
+from bayesfs.study import Seeds
 from bayesfs.synthetic.videos.render import render_tree
 from bayesfs.types import Embeddings
 
@@ -50,7 +51,7 @@ def make_demo(out: Path, seed: int) -> None:
         "engine": shipped / "inference" / "exact.py",
         "evaluation": shipped / "evaluation" / "clutter.py",
     }
-    make_run(paths, store, out / "run", seed=seed)
+    make_run(paths, store, out / "run", seeds=Seeds(seed, seed))
 
 
 def embed_tree(

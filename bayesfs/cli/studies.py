@@ -12,9 +12,12 @@ import xarray as xr
 from bayesfs._utils.progress import terminal_safe
 from bayesfs.errors import RecipeError
 from bayesfs.recipes.load import load_recipe
+from bayesfs.recipes.scripts import Scripts
 from bayesfs.report.view import score_cells
 from bayesfs.runs.compose import compose, tell_store
+from bayesfs.runs.record import CONFIG, sources_of, written_in_full
 from bayesfs.runs.run import Order, report_run, run_study
+from bayesfs.study import Seeds
 
 PRINTED = ("accuracy", "nll", "brier", "ece")
 """Scores that the command prints; the report has all."""
@@ -25,22 +28,24 @@ def make_run(
     store: Path,
     out: Path,
     *,
+    seeds: Seeds,
     settings: Sequence[str] = (),
-    seed: int = 0,
     smoke: bool = False,
     pictures: bool = True,
     cluster: str | None = None,
+    print_config: bool = False,
 ) -> None:
-    """Load three recipes, run the study they make, and print its scores."""
-    inside = [p for p in paths.values() if p.resolve().is_relative_to(store.resolve())]
-    if inside:
-        raise RecipeError(
-            f"{inside[0]}: lies in the data; a recipe is code and never comes from it"
-        )
-    recipes = {role: load_recipe(p, role) for role, p in paths.items()}
+    """Load three recipes, run the study they make, and print its scores, or say what would run."""
+    refuse_in_data(paths, store)
+    scripts = Scripts()
+    recipes = {role: load_recipe(p, role, scripts) for role, p in paths.items()}
     study = compose(recipes, settings, smoke=smoke)
-    sources = {f"{role}.py": recipe.source for role, recipe in recipes.items()}
-    order = Order(study, store, sources, tuple(settings), smoke, seed, pictures, cluster)
+    full = written_in_full(recipes, study, seeds, settings, smoke=smoke)
+    if print_config:
+        print(*(f"# {name}\n{text}" for name, text in full.items() if name != CONFIG), sep="\n")
+        return
+    sources = sources_of(recipes, scripts.helpers)
+    order = Order(study, store, sources, tuple(settings), smoke, seeds, pictures, cluster, full)
     if cluster is None:
         done = run_study(order, out)
     else:
@@ -50,6 +55,19 @@ def make_run(
     tell_store(store)
     print_scores(done.scores)
     print(f"report: {done.report}")
+
+
+def refuse_in_data(paths: Mapping[str, Path], store: Path) -> None:
+    """Refuse recipes that lie in the data.
+
+    Raises:
+        RecipeError: one does.
+    """
+    inside = [p for p in paths.values() if p.resolve().is_relative_to(store.resolve())]
+    if inside:
+        raise RecipeError(
+            f"{inside[0]}: lies in the data; a recipe is code and never comes from it"
+        )
 
 
 def make_report(out: Path, format: Literal["html", "md"], store: Path | None = None) -> None:

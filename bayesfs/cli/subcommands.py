@@ -92,10 +92,13 @@ def run(
     data: Path,
     out: Path,
     seed: int = 0,
+    episode_seed: int | None = None,
+    fit_seed: int | None = None,
     settings: Settings = (),
     smoke: bool = False,
     no_thumbnails: bool = False,
     cluster: str | None = None,
+    print_config: bool = False,
 ) -> None:
     r"""Learn a population from the train users, score the test users, and report.
 
@@ -112,24 +115,90 @@ def run(
         data: feature store, from `bayesfs features`.
         out: run directory, new or of the same run.
         seed: of everything random.
+        episode_seed: of which videos teach and which are asked; the seed by default.
+        fit_seed: of the inference; the seed by default.
         settings: change one field of what a recipe defines.
         smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
         no_thumbnails: the report shows no picture of the videos.
         cluster: score very many users on dask: local, local:WORKERS, or a scheduler's address;
             everybody's predictions go to DIR/results.zarr, and the report shows a few people.
+        print_config: print the recipes with every field, as DIR/recipes/full_*.py would have them,
+            and do nothing else.
     """
-    from bayesfs.cli.studies import make_run
+    from bayesfs.recipes.unrun import check_unrun
 
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
+    check_unrun(paths, settings, None if print_config else data)
+    _take_cores()
+    from bayesfs.cli.studies import make_run
+    from bayesfs.study import Seeds
+
     make_run(
         paths,
         data,
         out,
         settings=settings,
-        seed=seed,
+        seeds=Seeds(
+            seed if episode_seed is None else episode_seed, seed if fit_seed is None else fit_seed
+        ),
         smoke=smoke,
         pictures=not no_thumbnails,
         cluster=cluster,
+        print_config=print_config,
+    )
+
+
+def sweep(
+    model: ModelFile,
+    engine: EngineFile,
+    evaluation: EvaluationFile,
+    *,
+    data: Path,
+    out: Path,
+    settings: Settings = (),
+    episode_seeds: str = "0",
+    fit_seeds: str = "0",
+    jobs: int = 1,
+    smoke: bool = False,
+) -> None:
+    r"""Run a grid of settings and seeds, and compare all of it in one table.
+
+    Values between commas are alternatives, and every combination is run; a tuple is written with
+    parentheses. Finished runs are not made again, so that an interrupted sweep goes on, and a
+    grid may grow. For example:
+
+        bayesfs sweep models/gaussian.py inference/exact.py evaluation/clutter.py \
+            --data my-videos.zarr --out sweeps/loading --set model.loading=.25,.5,1 \
+            --episode-seeds 0:5 --fit-seeds 0:3 --jobs 2
+
+    Args:
+        model: recipe that defines `model`.
+        engine: recipe that defines `engine`.
+        evaluation: recipe that defines `evaluation`.
+        data: feature store, from `bayesfs features`.
+        out: folder for the table and for a directory of each run.
+        settings: one field of what a recipe defines, with its values.
+        episode_seeds: seeds of which videos teach and which are asked: 3, 0,2,7 or 0:5 (0 to 4).
+        fit_seeds: seeds of the inference.
+        jobs: runs at a time.
+        smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
+    """
+    from bayesfs.recipes.unrun import check_unrun
+
+    paths = {"model": model, "engine": engine, "evaluation": evaluation}
+    check_unrun(paths, settings, data)
+    _take_cores()
+    from bayesfs.cli.sweep_runs import sweep_runs
+
+    sweep_runs(
+        paths,
+        data,
+        out,
+        settings=settings,
+        episode_seeds=episode_seeds,
+        fit_seeds=fit_seeds,
+        jobs=jobs,
+        smoke=smoke,
     )
 
 
@@ -160,11 +229,12 @@ def compare(
     seed: int = 0,
     smoke: bool = False,
 ) -> None:
-    """Compare finished runs of the same episodes with the first one, or engines on one model.
+    """Compare finished runs with the first one, or engines on one model.
 
     Of runs: paired differences of the scores overall and for every user, with intervals; expected
-    log predictive densities (leave-one-out, the video being the unit); reliability curves. For
-    example:
+    log predictive densities (leave-one-out, the video being the unit); reliability curves. Runs
+    are named by the values in which they differ. Those of other seeds, evaluations or people are
+    compared on the videos that all were asked about. For example:
 
         bayesfs compare runs/first runs/second --out comparison
 
@@ -425,19 +495,24 @@ def init(folder: Folder) -> None:
     print(f"\nNext: cd {place}; bayesfs run {recipes} --data STORE --out runs/first")
 
 
-def _on_its_cores(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, in a process that takes as many threads as it has cores.
+def _take_cores() -> None:
+    """Let this process take as many threads as it has cores.
 
     The objects of the libraries that it imports live as long as it does: looking for cycles among
     them at Python's own pace took a tenth of a small run.
     """
+    gc.set_threshold(*COLLECT_AFTER)
+    from bayesfs._utils.threads import share_cores
+
+    share_cores()
+
+
+def _on_its_cores(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, in a process that takes as many threads as it has cores."""
 
     @wraps(command)
     def begin(*args: Any, **kwargs: Any) -> None:
-        gc.set_threshold(*COLLECT_AFTER)
-        from bayesfs._utils.threads import share_cores
-
-        share_cores()
+        _take_cores()
         command(*args, **kwargs)
 
     return begin
@@ -446,8 +521,10 @@ def _on_its_cores(command: Callable[..., None]) -> Callable[..., None]:
 COMMANDS: dict[str, Callable[..., None]] = {
     **{
         command.__name__: _on_its_cores(command)
-        for command in (demo, features, run, report, compare, benchmark, predict, explain)
+        for command in (demo, features, report, compare, benchmark, predict, explain)
     },
+    "run": run,  # these take their cores when the recipes have been checked
+    "sweep": sweep,
     "population": _on_its_cores(population),
     "init": init,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, replace
 
 from bayesfs.data.from_arrays import stack
@@ -10,7 +11,7 @@ from bayesfs.data.open_set import withhold_classes
 from bayesfs.data.sampling import population_episodes, sample_episodes
 from bayesfs.errors import DataError
 from bayesfs.protocols import Evaluation
-from bayesfs.types import Embeddings, EpisodeBatch
+from bayesfs.types import CONDITIONS, Embeddings, EpisodeBatch
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class HeldOutUsers(Evaluation):
             "flag_object_not_present_issue" (ORBIT's protocol of December 2022).
 
     Raises:
-        DataError: shots are not increasing and positive.
+        DataError: shots are not increasing and positive, or there is no such condition.
 
     Example:
         >>> HeldOutUsers(shots=(1, 5)).shots
@@ -62,6 +63,8 @@ class HeldOutUsers(Evaluation):
     def __post_init__(self) -> None:
         _check_increasing("train_shots", self.train_shots)
         self._check_shots()
+        for name in ("support_conditions", "query_conditions"):
+            _check_conditions(name, getattr(self, name))
 
     def _check_shots(self) -> None:
         _check_increasing("shots", self.shots)
@@ -127,6 +130,14 @@ class HeldOutUsers(Evaluation):
             )
         check_held_out(found, user[splits != split].tolist(), split)
         return found
+
+
+def _check_conditions(name: str, given: tuple[str, ...]) -> None:
+    unknown = [one for one in given if one not in CONDITIONS]
+    if unknown or not given:
+        near = difflib.get_close_matches(unknown[0], CONDITIONS, n=1) if unknown else ()
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"expected {name} out of {CONDITIONS}, one at least, got {given}{hint}")
 
 
 def _check_increasing(name: str, shots: tuple[int, ...]) -> None:

@@ -10,29 +10,21 @@ names, never found in a data folder, and never to report on a run.
 from __future__ import annotations
 
 import ast
-import difflib
-import hashlib
-import re
 import shutil
-import sys
-import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from typeguard import TypeCheckError, check_type
 
 from bayesfs._utils.atomic import write_whole
-from bayesfs._utils.guarded_files import read_bytes, read_text
+from bayesfs._utils.guarded_files import read_bytes
 from bayesfs.errors import DataError, RecipeError
 from bayesfs.protocols import Engine, Evaluation, Model, Objective, Reduction, missing_members
-from bayesfs.recipes.names import check_names, names_of
-
-LONGEST = 2**20
-"""Bytes of a recipe at most."""
+from bayesfs.recipes.names import check_names, missing, names_of
+from bayesfs.recipes.scripts import LONGEST, Scripts, read_recipe
 
 CONTRACTS: Mapping[str, type] = {
     "model": Model,
@@ -44,12 +36,6 @@ CONTRACTS: Mapping[str, type] = {
 }
 """Name that a recipe may define -> the class that the value's inherits from, or fulfils."""
 
-EXAMPLE: Mapping[str, str] = {
-    "model": "model = GaussianHierarchy()",
-    "engine": "engine = Exact()",
-    "evaluation": "evaluation = Clutter()",
-}
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -59,20 +45,23 @@ class Recipe:
         path: file it came from.
         source: its text; the run directory keeps this copy.
         values: name -> value, for the names of `CONTRACTS` that it defines.
+        names: everything that it defines or imports.
     """
 
     path: Path
     source: str
     values: Mapping[str, Any]
+    names: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-def load_recipe(path: Path, role: str) -> Recipe:
+def load_recipe(path: Path, role: str, scripts: Scripts | None = None) -> Recipe:
     """Read one recipe, run it and return what it defines.
 
     Args:
         path: the recipe, a `.py` file.
         role: what it must define: "model", "engine" or "evaluation"; names that go with it
             (`bayesfs.recipes.names.ROLES`) are taken where they are defined.
+        scripts: of the command, where recipes share modules that stand beside them.
 
     Returns:
         The recipe with `values[role]`.
@@ -85,121 +74,30 @@ def load_recipe(path: Path, role: str) -> Recipe:
         >>> load_recipe(recipe_folder() / "models/gaussian.py", "model").values["model"]
         GaussianHierarchy(...)
     """
-    return run_recipe(path, read_recipe(path), role)
+    return run_recipe(path, read_recipe(path), role, scripts)
 
 
-def run_recipe(path: Path, source: str, role: str) -> Recipe:
+def run_recipe(path: Path, source: str, role: str, scripts: Scripts | None = None) -> Recipe:
     """Run the text of a recipe, which was read once, and return what it defines.
-
-    The script is compiled from the text that is kept in the `Recipe` (no bytecode is read or
-    written beside it) and lives in `sys.modules` under a private name, so that it shadows no
-    module and dataclasses defined in it work.
 
     Args:
         path: where the text came from, for messages; it is not read again.
         source: from `read_recipe`.
         role: see `load_recipe`.
+        scripts: see `load_recipe`.
 
     Raises:
         RecipeError: as `load_recipe`.
     """
-    module = _execute(path, source)
-    values = {n: vars(module)[n] for n in names_of(role) if n in vars(module)}
+    names = vars((Scripts() if scripts is None else scripts).run(path, source))
+    values = {n: names[n] for n in names_of(role) if n in names}
     if role not in values:
-        raise RecipeError(_missing(path, role, vars(module)))
+        raise RecipeError(missing(path, role, names))
     for name, value in values.items():
         _check_verbs(path, source, name, value)
         _check_fields(path, source, name, value)
     check_names(path, source, role)
-    return Recipe(path, source, values)
-
-
-def read_recipe(path: Path) -> str:
-    """Text of a recipe.
-
-    Raises:
-        RecipeError: there is no such file, or it is not UTF-8 text.
-    """
-    if path.suffix != ".py" or not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        found = f"; {path.parent} holds {', '.join(near)}" if near else ""
-        raise RecipeError(
-            f"{path}: expected a recipe, a Python file{found}; "
-            "`bayesfs init DIR` copies the shipped ones"
-        )
-    try:
-        return read_text(path, LONGEST)
-    except (OSError, ValueError) as e:
-        raise RecipeError(f"{path}: cannot be read as UTF-8 text ({e})") from e
-
-
-def _execute(path: Path, source: str) -> ModuleType:
-    digest = hashlib.sha256(f"{path.resolve()}\0{source}".encode()).hexdigest()[:16]
-    name = f"_bayesfs_recipe_{digest}"
-    module = ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module
-    try:
-        exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
-    except SyntaxError as e:
-        sys.modules.pop(name, None)
-        raise RecipeError(f"{path}, line {e.lineno}: {e.msg}: {(e.text or '').strip()!r}") from e
-    except (Exception, SystemExit) as e:
-        sys.modules.pop(name, None)
-        raise RecipeError(_failure(path, source, e, vars(module))) from e
-    return module
-
-
-def _failure(path: Path, source: str, error: BaseException, names: Mapping[str, Any]) -> str:
-    """Where in the recipe an exception came from, what it was, and the likely fix."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    line = lines[-1] if lines and lines[-1] else 1
-    line = _keyword_line(source, line, error)
-    text = source.splitlines()[line - 1].strip() if source else ""
-    kind = type(error).__name__
-    return f"{path}, line {line}: {kind}: {error}{_hint(error, names)}, in {text!r}"
-
-
-def _keyword_line(source: str, line: int, error: BaseException) -> int:
-    """Line of the argument that a call does not take, within the call at `line`."""
-    wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-    if not wrong:
-        return line
-    found = [
-        argument.value.lineno
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call) and node.lineno <= line <= (node.end_lineno or line)
-        for argument in node.keywords
-        if argument.arg == wrong[1]
-    ]
-    return found[0] if found else line
-
-
-def _hint(error: BaseException, names: Mapping[str, Any]) -> str:
-    """Names close to one that was misspelt: a field of a dataclass, or what a module offers."""
-    wrong = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    if wrong and is_dataclass(owner := names.get(wrong[1])):
-        return f" ({_nearest(wrong[2], [f.name for f in fields(owner) if f.init], 'fields')})"
-    absent = re.match(r"cannot import name '(\w+)' from '([\w.]+)'", str(error))
-    if absent and (source := sys.modules.get(absent[2])):
-        offered = [n for n in vars(source) if not n.startswith("_")]
-        return f" ({_nearest(absent[1], offered, 'it offers')})"
-    return ""
-
-
-def _nearest(wrong: str, known: Sequence[str], what: str) -> str:
-    close = difflib.get_close_matches(wrong, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"{what}: {', '.join(sorted(known))}"
-
-
-def _missing(path: Path, needs: str, names: Mapping[str, Any]) -> str:
-    defined = [n for n in names if not n.startswith("_")]
-    close = difflib.get_close_matches(needs, defined, n=1) or [n for n in CONTRACTS if n in defined]
-    near = f"; it defines {close[0]!r}, was that meant?" if close else ""
-    return (
-        f"{path}: expected it to define {needs!r}{near} "
-        f"(add a line such as `{EXAMPLE.get(needs, f'{needs} = ...')}` at its end)"
-    )
+    return Recipe(path, source, values, names)
 
 
 def _check_verbs(path: Path, source: str, name: str, value: Any) -> None:
@@ -221,19 +119,19 @@ def _check_fields(path: Path, source: str, name: str, value: Any) -> None:
     """Fields that hold numbers or text hold those of their type, also in nested dataclasses."""
     if not is_dataclass(value) or isinstance(value, type):
         return
-    for field, wanted in plain_fields(type(value)).items():
-        held = getattr(value, field)
+    for inner, wanted in plain_fields(type(value)).items():
+        held = getattr(value, inner)
         try:
             check_type(float(held) if wanted is float and type(held) is int else held, wanted)
         except TypeCheckError:
-            line = _argument_line(source, field) or _line_of(source, name)
+            line = _argument_line(source, inner) or _line_of(source, name)
             kind = wanted.__name__ if isinstance(wanted, type) else str(wanted)
             raise RecipeError(
-                f"{path}, line {line}: {type(value).__name__}.{field} should be of type {kind}, "
+                f"{path}, line {line}: {type(value).__name__}.{inner} should be of type {kind}, "
                 f"got {held!r}"
             ) from None
-    for inner in fields(value):
-        _check_fields(path, source, name, getattr(value, inner.name))
+    for one in fields(value):
+        _check_fields(path, source, name, getattr(value, one.name))
 
 
 def plain_fields(owner: type) -> dict[str, Any]:

@@ -7,7 +7,6 @@ changed in place.
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, get_type_hints
@@ -15,6 +14,7 @@ from typing import Any, get_type_hints
 from typeguard import TypeCheckError, check_type
 
 from bayesfs.errors import RecipeError
+from bayesfs.recipes.mistakes import nearest
 
 TINY: Mapping[str, int] = {
     "steps": 20,
@@ -36,14 +36,16 @@ def override(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, An
     Args:
         values: name -> dataclass, such as {"engine": SVI(...)}.
         settings: "NAME.FIELD=VALUE" each, FIELD dotted where dataclasses are nested; VALUE is a
-            Python literal (`500`, `1e-2`, `(1, 5)`, `None`, `True`) or plain text.
+            Python literal (`500`, `1e-2`, `None`, `True`) or plain text; several, with commas
+            between them, for a tuple (`1,3,5`, `clean,clutter`), which may have one.
 
     Returns:
         A new dict; values that no setting names are the same objects.
 
     Raises:
-        RecipeError: the setting cannot be read, names no field, or its value has another type
-            than the field, or one that the dataclass itself refuses.
+        RecipeError: the setting cannot be read, names no field or one that another setting names
+            too, or its value has another type than the field, or one that the dataclass itself
+            refuses.
 
     Example:
         >>> from bayesfs.inference.svi.svi import SVI
@@ -51,15 +53,32 @@ def override(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, An
         500
     """
     changed = dict(values)
+    for setting, name, path, text in targets(settings):
+        if name not in changed:
+            near = nearest(name, changed, "known are")
+            raise RecipeError(f"--set {setting}: there is no {name!r}; {near}")
+        changed[name] = _replace(changed[name], path, text, setting)
+    return changed
+
+
+def targets(settings: Sequence[str]) -> list[tuple[str, str, list[str], str]]:
+    """(setting, name, path of fields, text of the value) of each setting.
+
+    Raises:
+        RecipeError: one cannot be read, or names a field that another one names.
+    """
+    given: dict[str, str] = {}
+    found = []
     for setting in settings:
         target, equals, text = setting.partition("=")
         name, *path = target.strip().split(".")
         if not equals or not path:
             raise RecipeError(f"--set {setting}: expected NAME.FIELD=VALUE, as in engine.steps=500")
-        if name not in changed:
-            raise RecipeError(f"--set {setting}: {_suggest(name, list(changed))}")
-        changed[name] = _replace(changed[name], path, text.strip(), setting)
-    return changed
+        if (place := target.strip()) in given:
+            raise RecipeError(f"--set {setting}: set before by {given[place]!r}; which is meant?")
+        given[place] = setting
+        found.append((setting, name, path, text.strip()))
+    return found
 
 
 def shrink(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +107,8 @@ def _replace(value: Any, path: Sequence[str], text: str, setting: str) -> Any:
     known = [f.name for f in fields(value) if f.init] if is_dataclass(value) else []
     name, *rest = path
     if name not in known:
-        raise RecipeError(f"--set {setting}: {type(value).__name__}: {_suggest(name, known)}")
+        near = nearest(name, known, "known are")
+        raise RecipeError(f"--set {setting}: {type(value).__name__}: there is no {name!r}; {near}")
     if rest:
         new = _replace(getattr(value, name), rest, text, setting)
     else:
@@ -104,7 +124,7 @@ def _typed(text: str, wanted: Any, setting: str) -> Any:
     value = _literal(text)
     if wanted is float and type(value) is int:
         value = float(value)
-    for candidate in (value, text):
+    for candidate in (value, text, tuple(map(_literal, text.split(",")))):
         if isinstance(candidate, bool) and wanted in (int, float):
             continue  # True is an int to Python, but not a number that anyone means
         try:
@@ -118,13 +138,7 @@ def _typed(text: str, wanted: Any, setting: str) -> Any:
 def _literal(text: str) -> Any:
     """The Python literal that `text` spells (lists as tuples), or the text itself."""
     try:
-        value = ast.literal_eval(text)
+        value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
+        return text.strip()
     return tuple(value) if isinstance(value, list) else value
-
-
-def _suggest(wrong: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(wrong, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known) or 'none'}"
-    return f"there is no {wrong!r}; {hint}"

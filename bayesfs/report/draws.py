@@ -22,6 +22,9 @@ MOST_SCALARS = 60
 
 MOST_TRACES = 6
 
+MOST_PRIORS = 18
+"""Scalars whose prior is drawn over their posterior."""
+
 
 @dataclass(frozen=True)
 class Scalar:
@@ -30,10 +33,12 @@ class Scalar:
     Attributes:
         name: site and labels, such as "class_mean[P001, mug, 3]".
         draws: (chain, draw).
+        prior: draws from its prior, where they are known.
     """
 
     name: str
     draws: Floats
+    prior: Floats | None = None
 
 
 def scalars(tree: xr.DataTree, group: str, per_site: int = PER_SITE) -> tuple[Scalar, ...]:
@@ -45,13 +50,19 @@ def scalars(tree: xr.DataTree, group: str, per_site: int = PER_SITE) -> tuple[Sc
     posterior = tree[group].to_dataset()
     if group == "posterior" and "population" in tree.children:
         posterior = posterior[[s for s, v in posterior.items() if "task" in v.dims]]
+    prior = f"{group}_prior"
+    known = tree[prior].to_dataset() if prior in tree.children else xr.Dataset()
     found = [
-        s for site in posterior.data_vars for s in _of_site(posterior[site], classes, per_site)
+        s
+        for site in posterior.data_vars
+        for s in _of_site(posterior[site], classes, per_site, known.get(site))
     ]
     return tuple(found[:MOST_SCALARS])
 
 
-def _of_site(site: xr.DataArray, classes: xr.DataArray, most: int) -> Iterator[Scalar]:
+def _of_site(
+    site: xr.DataArray, classes: xr.DataArray, most: int, prior: xr.DataArray | None
+) -> Iterator[Scalar]:
     draws = site.transpose("chain", "draw", ...).to_numpy()
     there = np.argwhere(np.isfinite(draws).all((0, 1)))
     dims = [str(d) for d in site.dims if d not in ("chain", "draw")]
@@ -59,7 +70,9 @@ def _of_site(site: xr.DataArray, classes: xr.DataArray, most: int) -> Iterator[S
         index = dict(zip(dims, at.tolist(), strict=True))
         labels = [_label(site, dim, index, classes) for dim in dims]
         name = f"{site.name}[{', '.join(labels)}]" if labels else str(site.name)
-        yield Scalar(name, draws[(slice(None), slice(None), *at)].astype(float))
+        alike = prior is not None and prior.dims == site.dims
+        before = prior.isel(index).to_numpy().ravel() if prior is not None and alike else None
+        yield Scalar(name, draws[(slice(None), slice(None), *at)].astype(float), before)
 
 
 def _label(site: xr.DataArray, dim: str, index: dict[str, int], classes: xr.DataArray) -> str:
@@ -92,8 +105,15 @@ def _side_by_side(scalars: Sequence[Scalar]) -> xr.Dataset:
 
 
 def to_trace(chosen: tuple[Scalar, ...], fit: Diagnostics) -> tuple[Scalar, ...]:
-    """The scalars to draw: for chains those with the largest R-hat, otherwise spread over sites."""
+    """The scalars to draw.
+
+    For chains those with the largest R-hat; otherwise those whose prior is known, or else some
+    spread over the sites.
+    """
     moving = [s for s in chosen if s.draws.std() > 0]
+    believed = [s for s in moving if s.prior is not None]
+    if fit.kind != "mcmc" and believed:
+        return tuple(believed[i] for i in evenly_spaced(len(believed), MOST_PRIORS))
     if fit.kind == "mcmc" and len(moving) > MOST_TRACES:
         ratio = arviz_stats.rhat(_side_by_side(moving))["draws"].values
         order = np.argsort(-np.nan_to_num(ratio), kind="stable")

@@ -298,18 +298,36 @@ def rank_figure(draws: Floats, name: str, bins: int = 20) -> Markup:
     return svg(body, plot.width, plot.height, label)
 
 
-def marginal_figure(draws: Floats, name: str, bins: int = 30) -> Markup:
-    """Histogram of independent draws of one scalar, with its mean."""
+def marginal_figure(
+    draws: Floats, name: str, prior: Floats | None = None, bins: int = 30
+) -> Markup:
+    """Histogram of independent draws of one scalar, with its mean, and an outline of its prior.
+
+    Args:
+        draws: (chain, draw).
+        name: of the scalar.
+        prior: draws from its prior; nine tenths of them are in the picture.
+        bins: of the histogram.
+    """
     flat = draws.ravel()
-    count, edges = np.histogram(flat, bins)
-    x = (float(edges[0]), float(edges[-1]))
-    plot = Plot(x, (0, float(count.max())), width=260, height=104, left=8, bottom=20, top=6)
+    ends = flat if prior is None else np.append(flat, np.quantile(prior, (0.05, 0.95)))
+    count, edges = np.histogram(flat, bins, (ends.min(), ends.max()), density=True)
+    prior = np.empty(0) if prior is None else prior
+    before = np.histogram(prior, edges)[0] / max(len(prior), 1) / np.diff(edges)
+    x, top = (float(edges[0]), float(edges[-1])), float(max(count.max(), before.max()))
+    plot = Plot(x, (0, top), width=260, height=104, left=8, bottom=20, top=6)
     corners = np.repeat(edges, 2)[1:-1]
     body = plot.axes("", "", x_ticks=nice_ticks(*x, 5), y_ticks=[])
     body.append(plot.area(corners, np.zeros(len(corners)), np.repeat(count, 2), "count"))
+    if len(prior):
+        body.append(plot.line(corners, np.repeat(before, 2), "series1"))
     middle = float(plot.px(flat.mean()))
     body.append(f'<path class="ideal" d="M{middle:.1f} 6V{plot.height - plot.bottom:g}"/>')
-    label = f"Draws of {name}: mean {number(float(flat.mean()))}, sd {number(float(flat.std()))}."
+    label = f"Draws of {name}: mean {number(float(flat.mean()))}, sd {number(float(flat.std()))}"
+    if len(prior):
+        label += f"; before any data mean {number(float(prior.mean()))}, "
+        label += f"sd {number(float(prior.std()))}"
+    label += "."
     return svg(body, plot.width, plot.height, label)
 
 

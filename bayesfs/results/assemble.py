@@ -19,6 +19,7 @@ Groups (each ArviZ function that takes a DataTree takes this one):
     constant_data         names of classes and videos, conditions, numbers of shots and frames,
     quality uncertainty           total, aleatoric, epistemic in nats, and p(y | x, D)
     population(_sample_stats)  what meta-training learnt, where it is given
+    population_prior      draws of its named numbers from their prior; a `Study` adds them
 
 The query video is the unit: `observed_data`, `posterior_predictive` and `log_likelihood` have one
 variable, `video_label` (query), and everything else is a coordinate (`label` over (task, video),
@@ -142,7 +143,7 @@ def assemble_tree(
     """
     _check(posterior, predictive, uncertainty, episodes)
     index = query_index(episodes)
-    named = {} if model is None else dict(model.axis_labels)
+    named = {} if model is None else dict(model.coords)
     if "level" in named:
         named["level"] = tuple(map(episodes.levels.of_level, named["level"]))
     groups = {
@@ -254,7 +255,7 @@ def posterior_group(
         episodes: the tasks, for names and masks; None leaves axes numbered.
         sites: the sites to keep; by default those of at most `max_values` values.
         max_values: see `sites`; the attribute `left_out` names the others.
-        labels: axis -> names along it, as `Model.axis_labels` has them.
+        labels: axis -> names along it, as `Model.coords` has them.
 
     Raises:
         DataError: there is no such site.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -15,6 +17,9 @@ from bayesfs.errors import DataError
 from bayesfs.recipes.load import Recipe
 from bayesfs.recipes.overrides import override, shrink
 from bayesfs.study import Study
+
+PACKAGES = ("bayesfs", "torch", "pyro-ppl", "numpy", "xarray", "zarr", "arviz-base", "arviz-stats")
+"""Whose versions a run records."""
 
 
 def compose(
@@ -69,3 +74,8 @@ def tell_skipped(
         kinds = Counter(one.level for one in order[shown:])
         told = ", ".join(f"{level} {kinds[level]}" for level in LEVELS if kinds[level])
         tell(f"  left out: {count - shown} more ({told})")
+
+
+def run_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    return {"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

@@ -27,8 +27,12 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     Raises:
         RunError: the operating system refuses.
     """
-    safe = table.map(_inert).rename(columns=_inert)
-    write_atomically(path, partial(safe.to_csv, index=False))
+    write_atomically(path, partial(inert(table).to_csv, index=False))
+
+
+def inert(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before what a spreadsheet would take for a formula."""
+    return table.map(_inert).rename(columns=_inert)
 
 
 def _inert(cell: Any) -> Any:

@@ -23,6 +23,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from bayesfs.errors import REFUSALS, RunError
 
 STATE = "run.json"
 LOCK = ".bayesfs-lock"
+LOG = "log.txt"
 FORMAT = 2
 """Version of the layout; a directory with another one is refused, not guessed at."""
 
@@ -277,6 +279,12 @@ class RunDirectory:
                 "it; delete the folder and run again"
             )
         return path
+
+    def log(self, text: str) -> None:
+        """Add a line with the time (UTC) to the run's log, for whoever looks in from elsewhere."""
+        line = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z {text}\n"
+        with explained(self.path / LOG), (self.path / LOG).open("a", encoding="utf-8") as file:
+            file.write(line)
 
     def note(self, **facts: Any) -> None:
         """Add facts about the run (JSON values) to its state."""

@@ -44,7 +44,7 @@ from bayesfs.errors import BayesfsError, DataError, RunError
 from bayesfs.protocols import Conjugate, Progress
 from bayesfs.results.tables import batch_path, join_tables, task_table, write_table
 from bayesfs.runs.directory import explained
-from bayesfs.study import Learnt, Study
+from bayesfs.study import Learnt, Seeds, Study
 from bayesfs.types import EpisodeBatch, Predictive
 from bayesfs.uncertainty.decompose import decompose
 
@@ -78,14 +78,14 @@ class ScoringJob:
         learnt: what holds for every user.
         store: feature store that every worker can read.
         results: Zarr store of results that every worker can write.
-        seed: of sampling and inference.
+        seeds: of sampling and inference.
     """
 
     study: Study
     learnt: Learnt
     store: Path
     results: Path
-    seed: int
+    seeds: Seeds
 
     def group(self, shots: int, number: int) -> Path:
         """Where the results of a batch go."""
@@ -245,8 +245,8 @@ def _tables(job: ScoringJob, ranges: Ranges, first: int) -> dict[int, list[xr.Da
     names = np.unique(embeddings.coord("user")).tolist()
     for step, start in enumerate(range(0, len(names), USERS_AT_ONCE)):
         some = embeddings.where(user=names[start : start + USERS_AT_ONCE])
-        tasks = job.study.tasks(some, job.learnt, seed=job.seed)
-        seed = batch_seed(job.seed, first + step)
+        tasks = job.study.tasks(some, job.learnt, seed=job.seeds.episodes)
+        seed = batch_seed(job.seeds.fit, first + step)
         for shots in found:
             limited = tasks.limit_shots(shots)
             predictive = predictive_of(job.study, job.learnt, limited, seed)

@@ -29,7 +29,9 @@ from bayesfs.runs.run import (
     facts_of,
     finished,
     identity_with,
+    keep_metrics,
     learn,
+    load_scores,
     noted,
 )
 from bayesfs.study import Learnt, Study
@@ -57,7 +59,7 @@ def run_on_cluster(order: Order, out: Path) -> Finished:
     """
     run = RunDirectory(out)
     inputs = {**identity_with(order, quick_fingerprint(order.store)), "cluster": True}
-    with run.begin(inputs, recipes=order.sources):
+    with run.begin(inputs, {**order.sources, **order.full}):
         made: dict[int, xr.DataTree] = {}
         if not run.is_done:
             learnt = learn(run, order, lambda: shown_frames(order.study, order.store, ()))
@@ -66,6 +68,7 @@ def run_on_cluster(order: Order, out: Path) -> Finished:
             made = _show(run, order, learnt)
             rows = user_rows(order.store)
             frames = sum(high - low for ranges in rows.values() for low, high in ranges)
+            keep_metrics(run, load_scores(run))
             run.finish(**facts_of(order, out, frames, len(rows)))
         return finished(run, order, made)
 
@@ -90,7 +93,7 @@ def shown_frames(study: Study, store: Path, shown: Sequence[str]) -> Embeddings:
 def _score(run: RunDirectory, order: Order, learnt: Learnt) -> None:
     """Everybody's results and scores."""
     results = run.path.resolve() / RESULTS
-    job = ScoringJob(order.study, learnt, order.store.resolve(), results, order.seed)
+    job = ScoringJob(order.study, learnt, order.store.resolve(), results, order.seeds)
     with (
         noted(run, "warnings"),
         connect(order.cluster or "local") as client,
@@ -104,7 +107,7 @@ def _score(run: RunDirectory, order: Order, learnt: Learnt) -> None:
 def _show(run: RunDirectory, order: Order, learnt: Learnt) -> dict[int, xr.DataTree]:
     """Everything that is known of a few users, drawn at random, and whom the report shows."""
     known = scored_users(run.path / RESULTS, order.study.evaluation.shots[-1])
-    few = np.random.default_rng(order.seed).permutation(len(known))[:SHOWN]
+    few = np.random.default_rng(order.seeds.fit).permutation(len(known))[:SHOWN]
     shown = [known[i] for i in sorted(few.tolist())]
     with noted(run, "warnings"):
         made = answer_tasks(run, order, shown_frames(order.study, order.store, shown), learnt)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 from bayesfs.data.store import store_attrs
 from bayesfs.errors import RecipeError, RunError
 from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.extraction.job import sampling_of
-from bayesfs.recipes.load import Recipe, read_recipe, recipe_folder, run_recipe
+from bayesfs.recipes.load import Recipe, recipe_folder, run_recipe
 from bayesfs.recipes.names import ROLES
+from bayesfs.recipes.scripts import Scripts, read_recipe
 from bayesfs.runs.compose import usable_device
-from bayesfs.runs.directory import RunDirectory
+from bayesfs.runs.directory import STATE, RunDirectory
 from bayesfs.runs.run import inputs_of, recipe_digest
 
 
@@ -28,22 +30,27 @@ def kept_recipes(run: RunDirectory, *, trust: bool) -> dict[str, Recipe]:
     run.refuse_links()
     ours = {p.read_text(encoding="utf-8") for p in recipe_folder().glob("*/*.py")}
     made_with = inputs_of(run)["recipes"]
-    recipes = {}
-    for role in ROLES:
-        path = run.recipe(f"{role}.py")
-        source = read_recipe(path)
-        if recipe_digest(source) != made_with.get(path.name):
+    sources = {f"{role}.py": "" for role in ROLES}
+    for name in (*sources, *sorted(set(made_with) - set(sources))):
+        path = run.recipe(name)
+        if Path(name).name != name:
+            raise RunError(f"{run.path}: {STATE} names {name!r}, which is no recipe of a run")
+        sources[name] = read_recipe(path)
+        if recipe_digest(sources[name]) != made_with.get(name):
             raise RunError(
                 f"{path}: has changed since the run was made with it; put back the text that was "
                 "run, or run the study again"
             )
-        if not trust and source not in ours:
+        if not trust and sources[name] not in ours:
             raise RecipeError(
                 f"{path}: is not a recipe that bayesfs ships, and a recipe is code; "
                 "if you wrote or have read it, add --trust"
             )
-        recipes[role] = run_recipe(path, source, role)
-    return recipes
+    scripts = Scripts(given=sources)
+    return {
+        role: run_recipe(run.recipe(f"{role}.py"), sources[f"{role}.py"], role, scripts)
+        for role in ROLES
+    }
 
 
 def same_sampling(run: RunDirectory) -> Sampling:

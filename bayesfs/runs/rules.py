@@ -18,7 +18,7 @@ from bayesfs.decisions.rules import Rules, between, learn_rules
 from bayesfs.errors import RunError
 from bayesfs.protocols import OpenSet
 from bayesfs.runs.directory import RunDirectory
-from bayesfs.study import Answer, Learnt, Study
+from bayesfs.study import Answer, Learnt, Seeds, Study
 from bayesfs.types import Embeddings
 from bayesfs.uncertainty.by_quality import absent_probability
 
@@ -30,7 +30,7 @@ def rules_at(
     embeddings: Embeddings,
     shots: int,
     *,
-    seed: int,
+    seeds: Seeds,
 ) -> Rules | None:
     """Thresholds at a number of support videos, as the run keeps them or learnt on its train users.
 
@@ -38,10 +38,10 @@ def rules_at(
     """
     if (kept := run.kept(_name(shots))) is not None:
         return load_rules(kept)
-    tasks = study.train_tasks(embeddings, learnt, seed=seed)
+    tasks = study.train_tasks(embeddings, learnt, seed=seeds.episodes)
     if tasks is None:
         return None
-    return rules_of(study.infer(tasks.limit_shots(shots), learnt, seed=seed), learnt)
+    return rules_of(study.infer(tasks.limit_shots(shots), learnt, seed=seeds.fit), learnt)
 
 
 def rules_for(run: RunDirectory, shots: float) -> Rules | None:
@@ -56,7 +56,7 @@ def rules_for(run: RunDirectory, shots: float) -> Rules | None:
 
 
 def keep_rules(
-    run: RunDirectory, study: Study, learnt: Learnt, embeddings: Embeddings, *, seed: int
+    run: RunDirectory, study: Study, learnt: Learnt, embeddings: Embeddings, *, seeds: Seeds
 ) -> dict[int, Rules]:
     """Number of support videos -> thresholds, kept in a run that is being written.
 
@@ -64,7 +64,7 @@ def keep_rules(
     is not learnt again. Empty where the evaluation has no tasks of train users.
     """
     found: dict[int, Rules] = {}
-    if (tasks := study.train_tasks(embeddings, learnt, seed=seed)) is None:
+    if (tasks := study.train_tasks(embeddings, learnt, seed=seeds.episodes)) is None:
         return found
     for shots in study.evaluation.shots:
         if shots < 1:  # nothing of a person's own to be unsure about
@@ -72,7 +72,7 @@ def keep_rules(
         if (kept := run.kept(_name(shots))) is not None:
             found[shots] = load_rules(kept)
             continue
-        answer = study.infer(tasks.limit_shots(shots), learnt, seed=seed)
+        answer = study.infer(tasks.limit_shots(shots), learnt, seed=seeds.fit)
         found[shots] = rules_of(answer, learnt)
         run.keep(_name(shots), partial(_save, found[shots]))
     return found
@@ -117,7 +117,7 @@ def check_users(
     embeddings: Embeddings,
     shots: int,
     *,
-    seed: int,
+    seeds: Seeds,
 ) -> Iterator[str]:
     """Tables of what the rules do for each user: train users by the others' rules, then test users.
 
@@ -129,20 +129,22 @@ def check_users(
         learnt: by it.
         embeddings: its frames.
         shots: number of support videos per object.
-        seed: of its tasks.
+        seeds: of its tasks and of the inference.
 
     Raises:
         RunError: the evaluation has no tasks of train users, or there is one train user only.
     """
-    tasks = study.train_tasks(embeddings, learnt, seed=seed)
+    tasks = study.train_tasks(embeddings, learnt, seed=seeds.episodes)
     if tasks is None or rules is None or rules.users < 2:
         found = 0 if rules is None else rules.users
         raise RunError(f"rules are checked on two train users or more, the run has {found}")
     train = tasks.limit_shots(shots)
-    test = study.tasks(embeddings, learnt, seed=seed).limit_shots(shots)
+    test = study.tasks(embeddings, learnt, seed=seeds.episodes).limit_shots(shots)
     answers = {
-        "train users, each by rules learnt on the others": study.infer(train, learnt, seed=seed),
-        "test users": study.infer(test, learnt, seed=seed),
+        "train users, each by rules learnt on the others": study.infer(
+            train, learnt, seed=seeds.fit
+        ),
+        "test users": study.infer(test, learnt, seed=seeds.fit),
     }
     for whose, answer in answers.items():
         for unit in ("video", "frame"):

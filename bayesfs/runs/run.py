@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import platform
+import json
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,18 +23,23 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from bayesfs._utils.guarded_files import opened
 from bayesfs._utils.places import folder_name, place_from, without_places
-from bayesfs._utils.progress import bar
+from bayesfs._utils.progress import bar, duration
 from bayesfs.data.store import Thumbnail, open_store, read_skipped, store_attrs, thumbnails
 from bayesfs.errors import DataError, RunError
 from bayesfs.explanation.record import MOST_TASKS, ExplanationRecord, record_explanations
 from bayesfs.features.extraction.job import sampling_of, sampling_text
+from bayesfs.protocols import Progress
+from bayesfs.recipes.written import differences
 from bayesfs.report.view import ReportData
 from bayesfs.report.write import write_report
 from bayesfs.results.store import as_saved, load_datatree, save_datatree
 from bayesfs.results.table_scores import as_score_table, load_summary
+from bayesfs.runs.compose import run_versions
 from bayesfs.runs.directory import STATE, RunDirectory, write_atomically
+from bayesfs.runs.record import values_of
 from bayesfs.runs.rules import keep_rules
-from bayesfs.study import Learnt, Study
+from bayesfs.runs.scored import keep_scored
+from bayesfs.study import Learnt, Seeds, Study
 from bayesfs.training.checkpoint import (
     load_posterior,
     load_projection,
@@ -44,11 +50,11 @@ from bayesfs.training.checkpoint import (
 )
 from bayesfs.types import Embeddings
 
-PACKAGES = ("bayesfs", "torch", "pyro-ppl", "numpy", "xarray", "zarr", "arviz-base", "arviz-stats")
-"""Whose versions a run records."""
-
 EXPLANATIONS = "explanations.json"
 """File of a run directory: see `bayesfs.explanation.record`."""
+
+METRICS = "metrics.json"
+"""File of a run directory: scores for DVC and MLflow."""
 
 SCORES_FILE = "scores.json"
 """File of the directory of a run on a cluster: see `bayesfs.results.table_scores`."""
@@ -64,10 +70,11 @@ class Order:
         sources: recipe -> its text, kept in the run directory and part of the run's identity.
         settings: what was overridden, as on the command line.
         smoke: whether everything was made tiny.
-        seed: of everything random.
+        seeds: of the episodes and of the inference.
         pictures: whether the report may show thumbnails.
         cluster: score on a cluster, see `bayesfs.runs.distributed.connect`; in this process by
             default.
+        full: file name -> text of what says every field, kept beside `sources`.
     """
 
     study: Study
@@ -75,9 +82,10 @@ class Order:
     sources: Mapping[str, str]
     settings: tuple[str, ...] = ()
     smoke: bool = False
-    seed: int = 0
+    seeds: Seeds = field(default_factory=Seeds)
     pictures: bool = True
     cluster: str | None = None
+    full: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,17 +115,62 @@ def run_study(order: Order, out: Path) -> Finished:
         RunError: the directory holds something else, is in use, or cannot be written.
         BayesfsError: the data, a recipe or an engine is at fault.
     """
+    with completed(order, out) as (run, made):
+        return finished(run, order, made)
+
+
+@contextlib.contextmanager
+def completed(order: Order, out: Path) -> Iterator[tuple[RunDirectory, dict[int, xr.DataTree]]]:
+    """The directory of a run with all its results, held, without a report.
+
+    Yields:
+        The directory, and number of support videos -> the DataTree of those that were made now.
+
+    Raises:
+        BayesfsError: as `run_study`.
+    """
     embeddings = open_store(order.store)
     run = RunDirectory(out)
-    with run.begin(identity(order, embeddings), recipes=order.sources):
+    with run.begin(identity(order, embeddings), {**order.sources, **order.full}):
         made: dict[int, xr.DataTree] = {}
         if not run.is_done:
+            order.study.check(embeddings, seed=order.seeds.episodes)
             with noted(run, "warnings"):
                 learnt = learn(run, order, lambda: embeddings)
                 made = answer_tasks(run, order, embeddings, learnt)
             users = len(np.unique(embeddings.coord("user")))
+            trees = load_trees(run, made)
+            keep_metrics(run, load_scores(run, trees))
+            keep_scored(run, trees)
             run.finish(**facts_of(order, out, len(embeddings), users))
-        return finished(run, order, made)
+        yield run, made
+
+
+@contextlib.contextmanager
+def stage(run: RunDirectory, title: str) -> Iterator[Progress]:
+    """A part of a run: a bar, and a line in the run's log where it begins and where it ends."""
+    began = time.monotonic()
+    run.log(f"{title} begins")
+    with bar(title) as progress:
+        yield progress
+    run.log(f"{title} done in {duration(time.monotonic() - began)}")
+
+
+def keep_metrics(run: RunDirectory, scores: Mapping[int, xr.Dataset]) -> None:
+    """Keep the scores as one flat JSON object, as DVC and MLflow read metrics."""
+    text = json.dumps(flat_metrics(scores), indent=2, allow_nan=False) + "\n"
+    run.keep(METRICS, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def flat_metrics(scores: Mapping[int, xr.Dataset]) -> dict[str, float]:
+    """Name, such as video_nll_5_shots, -> value, of every score that is known."""
+    found = {
+        f"{item}_{score}_{shots}_shots": float(table["estimate"].sel(item=item, score=score))
+        for shots, table in sorted(scores.items())
+        for item in table["item"].to_numpy().tolist()
+        for score in table["score"].to_numpy().tolist()
+    }
+    return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
 def finished(run: RunDirectory, order: Order, made: Mapping[int, xr.DataTree]) -> Finished:
@@ -142,7 +195,8 @@ class Inputs(TypedDict):
         recipes: file name -> checksum of its text.
         settings: what was overridden.
         smoke: whether everything was made tiny.
-        seed: of everything random.
+        seed: of the inference.
+        episode_seed: of the episodes; of a run that does not say, the same.
         data: fingerprint of the data.
         thumbnails: whether the report may show them.
         version: of bayesfs.
@@ -157,6 +211,12 @@ class Inputs(TypedDict):
     thumbnails: bool
     version: str
     cluster: NotRequired[bool]
+    episode_seed: NotRequired[int]
+
+
+def seeds_of(inputs: Inputs) -> Seeds:
+    """Seeds of a run."""
+    return Seeds(inputs.get("episode_seed", inputs["seed"]), inputs["seed"])
 
 
 def inputs_of(run: RunDirectory) -> Inputs:
@@ -186,7 +246,8 @@ def identity_with(order: Order, data: str) -> Inputs:
         "recipes": {name: recipe_digest(text) for name, text in order.sources.items()},
         "settings": list(order.settings),
         "smoke": order.smoke,
-        "seed": order.seed,
+        "seed": order.seeds.fit,
+        "episode_seed": order.seeds.episodes,
         "data": data,
         "thumbnails": order.pictures,
         "version": version("bayesfs"),
@@ -279,8 +340,13 @@ def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> 
         frames: gives the frames of the train users at least.
     """
     if run.kept("population.npz") is None:
-        with bar("population") as progress:
-            learnt = order.study.learn(frames(), seed=order.seed, progress=progress)
+        with stage(run, "population") as progress:
+            learnt = order.study.learn(
+                frames(),
+                seed=order.seeds.fit,
+                episode_seed=order.seeds.episodes,
+                progress=progress,
+            )
         run.keep("projection.npz", lambda path: save_projection(learnt.projection, path))
         if (scatter := learnt.scatter) is not None:
             run.keep("scatter.npz", lambda path: save_scatter(scatter, path))
@@ -298,26 +364,27 @@ def answer_tasks(
     Returns:
         Number of support videos -> the DataTree, of those that were made now.
     """
-    study, seed = order.study, order.seed
+    study, seeds, seed = order.study, order.seeds, order.seeds.fit
     made: dict[int, xr.DataTree] = {}
     scored = [shots for shots in study.evaluation.shots if run.kept(_name(shots))]
     if len(scored) == len(study.evaluation.shots) and run.kept(EXPLANATIONS) is not None:
         return made
-    tasks = study.tasks(embeddings, learnt, seed=seed)
+    tasks = study.tasks(embeddings, learnt, seed=seeds.episodes)
     for shots in study.evaluation.shots:
         last = shots == max(study.evaluation.shots)
         explained = not last or len(tasks) > MOST_TASKS or run.kept(EXPLANATIONS) is not None
         if shots in scored and explained:
             continue
-        with bar(f"tasks at {shots} video{'s' if shots > 1 else ''} per object") as progress:
+        title = f"tasks at {shots} video{'s' if shots > 1 else ''} per object"
+        with stage(run, title) as progress:
             answer = study.infer(tasks.limit_shots(shots), learnt, seed=seed, progress=progress)
             if shots not in scored:
                 tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
                 run.keep(_name(shots), partial(save_datatree, tree))
                 made[shots] = as_saved(tree)
         if not explained:
-            with bar("explanations"):
-                rules = keep_rules(run, study, learnt, embeddings, seed=seed).get(shots)
+            with stage(run, "explanations"):
+                rules = keep_rules(run, study, learnt, embeddings, seeds=seeds).get(shots)
                 run.keep(EXPLANATIONS, record_explanations(answer, learnt, rules, seed=seed).save)
     return made
 
@@ -420,8 +487,10 @@ def facts_of(order: Order, out: Path, frames: int, users: int) -> dict[str, Any]
     facts = {
         **{name.capitalize(): kind for name, kind in study_names(order.study).items()},
         "Settings": ", ".join(order.settings) or "those of the recipes",
+        "Differs from the defaults": "; ".join(differences(values_of(order.study))) or "nothing",
         **({"Smoke run": "everything tiny, the numbers mean nothing"} if order.smoke else {}),
-        "Seed": order.seed,
+        "Seed": order.seeds.fit,
+        **_episode_seed(order.seeds),
         "Pixels": attrs.get("px", "unknown"),
         "Backbone": attrs.get("backbone", "unknown"),
         "Sampling": sampling_text(sampling_of(attrs)),
@@ -438,9 +507,8 @@ def facts_of(order: Order, out: Path, frames: int, users: int) -> dict[str, Any]
     }
 
 
-def run_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
-    return {"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+def _episode_seed(seeds: Seeds) -> dict[str, int]:
+    return {} if seeds.episodes == seeds.fit else {"Seed of the episodes": seeds.episodes}
 
 
 @contextlib.contextmanager

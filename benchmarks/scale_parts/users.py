@@ -26,7 +26,7 @@ from bayesfs.inference.svi.svi import SVI
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
 from bayesfs.runs.distributed import ScoringJob, connect, score_users
-from bayesfs.study import Study
+from bayesfs.study import Seeds, Study
 from bayesfs.synthetic.tasks import synthetic_embeddings
 from bayesfs.types import Embeddings
 
@@ -110,7 +110,7 @@ def load_test(
         with connect(f"local:{workers}") as client:
             for count in counts:
                 results = folder / f"{name}-{count}.zarr"
-                job = ScoringJob(study, learnt, stores[count], results, seed=0)
+                job = ScoringJob(study, learnt, stores[count], results, Seeds())
                 warm = replace(job, store=stores[counts[0]], results=folder / "warm-up.zarr")
                 if count == counts[0]:
                     score_users(client, warm, per_batch=16)

@@ -34,4 +34,20 @@ def test_a_bar_without_a_terminal_says_when_it_begins_and_is_done(
     with bar("features") as progress:
         for i in range(3):
             progress(i + 1, 3, f"video {i}\x1b")
-    assert capsys.readouterr().err == "features ...\nfeatures: done (video 2�)\n"
+    assert capsys.readouterr().err == "features ...\nfeatures: done in 0 s (video 2�)\n"
+
+
+def test_a_bar_without_a_terminal_says_now_and_then_what_remains(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 10.0, 30.0, 40.0, 3700.0, 3700.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    with bar("runs") as progress:
+        for done in (1, 2, 3, 4):
+            progress(done, 6, "")
+    assert capsys.readouterr().err.splitlines() == [
+        "runs ...",
+        "runs: 2 of 6, 30 s, about 1 min 0 s to go",
+        "runs: 4 of 6, 1 h 1 min, about 30 min 50 s to go",
+        "runs: done in 1 h 1 min",
+    ]

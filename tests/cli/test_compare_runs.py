@@ -1,4 +1,4 @@
-"""`bayesfs compare`: tables and picture of runs of the same episodes; other runs are refused."""
+"""`bayesfs compare`: tables and picture of runs, on the videos that all were asked about."""
 
 import json
 from pathlib import Path
@@ -42,35 +42,61 @@ def test_tables_and_picture(
     assert "Expected log predictive density" in said
     scores = pd.read_csv(out / "scores.csv")
     assert set(scores["shots"]) == {1, 5}
-    assert set(scores["method"]) == {"second"}
+    assert set(scores["method"]) == {"model.loading=0.9"}
+    assert set(scores["reference"]) == {"model.loading=0.5"}
     gap = scores["value"] - scores["reference_value"] - scores["difference"]
     assert gap.abs().max() < 1e-9
     assert set(pd.read_csv(out / "users.csv")["user"]) == {"u3", "u4"}
     assert set(pd.read_csv(out / "elpd.csv")["view"]) == {"query", "support"}
     sheet = pd.read_csv(out / "sheet.csv")
-    assert set(sheet["run"]) == {"first", "second"}
+    assert set(sheet["run"]) == {"model.loading=0.5", "model.loading=0.9"}
     assert set(sheet["group"]) == {"all", "user", "object", "video", "worst users"}
     assert (out / "reliability.png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads((out / "comparison.json").read_text())
-    assert list(summary["runs"]) == ["first", "second"]
+    assert list(summary["runs"]) == ["model.loading=0.5", "model.loading=0.9"]
     assert not list(out.glob(f"{PARTIAL}*"))
 
 
-def test_runs_of_other_episodes_are_refused(
+def test_runs_of_other_seeds_evaluations_and_frames_are_compared_on_what_they_share(
     runs: tuple[Path, Path],
     small_store: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     reseeded = run(small_store, tmp_path / "reseeded", seed=3)
-    fewer = run(small_store, tmp_path / "fewer", "evaluation.query_frames=2")
+    clean = ("evaluation.query_conditions=clean,clutter", "evaluation.shots=1,3")
+    other = run(small_store, tmp_path / "clean", *clean)
     capsys.readouterr()
-    for other, reason in ((reseeded, "seed (0, 3)"), (fewer, "evaluation.query_frames=2")):
+    for another, name, shots in ((reseeded, "seeds.fit=3", {1, 5}), (other, "shots=(1,3)", {1})):
+        out = tmp_path / another.name / "comparison"
+        assert main(["compare", str(runs[0]), str(another), "--out", str(out)]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "the runs have different episodes: compared on 12 videos" in said
+        assert "of 2 people (of 2)" in said
+        table = pd.read_csv(out / "scores.csv")
+        assert name in table["method"].iloc[0]
+        assert set(table["shots"]) == shots
+        assert "query, held out" not in said
+
+
+def test_runs_that_share_no_frames_or_were_made_tiny_are_told(
+    runs: tuple[Path, Path],
+    small_store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fewer = run(small_store, tmp_path / "fewer", "evaluation.query_frames=2")
+    tiny = run(small_store, tmp_path / "tiny")
+    state = json.loads((tiny / "run.json").read_text(encoding="utf-8"))
+    state["inputs"]["smoke"] = True
+    (tiny / "run.json").write_text(json.dumps(state), encoding="utf-8")
+    capsys.readouterr()
+    for other, reason in (
+        (fewer, "expected a video that all runs were asked about, with the same frames"),
+        (tiny, "cannot be compared: they differ in choice of --smoke (False, True)"),
+    ):
         assert main(["compare", str(runs[0]), str(other), "--out", str(tmp_path / "c")]) == FAILED
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1
-        assert "not of the same users and episodes" in said
-        assert reason in said
+        assert reason in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
 
 

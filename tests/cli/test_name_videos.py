@@ -18,7 +18,8 @@ from bayesfs.cli.main import CLOSED_PIPE, FAILED, main
 from bayesfs.errors import DataError
 from bayesfs.explanation.record import ExplanationRecord
 from bayesfs.features.decoding.sampling import Sampling
-from bayesfs.recipes.load import read_recipe, recipe_folder
+from bayesfs.recipes.load import recipe_folder
+from bayesfs.recipes.scripts import read_recipe
 from bayesfs.runs import reuse
 from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.run import EXPLANATIONS, recipe_digest

@@ -97,6 +97,13 @@ def test_a_recipe_shadows_no_module_and_leaves_no_bytecode(tmp_path: Path) -> No
         ("x = 1\n\nengine = 3\n", "line 3: 'engine' is a int, which lacks infer"),
         ("class E:\n    infer = None\nengine = E\n", r"line 3.*is the class E.*write E\(\.\.\.\)"),
         ("from bayesfs.errors import DataErorr\n", "did you mean 'DataError'"),
+        ("from bayesfs.eror import DataError\n", "did you mean 'errors'"),
+        ("import bayesfs.errors as e\nengine = e.DataErorr()\n", "2.*did you mean 'DataError'"),
+        ("from bayesfs.errors import DataError\nengine = DataErorr()\n", "mean 'DataError'"),
+        (
+            "import bayesfs.inference.exact as e\nengine = e.Exact(draw=2)\n",
+            "line 2.*did you mean 'draws'",
+        ),
         (
             "import bayesfs.nothing\n",
             "line 1: ModuleNotFoundError: No module named 'bayesfs.nothing'",
@@ -179,12 +186,31 @@ model = GaussianHierarchy()
         ("def objectve(m):\n    return m", "line 7: .*did you mean 'objective'"),
         ("width = 64", "line 7: nothing reads 'width'; a recipe of the model defines model, obj"),
         ("engine = 3", "line 7: nothing reads 'engine'; it belongs in the recipe of the engine"),
+        ("from math import pi as objectve", "line 7: .*did you mean 'objective'"),
+        ("objective: type[PredictiveScore]", "line 7: 'objective' has a type and no value"),
+        (
+            "reduction = PrincipalAxes(8)\nreduction = PrincipalAxes(16)",
+            "line 8: 'reduction' is defined a second time, and nothing has read what line 7 gave",
+        ),
     ],
 )
 def test_a_name_that_nothing_reads_is_refused(tmp_path: Path, line: str, message: str) -> None:
     path = write(tmp_path, MODEL + line + "\n")
     with pytest.raises(RecipeError, match=f"{path}, {message}"):
         load_recipe(path, "model")
+
+
+def test_a_name_may_be_defined_anew_from_its_value_or_by_a_condition(tmp_path: Path) -> None:
+    text = f"{MODEL}reduction = PrincipalAxes(8)\nreduction = PrincipalAxes(reduction.dim + 1)\n"
+    assert load_recipe(write(tmp_path, text), "model").values["reduction"].dim == 9
+    text = f"{MODEL}reduction = PrincipalAxes(8)\nif True:\n    reduction = PrincipalAxes(4)\n"
+    assert load_recipe(write(tmp_path, text), "model").values["reduction"].dim == 4
+
+
+def test_a_recipe_in_the_place_of_another_is_told() -> None:
+    exact = recipe_folder() / "inference" / "exact.py"
+    with pytest.raises(RecipeError, match="it is a recipe of the engine, and one of the model bel"):
+        load_recipe(exact, "model")
 
 
 def test_names_that_are_read_private_or_imported_are_legal(tmp_path: Path) -> None:
@@ -242,6 +268,14 @@ def test_a_recipe_that_is_not_text_is_refused(tmp_path: Path) -> None:
         load_recipe(path, "engine")
 
 
+def test_conditions_of_a_setting_are_checked_at_once() -> None:
+    held = load_recipe(recipe_folder() / "evaluation/clutter.py", "evaluation").values
+    found = override(held, ["evaluation.query_conditions=clean,clutter"])["evaluation"]
+    assert found.query_conditions == ("clean", "clutter")
+    with pytest.raises(RecipeError, match=r"query_conditions out of .* got .'cleen',.; did you m"):
+        override(held, ["evaluation.query_conditions=cleen"])
+
+
 @dataclass(frozen=True)
 class Inner:
     rate: float = 0.1
@@ -253,6 +287,7 @@ class Outer:
     scale: float = 1.0
     name: str = "a"
     shots: tuple[int, ...] = (1, 5)
+    words: tuple[str, ...] = ()
     cap: int | None = None
     rich: bool = False
     inner: Inner = Inner()
@@ -272,6 +307,10 @@ class Outer:
         ("engine.name=12", "name", "12"),
         ("engine.shots=(1, 2)", "shots", (1, 2)),
         ("engine.shots=[3]", "shots", (3,)),
+        ("engine.shots=1,3,5", "shots", (1, 3, 5)),
+        ("engine.shots=3", "shots", (3,)),
+        ("engine.words=clean,clutter", "words", ("clean", "clutter")),
+        ("engine.words=clean", "words", ("clean",)),
         ("engine.cap=4", "cap", 4),
         ("engine.cap=None", "cap", None),
         ("engine.rich=True", "rich", True),
@@ -304,6 +343,11 @@ def test_one_number_is_overridden(setting: str, field: str, value: object) -> No
 def test_a_wrong_override_is_told(setting: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         override({"engine": Outer()}, [setting])
+
+
+def test_a_field_that_is_set_twice_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"engine.steps=4: set before by 'engine.steps=3'"):
+        override({"engine": Outer()}, ["engine.steps=3", "engine.scale=2", "engine.steps=4"])
 
 
 def test_copied_recipes_are_the_shipped_ones_and_overwrite_nothing(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from bayesfs.runs import distributed_run
 from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.distributed import ScoringJob, batch_seed, connect, score_batch, score_users
 from bayesfs.runs.run import load_scores, load_trees
-from bayesfs.study import Answer, Learnt, Study
+from bayesfs.study import Answer, Learnt, Seeds, Study
 from bayesfs.synthetic.tasks import synthetic_embeddings
 from bayesfs.types import Embeddings
 
@@ -68,13 +68,13 @@ def client() -> Iterator[Any]:
 
 @pytest.fixture
 def job(study: Study, learnt: Learnt, store: Path, tmp_path: Path) -> ScoringJob:
-    return ScoringJob(study, learnt, store, tmp_path / "results.zarr", seed=0)
+    return ScoringJob(study, learnt, store, tmp_path / "results.zarr", Seeds())
 
 
 def whole(job: ScoringJob, shots: int) -> Answer:
     """All test users in one process, in one batch, without any store of results."""
-    tasks = job.study.tasks(open_store(job.store), job.learnt, seed=job.seed)
-    return job.study.infer(tasks.limit_shots(shots), job.learnt, seed=job.seed)
+    tasks = job.study.tasks(open_store(job.store), job.learnt, seed=job.seeds.episodes)
+    return job.study.infer(tasks.limit_shots(shots), job.learnt, seed=job.seeds.fit)
 
 
 def table(job: ScoringJob, shots: int) -> xr.Dataset:
@@ -338,7 +338,7 @@ def test_workers_with_several_threads_are_refused(
 ) -> None:
     """Before anything is done, and on a worker that joined later."""
     distributed = pytest.importorskip("distributed")
-    job = ScoringJob(study, learnt, store, tmp_path / "results.zarr", 0)
+    job = ScoringJob(study, learnt, store, tmp_path / "results.zarr", Seeds())
     with (
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None

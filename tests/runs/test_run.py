@@ -93,6 +93,8 @@ def test_a_run_keeps_everything_and_prints_scores(
     assert state["status"] == "done"
     assert state["facts"]["Seed"] == 0
     assert "torch" in state["facts"]["Versions"]
+    log = (finished / "log.txt").read_text(encoding="utf-8")
+    assert re.search(r"Z population begins\n.*Z population done in \d+ s\n", log)
     assert main(command(small_store, finished)) == 0
     said = capsys.readouterr().out
     assert re.search(r"5 videos per object:\n  frame accuracy +\d\.\d{3}", said)
@@ -135,8 +137,9 @@ def test_without_assertions_the_numbers_are_the_same(
 @pytest.mark.parametrize(
     ("more", "differs"),
     [
-        (["--seed", "1"], "seed"),
-        (["--set", "engine.draws=8"], "settings"),
+        (["--seed", "1"], "episode_seed, seed"),
+        (["--fit-seed", "1"], "seed"),
+        (["--set", "engine.population_draws=2"], "settings"),
         (["--smoke"], "smoke"),
     ],
 )
@@ -306,6 +309,17 @@ def test_a_report_without_thumbnails_holds_no_pixel(
     assert not any(holds_jpeg(p.read_bytes()) for p in rest)
 
 
+def test_the_report_draws_the_prior_over_its_posterior_by_the_names_of_levels(
+    finished: Path,
+) -> None:
+    tree = load_trees(RunDirectory(finished))[5]
+    assert tree["population_prior"]["scale"].sizes["draw"] == 400
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "scale[task]" in page
+    assert "scale[0]" not in page
+    assert re.search(r"Draws of absent_odds: mean .*?; before any data mean .*?, sd [23]", page)
+
+
 def test_names_are_escaped_in_the_report(finished: Path) -> None:
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "<b>0</b>" not in page
@@ -354,7 +368,9 @@ def test_data_that_cannot_be_scored_are_told(
 ) -> None:
     store = relabelled(make_embeddings(), tmp_path / "s.zarr", **labels)
     assert main(command(store, tmp_path / "run", "--smoke")) == FAILED
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    said = capsys.readouterr().err
+    assert message in said.splitlines()[-1]
+    assert "population ..." not in said
 
 
 @pytest.mark.parametrize("cluster", [[], ["--cluster", "local:1"]], ids=["here", "cluster"])

@@ -56,6 +56,11 @@ class CovarianceFamily(Protocol):
         ...
 
     @property
+    def coords(self) -> Mapping[str, tuple[str, ...]]:
+        """Axis -> names of its places."""
+        return {"level": COVARIANCE_LEVELS}
+
+    @property
     def spectrum(self) -> tuple[float, ...] | None:
         """Sds of the features that it was fitted to; None where it takes them as equal."""
         return None
@@ -71,7 +76,7 @@ class PowerLaw(CovarianceFamily):
 
         variance_{l d} = scale_l^2 w_{l d},     w_{l d} = s_d^{2 g_l} / sum_d' s_d'^{2 g_l},
 
-    with s_d the sd of feature d over the train frames (`spectrum`), scale_l ~ HalfNormal(1) the
+    with s_d the sd of feature d over the train frames (`spectrum`), scale_l ~ HalfNormal(scale) the
     root of the level's total variance, and g_l ~ Normal(exponent, exponent_sd). Power 1 spreads a
     level as the features themselves, 0 spreads it evenly, which weights fine differences up.
 
@@ -79,14 +84,16 @@ class PowerLaw(CovarianceFamily):
         spectrum: sd of each feature; None for equal sds, where the power has no effect.
         exponent: prior mean of the power.
         exponent_sd: prior sd of the power.
+        scale: prior scale of the root of each level's total variance.
     """
 
     spectrum: tuple[float, ...] | None = None
     exponent: float = 0.6
     exponent_sd: float = 0.2
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "exponent_sd")
+        expect_positive(self, "exponent_sd", "scale")
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -97,7 +104,7 @@ class PowerLaw(CovarianceFamily):
         """Scale and exponent of each level."""
         ones = like.new_ones(len(COVARIANCE_LEVELS))
         return {
-            "scale": pyro.sample("scale", dist.HalfNormal(ones).to_event(1)),
+            "scale": pyro.sample("scale", dist.HalfNormal(self.scale * ones).to_event(1)),
             "exponent": pyro.sample(
                 "exponent",
                 dist.Normal(self.exponent * ones, self.exponent_sd * ones).to_event(1),
@@ -120,16 +127,18 @@ class PowerLaw(CovarianceFamily):
 class PerFeature(CovarianceFamily):
     """Diagonal covariances with a free sd per level and feature.
 
-        sd_{l d} = scale_l r_{l d} / sqrt(D),   scale_l ~ HalfNormal(1),   log r ~ N(0, spread^2).
+        sd_{l d} = scale_l r_{l d} / sqrt(D),  scale_l ~ HalfNormal(scale),  log r ~ N(0, spread^2).
 
     Attributes:
         spread: prior sd of the log relative sds.
+        scale: prior scale of scale_l.
     """
 
     spread: float = 0.5
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "spread")
+        expect_positive(self, "spread", "scale")
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -141,7 +150,7 @@ class PerFeature(CovarianceFamily):
         ones = like.new_ones(len(COVARIANCE_LEVELS))
         wide = like.new_ones(len(COVARIANCE_LEVELS), like.shape[-1])
         return {
-            "scale": pyro.sample("scale", dist.HalfNormal(ones).to_event(1)),
+            "scale": pyro.sample("scale", dist.HalfNormal(self.scale * ones).to_event(1)),
             "relative": pyro.sample(
                 "relative", dist.LogNormal(0.0 * wide, self.spread * wide).to_event(2)
             ),
@@ -165,23 +174,25 @@ class LowRankCovariance(CovarianceFamily):
         rank: number of factors per level.
         factor_scale: prior scale of the factors.
         spread: prior sd of the log relative sds.
+        scale: prior scale of scale_l.
     """
 
     rank: int = 4
     factor_scale: float = 1.0
     spread: float = 0.5
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "rank", "factor_scale", "spread")
+        expect_positive(self, "rank", "factor_scale", "spread", "scale")
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         """Site -> axes."""
-        return {**PerFeature(self.spread).dims, "factor": ("level", "feature", "rank")}
+        return {**PerFeature(self.spread, self.scale).dims, "factor": ("level", "feature", "rank")}
 
     def sample(self, like: Tensor) -> dict[str, Tensor]:
         """Sites of `PerFeature`, and the factors."""
-        sites = PerFeature(self.spread).sample(like)
+        sites = PerFeature(self.spread, self.scale).sample(like)
         wide = like.new_ones(len(COVARIANCE_LEVELS), like.shape[-1], self.rank)
         prior = dist.Normal(0.0 * wide, self.factor_scale / math.sqrt(like.shape[-1]) * wide)
         sites["factor"] = pyro.sample("factor", prior.to_event(3))
@@ -189,7 +200,7 @@ class LowRankCovariance(CovarianceFamily):
 
     def build(self, sites: Mapping[str, Tensor], dim: int) -> Dense:
         """(level,) dense operators."""
-        diagonal = PerFeature(self.spread).build(sites, dim).d
+        diagonal = PerFeature(self.spread, self.scale).build(sites, dim).d
         factor = sites["factor"] / math.sqrt(self.rank)
         return Dense(torch.diag_embed(diagonal) + factor @ factor.mT)
 
@@ -209,24 +220,29 @@ class Full(CovarianceFamily):
         concentration: of the LKJ prior; 1 is uniform over correlation matrices, larger is
             closer to independence.
         spread: prior sd of the log relative sds.
+        scale: prior scale of scale_l.
 
     Source: Lewandowski, Kurowicka and Joe (2009), Journal of Multivariate Analysis 100.
     """
 
     concentration: float = 2.0
     spread: float = 0.5
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "concentration", "spread")
+        expect_positive(self, "concentration", "spread", "scale")
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         """Site -> axes; `correlation` holds Cholesky factors, and is no site of one feature."""
-        return {**PerFeature(self.spread).dims, "correlation": ("level", "feature", "column")}
+        return {
+            **PerFeature(self.spread, self.scale).dims,
+            "correlation": ("level", "feature", "column"),
+        }
 
     def sample(self, like: Tensor) -> dict[str, Tensor]:
         """Sites of `PerFeature`, and the Cholesky factor of the correlations, if there are any."""
-        sites = PerFeature(self.spread).sample(like)
+        sites = PerFeature(self.spread, self.scale).sample(like)
         if like.shape[-1] == 1:
             return sites
         concentration = like.new_full((len(COVARIANCE_LEVELS),), self.concentration)
@@ -236,7 +252,7 @@ class Full(CovarianceFamily):
 
     def build(self, sites: Mapping[str, Tensor], dim: int) -> Dense:
         """(level,) dense operators."""
-        sd = PerFeature(self.spread).build(sites, dim).d.sqrt()
+        sd = PerFeature(self.spread, self.scale).build(sites, dim).d.sqrt()
         if sd.dtype != torch.float64 and dim > SINGLE_DIM:
             warnings.warn(
                 f"full covariances of {dim} features in {sd.dtype}: probabilities can be off by "

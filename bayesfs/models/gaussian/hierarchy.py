@@ -19,7 +19,6 @@ from bayesfs.errors import expect_positive
 from bayesfs.models.gaussian.conjugate import Levels
 from bayesfs.models.gaussian.covariance import Diagonal
 from bayesfs.models.gaussian.families import (
-    COVARIANCE_LEVELS,
     CovarianceFamily,
     PowerLaw,
     spectrum_log,
@@ -28,9 +27,6 @@ from bayesfs.models.gaussian.labels import log_absent_odds, open_predictive
 from bayesfs.models.gaussian.level_model import LevelModel
 from bayesfs.protocols import OpenSet
 from bayesfs.types import CONDITIONS, EpisodeBatch, Predictive
-
-ABSENT_SD = 3.0
-"""Prior sd of the log odds that a query shows nothing taught: next to nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class GaussianHierarchy(LevelModel, OpenSet):
     bare table and texture before a full shelf.
 
     A query shows none of the taught classes, but a new one of the same user, with log prior odds
-    absent_odds ~ N(0, 3^2): see `log_absent_odds`.
+    `absent_odds` ~ N(absent_odds, absent_odds_sd^2): see `log_absent_odds`.
 
     Population sites: `offset_raw` ~ N(0, I) with o = offset_scale s_d offset_raw, `loading` ~
     LogNormal(log loading, loading_sd), and the sites of the covariance family.
@@ -69,6 +65,8 @@ class GaussianHierarchy(LevelModel, OpenSet):
         covariates: names of the measured qualities that widen the frame noise, all that the
             episodes have, in their order; none for noise that is the same for every frame.
         slope_sd: prior sd of their effects on the log sd of the noise.
+        absent_odds: prior mean of the log odds that a query shows nothing taught.
+        absent_odds_sd: prior sd of these: next to nothing is known.
 
     Example:
         >>> model = GaussianHierarchy()
@@ -82,14 +80,17 @@ class GaussianHierarchy(LevelModel, OpenSet):
     offset_scale: float = 0.1
     covariates: tuple[str, ...] = ()
     slope_sd: float = 0.5
+    absent_odds: float = 0.0
+    absent_odds_sd: float = 3.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "loading", "loading_sd", "offset_scale", "slope_sd")
+        names = ("loading", "loading_sd", "offset_scale", "slope_sd", "absent_odds_sd")
+        expect_positive(self, *names)
 
     @property
-    def axis_labels(self) -> Mapping[str, tuple[str, ...]]:
-        """Names of the levels."""
-        return {"level": COVARIANCE_LEVELS}
+    def coords(self) -> Mapping[str, tuple[str, ...]]:
+        """Axis -> names; those of the levels that have a covariance too."""
+        return {**super().coords, **self.family.coords}
 
     @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -111,7 +112,9 @@ class GaussianHierarchy(LevelModel, OpenSet):
             "loading": pyro.sample(
                 "loading", dist.LogNormal((self.loading * one).log(), self.loading_sd * one)
             ),
-            "absent_odds": pyro.sample("absent_odds", dist.Normal(0.0 * one, ABSENT_SD * one)),
+            "absent_odds": pyro.sample(
+                "absent_odds", dist.Normal(self.absent_odds * one, self.absent_odds_sd * one)
+            ),
         }
         if self.covariates:
             each = like.new_ones(len(CONDITIONS), len(self.covariates))

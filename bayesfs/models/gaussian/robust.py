@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import pyro
@@ -50,7 +50,7 @@ class RobustHierarchy(Collapsible, Approximable, OpenSetDraws):
     the same user, the third no object at all, both in the same condition; given the video, frames
     are exchangeable.
 
-    Population sites: those of `base` (its `absent_odds` has no part here), `dof` ~ Gamma(2, 0.1)
+    Population sites: those of `base` (its `absent_odds` has no part here), `dof` ~ Gamma(dof_prior)
     and `absent` = rho ~ Beta(absent_prior). Task sites: `task_raw`, `class_raw`, `video_raw`,
     non-centred.
 
@@ -60,6 +60,7 @@ class RobustHierarchy(Collapsible, Approximable, OpenSetDraws):
     Attributes:
         base: the hierarchy without this; its family must be diagonal.
         absent_prior: parameters of the Beta prior of rho; (1, 9) has mean 0.1.
+        dof_prior: shape and rate of the Gamma prior of the degrees of freedom.
 
     Raises:
         ShapeError: the family has full covariances, or the base has covariates of quality.
@@ -70,9 +71,10 @@ class RobustHierarchy(Collapsible, Approximable, OpenSetDraws):
 
     base: GaussianHierarchy = field(default_factory=GaussianHierarchy)
     absent_prior: tuple[float, float] = (1.0, 9.0)
+    dof_prior: tuple[float, float] = (2.0, 0.1)
 
     def __post_init__(self) -> None:
-        expect_positive(self, "absent_prior")
+        expect_positive(self, "absent_prior", "dof_prior")
         if not isinstance(self.base.family, PowerLaw | PerFeature):
             raise ShapeError(
                 "expected a diagonal family (PowerLaw, PerFeature) for robust frames, got "
@@ -85,9 +87,9 @@ class RobustHierarchy(Collapsible, Approximable, OpenSetDraws):
             )
 
     @property
-    def axis_labels(self) -> Mapping[str, tuple[str, ...]]:
-        """Names of the levels."""
-        return self.base.axis_labels
+    def coords(self) -> Mapping[str, tuple[str, ...]]:
+        """Axis -> names."""
+        return self.base.coords
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -101,15 +103,15 @@ class RobustHierarchy(Collapsible, Approximable, OpenSetDraws):
 
     def fit_to(self, spectrum: tuple[float, ...]) -> RobustHierarchy:
         """The same model for features whose sds over the train frames are `spectrum`."""
-        return RobustHierarchy(self.base.fit_to(spectrum), self.absent_prior)
+        return replace(self, base=self.base.fit_to(spectrum))
 
     def sample_population(self, like: Tensor) -> dict[str, Tensor]:
         """Pyro program of the population sites; `like` (..., feature) gives size and dtype."""
-        one = like.new_ones(())
+        one, (shape, rate) = like.new_ones(()), self.dof_prior
         a, b = (like.new_full((len(CONDITIONS),), value) for value in self.absent_prior)
         return {
             **self.base.sample_population(like),
-            "dof": pyro.sample("dof", dist.Gamma(2.0 * one, 0.1 * one)),
+            "dof": pyro.sample("dof", dist.Gamma(shape * one, rate * one)),
             "absent": pyro.sample("absent", dist.Beta(a, b).to_event(1)),
         }
 

@@ -54,9 +54,10 @@ class SharedClasses(LevelModel, NamesClasses):
         a_t ~ N(0, A)   group                s_k  ~ N(0, S)   class of that name, in every group
         c_tk ~ N(0, B)  class in this group  b_tkv ~ N(0, V)  cluster      e_tkvf ~ N(0, F)  row
 
-    with diagonal covariances of sds sd_ld = scale_l relative_ld / sqrt(D), scale_l ~ HalfNormal(1),
-    log relative ~ N(0, spread^2), and o_d ~ N(0, (centre_sd / sqrt(D))^2): for features of about
-    unit root mean square length, such as `bayesfs.features.standardisation.Standardise` gives.
+    with diagonal covariances of sds sd_ld = scale_l relative_ld / sqrt(D), where scale_l ~
+    HalfNormal(scale), log relative ~ N(0, spread^2), and o_d ~ N(0, (centre_sd / sqrt(D))^2): for
+    features of about unit root mean square length, such as
+    `bayesfs.features.standardisation.Standardise` gives.
     S against B says how much names share. A name that the population does not know is a new class,
     s + c ~ N(0, S + B). One recording condition; no measured quality.
 
@@ -68,6 +69,7 @@ class SharedClasses(LevelModel, NamesClasses):
             them (`with_labels`).
         spread: prior sd of the log relative sds.
         centre_sd: prior sd of the population's mean, in sds of the features.
+        scale: prior scale of scale_l.
 
     Example:
         >>> SharedClasses(labels=("a", "b")).dims["shared_raw"]
@@ -77,18 +79,19 @@ class SharedClasses(LevelModel, NamesClasses):
     labels: tuple[str, ...] = ()
     spread: float = 0.5
     centre_sd: float = 1.0
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "spread", "centre_sd")
+        expect_positive(self, "spread", "centre_sd", "scale")
 
     def with_labels(self, labels: tuple[str, ...]) -> SharedClasses:
         """The same model for a population that knows these names."""
         return replace(self, labels=labels)
 
     @property
-    def axis_labels(self) -> Mapping[str, tuple[str, ...]]:
-        """Names of the levels."""
-        return {"level": LEVELS}
+    def coords(self) -> Mapping[str, tuple[str, ...]]:
+        """Axis -> names; those of the levels and of the classes that the population knows too."""
+        return {**super().coords, "level": LEVELS, "label": self.labels}
 
     @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -108,7 +111,7 @@ class SharedClasses(LevelModel, NamesClasses):
         law = dist.LogNormal(0.0 * wide, self.spread * wide).to_event(2)
         return {
             "mean_raw": pyro.sample("mean_raw", mean),
-            "scale": pyro.sample("scale", dist.HalfNormal(each).to_event(1)),
+            "scale": pyro.sample("scale", dist.HalfNormal(self.scale * each).to_event(1)),
             "relative": pyro.sample("relative", law),
         }
 

@@ -62,6 +62,7 @@ class VideoCovariance:
         frame: prior median of the frame deviation.
         constant: prior median of the task's level; None leaves it out.
         shift: prior median of the input noise; None leaves it out.
+        spread: prior sd of the logs of the deviations, of the level and of the input noise.
     """
 
     features: FeatureMap = field(default_factory=OrderedAxes)
@@ -71,9 +72,10 @@ class VideoCovariance:
     frame: float = 0.1
     constant: float | None = None
     shift: float | None = 0.012
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "video", "frame", "constant", "shift")
+        expect_positive(self, "video", "frame", "constant", "shift", "spread")
 
     @property
     def name(self) -> str:
@@ -85,14 +87,14 @@ class VideoCovariance:
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
         """Hyperparameters of all parts."""
-        own = {"frame_scale": positive_per_condition(self.frame)}
+        own = {"frame_scale": positive_per_condition(self.frame, self.spread)}
         if self.video is not None:
-            own["video_scale"] = positive_per_condition(self.video)
+            own["video_scale"] = positive_per_condition(self.video, self.spread)
         if self.constant is not None:
-            own["constant_scale"] = positive(self.constant)
+            own["constant_scale"] = positive(self.constant, self.spread)
         if self.shift is not None:
-            own["video_shift"] = positive_per_condition(self.shift)
-            own["frame_shift"] = positive_per_condition(self.shift)
+            own["video_shift"] = positive_per_condition(self.shift, self.spread)
+            own["frame_shift"] = positive_per_condition(self.shift, self.spread)
         return merge(self.features.sites, self._base_sites(), own)
 
     def _base_sites(self) -> Mapping[str, Hyperparameter]:

@@ -55,17 +55,19 @@ class Linear:
 
     Attributes:
         signal: prior median of s.
+        spread: prior sd of log s.
     """
 
     signal: float = 0.15
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "signal")
+        expect_positive(self, "signal", "spread")
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
         """The amplitude s."""
-        return {"signal": positive(self.signal)}
+        return {"signal": positive(self.signal, self.spread)}
 
     def __call__(self, values: Values, x1: Tensor, x2: Tensor) -> Tensor:
         """(..., n, m) covariance."""
@@ -88,17 +90,19 @@ class Cosine:
 
     Attributes:
         signal: prior median of s.
+        spread: prior sd of log s.
     """
 
     signal: float = 0.15
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "signal")
+        expect_positive(self, "signal", "spread")
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
         """The amplitude s."""
-        return {"signal": positive(self.signal)}
+        return {"signal": positive(self.signal, self.spread)}
 
     def __call__(self, values: Values, x1: Tensor, x2: Tensor) -> Tensor:
         """(..., n, m) covariance."""
@@ -120,18 +124,23 @@ class RBF:
     Attributes:
         signal: prior median of s.
         lengthscale: prior median of l; unit vectors lie within d <= 2.
+        spread: prior sd of log s and of log l.
     """
 
     signal: float = 0.3
     lengthscale: float = 1.5
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "signal", "lengthscale")
+        expect_positive(self, "signal", "lengthscale", "spread")
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
         """Amplitude s and lengthscale l."""
-        return {"signal": positive(self.signal), "lengthscale": positive(self.lengthscale)}
+        return {
+            "signal": positive(self.signal, self.spread),
+            "lengthscale": positive(self.lengthscale, self.spread),
+        }
 
     def __call__(self, values: Values, x1: Tensor, x2: Tensor) -> Tensor:
         """(..., n, m) covariance."""
@@ -155,6 +164,7 @@ class Matern:
         nu: 0.5, 1.5 or 2.5: f is nu - 1/2 times differentiable.
         signal: prior median of s.
         lengthscale: prior median of l.
+        spread: prior sd of log s and of log l.
 
     Source: Rasmussen and Williams 2006, eq. 4.17.
     """
@@ -162,16 +172,20 @@ class Matern:
     nu: float = 2.5
     signal: float = 0.3
     lengthscale: float = 1.5
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "signal", "lengthscale")
+        expect_positive(self, "signal", "lengthscale", "spread")
         if self.nu not in (0.5, 1.5, 2.5):
             raise ValueError(f"expected nu to be 0.5, 1.5 or 2.5, got {self.nu}")
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
         """Amplitude s and lengthscale l."""
-        return {"signal": positive(self.signal), "lengthscale": positive(self.lengthscale)}
+        return {
+            "signal": positive(self.signal, self.spread),
+            "lengthscale": positive(self.lengthscale, self.spread),
+        }
 
     def __call__(self, values: Values, x1: Tensor, x2: Tensor) -> Tensor:
         """(..., n, m) covariance."""
@@ -204,6 +218,8 @@ class Spectral:
         signal: prior median of s.
         bandwidth: prior median of sqrt(v_q).
         frequency: prior standard deviation of each entry of mu_q, times sqrt(feature).
+        spread: prior sd of log s and of each log sqrt(v_q).
+        weight_spread: prior sd of the log of each w_q, before they are brought to a sum of 1.
 
     Source: Wilson and Adams 2013, eq. 12, with a full frequency vector.
     """
@@ -212,17 +228,23 @@ class Spectral:
     signal: float = 0.3
     bandwidth: float = 0.2
     frequency: float = 0.2
+    spread: float = 1.0
+    weight_spread: float = 0.5
 
     def __post_init__(self) -> None:
-        expect_positive(self, "mixtures", "signal", "bandwidth", "frequency")
+        expect_positive(
+            self, "mixtures", "signal", "bandwidth", "frequency", "spread", "weight_spread"
+        )
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
         """s, w (unnormalised), sqrt(v) and mu."""
         return {
-            "signal": positive(self.signal),
-            "spectral_weight": positive_vector(self.mixtures, "mixture", 1.0, 0.5),
-            "spectral_bandwidth": positive_vector(self.mixtures, "mixture", self.bandwidth),
+            "signal": positive(self.signal, self.spread),
+            "spectral_weight": positive_vector(self.mixtures, "mixture", 1.0, self.weight_spread),
+            "spectral_bandwidth": positive_vector(
+                self.mixtures, "mixture", self.bandwidth, self.spread
+            ),
             "spectral_frequency": Hyperparameter(("mixture", "latent"), self._frequency_prior),
         }
 

@@ -18,7 +18,7 @@ from pyro import poutine
 from scipy.stats import qmc
 from torch import Tensor
 
-from bayesfs.errors import ShapeError
+from bayesfs.errors import ShapeError, expect_positive
 from bayesfs.models.heads.informed import informed_head
 from bayesfs.models.heads.logits import from_linear, linear_logits
 from bayesfs.protocols import Lift, LinearHead, LinearLogits, Reducible, TaskNormal
@@ -40,7 +40,8 @@ class HierarchicalHead(LinearHead, Reducible):
         u_vk   = s_v z_vk,                        z_vk ~ N(0, 1)         video offset
         y_v | x_f ~ Categorical(softmax_k(w_tk . x_f + u_vk)).
 
-    Population: m_0 ~ N(0, I_D), s_m ~ HalfNormal(1), s_0 ~ LogNormal(log weight_scale, 1),
+    Population: m_0 ~ N(0, mean_sd^2 I_D), s_m ~ HalfNormal(mean_scale),
+    s_0 ~ LogNormal(log weight_scale, weight_scale_sd),
     relevance r_d ~ LogNormal(0, relevance_spread), s_v ~ HalfNormal(video_scale).
 
     All frames of a video share u_v, and the F frames of a video enter with the exponent
@@ -58,10 +59,13 @@ class HierarchicalHead(LinearHead, Reducible):
 
     Attributes:
         weight_scale: prior median of s_0, in logits per unit of feature.
+        weight_scale_sd: prior sd of its log.
         scale_spread: prior sd of log s_t about log s_0.
         relevance_spread: prior sd of log r_d; 0 fixes r = 1.
         video_scale: prior scale of s_v in logits; 0 removes the video offset.
         task_mean: whether m_t and m_0 are in the program.
+        mean_sd: prior sd of m_0.
+        mean_scale: prior scale of s_m.
         effective_frames: number of independent observations that one video can count as.
         nodes: integration points for the offset of a query video; even.
 
@@ -72,19 +76,19 @@ class HierarchicalHead(LinearHead, Reducible):
     """
 
     weight_scale: float = 5.0
+    weight_scale_sd: float = 1.0
     scale_spread: float = 0.5
     relevance_spread: float = 0.3
     video_scale: float = 1.0
     task_mean: bool = True
+    mean_sd: float = 1.0
+    mean_scale: float = 1.0
     effective_frames: float = 1.0
     nodes: int = 16
 
     def __post_init__(self) -> None:
-        if self.weight_scale <= 0 or self.effective_frames <= 0:
-            raise ShapeError(
-                "expected weight_scale and effective_frames above 0, got "
-                f"{self.weight_scale} and {self.effective_frames}"
-            )
+        scales = ("weight_scale", "weight_scale_sd", "mean_sd", "mean_scale")
+        expect_positive(self, *scales, "effective_frames")
         if min(self.scale_spread, self.relevance_spread, self.video_scale) < 0:
             raise ShapeError("expected scale_spread, relevance_spread and video_scale >= 0")
         if self.nodes < 2 or self.nodes % 2:
@@ -188,7 +192,7 @@ class HierarchicalHead(LinearHead, Reducible):
             "relevance": torch.ones(dim),
             "offset_scale": torch.tensor(0.6745 * self.video_scale),
             "population_mean": torch.zeros(dim),
-            "mean_scale": torch.tensor(0.6745),
+            "mean_scale": torch.tensor(0.6745 * self.mean_scale),
         }
         dims = {name: d for name, d in self.dims.items() if "task" not in d}
         draws = {name: values[name][None] for name in dims}
@@ -196,8 +200,8 @@ class HierarchicalHead(LinearHead, Reducible):
 
     def _sample_population(self, x: Tensor) -> dict[str, Tensor]:
         dim, one = x.shape[-1], x.new_ones(())
-        center = math.log(self.weight_scale) * one
-        sites = {"population_scale": pyro.sample("population_scale", dist.LogNormal(center, one))}
+        law = dist.LogNormal(math.log(self.weight_scale) * one, self.weight_scale_sd * one)
+        sites = {"population_scale": pyro.sample("population_scale", law)}
         if self.relevance_spread:
             spread = dist.LogNormal(x.new_zeros(dim), self.relevance_spread * one).to_event(1)
             sites["relevance"] = pyro.sample("relevance", spread)
@@ -205,8 +209,10 @@ class HierarchicalHead(LinearHead, Reducible):
             prior = dist.HalfNormal(self.video_scale * one)
             sites["offset_scale"] = pyro.sample("offset_scale", prior)
         if self.task_mean:
-            sites["population_mean"] = pyro.sample("population_mean", _normal(x, dim))
-            sites["mean_scale"] = pyro.sample("mean_scale", dist.HalfNormal(one))
+            mean = dist.Normal(x.new_zeros(dim), self.mean_sd * x.new_ones(dim)).to_event(1)
+            sites["population_mean"] = pyro.sample("population_mean", mean)
+            prior = dist.HalfNormal(self.mean_scale * one)
+            sites["mean_scale"] = pyro.sample("mean_scale", prior)
         return sites
 
     def _sample_offset(self, sites: Mapping[str, Tensor], x: Tensor) -> Tensor | float:

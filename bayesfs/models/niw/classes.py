@@ -57,7 +57,7 @@ class NIWClasses(Conjugate):
 
     Population sites: `offset_raw` ~ N(0, I) with o = offset_scale s_d offset_raw, `loading` (r of
     clutter), `clutter` (v of clutter), `frame` (f), `kappa`, `dof`, all log-normal, `scale` ~
-    HalfNormal(1), `exponent`.
+    HalfNormal(scale), `exponent`.
 
     Task sites, non-centred: Sigma^-1 = P P' with P = (dof S)^(-1/2) L, where L is lower triangular
     with L_ii^2 = (nu - i) `precision_raw`_i, a Gamma of mean 1 (i from 0), and L_ij ~ N(0, 1) below
@@ -66,8 +66,16 @@ class NIWClasses(Conjugate):
     Attributes:
         spectrum: sd of each feature over the train frames; None for equal sds.
         loading: prior median of the clutter loading.
+        loading_sd: prior sd of its log.
+        clutter: prior median of v in clutter.
+        clutter_sd: prior sd of its log.
+        frame: prior median of f, in both conditions.
+        frame_sd: prior sd of its log.
         kappa: prior median of kappa, in videos.
+        kappa_sd: prior sd of its log.
         dof: prior median of dof, in multiples of the number of features.
+        dof_sd: prior sd of its log.
+        scale: prior scale of the root of the total variance.
         exponent: prior mean of the power of the spectrum.
         exponent_sd: prior sd of that power.
         offset_scale: prior sd of the offsets in units of the features' sd.
@@ -84,17 +92,25 @@ class NIWClasses(Conjugate):
 
     spectrum: tuple[float, ...] | None = None
     loading: float = 0.5
+    loading_sd: float = 0.5
+    clutter: float = math.exp(0.5)
+    clutter_sd: float = 0.5
+    frame: float = 1.0
+    frame_sd: float = 0.5
     kappa: float = 0.3
+    kappa_sd: float = 1.0
     dof: float = 1.0
+    dof_sd: float = 1.0
+    scale: float = 1.0
     exponent: float = 0.6
     exponent_sd: float = 0.2
     offset_scale: float = 0.1
     most_frames: float = 8.0
 
     def __post_init__(self) -> None:
-        expect_positive(
-            self, "loading", "kappa", "dof", "exponent_sd", "offset_scale", "most_frames"
-        )
+        medians = ("loading", "clutter", "frame", "kappa", "dof")
+        sds = (*(f"{name}_sd" for name in medians), "exponent_sd")
+        expect_positive(self, *medians, *sds, "scale", "offset_scale", "most_frames")
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -126,12 +142,12 @@ class NIWClasses(Conjugate):
         wide, two = like.new_ones(2, dim), like.new_ones(2)
         laws = {
             "offset_raw": dist.Normal(0.0 * wide, wide).to_event(2),
-            "frame": dist.LogNormal(0.0 * two, 0.5 * two).to_event(1),
-            "loading": dist.LogNormal(math.log(self.loading) * one, 0.5 * one),
-            "clutter": dist.LogNormal(0.5 * one, 0.5 * one),
-            "kappa": dist.LogNormal(math.log(self.kappa) * one, one),
-            "dof": dist.LogNormal(math.log(self.dof * dim) * one, one),
-            "scale": dist.HalfNormal(one),
+            "frame": dist.LogNormal(math.log(self.frame) * two, self.frame_sd * two).to_event(1),
+            "loading": dist.LogNormal(math.log(self.loading) * one, self.loading_sd * one),
+            "clutter": dist.LogNormal(math.log(self.clutter) * one, self.clutter_sd * one),
+            "kappa": dist.LogNormal(math.log(self.kappa) * one, self.kappa_sd * one),
+            "dof": dist.LogNormal(math.log(self.dof * dim) * one, self.dof_sd * one),
+            "scale": dist.HalfNormal(self.scale * one),
             "exponent": dist.Normal(self.exponent * one, self.exponent_sd * one),
         }
         return {site: pyro.sample(site, law) for site, law in laws.items()}

@@ -148,6 +148,11 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         """
 
     @property
+    def coords(self) -> Mapping[str, tuple[str, ...]]:
+        """Axis -> names."""
+        return {"head": self.heads}
+
+    @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
         """Population site -> axes."""
         return {"scale_mean": (), "head_mean": ("head",)}

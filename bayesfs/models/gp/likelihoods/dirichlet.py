@@ -42,18 +42,22 @@ class Dirichlet:
         concentration: alpha of a class that was not seen; smaller is more certain of labels.
         learnt: learn it, with this value as prior median. Only for objectives that score
             predictions: the density of the targets is in units that depend on it.
+        spread: prior sd of its log, where it is learnt.
     """
 
     concentration: float = 0.01
     learnt: bool = False
+    spread: float = 2.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "concentration")
+        expect_positive(self, "concentration", "spread")
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
         """The concentration, if it is learnt."""
-        return {"concentration": positive(self.concentration, 2.0)} if self.learnt else {}
+        if not self.learnt:
+            return {}
+        return {"concentration": positive(self.concentration, self.spread)}
 
     def fit(self, prior: TaskPrior) -> FittedGaussian:
         """Condition every class on its targets."""

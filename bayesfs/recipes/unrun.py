@@ -1,0 +1,197 @@
+"""What can be told of recipes at once, from their text alone: `check_unrun`.
+
+Running a recipe imports what it names, which takes seconds. A misspelt name, module, class, field
+or setting is in the text already, and so are the fields of bayesfs's own classes. Whatever is not
+certain from the text is left to `bayesfs.recipes.load`.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bayesfs.errors import DataError, RecipeError
+from bayesfs.recipes.mistakes import nearest, syntax_failure
+from bayesfs.recipes.names import bound_names, check_names, missing, names_of
+from bayesfs.recipes.overrides import targets
+from bayesfs.recipes.scripts import read_recipe
+
+Known = tuple[str, list[str]]
+"""Name of a class, and its fields."""
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+Place = tuple[str, str]
+"""Dotted module, and name in it."""
+
+
+def check_unrun(paths: Mapping[str, Path], settings: Sequence[str], store: Path | None) -> None:
+    """Refuse recipes, settings and a store that cannot be right; nothing is run or imported.
+
+    Args:
+        paths: role -> recipe.
+        settings: as `--set` has them; their values are not looked at.
+        store: feature store; None for none.
+
+    Raises:
+        RecipeError: a recipe is missing, is no Python, does not define its role, or names what is
+            not there; or a setting does.
+        DataError: there is no store.
+    """
+    sources, values = Sources(), dict[str, Known | None]()
+    for role, path in paths.items():
+        tree = _parsed(path, source := read_recipe(path))
+        bound = bound_names(tree)
+        if bound is not None and role not in bound:
+            raise RecipeError(missing(path, role, bound))
+        check_names(path, source, role)
+        own = _check_imports(path, tree, sources)
+        _check_calls(path, source, tree, own, sources)
+        for name in names_of(role):
+            if bound is None or name in bound:
+                values[name] = _fields_of(_value(tree, name), own, sources)
+    _check_settings(settings, values)
+    if store is not None and not (store / "zarr.json").is_file():
+        raise DataError(f"{store}: expected a feature store, as `bayesfs features` makes one")
+
+
+def _check_settings(settings: Sequence[str], values: Mapping[str, Known | None]) -> None:
+    for setting, name, field in ((s, n, p[0]) for s, n, p, _ in targets(settings)):
+        if name not in values:
+            near = nearest(name, values, "known are")
+            raise RecipeError(f"--set {setting}: there is no {name!r}; {near}")
+        known = values[name]
+        if known and field not in known[1]:
+            near = nearest(field, known[1], "known are")
+            raise RecipeError(f"--set {setting}: {known[0]}: there is no {field!r}; {near}")
+
+
+class Sources:
+    """The texts of bayesfs's own modules, each parsed once and never imported."""
+
+    def __init__(self) -> None:
+        self._trees: dict[str, ast.Module | None] = {}
+
+    def tree(self, module: str) -> ast.Module | None:
+        """A module of bayesfs; None where there is none of that name."""
+        if module not in self._trees:
+            base = PACKAGE.joinpath(*module.split(".")[1:])
+            texts = (base.with_suffix(".py"), base / "__init__.py")
+            found = next((path for path in texts if path.is_file()), None)
+            self._trees[module] = ast.parse(found.read_text(encoding="utf-8")) if found else None
+        return self._trees[module]
+
+    def fields(self, place: Place) -> list[str] | None:
+        """Arguments by name of a dataclass or function; None where the text does not say."""
+        tree = self.tree(place[0])
+        found = next((n for n in tree.body if _name(n) == place[1]), None) if tree else None
+        if isinstance(found, ast.FunctionDef) and not found.args.kwarg:
+            taken = (*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs)
+            return [argument.arg for argument in taken]
+        if tree is None or not isinstance(found, ast.ClassDef) or not _is_dataclass(found):
+            return None
+        if any(_name(n) == "__init__" for n in found.body):
+            return None
+        homes = {alias: home for alias, home, _ in _imports(ast.walk(tree))}
+        names: list[str] = []
+        for base in found.bases:
+            inner = base.id if isinstance(base, ast.Name) else ""
+            names += self.fields(homes.get(inner, (place[0], inner))) or []
+        return list(dict.fromkeys([*names, *(name for n in found.body if (name := _field(n)))]))
+
+
+def _parsed(path: Path, source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as e:
+        raise RecipeError(syntax_failure(path, e)) from e
+    except (ValueError, RecursionError) as e:
+        raise RecipeError(f"{path}: {e}") from e
+
+
+def _imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, Place, int]]:
+    """(name, its place, line) of what nodes import from modules of bayesfs."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("bayesfs."):
+            for alias in node.names:
+                yield alias.asname or alias.name, (str(node.module), alias.name), node.lineno
+
+
+def _check_imports(path: Path, tree: ast.Module, sources: Sources) -> dict[str, Place]:
+    found = {}
+    for alias, (module, name), line in _imports(tree.body):
+        home = sources.tree(module)
+        if home is None:
+            parent, _, last = module.rpartition(".")
+            folder = PACKAGE.joinpath(*parent.split(".")[1:])
+            near = nearest(last, [p.stem for p in folder.glob("*") if p.suffix in ("", ".py")])
+            raise RecipeError(f"{path}, line {line}: there is no module {module!r}; {near}")
+        there = bound_names(home)
+        if there is not None and name not in there and sources.tree(f"{module}.{name}") is None:
+            near = nearest(name, [n for n in there if not n.startswith("_")], "it offers:")
+            raise RecipeError(f"{path}, line {line}: {module} has no {name!r}; {near}")
+        found[alias] = (module, name)
+    return found
+
+
+def _check_calls(
+    path: Path, source: str, tree: ast.Module, imported: Mapping[str, Place], sources: Sources
+) -> None:
+    nodes = [*ast.walk(tree)]
+    own = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    own |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    for call in (node for node in nodes if isinstance(node, ast.Call)):
+        known = None if _callee(call) in own else _fields_of(call, imported, sources)
+        for argument in call.keywords if known else ():
+            if known and argument.arg and argument.arg not in known[1]:
+                line = argument.value.lineno
+                near = nearest(argument.arg, known[1], "fields:")
+                text = source.splitlines()[line - 1].strip()
+                raise RecipeError(
+                    f"{path}, line {line}: {known[0]} has no {argument.arg!r} ({near}), in {text!r}"
+                )
+
+
+def _fields_of(
+    value: ast.expr | None, imported: Mapping[str, Place], sources: Sources
+) -> Known | None:
+    """Name and fields of the class that an expression makes an object of, where that is certain."""
+    name = _callee(value)
+    fields = sources.fields(imported[name]) if name in imported else None
+    return None if fields is None else (imported[name][1], fields)
+
+
+def _callee(value: ast.expr | None) -> str:
+    called = value.func if isinstance(value, ast.Call) else None
+    return called.id if isinstance(called, ast.Name) else ""
+
+
+def _value(tree: ast.Module, name: str) -> ast.expr | None:
+    """The expression that a name is assigned, where it is assigned once, at the top level."""
+    found = [
+        (node, target)
+        for node in ast.walk(tree)
+        for target in ast.walk(node)
+        if isinstance(node, ast.stmt) and isinstance(target, ast.Name)
+        if target.id == name and isinstance(target.ctx, ast.Store)
+    ]
+    if len(found) != 1 or not isinstance(found[0][0], ast.Assign | ast.AnnAssign):
+        return None
+    return found[0][0].value
+
+
+def _name(node: ast.stmt) -> str:
+    return node.name if isinstance(node, ast.FunctionDef | ast.ClassDef) else ""
+
+
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+def _field(node: ast.stmt) -> str:
+    """Name of the field that a statement in a dataclass's body makes; empty for none."""
+    if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+        return ""
+    hidden = ast.unparse(node.annotation).startswith("ClassVar")
+    return "" if hidden or "init=False" in ast.unparse(node) else node.target.id

@@ -1,0 +1,132 @@
+"""What is told of recipes from their text: before torch is imported, and only if certain."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+
+import bayesfs.evaluation
+import bayesfs.inference
+import bayesfs.models
+import bayesfs.training
+from bayesfs.errors import DataError, RecipeError
+from bayesfs.recipes.load import load_recipe, recipe_folder
+from bayesfs.recipes.unrun import Sources, check_unrun
+
+MODEL = """
+from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+
+model = GaussianHierarchy()
+"""
+
+
+def recipe(folder: Path, text: str) -> Path:
+    path = folder / "mine.py"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("y()", "y(loadin=1)", "line 5: GaussianHierarchy has no 'loadin' .did you mean 'loading'"),
+        ("import PrincipalAxes", "import PrincipalAxs", "line 2: .*did you mean 'PrincipalAxes'"),
+        ("gaussian.hier", "gausian.hier", "line 3: there is no module 'bayesfs.models.gausian"),
+        ("reduction", "reducton", "line 2: there is no module .*did you mean 'reduction'"),
+        ("model =", "modl =", "expected it to define 'model'; it defines 'modl', was that meant"),
+        ("y()", "y()\nobjectve = 3", "line 6: nothing reads 'objectve'; did you mean 'objective'"),
+        ("y()", "y(", r"line 5: '\(' was never closed"),
+    ],
+)
+def test_a_mistake_is_told_from_the_text(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = recipe(tmp_path, MODEL.replace(old, new))
+    with pytest.raises(RecipeError, match=f"{path}.*{message}"):
+        check_unrun({"model": path}, [], None)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.loadin=3", "GaussianHierarchy: there is no 'loadin'; did you mean 'loading'"),
+        ("modl.loading=3", "there is no 'modl'; did you mean 'model'"),
+        ("reduction.dim=3", "there is no 'reduction'; known are model"),
+        ("model=3", "expected NAME.FIELD=VALUE"),
+    ],
+)
+def test_a_setting_is_looked_up_in_the_text(tmp_path: Path, setting: str, message: str) -> None:
+    path = recipe(tmp_path, MODEL)
+    with pytest.raises(RecipeError, match=message):
+        check_unrun({"model": path}, [setting], None)
+    check_unrun({"model": path}, ["model.family.scale=3", "model.loading=x"], None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "try:\n    from bayesfs.later import _X\nexcept ImportError:\n    _X = None\n" + MODEL,
+        MODEL.replace("model =", "GaussianHierarchy = lambda extra=1: 3\nmodel =").replace(
+            "y()", "y(extra=1)"
+        ),
+        MODEL.replace("model =", "def made(**k):\n    return 3\n\nmodel =").replace(
+            "GaussianHierarchy()", "made(x=1)"
+        ),
+        "from helper import *\n",
+        "globals()['model'] = 3\n",
+        MODEL + "model = model.fit_to((1.0,))\n",
+    ],
+)
+def test_what_is_not_certain_is_left_to_running_it(tmp_path: Path, text: str) -> None:
+    check_unrun({"model": recipe(tmp_path, text)}, [], None)
+
+
+def test_every_shipped_recipe_passes_and_its_fields_are_known() -> None:
+    for room, role in (("models", "model"), ("inference", "engine"), ("evaluation", "evaluation")):
+        for path in sorted((recipe_folder() / room).glob("*.py")):
+            value = load_recipe(path, role).values[role]
+            settings = [f"{role}.{f.name}=1" for f in fields(value) if f.init]
+            check_unrun({role: path}, settings, None)
+            with pytest.raises(RecipeError, match="there is no 'nothing'"):
+                check_unrun({role: path}, [f"{role}.nothing=1"], None)
+
+
+def test_fields_in_the_text_are_those_of_the_classes() -> None:
+    sources, seen = Sources(), 0
+    for room in (bayesfs.models, bayesfs.evaluation, bayesfs.inference, bayesfs.training):
+        for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+            if found.name.endswith("aten_in_jax"):
+                continue  # needs jax
+            for name, value in vars(importlib.import_module(found.name)).items():
+                if isinstance(value, type) and value.__module__ == found.name:
+                    read = sources.fields((found.name, name))
+                    if is_dataclass(value) and read is not None:
+                        assert sorted(read) == sorted(f.name for f in fields(value) if f.init)
+                        seen += 1
+    assert seen > 50
+
+
+def test_no_store_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none: expected a feature store"):
+        check_unrun({"model": recipe(tmp_path, MODEL)}, [], tmp_path / "none")
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_the_command_fails_before_it_imports_what_works(tmp_path: Path, command: str) -> None:
+    """Imports of torch and Pyro are what takes seconds."""
+    paths = [
+        str(recipe_folder() / p)
+        for p in ("models/gaussian.py", "inference/exact.py", "evaluation/clutter.py")
+    ]
+    argv = [command, *paths, "--data", "none", "--out", str(tmp_path / "o")]
+    argv += ["--set", "evaluation.shotts=1"]
+    code = (
+        "import sys; from bayesfs.cli.main import main; "
+        f"status = main({argv!r}); print(status, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "there is no 'shotts'; did you mean 'shots'" in done.stderr
+    assert done.stdout.split() == ["2", "False"]
