@@ -246,6 +246,8 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
                 stacklevel=2,
             )
         videos, order = _videos(groups, len(x), label), _by_content(x)
+        if self.n_components < 1:
+            raise ShapeError(f"expected n_components >= 1, got {self.n_components}")
         x = x[order]  # a copy: nothing of the caller's is kept
         self._support = (x, label[order], videos[order].tolist())
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -406,11 +408,13 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             return self.population.learnt
         return self.population if isinstance(self.population, Learnt) else None
 
-    def _fit_axes(self, x: Array) -> _Learnt | _Own:
+    def _fit_axes(self, x: Array) -> _Learnt | _Scaled | _Own:
         if (others := self._others()) is not None:
             return _Learnt(others)
-        own = self.population is None and not self._is_pooled()
-        return _Own(SupportAxes.fit(x, self.n_components) if own else None)
+        if self._is_pooled():
+            return _Scaled(x)
+        told = self.population is not None
+        return _Own(None if told else SupportAxes.fit(x, self.n_components))
 
     def _is_pooled(self) -> bool:
         """Whether nothing is known but rows, few and of one condition."""
@@ -466,6 +470,19 @@ class _Learnt:
 
     def __call__(self, x: Array, condition: str) -> Array:
         return self._projection.of_features(x, condition).astype(np.float64)
+
+
+class _Scaled:
+    """Features in units of the support's root mean square; nothing is projected."""
+
+    spectrum: tuple[float, ...] | None = None
+
+    def __init__(self, x: Array) -> None:
+        peak = np.abs(x).max() or 1.0  # no square under- or overflows
+        self._scale = peak * np.sqrt(np.square(x / peak).sum(1).mean()) or 1.0
+
+    def __call__(self, x: Array, condition: str) -> Array:
+        return np.asarray(x / self._scale)
 
 
 class _Own:

@@ -26,6 +26,7 @@ def drawn_posterior(
     *,
     draws: int,
     seed: int,
+    even: bool = False,
 ) -> Posterior:
     """Posterior of independent draws for each population draw in turn.
 
@@ -37,8 +38,9 @@ def drawn_posterior(
         sample: (population value, noise) -> task-level sites (draw, ...).
         draws: number of draws that `sample` makes.
         seed: of the draws.
+        even: whether the noise of each population draw is evenly spread, for smaller errors.
     """
-    noise = Noise.of(episodes, seed)
+    noise = Noise.of(episodes, seed, even=even)
     parts = [
         {**{s: v.expand(draws, *v.shape) for s, v in value.items()}, **sample(value, noise)}
         for value in each_value(population)

@@ -281,7 +281,14 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
             }
 
         posterior = drawn_posterior(
-            "variational", self.dims, episodes, population, sample, draws=draws, seed=seed
+            "variational",
+            self.dims,
+            episodes,
+            population,
+            sample,
+            draws=draws,
+            seed=seed,
+            even=True,
         )
         stats = {
             "borrowed": torch.stack(borrowed).mean(0),
