@@ -34,6 +34,7 @@ from bayesfs.models.gp.likelihoods.sigmoid_of_mean import SigmoidOfMean
 from bayesfs.models.gp.likelihoods.softmax import Softmax
 from bayesfs.models.heads.linear import HierarchicalHead
 from bayesfs.models.niw.classes import NIWClasses, NIWMode
+from bayesfs.models.similarity.pool import TablePool
 from bayesfs.prediction import predict
 from bayesfs.protocols import Engine, Model
 from bayesfs.synthetic.tasks import synthetic_episodes
@@ -62,6 +63,7 @@ CASES = {
     "niw": Case(NIWClasses(), EXACT, True),
     "niw-mode": Case(NIWMode(), EXACT, True),
     "robust": Case(RobustHierarchy(), OwnApproximation(draws=20, population_draws=2), True),
+    "table-pool": Case(TablePool(), OwnApproximation(draws=20, population_draws=2), True),
     "gp-regression": Case(DeepKernelGP(likelihood=LabelRegression()), EXACT, True),
     "gp-transfer": Case(DeepKernelGP(likelihood=SigmoidOfMean()), EXACT, True),
     "gp-dirichlet": Case(DeepKernelGP(likelihood=Dirichlet()), EXACT, True),

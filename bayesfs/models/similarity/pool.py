@@ -102,7 +102,7 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
 
     Population sites: `scale_mean` ~ N(scale, scale_sd^2), the mean log scale of people, and
     `head_mean` ~ N(0, head_sd^2) for each head, their log weights. Task sites: `log_scale` ~
-    (1 - vague) N(scale_mean, between^2) + vague N(scale, (2 between)^2), `head_log_weight` ~
+    (1 - vague) N(scale_mean, between^2) + vague N(scale, vague_sd^2), `head_log_weight` ~
     N(head_mean, head_between^2), and `class_bias` ~ N(0, class_sd^2 / videos of the class).
 
     Attributes:
@@ -113,6 +113,7 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         head_between: sd of people's log weights about those.
         class_sd: sd of what one video leaves open of its class's score.
         vague: prior probability that a person is not of the population.
+        vague_sd: sd of the log scales of such people about `scale`.
     """
 
     scale: float = 0.3
@@ -122,9 +123,10 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
     head_between: float = 1.0
     class_sd: float = 1.5
     vague: float = 0.2
+    vague_sd: float = 0.8
 
     def __post_init__(self) -> None:
-        names = ("scale_sd", "between", "head_sd", "head_between", "class_sd")
+        names = ("scale_sd", "between", "head_sd", "head_between", "class_sd", "vague_sd")
         expect_positive(self, *names)
         if not 0.0 < self.vague < 1.0:
             raise ShapeError(f"expected vague between 0 and 1, got {self.vague}")
@@ -356,7 +358,7 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
     def _log_prior(self, scale: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Log joint densities of a log scale and its component: of the population, and vague."""
         own: Tensor = dist.Normal(mean, mean.new_tensor(self.between)).log_prob(scale)
-        wide = dist.Normal(mean.new_tensor(self.scale), mean.new_tensor(2.0 * self.between))
+        wide = dist.Normal(mean.new_tensor(self.scale), mean.new_tensor(self.vague_sd))
         vague: Tensor = wide.log_prob(scale)
         return math.log1p(-self.vague) + own, math.log(self.vague) + vague
 
@@ -506,8 +508,8 @@ class TablePool(LogLinearPool):
         ... # doctest: +SKIP
     """
 
-    scale: float = 0.3
     class_sd: float = 2.0
+    vague_sd: float = 1.6
 
     @property
     def heads(self) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from all others says nothing. Each is multiplied by the inverse temperature at w
 average, so that equal weights are a fair start.
 
 Source: Böhning (1992) for the bound that steps towards the mode are made on; Nesterov (1983) for
-their momentum; Rasmussen and Williams (2006), equation 2.25, for the Gaussian process.
+their momentum; Rasmussen and Williams (2006), equation 2.25, for the Gaussian process. refs.bib:
+bohning1992, nesterov1983, rasmussen2006.
 """
 
 from __future__ import annotations
