@@ -341,7 +341,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     @property
     def _container(self) -> str:
         """What `set_output` asked for; scikit-learn's `clone` copies it under this name."""
-        return str(getattr(self, "_sklearn_output_config", {}).get("transform", "default"))
+        return str(vars(self).get("_sklearn_output_config", {}).get("transform", "default"))
 
     def _contained(self, table: pd.DataFrame) -> Any:
         """The table, as one of polars where that was asked for."""

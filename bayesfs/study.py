@@ -20,8 +20,8 @@ from bayesfs._utils.display import Card, Shown, short_number
 from bayesfs._utils.progress import bar
 from bayesfs.data.worlds import together
 from bayesfs.diagnostics.loo import left_out_log_prob, support_log_prob
+from bayesfs.diagnostics.population_prior import population_prior
 from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, prior_check
-from bayesfs.diagnostics.prior_draws import prior_draws
 from bayesfs.diagnostics.prior_sensitivity import with_densities
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
@@ -327,7 +327,7 @@ class Answer(Shown):
         )
         tree["posterior_check"] = xr.DataTree(posterior_check(self.model, whole, self.episodes))
         tree["label_check"] = xr.DataTree(label_check(tree))
-        if (prior := prior_draws(self.model, self.episodes)) is not None:
+        if (prior := population_prior(self.model, self.episodes)) is not None:
             tree["population_prior"] = xr.DataTree(posterior_group(prior, None))
         return tree
 

@@ -125,9 +125,10 @@ def run(
         print_config: print the recipes with every field, as DIR/recipes/full_*.py would have them,
             and do nothing else.
     """
-    from bayesfs.recipes.unrun import check_unrun
+    from bayesfs.recipes.unrun import check_unrun, refuse_in_data
 
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
+    refuse_in_data(paths, data)
     check_unrun(paths, settings, None if print_config else data)
     _take_cores()
     from bayesfs.cli.studies import make_run
@@ -183,9 +184,10 @@ def sweep(
         jobs: runs at a time.
         smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
     """
-    from bayesfs.recipes.unrun import check_unrun
+    from bayesfs.recipes.unrun import check_unrun, refuse_in_data
 
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
+    refuse_in_data(paths, data)
     check_unrun(paths, settings, data)
     _take_cores()
     from bayesfs.cli.sweep_runs import sweep_runs

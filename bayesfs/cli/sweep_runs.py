@@ -12,7 +12,6 @@ import pandas as pd
 
 from bayesfs._utils.owned_folders import claim
 from bayesfs._utils.progress import bar, terminal_safe
-from bayesfs.cli.studies import refuse_in_data
 from bayesfs.errors import RunError
 from bayesfs.evaluation.grid import GridRun, grid_table
 from bayesfs.recipes.load import load_recipe
@@ -71,7 +70,6 @@ def sweep_runs(
     if jobs < 1:
         raise RunError(f"expected one job or more, got {jobs}")
     cells = grid_of(settings, seeds_in(episode_seeds), seeds_in(fit_seeds))
-    refuse_in_data(paths, store)
     scripts = Scripts()
     recipes = {role: load_recipe(path, role, scripts) for role, path in paths.items()}
     texts = {role: (recipe.path, recipe.source) for role, recipe in recipes.items()}

@@ -56,6 +56,19 @@ def check_unrun(paths: Mapping[str, Path], settings: Sequence[str], store: Path 
         raise DataError(f"{store}: expected a feature store, as `bayesfs features` makes one")
 
 
+def refuse_in_data(paths: Mapping[str, Path], store: Path) -> None:
+    """Refuse recipes that lie in the data.
+
+    Raises:
+        RecipeError: one does.
+    """
+    inside = [p for p in paths.values() if p.resolve().is_relative_to(store.resolve())]
+    if inside:
+        raise RecipeError(
+            f"{inside[0]}: lies in the data; a recipe is code and never comes from it"
+        )
+
+
 def _check_settings(settings: Sequence[str], values: Mapping[str, Known | None]) -> None:
     for setting, name, field in ((s, n, p[0]) for s, n, p, _ in targets(settings)):
         if name not in values:

@@ -8,8 +8,14 @@ import pyro.poutine
 import pytest
 import torch
 
-from bayesfs.diagnostics.prior_draws import prior_draws
-from bayesfs.models.gaussian.families import LEVELS, Full, LowRankCovariance, PerFeature, PowerLaw
+from bayesfs.diagnostics.population_prior import population_prior
+from bayesfs.models.gaussian.families import (
+    COVARIANCE_LEVELS,
+    Full,
+    LowRankCovariance,
+    PerFeature,
+    PowerLaw,
+)
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.gaussian.robust import RobustHierarchy
 from bayesfs.models.gaussian.shared_classes import SharedClasses
@@ -153,7 +159,7 @@ def test_places_along_axes_have_names_in_what_is_learnt() -> None:
     dims = {"scale": ("level",), "frame": ("condition",), "free": ("axis",)}
     draws = {"scale": torch.ones(2, 6), "frame": torch.ones(2, 2), "free": torch.ones(2, 1)}
     found = with_coords(GaussianHierarchy(), Posterior("exact", draws, dims)).coords
-    assert found == {"level": LEVELS, "condition": ("clean", "clutter")}
+    assert found == {"level": COVARIANCE_LEVELS, "condition": ("clean", "clutter")}
     assert SimilarityPool().coords["head"] == HEADS
     assert GaussianHierarchy(covariates=("a",)).coords["covariate"] == ("a",)
 
@@ -167,15 +173,15 @@ def test_a_family_hands_its_scale_on() -> None:
 def test_draws_of_the_prior_are_those_of_the_program() -> None:
     """Numbers that have names, with the mean and sd that the fields say."""
     model = GaussianHierarchy(PowerLaw(scale=2.0), absent_odds=1.0)
-    found = prior_draws(model, EPISODES, draws=4000)
+    found = population_prior(model, EPISODES, draws=4000)
     assert found is not None
-    assert found.coords == {"level": LEVELS}
+    assert found.coords == {"level": COVARIANCE_LEVELS}
     assert set(found.draws) == {"loading", "absent_odds", "scale", "exponent"}
     scale, odds = found.draws["scale"], found.draws["absent_odds"]
     assert scale.mean(0).sub(2.0 * (2.0 / torch.pi) ** 0.5).abs().max() < 0.1
     assert (odds.mean() - 1.0).abs() < 0.2
     assert (odds.std() - 3.0).abs() < 0.2
-    again = prior_draws(model, EPISODES, draws=4000)
+    again = population_prior(model, EPISODES, draws=4000)
     assert again is not None
     assert torch.equal(again.draws["scale"], scale)
-    assert prior_draws(HierarchicalHead(), EPISODES) is None
+    assert population_prior(HierarchicalHead(), EPISODES) is None

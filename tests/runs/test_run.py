@@ -85,7 +85,7 @@ def test_a_run_keeps_everything_and_prints_scores(
     assert rules.promised == pytest.approx(3 / 4)
     once = load_rules(finished / "rules-01.json")
     assert once.shots == 1
-    assert once.video.set_threshold != rules.video.set_threshold
+    assert once.video.least_in_set != rules.video.least_in_set
     directory = RunDirectory(finished)
     assert rules_for(directory, 1) == once
     assert rules_for(directory, 9) == rules

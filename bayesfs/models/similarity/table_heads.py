@@ -49,7 +49,7 @@ STEPS = 100, 20
 @once_per_batch
 def table_query_scores(episodes: EpisodeBatch) -> Tensor:
     """(task, video, frame, way, head) scores of every query frame."""
-    table, place = Table.of(episodes)
+    table, place = TaughtTable.of(episodes)
     rows = place(episodes.query)
     weights = tuple(each[:, :, 0] for each in table.weights())
     scores = table.scores(rows.flatten(1, 2), *weights)
@@ -62,7 +62,7 @@ def table_left_out_scores(episodes: EpisodeBatch, most: int = FOLDS) -> LeftOut 
 
     A video that is left out still counts in the centre and the size of all, which know no labels.
     """
-    table, place = Table.of(episodes)
+    table, place = TaughtTable.of(episodes)
     if (folds := Folds.of(episodes, table.label, most)) is None:
         return None
     rows = folds.frames(place(episodes.support))  # (task, fold, frame, feature)
@@ -75,7 +75,7 @@ def table_left_out_scores(episodes: EpisodeBatch, most: int = FOLDS) -> LeftOut 
 
 
 @dataclass(frozen=True)
-class Table:
+class TaughtTable:
     """The support videos of a batch of tasks, and the matrices of both classifiers.
 
     Attributes:
@@ -89,7 +89,7 @@ class Table:
     near: Tensor
 
     @classmethod
-    def of(cls, episodes: EpisodeBatch) -> tuple[Table, Callable[[Tensor], Tensor]]:
+    def of(cls, episodes: EpisodeBatch) -> tuple[TaughtTable, Callable[[Tensor], Tensor]]:
         """The table, and the map that centres and scales other features of the tasks alike."""
         raw, label = examples(episodes.support, episodes)
         present = label.sum(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Draws of a population's prior, to be shown beside its posterior: `prior_draws`."""
+"""Draws of a population's prior, to be shown beside its posterior: `population_prior`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bayesfs.protocols import Collapsible, Model
 from bayesfs.types import EpisodeBatch, Posterior
 
 
-def prior_draws(
+def population_prior(
     model: Model, episodes: EpisodeBatch, *, draws: int = 400, seed: int = 0
 ) -> Posterior | None:
     """Independent draws of the population sites whose places all have names, from their prior.
