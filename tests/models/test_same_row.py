@@ -90,7 +90,7 @@ CASES = {
     ),
     "head-gibbs": Case(HierarchicalHead(), Gibbs(burn_in=3, draws=5, chains=2), True),
     "head-nuts": Case(HierarchicalHead(), NUTS(warmup=5, draws=5, chains=2), True),
-    "head-pyro-nuts": Case(HierarchicalHead(), PyroNUTS(warmup=3, draws=5, chains=1)),
+    "head-pyro-nuts": Case(HierarchicalHead(), PyroNUTS(warmup=3, draws=5, chains=1), True),
     "head-amortised": Case(HierarchicalHead(), AmortisedSVI(draws=20, khat_draws=0)),
 }
 ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES)

@@ -19,6 +19,7 @@ from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.sites import seeded
+from bayesfs.inference.program.streams import Streams
 from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -68,9 +69,9 @@ class PyroNUTS(Engine):
         def fit(density: Potential, draws: int, branch: int) -> Posterior:
             nonlocal done
             kept = -(-draws // self.chains)
-            runs = []
+            first, runs = Streams.of(density, seed, branch).integers(2**31)[0], []
             for chain in range(self.chains):
-                runs.append(self._chain(density, kept, seed + done))
+                runs.append(self._chain(density, kept, first + chain))
                 done += 1
                 if progress is not None:
                     progress(done, len(episodes) * self.chains, f"Pyro, chain {chain + 1}")
@@ -90,6 +91,7 @@ class PyroNUTS(Engine):
             draws=self.draws * self.chains,
             batch_size=1,
             population_draws=self.population_draws,
+            alike=("way", "shot"),
         )
 
     def _chain(self, density: Potential, draws: int, seed: int) -> tuple[Tensor, Tensor]:
