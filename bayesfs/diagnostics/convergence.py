@@ -87,10 +87,17 @@ class Diagnostics:
         return tuple(check for check in self.checks if check.passed is False)
 
     @property
+    def is_grave(self) -> bool:
+        """Whether a check fails after which nothing may be concluded."""
+        return any(check.grave for check in self.failed)
+
+    @property
     def verdict(self) -> str:
         """Fit for use, or what to look at; says so where there was nothing to judge by."""
         if self.failed:
-            return "look at " + ", ".join(check.name for check in self.failed)
+            first = sorted(self.failed, key=lambda check: not check.grave)
+            names = ", ".join(check.name for check in first)
+            return f"do not use: {names}" if self.is_grave else f"usable, but look at {names}"
         if self.kind == "exact":
             return "fit for use: exact draws, given the population"
         if any(check.passed for check in self.checks):

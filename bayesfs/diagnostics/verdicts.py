@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from bayesfs.diagnostics.prior_sensitivity import MUTE, decided_by_prior
 
@@ -29,6 +30,8 @@ MCSE_MAX = 0.05
 
 BFMI_MIN = 0.3
 """Betancourt 2016."""
+
+BFMI_STEP = "more warm-up, or a scale with lighter tails"
 
 KHAT_MAX = 0.7
 """Vehtari et al. 2024; for variational inference Yao et al. 2018."""
@@ -57,6 +60,9 @@ CALIBRATED_NEEDS = 20
 UNLIKE_MAX = 0.1
 """Share of (task, quantity) pairs whose predictive p may be beyond 1 %; chance gives 2 %."""
 
+TOGETHER_MAX = 3.5
+"""|z| of a quantity over all tasks; of ten quantities by chance one in two hundred runs has it."""
+
 LOO_MAX = 0.1
 """Share of support videos left out by weights whose k-hat may be above `KHAT_MAX`."""
 
@@ -71,6 +77,8 @@ class Check:
         threshold: what it should be, in words.
         passed: whether it is; None where it does not apply.
         reason: where the worst value is, or why there is none.
+        next_step: what to do where it is not passed.
+        grave: whether nothing may be concluded where it is not passed.
     """
 
     name: str
@@ -78,6 +86,8 @@ class Check:
     threshold: str
     passed: bool | None
     reason: str = ""
+    next_step: str = ""
+    grave: bool = False
 
 
 def without(name: str, reason: str) -> Check:
@@ -98,7 +108,8 @@ def rhat_check(sites: pd.DataFrame) -> Check:
     passed = bool(worst <= RHAT_MAX or (worst <= RHAT_NEVER and share <= 0.01))
     line = f"≤ {RHAT_MAX}, or 99 % of scalars and none above {RHAT_NEVER}"
     reason = f"{sites['rhat'].idxmax()}; {100 * share:.1f} % of the scalars above {RHAT_MAX}"
-    return Check("R-hat", float(worst), line, passed, reason)
+    step = "more warm-up, or the site in other coordinates; the table by site says which"
+    return Check("R-hat", float(worst), line, passed, reason, step, grave=worst > RHAT_NEVER)
 
 
 def site_check(name: str, values: pd.Series[float], limit: float, *, least: bool) -> Check:
@@ -108,7 +119,8 @@ def site_check(name: str, values: pd.Series[float], limit: float, *, least: bool
         return without(name, "needs at least four draws that move")
     at = values.idxmin() if least else values.idxmax()
     passed = bool(worst >= limit if least else worst <= limit)
-    return Check(name, float(worst), f"{'≥' if least else '≤'} {limit:g}", passed, str(at))
+    line = f"{'≥' if least else '≤'} {limit:g}"
+    return Check(name, float(worst), line, passed, str(at), "more draws")
 
 
 def divergence_check(stats: xr.Dataset) -> Check:
@@ -121,7 +133,8 @@ def divergence_check(stats: xr.Dataset) -> Check:
     if count and "task" in diverging.dims:
         per_task = diverging.sum([d for d in diverging.dims if d != "task"]).to_numpy()
         reason += f", in {int((per_task > 0).sum())} of {per_task.size} tasks"
-    return Check("divergences", float(count), "0", count == 0, reason)
+    step = "a higher target_accept, such as .95; if they stay, a non-centred model"
+    return Check("divergences", float(count), "0", count == 0, reason, step)
 
 
 def bfmi_check(stats: xr.Dataset) -> Check:
@@ -133,7 +146,7 @@ def bfmi_check(stats: xr.Dataset) -> Check:
     change = (np.diff(values, axis=1) ** 2).mean(1)
     with np.errstate(divide="ignore", invalid="ignore"):
         worst = float(np.nanmin(change / values.var(1)))
-    return Check("BFMI", worst, f"≥ {BFMI_MIN}", worst >= BFMI_MIN, "worst chain")
+    return Check("BFMI", worst, f"≥ {BFMI_MIN}", worst >= BFMI_MIN, "worst chain", BFMI_STEP)
 
 
 def elbo_check(stats: xr.Dataset, tasks: int) -> Check:
@@ -151,7 +164,8 @@ def elbo_check(stats: xr.Dataset, tasks: int) -> Check:
     noise = 2 * math.hypot(before.std(ddof=1), last.std(ddof=1)) / math.sqrt(tenth)
     passed = bool(abs(gain) <= max(noise, ELBO_GAIN_MAX))
     line = f"|gain| ≤ {ELBO_GAIN_MAX} nats per task, or within noise"
-    return Check(name, float(gain), line, passed, f"last {tenth} steps; noise {noise:.2g} nats")
+    reason = f"last {tenth} steps; noise {noise:.2g} nats"
+    return Check(name, float(gain), line, passed, reason, "more steps")
 
 
 def task_check(name: str, values: xr.DataArray, limit: float, tasks: NDArray[Any]) -> Check:
@@ -160,20 +174,22 @@ def task_check(name: str, values: xr.DataArray, limit: float, tasks: NDArray[Any
     if np.isnan(flat).all() or (flat == -np.inf).all():
         return without(name, "there are too few draws for it")
     above = np.flatnonzero(~(flat <= limit))  # NaN is none that passes
+    step, grave = "a richer guide, more steps, or NUTS", bool((~(flat < np.inf)).any())
     if not len(tasks):
-        return Check(name, float(np.nanmax(flat)), f"≤ {limit}", len(above) == 0)
+        return Check(name, float(np.nanmax(flat)), f"≤ {limit}", not len(above), "", step, grave)
     reason = f"{len(above)} of {flat.size} tasks above"
     if len(above) and flat.size == len(tasks):
         reason += ": " + ", ".join(str(t) for t in tasks[above[:5]])
         reason += ", ..." if len(above) > 5 else ""
-    return Check(name, float(np.nanmax(flat)), f"≤ {limit}", len(above) == 0, reason)
+    return Check(name, float(np.nanmax(flat)), f"≤ {limit}", not len(above), reason, step, grave)
 
 
 def units_check(stats: xr.Dataset) -> Check:
     """Size of the data against what the prior of the population is made for."""
     value = float(stats["units"])
-    reason = "length of the data against the prior's range; centre and scale the features"
-    return Check("units of the data", value, "≤ 1", value <= 1, reason)
+    reason = "length of the data against the prior's range"
+    step = "centre and scale the features, as `Standardise` does"
+    return Check("units of the data", value, "≤ 1", value <= 1, reason, step)
 
 
 def ksd_check(stats: xr.Dataset) -> Check:
@@ -186,7 +202,8 @@ def ksd_check(stats: xr.Dataset) -> Check:
         return without(name, "only its last value is known, and it has no scale of its own")
     history = ksd.to_numpy().astype(float).reshape(len(ksd), -1)
     left = float((history[-1] / history[0]).max())
-    return Check(name, left, f"≤ {KSD_LEFT_MAX} of the start", left <= KSD_LEFT_MAX, "worst task")
+    line = f"≤ {KSD_LEFT_MAX} of the start"
+    return Check(name, left, line, left <= KSD_LEFT_MAX, "worst task", "more steps or particles")
 
 
 def weights_check(pareto_k: NDArray[Any]) -> Check:
@@ -203,7 +220,8 @@ def weights_check(pareto_k: NDArray[Any]) -> Check:
         return without(name, "all draws weigh the same")
     share = float((known > KHAT_MAX).mean())
     line = f"≤ {100 * WEIGHTS_MAX:.0f} % of the query videos with k-hat above {KHAT_MAX}"
-    return Check(name, share, line, share <= WEIGHTS_MAX, f"worst k-hat {known.max():.2f}")
+    reason = f"worst k-hat {known.max():.2f}"
+    return Check(name, share, line, share <= WEIGHTS_MAX, reason, "more draws")
 
 
 def calibration_check(name: str, p: float, items: int, reason: str) -> Check:
@@ -211,7 +229,26 @@ def calibration_check(name: str, p: float, items: int, reason: str) -> Check:
     if items < CALIBRATED_NEEDS:
         return without(name, f"{items} labelled query videos, {CALIBRATED_NEEDS} are needed")
     line = f"p ≥ {CALIBRATED_P_MIN}"
-    return Check(name, p, line, p >= CALIBRATED_P_MIN, reason)
+    step = "the curves below say where; learn from people whose videos are as these are"
+    return Check(name, p, line, p >= CALIBRATED_P_MIN, reason, step)
+
+
+def guessing_check(log_prob: NDArray[Any], labels: NDArray[Any]) -> Check:
+    """Nats a video that the answers win over guessing among the taught objects, on average.
+
+    Args:
+        log_prob: (video, way) of the labelled query videos; -inf for padding.
+        labels: (video,) their classes.
+    """
+    name = "better than guessing"
+    if not len(labels):
+        return without(name, "no labelled query video")
+    ways = np.isfinite(log_prob).sum(1)
+    own = log_prob[np.arange(len(labels)), labels]
+    won = float((own + np.log(np.maximum(ways, 1))).mean())
+    reason = f"guessing has {np.log(np.maximum(ways, 1)).mean():.2f} nats a video"
+    step = "look for labels that are mixed up; if there are none, take features that tell more"
+    return Check(name, won, "> 0 nats a video", won > 0, reason, step, grave=True)
 
 
 def unlike_check(name: str, checked: xr.Dataset, extreme: float) -> Check:
@@ -232,8 +269,26 @@ def unlike_check(name: str, checked: xr.Dataset, extreme: float) -> Check:
     share = float(beyond.sum() / known.sum())
     often = beyond.sum(1) / np.maximum(known.sum(1), 1)
     worst = checked["quantity"].to_numpy()[int(often.argmax())]
-    line = f"≤ {100 * UNLIKE_MAX:.0f} % of tasks and quantities beyond {100 * extreme:.0f} %"
-    return Check(name, share, line, share <= UNLIKE_MAX, f"most often {worst}" if share else "")
+    line = (
+        f"≤ {100 * UNLIKE_MAX:.0f} % of tasks and quantities beyond {100 * extreme:.0f} %, and no "
+        "quantity off in all tasks together"
+    )
+    off = checked["quantity"].to_numpy()[np.abs(together(p)) > TOGETHER_MAX]
+    reason = f"most often {worst}" if share else ""
+    if len(off):
+        reason = f"off in all tasks together: {', '.join(map(str, off))}"
+    step = "the table below says how; a heavier tail (RobustHierarchy) or another covariance"
+    return Check(name, share, line, share <= UNLIKE_MAX and not len(off), reason, step)
+
+
+def together(p: NDArray[Any]) -> NDArray[np.float64]:
+    """(quantity, task) p values -> (quantity,) Stouffer's z = sum_t Phi^-1(p_t) / sqrt(tasks).
+
+    Predictive p values are nearer 1/2 than uniform ones, so that z is smaller than N(0, 1).
+    """
+    known = np.isfinite(p)
+    z = ndtri(np.where(known, np.clip(p, 1e-3, 1 - 1e-3), 0.5))
+    return np.asarray(z.sum(1) / np.sqrt(np.maximum(known.sum(1), 1)))
 
 
 def is_extreme(p: NDArray[Any], extreme: float) -> NDArray[np.bool_]:
@@ -256,7 +311,8 @@ def loo_check(pareto_k: NDArray[Any]) -> Check:
     reason = f"worst k-hat {known.max():.2f}"
     if unknown := len(pareto_k) - len(known):
         reason += f"; {unknown} not known, since all draws are as sure of the video"
-    return Check(name, share, line, share <= LOO_MAX, reason)
+    step = "fewer effective parameters, or exact refits of those videos"
+    return Check(name, share, line, share <= LOO_MAX, reason, step)
 
 
 def prior_check_of(table: pd.DataFrame) -> Check:
@@ -269,6 +325,6 @@ def prior_check_of(table: pd.DataFrame) -> Check:
     off = decided_by_prior(table)
     reason = ", ".join(map(str, off.index[:4])) + (", ..." if len(off) > 4 else "")
     line = "0 of the population's scalars that the prior decides"
-    return Check(
-        name, len(off), line, len(off) == 0, reason or f"of {len(table)} scalars looked at"
-    )
+    reason = reason or f"of {len(table)} scalars looked at"
+    step = "say why the prior is as it is, or learn from more people"
+    return Check(name, len(off), line, len(off) == 0, reason, step)

@@ -23,6 +23,7 @@ from bayesfs.diagnostics.verdicts import (
     KHAT_MAX,
     Check,
     calibration_check,
+    guessing_check,
     is_extreme,
     loo_check,
     prior_check_of,
@@ -182,14 +183,14 @@ class ModelView:
 
     def _checks(self) -> list[Check]:
         count = len(self.labels)
-        checks = []
+        checks = [guessing_check(np.asarray(self.log_prob), np.asarray(self.labels))]
         pit, pav = self.pit, self.pav
         for name, p, words in (
             ("class sets (PIT)", pit.p if pit else 1.0, _pit_words(pit)),
             ("one against the rest", pav.p if pav else 1.0, _pav_words(pav)),
         ):
             checks.append(calibration_check(name, p, count, words))
-        for group in ("prior_check", "posterior_check"):
+        for group in PREDICTIVE:
             there = group in self.tree.children
             checked = self.tree[group].to_dataset() if there else xr.Dataset()
             checks.append(unlike_check(f"{PREDICTIVE[group]} check", checked, EXTREME))

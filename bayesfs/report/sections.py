@@ -74,11 +74,15 @@ def _glance(view: ReportView) -> list[tuple[str, str, str, str]]:
     """(label, value, note, class) of the numbers to read first."""
     verdicts, words = view.verdicts, view.levels.in_words
     failed = [fit for fit in verdicts if fit.failed]
-    verdict = "Look before use" if failed else "Fit for use"
+    verdict = "Usable, but" if failed else "Fit for use"
+    if any(fit.is_grave for fit in failed):
+        verdict = "Do not use"
     if not failed and not any(fit.verdict.startswith("fit") for fit in view.fits):
         verdict = "Not judged"
+    failed = sorted(failed, key=lambda fit: not fit.is_grave)
     note = "; ".join(
-        f"{fit.name}: {fit.verdict.removeprefix('look at ')}" for fit in failed or verdicts
+        f"{fit.name}: {fit.verdict.split('look at ')[-1].removeprefix('do not use: ')}"
+        for fit in failed or verdicts
     )
     note = "all checks that apply pass" if verdict == "Fit for use" else note
     out = [("Posterior and model", verdict, note, "words")]

@@ -93,7 +93,7 @@ def test_tail_ess_is_at_the_quantiles_of_the_paper() -> None:
 
 def test_a_chain_elsewhere_is_looked_at() -> None:
     found = diagnose(make_tree(independent_chains(3.0), "mcmc"))
-    assert found.verdict.startswith("look at R-hat, bulk ESS")
+    assert found.verdict.startswith("do not use: R-hat, bulk ESS")
     assert found.failed[0].value > 1.4
     assert "mean" in found.failed[0].reason
 
@@ -156,7 +156,7 @@ def test_short_or_broken_histories_are_not_judged() -> None:
 def test_khat_names_the_task() -> None:
     tree = make_tree(independent_chains(), "variational", khat=("task", [0.2, 0.9]))
     found = diagnose(tree)
-    assert found.verdict == "look at k-hat"
+    assert found.verdict == "usable, but look at k-hat"
     assert found.failed[0].value == 0.9
     assert "P002" in found.failed[0].reason
     assert np.isnan(check_of(tree, "R-hat").value)
@@ -166,7 +166,7 @@ def test_khat_names_the_task() -> None:
 def test_a_khat_that_is_no_number_fails(bad: float) -> None:
     for values in ([0.2, bad], [np.inf, bad]):
         found = diagnose(make_tree(independent_chains(), "variational", khat=("task", values)))
-        assert found.verdict == "look at k-hat"
+        assert found.verdict == "do not use: k-hat"
         assert "P002" in found.failed[0].reason
 
 
@@ -181,7 +181,7 @@ def test_ksd_must_have_fallen() -> None:
     tree = make_tree(independent_chains(), "particles", ksd=("ksd_step", history))
     assert diagnose(tree).verdict == "fit for use"
     flat = make_tree(independent_chains(), "particles", ksd=("ksd_step", history**0.1))
-    assert diagnose(flat).verdict == "look at KSD left"
+    assert diagnose(flat).verdict == "usable, but look at KSD left"
     last_only = make_tree(independent_chains(), "particles", ksd=("task", [0.1, 0.2]))
     assert diagnose(last_only).verdict.startswith("not judged")
 
@@ -195,7 +195,7 @@ def test_particles_are_held_against_independent_draws() -> None:
     assert not any(c.name == "KSD left" for c in found.checks)
     stats["ksd_ratio"] = ("task", [0.8, 5.0])
     found = diagnose(make_tree(independent_chains(), "particles", **stats))
-    assert found.verdict == "look at KSD ratio"
+    assert found.verdict == "usable, but look at KSD ratio"
     assert "P002" in found.failed[0].reason
 
 
@@ -203,7 +203,7 @@ def test_weights_that_a_few_draws_carry_are_looked_at() -> None:
     tree = make_tree(independent_chains(), "exact")
     weight = np.random.default_rng(0).standard_cauchy((4, 500, 4))
     tree["predictive_weights"] = xr.Dataset({"video": (("chain", "draw", "query"), weight)})
-    assert diagnose(tree).verdict == "look at weights of the draws"
+    assert diagnose(tree).verdict == "usable, but look at weights of the draws"
 
 
 def test_large_sites_are_sampled_evenly() -> None:

@@ -319,8 +319,8 @@ def test_a_tree_that_was_saved_is_diagnosed(
     [
         ("exact", "fit for use: exact draws, given the population"),
         ("mcmc", "fit for use"),
-        ("variational", "look at k-hat"),
-        ("particles", "look at KSD ratio"),
+        ("variational", "usable, but look at k-hat"),
+        ("particles", "usable, but look at KSD ratio"),
     ],
 )
 def test_the_tree_of_one_posterior_is_diagnosed(kind: Any, verdict: str, tmp_path: Any) -> None:
