@@ -22,20 +22,21 @@ from bayesfs.explanation.sentences import part_text
 from bayesfs.uncertainty.by_level import EPISTEMIC, PARTS
 
 COLOURS: Mapping[str, str] = {
-    "frame": "#56b4e9",
-    "video": "#0072b2",
-    "class": "#e69f00",
-    "task": "#d55e00",
-    "population": "#a04000",
-    "aleatoric": "#56b4e9",
-    "epistemic": "#e69f00",
+    "frame": "#e69f00",
+    "video": "#d55e00",
+    "class": "#56b4e9",
+    "task": "#0072b2",
+    "population": "#004c7a",
+    "aleatoric": "#e69f00",
+    "epistemic": "#0072b2",
     "blurred": "#cc79a7",
     "dark": "#888888",
     "bright": "#f0e442",
     "flat": "#dddddd",
     "busy": "#009e73",
 }
-"""From Okabe and Ito, told apart by colour-blind readers."""
+"""From Okabe and Ito, told apart by colour-blind readers; as in a report, what learning could lower
+is blue and the rest orange."""
 
 HATCH: Mapping[str, str] = {
     "frame": "////",

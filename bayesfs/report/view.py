@@ -267,7 +267,7 @@ class ReportView:
         if not self.labelled:
             return {}
         return {
-            unit: reliability(log_prob, labels, groups=users, bins=10)
+            unit: reliability(log_prob, labels, groups=users)
             for unit, (log_prob, labels, users) in self._scored.items()
         }
 
