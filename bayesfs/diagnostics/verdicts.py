@@ -246,9 +246,9 @@ def guessing_check(log_prob: NDArray[Any], labels: NDArray[Any]) -> Check:
     ways = np.isfinite(log_prob).sum(1)
     own = log_prob[np.arange(len(labels)), labels]
     won = float((own + np.log(np.maximum(ways, 1))).mean())
-    reason = f"guessing has {np.log(np.maximum(ways, 1)).mean():.2f} nats a video"
+    reason = f"guessing has {np.log(np.maximum(ways, 1)).mean():.2f} nats each"
     step = "look for labels that are mixed up; if there are none, take features that tell more"
-    return Check(name, won, "> 0 nats a video", won > 0, reason, step, grave=True)
+    return Check(name, won, "> 0 nats each", won > 0, reason, step, grave=True)
 
 
 def unlike_check(name: str, checked: xr.Dataset, extreme: float) -> Check:

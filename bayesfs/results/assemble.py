@@ -232,7 +232,7 @@ def _axis_coords(
     posterior: Posterior, episodes: EpisodeBatch | None, labels: Mapping[str, Sequence[str]]
 ) -> dict[str, NDArray[Any]]:
     """Labels of the axes: the posterior's own, names of tasks, classes, levels and conditions."""
-    known = {"condition": CONDITIONS, **labels, **posterior.coords}
+    known = {"condition": CONDITIONS, **posterior.coords, **labels}
     coords: dict[str, NDArray[Any]] = {axis: strings(names) for axis, names in known.items()}
     if episodes is not None:
         coords["task"] = task_labels(episodes)
