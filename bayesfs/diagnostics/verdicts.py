@@ -273,7 +273,7 @@ def unlike_check(name: str, checked: xr.Dataset, extreme: float) -> Check:
         f"≤ {100 * UNLIKE_MAX:.0f} % of tasks and quantities beyond {100 * extreme:.0f} %, and no "
         "quantity off in all tasks together"
     )
-    off = checked["quantity"].to_numpy()[np.abs(together(p)) > TOGETHER_MAX]
+    off = checked["quantity"].to_numpy()[np.abs(stouffer_z(p)) > TOGETHER_MAX]
     reason = f"most often {worst}" if share else ""
     if len(off):
         reason = f"off in all tasks together: {', '.join(map(str, off))}"
@@ -281,7 +281,7 @@ def unlike_check(name: str, checked: xr.Dataset, extreme: float) -> Check:
     return Check(name, share, line, share <= UNLIKE_MAX and not len(off), reason, step)
 
 
-def together(p: NDArray[Any]) -> NDArray[np.float64]:
+def stouffer_z(p: NDArray[Any]) -> NDArray[np.float64]:
     """(quantity, task) p values -> (quantity,) Stouffer's z = sum_t Phi^-1(p_t) / sqrt(tasks).
 
     Predictive p values are nearer 1/2 than uniform ones, so that z is smaller than N(0, 1).

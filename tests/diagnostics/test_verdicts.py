@@ -12,8 +12,8 @@ from bayesfs.diagnostics.verdicts import (
     Check,
     guessing_check,
     rhat_check,
+    stouffer_z,
     task_check,
-    together,
     unlike_check,
 )
 
@@ -71,8 +71,8 @@ def test_what_is_off_in_every_task_alike_is_found():
 def test_chance_is_seldom_called_off():
     """Of uniform p values: two-sided, at most 1 in 2,000 quantities."""
     p = np.random.default_rng(0).random((20_000, 8))
-    z = together(p)
+    z = stouffer_z(p)
     assert z.std() == pytest.approx(1.0, abs=0.02)
     assert (np.abs(z) > TOGETHER_MAX).mean() < 2.5 * 2 * stats.norm.sf(TOGETHER_MAX)
     p[0, 3:] = np.nan
-    assert together(p)[0] == pytest.approx(stats.norm.ppf(p[0, :3]).sum() / 3**0.5, abs=1e-6)
+    assert stouffer_z(p)[0] == pytest.approx(stats.norm.ppf(p[0, :3]).sum() / 3**0.5, abs=1e-6)
