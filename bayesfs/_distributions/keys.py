@@ -12,6 +12,7 @@ marsaglia2000.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +36,10 @@ class Keys:
     @classmethod
     def of(cls, *numbers: Tensor | int) -> Keys:
         """Keys that depend on all of the numbers, which are broadcast; int64."""
-        value = torch.zeros((), dtype=torch.int64)
+        keys = cls(torch.zeros((), dtype=torch.int64))
         for number in numbers:
-            value = _mix(value + GAMMA * (torch.as_tensor(number) + 1))
-        return cls(value)
+            keys = keys.fold_in(number)
+        return keys
 
     def fold_in(self, number: Tensor | int) -> Keys:
         """Other keys for each number, which is broadcast."""
@@ -70,19 +71,35 @@ class Keys:
         drawn as one of a + 1 times u^(1 / a).
         """
         a, keys = shape.double().flatten(), Keys(self.value.flatten())
-        d = torch.where(a < 1, a + 1, a) - 1 / 3
-        result, todo = torch.zeros_like(a), (a > 0).nonzero()[:, 0]
-        round_ = 0
-        while len(todo):
-            now, at = keys[todo].fold_in(round_), d[todo]
-            x = now.fold_in(0).normal()
+        real = (a > 0).nonzero()[:, 0]
+        d = (torch.where(a < 1, a + 1, a) - 1 / 3)[real]
+
+        def propose(todo: Tensor, now: Keys) -> tuple[Tensor, Tensor]:
+            at, x = d[todo], now.fold_in(0).normal()
             v = (1 + x / (9 * at).sqrt()) ** 3
             level = now.fold_in(1).uniform().log()
-            accepted = (v > 0) & (level < 0.5 * x * x + at * (1 - v + v.clamp_min(1e-300).log()))
-            result[todo[accepted]] = (at * v)[accepted]
-            todo, round_ = todo[~accepted], round_ + 1
+            fits = level < 0.5 * x * x + at * (1 - v + v.clamp_min(1e-300).log())
+            return at * v, (v > 0) & fits
+
+        result = torch.zeros_like(a)
+        result[real] = keys[real].accepted(propose)
         boost = (keys.fold_in(-2).uniform().log() / a).exp()
         return torch.where((a > 0) & (a < 1), result * boost, result).reshape(shape.shape)
+
+    def accepted(self, propose: Callable[[Tensor, Keys], tuple[Tensor, Tensor]]) -> Tensor:
+        """(entry,) double precision numbers by rejection, on all open entries at once.
+
+        Args:
+            propose: (numbers of the entries that are open, a key for each) -> a proposal for each
+                of them, and whether it is taken.
+        """
+        result = torch.empty(len(self.value), dtype=torch.float64)
+        todo, attempt = torch.arange(len(result)), 0
+        while len(todo):
+            x, taken = propose(todo, self[todo].fold_in(attempt))
+            result[todo[taken]] = x[taken]
+            todo, attempt = todo[~taken], attempt + 1
+        return result
 
 
 def _mix(z: Tensor) -> Tensor:

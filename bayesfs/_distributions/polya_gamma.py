@@ -45,12 +45,7 @@ def sample_polya_gamma(c: Tensor, keys: Keys) -> Tensor:
     """
     z = (c.detach().abs() / 2).double().cpu().flatten()
     flat = Keys(keys.value.flatten())
-    result = torch.empty_like(z)
-    todo, attempt = torch.arange(len(z)), 0
-    while len(todo):
-        x, accepted = _propose(z[todo], flat[todo].fold_in(attempt))
-        result[todo[accepted]] = x[accepted]
-        todo, attempt = todo[~accepted], attempt + 1
+    result = flat.accepted(lambda todo, now: _propose(z[todo], now))
     return (result / 4).reshape(c.shape).to(c)
 
 
@@ -83,9 +78,8 @@ def sample_polya_gamma_of(b: Tensor, c: Tensor, keys: Keys) -> Tensor:
 def _series(b: Tensor, c: Tensor, keys: Keys) -> Tensor:
     """PG(b, c) by the first terms of its series, and one gamma variable for the rest: (entry,)."""
     shape, tilt = b.double().cpu()[:, None], c.double().cpu()[:, None]
-    scale = 0.5 / (
-        pi**2 * (torch.arange(TERMS, dtype=torch.float64) + 0.5).square() + tilt.square() / 4
-    )
+    place = torch.arange(TERMS, dtype=torch.float64) + 0.5
+    scale = 0.5 / (pi**2 * place.square() + tilt.square() / 4)
     mean = polya_gamma_mean(tilt) - scale.sum(-1, keepdim=True)
     variance = _variance(tilt) - scale.square().sum(-1, keepdim=True)
     shapes = torch.cat([shape.expand(scale.shape), shape * mean.square() / variance], -1)
@@ -150,19 +144,15 @@ def _inverse_gaussian_log_cdf(z: Tensor) -> Tensor:
 
 def _truncated_inverse_gaussian(z: Tensor, keys: Keys) -> Tensor:
     """Inverse Gaussian with mean 1 / z and shape 1, below CUT."""
-    x = torch.empty_like(z)
-    todo, attempt = torch.arange(len(z)), 0
-    while len(todo):
-        now = keys[todo].fold_in(attempt)
+
+    def propose(todo: Tensor, now: Keys) -> tuple[Tensor, Tensor]:
         mu = 1 / z[todo].clamp_min(1e-12)
         draw, accepted = _below_mean(z[todo], now)
         other = _michael(mu, now)
         wide = mu > CUT
-        draw = torch.where(wide, draw, other)
-        accepted = torch.where(wide, accepted, other < CUT)
-        x[todo[accepted]] = draw[accepted]
-        todo, attempt = todo[~accepted], attempt + 1
-    return x
+        return torch.where(wide, draw, other), torch.where(wide, accepted, other < CUT)
+
+    return keys.accepted(propose)
 
 
 def _below_mean(z: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:

@@ -31,8 +31,6 @@ MCSE_MAX = 0.05
 BFMI_MIN = 0.3
 """Betancourt 2016."""
 
-BFMI_STEP = "more warm-up, or a scale with lighter tails"
-
 KHAT_MAX = 0.7
 """Vehtari et al. 2024; for variational inference Yao et al. 2018."""
 
@@ -146,7 +144,8 @@ def bfmi_check(stats: xr.Dataset) -> Check:
     change = (np.diff(values, axis=1) ** 2).mean(1)
     with np.errstate(divide="ignore", invalid="ignore"):
         worst = float(np.nanmin(change / values.var(1)))
-    return Check("BFMI", worst, f"≥ {BFMI_MIN}", worst >= BFMI_MIN, "worst chain", BFMI_STEP)
+    step = "more warm-up, or a scale with lighter tails"
+    return Check("BFMI", worst, f"≥ {BFMI_MIN}", worst >= BFMI_MIN, "worst chain", step)
 
 
 def elbo_check(stats: xr.Dataset, tasks: int) -> Check:
@@ -243,10 +242,9 @@ def guessing_check(log_prob: NDArray[Any], labels: NDArray[Any]) -> Check:
     name = "better than guessing"
     if not len(labels):
         return without(name, "no labelled query video")
-    ways = np.isfinite(log_prob).sum(1)
-    own = log_prob[np.arange(len(labels)), labels]
-    won = float((own + np.log(np.maximum(ways, 1))).mean())
-    reason = f"guessing has {np.log(np.maximum(ways, 1)).mean():.2f} nats each"
+    guessed = np.log(np.maximum(np.isfinite(log_prob).sum(1), 1))
+    won = float((log_prob[np.arange(len(labels)), labels] + guessed).mean())
+    reason = f"guessing has {guessed.mean():.2f} nats each"
     step = "look for labels that are mixed up; if there are none, take features that tell more"
     return Check(name, won, "> 0 nats each", won > 0, reason, step, grave=True)
 

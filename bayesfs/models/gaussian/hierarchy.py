@@ -18,11 +18,7 @@ from torch import Tensor
 from bayesfs.errors import expect_positive
 from bayesfs.models.gaussian.conjugate import Levels
 from bayesfs.models.gaussian.covariance import Diagonal
-from bayesfs.models.gaussian.families import (
-    CovarianceFamily,
-    PowerLaw,
-    spectrum_log,
-)
+from bayesfs.models.gaussian.families import CovarianceFamily, PowerLaw, spectrum_log
 from bayesfs.models.gaussian.labels import log_absent_odds, open_predictive
 from bayesfs.models.gaussian.level_model import LevelModel
 from bayesfs.protocols import OpenSet

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -136,35 +137,37 @@ class TaughtTable:
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """(task, example, 1, way) weights of the examples in each head."""
-        linear, inverse = self._of_logistic()
+        linear, inverse = self._of_logistic
         keep = self.present[..., None]
         start = torch.zeros_like(self.label)[:, :, None]
         found = self._towards_mode(linear, inverse, None, keep, start, STEPS[0])
-        return found, (self._of_kernel() @ self._target())[:, :, None]
+        return found, (self._of_kernel @ self._target())[:, :, None]
 
     def weights_without(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """(task, example, fold, way) weights without example `index` (task, fold).
 
         With Q = (K + NOISE I)^-1 and w = Q target, those of the kernel are w - Q_i w_i / Q_ii.
         """
-        linear, inverse = self._of_logistic()
+        linear, inverse = self._of_logistic
         places = torch.arange(self.x.shape[1], device=index.device)
         keep = self.present[..., None] * (places[:, None] != index[:, None])
         start, kernel = self.weights()
         start = start * keep[..., None]
         logistic = self._towards_mode(linear, inverse, index, keep, start, STEPS[1])
-        return logistic, _without(kernel.expand_as(start), self._of_kernel(), index)
+        return logistic, _without(kernel.expand_as(start), self._of_kernel, index)
 
     def _target(self) -> Tensor:
         even = self.exists / self.exists.sum(-1, keepdim=True)
         return (self.label - even[:, None]) * self.present[..., None]
 
+    @cached_property
     def _of_kernel(self) -> Tensor:
         """Q: (task, example, example)."""
         inner = self.kernel(self.x) * self.present[..., None]
         inverse: Tensor = torch.linalg.inv(inner + NOISE * _eye(inner))
         return inverse
 
+    @cached_property
     def _of_logistic(self) -> tuple[Tensor, Tensor]:
         """L, and (I + L / 2)^-1."""
         linear = self.linear(self.x) * self.present[..., None]
