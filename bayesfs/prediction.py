@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import InferenceError
-from bayesfs.models.population_draws import each_value
+from bayesfs.models.population_draws import distinct_rows, each_value
 from bayesfs.protocols import Conjugate, Model, OpenSetDraws
 from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
 
@@ -146,13 +146,3 @@ def thinned(population: Posterior, count: int) -> dict[str, Tensor]:
 def thinned_values(population: Posterior, count: int) -> list[dict[str, Tensor]]:
     """The same, one value of every population site after the other."""
     return [*each_value(thinned(population, count))]
-
-
-def distinct_rows(population: dict[str, Tensor]) -> list[int]:
-    """First index of each run of equal population draws."""
-    count = len(next(iter(population.values())))
-    keep = [0]
-    for s in range(1, count):
-        if any(not torch.equal(v[s], v[s - 1]) for v in population.values()):
-            keep.append(s)
-    return keep

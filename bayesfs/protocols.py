@@ -346,6 +346,22 @@ class TakesScatter(Model, Protocol):
         """The model with the same for each user, learnt without that user."""
 
 
+@runtime_checkable
+class TakesAxes(Model, Protocol):
+    """A model that asks for principal axes of other people's frames, beside their features."""
+
+    reduction: Any
+    """What the axes are fitted by; `bayesfs.features.reduction.FeatureReduction`."""
+
+    @abstractmethod
+    def with_axes(self, axes: Any) -> Model:
+        """The model with the axes of all people that were learnt from."""
+
+    @abstractmethod
+    def with_each_axes(self, axes: Any, own: Mapping[str, Any]) -> Model:
+        """The same, with axes for each user that the user's own frames had no part in."""
+
+
 ABILITIES: tuple[type, ...] = (
     Collapsible,
     Conjugate,
@@ -358,6 +374,7 @@ ABILITIES: tuple[type, ...] = (
     LinearHead,
     Reducible,
     TakesScatter,
+    TakesAxes,
     Foresees,
     KnowsTypical,
 )

@@ -25,7 +25,7 @@ from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, 
 from bayesfs.diagnostics.prior_sensitivity import with_densities
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
-from bayesfs.features.reduction import FeatureReduction, PrincipalAxes
+from bayesfs.features.reduction import FeatureReduction, PrincipalAxes, fitted_on_others
 from bayesfs.metrics.score_table import score_table
 from bayesfs.models.population_draws import each_value
 from bayesfs.models.similarity.heads import WithinScatter, likeness
@@ -38,6 +38,7 @@ from bayesfs.protocols import (
     NamesClasses,
     Objective,
     Progress,
+    TakesAxes,
     TakesScatter,
 )
 from bayesfs.results.assemble import assemble_tree, posterior_group
@@ -66,11 +67,13 @@ class Learnt(Shown):
         projection: from backbone features to those of the model.
         population: posterior of the population sites.
         scatter: of the train users' videos about their objects, for models that take it.
+        axes: principal axes of the projected frames, for models that take them.
     """
 
     projection: Projection
     population: Posterior
     scatter: WithinScatter | None = None
+    axes: Projection | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -163,12 +166,16 @@ class Study:
         projection = self.reduction.fit(used)
         episodes = self._lesson(self.reduction.cross_fit(used, projection.dim), drawn)
         names = labels_over(episodes)
-        model, scatter = self.model_for(projection, labels=names), None
+        model, scatter, axes = self.model_for(projection, labels=names), None, None
         if isinstance(model, TakesScatter):
             unit = projection(used)
             scatter = scatter_of(unit)
             others = {u: scatter_of(unit, without=u) for u in set(unit.coord("user").tolist())}
             model = model.with_scatters({u: s.parts for u, s in others.items()})
+        if isinstance(model, TakesAxes):
+            unit = projection(used)
+            axes = model.reduction.fit(unit)
+            model = model.with_each_axes(axes, fitted_on_others(unit, model.reduction.fit))
         program = model if self.objective is None else self.objective(model)
         engine = self.population_engine or self.engine
         episodes = episodes.to(self.dtype)
@@ -179,7 +186,7 @@ class Study:
         if isinstance(model, NamesClasses):
             posterior = with_names(model, posterior, episodes, seed=seed)
         posterior = with_coords(model, posterior)
-        return Learnt(projection, population_of(posterior), scatter)
+        return Learnt(projection, population_of(posterior), scatter, axes)
 
     def _lesson(self, embeddings: Embeddings, seed: int) -> EpisodeBatch:
         """What the objective learns from, as the evaluation draws it."""
@@ -198,18 +205,21 @@ class Study:
         projection: Projection,
         scatter: WithinScatter | None = None,
         labels: tuple[str, ...] = (),
+        axes: Projection | None = None,
     ) -> Model:
-        """The model, fitted to the spectrum of the features, told others' scatter and names."""
+        """The model, fitted to the features' spectrum, told others' scatter, axes and names."""
         model = self.model.fit_to(tuple(projection.spectrum.tolist()))
         if isinstance(model, NamesClasses):
             model = model.with_labels(labels)
         if scatter is not None and isinstance(model, TakesScatter):
-            return model.with_scatter(*scatter.parts)
+            model = model.with_scatter(*scatter.parts)
+        if axes is not None and isinstance(model, TakesAxes):
+            model = model.with_axes(axes)
         return model
 
     def model_of(self, learnt: Learnt) -> Model:
         """The model as it is for tasks, given what was learnt."""
-        return self.model_for(learnt.projection, learnt.scatter, learnt.labels)
+        return self.model_for(learnt.projection, learnt.scatter, learnt.labels, learnt.axes)
 
     def tasks(self, embeddings: Embeddings, learnt: Learnt, *, seed: int) -> EpisodeBatch:
         """The episodes to score, at the largest number of shots, in the model's features."""
@@ -370,7 +380,7 @@ def frames_of(embeddings: Embeddings, episodes: EpisodeBatch) -> Embeddings:
 
 
 def scatter_of(embeddings: Embeddings, *, without: str | None = None) -> WithinScatter:
-    """Scatter of the videos' mean frames, at unit length, about the objects of each user.
+    """Scatter of the frames about the objects of each user, and how alike an object's videos are.
 
     Args:
         embeddings: frames at unit length.
@@ -385,14 +395,15 @@ def scatter_of(embeddings: Embeddings, *, without: str | None = None) -> WithinS
     labels = zip(*(embeddings.coord(n).tolist() for n in names), strict=True)
     table = np.array([*labels], str).reshape(-1, len(names))
     videos, row = np.unique(table, axis=0, return_inverse=True)
-    total = np.zeros((len(videos), embeddings.features.shape[1]))
-    np.add.at(total, row.ravel(), embeddings.features.astype(np.float64))
+    row, frames = row.ravel(), embeddings.features.astype(np.float64)
+    total = np.zeros((len(videos), frames.shape[1]))
+    np.add.at(total, row, frames)
     length = np.linalg.norm(total, axis=1, keepdims=True)
     unit = total / np.where(length > 0, length, 1.0)
     thing, recorded = (
         np.unique(videos[:, :n], axis=0, return_inverse=True)[1].ravel() for n in (2, 3)
     )
-    return replace(WithinScatter.fit(unit, thing), like=likeness(unit, recorded))
+    return replace(WithinScatter.fit(frames, row, thing[row]), like=likeness(unit, recorded))
 
 
 def labels_over(episodes: EpisodeBatch) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Recognition of held-out users' objects: the Gaussian hierarchy against peers, on one tree.
+"""Recognition of held-out users' objects: models of bayesfs against peers, on one tree.
 
     python benchmarks/accuracy.py --train TREE_OR_STORE --test TREE_OR_STORE
     python benchmarks/accuracy.py --smoke         # tiny, simulated features, for CI
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from bayesfs.data.store import open_store
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
 from bayesfs.features.extraction.extract import extract
-from bayesfs.features.reduction import PrincipalAxes
+from bayesfs.features.reduction import FeatureReduction, PrincipalAxes, UnitNorm
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.svi.svi import SVI
 from bayesfs.metrics.score_table import score_table
@@ -53,11 +53,15 @@ from bayesfs.models.gp.feature_maps import Identity
 from bayesfs.models.gp.kernels import Linear
 from bayesfs.models.gp.likelihoods.sigmoid_of_mean import SigmoidOfMean
 from bayesfs.models.objectives import MarginalLikelihood, PredictiveScore
+from bayesfs.models.similarity.pool import SimilarityPool
+from bayesfs.models.similarity.with_hierarchy import PoolWithHierarchy
+from bayesfs.protocols import Engine
 from bayesfs.runs.directory import write_atomically
 from bayesfs.runs.run import store_fingerprint
 from bayesfs.study import Study, frames_of
 from bayesfs.synthetic.tasks import synthetic_embeddings
 from bayesfs.synthetic.truth import Population
+from bayesfs.training.shared_population import ENGINE
 from bayesfs.types import Embeddings, EpisodeBatch, Predictive
 
 SHOTS = (1, 5)
@@ -106,23 +110,31 @@ class Peer:
 
 @dataclass(frozen=True)
 class Ours:
-    """A model of bayesfs, its population learnt by the given objective, its tasks exactly."""
+    """A model of bayesfs, its population learnt by the given objective.
+
+    Attributes:
+        model: what is believed.
+        objective: what the population is learnt by.
+        reduction: which features are kept.
+        steps: of learning.
+        engine: infers the tasks.
+    """
 
     model: Any
     objective: Any
-    dim: int
+    reduction: FeatureReduction
     steps: int
-    draws: int = 128
+    engine: Engine = field(default_factory=Exact)
 
     def __call__(self, embeddings: Embeddings, evaluation: HeldOutUsers) -> Any:
         """Episodes and their predictives, at every number of shots."""
         study = Study(
             model=self.model,
-            engine=Exact(draws=self.draws, population_draws=8),
+            engine=self.engine,
             evaluation=evaluation,
             population_engine=SVI(steps=self.steps, draws=200, khat_draws=0),
             objective=self.objective,
-            reduction=PrincipalAxes(self.dim),
+            reduction=self.reduction,
         )
         learnt = study.learn(embeddings, seed=0)
         tasks = study.tasks(embeddings, learnt, seed=0)
@@ -237,13 +249,19 @@ def main() -> None:
     if not options.smoke and (options.train is None or options.test is None):
         parser.error("--train and --test are needed, or --smoke")
     dim, wide, steps = (8, 8, 5) if options.smoke else (256, 1000, 300)
+    axes, many = PrincipalAxes(dim), PrincipalAxes(wide)
+    few = Exact(draws=32)
     models = {
-        "gaussian_score": Ours(GaussianHierarchy(), PredictiveScore, dim, steps),
-        "gaussian_evidence": Ours(GaussianHierarchy(), MarginalLikelihood, dim, steps),
-        "gp_regression": Ours(DeepKernelGP(), PredictiveScore, wide, steps, draws=32),
+        "gaussian_score": Ours(GaussianHierarchy(), PredictiveScore, axes, steps),
+        "gaussian_evidence": Ours(GaussianHierarchy(), MarginalLikelihood, axes, steps),
+        "gp_regression": Ours(DeepKernelGP(), PredictiveScore, many, steps, few),
+        "similarity_pool": Ours(SimilarityPool(), PredictiveScore, UnitNorm(), steps, ENGINE),
+        "pool_with_hierarchy": Ours(
+            PoolWithHierarchy(reduction=axes), PredictiveScore, UnitNorm(), steps, ENGINE
+        ),
     }
     peers = {name: Peer(baseline, dim) for name, baseline in PEERS.items()}
-    peers["deep_kernel_transfer"] = Ours(DKT, MarginalLikelihood, wide, steps, draws=32)
+    peers["deep_kernel_transfer"] = Ours(DKT, MarginalLikelihood, many, steps, few)
     if options.methods:
         models = {n: m for n, m in models.items() if n in options.methods}
         peers = {n: m for n, m in peers.items() if n in options.methods}

@@ -15,7 +15,8 @@ relative to their root sum of squares.
 
 Measured quality, where frames have it, is standardised by the train frames of the same condition.
 
-A projection without axes (`unit_projection`) leaves features at unit length as they are: z = g.
+A projection without axes (`unit_projection`) leaves features as they are, but for what a recording
+condition shifts as a whole: z = (g - d_condition) / ||g - d_condition||, with `condition_shift` d.
 """
 
 from __future__ import annotations
@@ -192,10 +193,11 @@ def fit_projection(embeddings: Embeddings, dim: int) -> Projection:
 
 
 def unit_projection(embeddings: Embeddings) -> Projection:
-    """Unit length alone: no centring and no axes.
+    """Unit length, less what clutter shifts as a whole: no other centring, and no axes.
 
     Args:
-        embeddings: frames of the train users only, for the spectrum and the measured quality.
+        embeddings: frames of the train users only, for the spectrum, the measured quality and the
+            shift.
 
     Raises:
         DataError: no frame, or one of norm zero.
@@ -206,7 +208,36 @@ def unit_projection(embeddings: Embeddings) -> Projection:
     sd = unit.std(0)
     spectrum = sd / max(float(np.linalg.norm(sd)), 1e-12)
     means = np.zeros((len(CONDITIONS), unit.shape[1]))
+    means[1] = condition_shift(embeddings, unit, condition)
     return Projection(means, None, spectrum, *quality_moments(embeddings, condition))
+
+
+def condition_shift(embeddings: Embeddings, unit: Array, condition: Array) -> Array:
+    """(input feature,) mean shift of an object's frames from a clean recording to a cluttered one.
+
+    The mean over objects that were recorded in both, shrunk towards none by its own error: with d_i
+    the shift of object i of n, and m their mean, (1 - min(1, e / ||m||^2)) m with
+    e = sum_i ||d_i - m||^2 / (n (n - 1)).
+
+    Source: James and Stein (1961), the positive part.
+    """
+    names = zip(embeddings.coord("user").tolist(), embeddings.coord("object").tolist(), strict=True)
+    _, thing = np.unique(np.array([*names], str), axis=0, return_inverse=True)
+    both = []
+    for kind in range(len(CONDITIONS)):
+        rows = condition == kind
+        count = np.bincount(thing.ravel()[rows], minlength=thing.max() + 1)
+        total = np.zeros((len(count), unit.shape[1]))
+        np.add.at(total, thing.ravel()[rows], unit[rows])
+        both.append((total, count))
+    (clean, n_clean), (clutter, n_clutter) = both
+    paired = (n_clean > 0) & (n_clutter > 0)
+    if (n := int(paired.sum())) < 2:
+        return np.zeros(unit.shape[1])
+    shift = clutter[paired] / n_clutter[paired, None] - clean[paired] / n_clean[paired, None]
+    mean = shift.mean(0)
+    error, size = np.square(shift - mean).sum() / (n * (n - 1.0)), np.square(mean).sum()
+    return np.asarray(mean * (1.0 - min(1.0, error / size))) if size > 0 else mean
 
 
 def quality_moments(embeddings: Embeddings, condition: Array) -> tuple[Array, Array]:

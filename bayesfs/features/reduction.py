@@ -100,6 +100,17 @@ class UnitNorm:
         return by_others(embeddings, self.fit, dim)
 
 
+def fitted_on_others(
+    embeddings: Embeddings, fit: Callable[[Embeddings], Projection]
+) -> dict[str, Projection]:
+    """User -> what the other users' frames give; a single user's own."""
+    user = embeddings.coord("user")
+    names = sorted(set(user.tolist()))
+    if len(names) < 2:
+        return {name: fit(embeddings) for name in names}
+    return {one: fit(embeddings.where(user=[n for n in names if n != one])) for one in names}
+
+
 def by_others(
     embeddings: Embeddings, fit: Callable[[Embeddings], Projection], dim: int
 ) -> Embeddings:

@@ -1,4 +1,4 @@
-"""Posterior of a conjugate model, draw by draw of its population: `drawn_posterior`."""
+"""Posteriors draw by draw of the population: `drawn_posterior`, `each_value`, `distinct_rows`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ def each_value(population: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     """Population sites without their draw axis, one draw after the other."""
     for p in range(len(next(iter(population.values())))):
         yield {site: v[p] for site, v in population.items()}
+
+
+def distinct_rows(population: Mapping[str, Tensor]) -> list[int]:
+    """First index of each run of equal population draws."""
+    count = len(next(iter(population.values())))
+    keep = [0]
+    for s in range(1, count):
+        if any(not torch.equal(v[s], v[s - 1]) for v in population.values()):
+            keep.append(s)
+    return keep
 
 
 def drawn_posterior(

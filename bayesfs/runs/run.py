@@ -323,11 +323,12 @@ def load_learnt(run: RunDirectory) -> Learnt:
     projection, population = run.kept("projection.npz"), run.kept("population.npz")
     if projection is None or population is None:
         raise RunError(f"{run.path}: has no population yet; run the same `bayesfs run` again")
-    scatter = run.kept("scatter.npz")
+    scatter, axes = run.kept("scatter.npz"), run.kept("axes.npz")
     return Learnt(
         load_projection(projection),
         load_posterior(population),
         None if scatter is None else load_scatter(scatter),
+        None if axes is None else load_projection(axes),
     )
 
 
@@ -350,6 +351,8 @@ def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> 
         run.keep("projection.npz", lambda path: save_projection(learnt.projection, path))
         if (scatter := learnt.scatter) is not None:
             run.keep("scatter.npz", lambda path: save_scatter(scatter, path))
+        if (axes := learnt.axes) is not None:
+            run.keep("axes.npz", lambda path: save_projection(axes, path))
         run.keep("population.npz", lambda path: save_posterior(learnt.population, path))
     return load_learnt(run)
 

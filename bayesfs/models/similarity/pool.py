@@ -32,8 +32,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import pyro
@@ -73,6 +74,12 @@ LEAST = 64
 
 PROPOSED = 0.5, 0.25, 0.25
 """Shares of candidates from the population, the vague component, and one twice as wide."""
+
+Draws = Mapping[str, Tensor]
+"""Site -> (draw, ...)."""
+
+Unit = Literal["frame", "video"]
+UNITS: tuple[Unit, Unit] = ("frame", "video")
 
 LEARNING = 32, 12
 """The same, and videos left out at most, where a population is learnt: gradients are smooth in the
@@ -149,6 +156,30 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
             most: videos that are left out at most.
         """
 
+    def tempered(self, scale: Tensor, population: Draws, known: Tensor) -> Tensor:
+        """(draw, task) log scales of the heads in an answer, from those of left-out videos.
+
+        The same, unless another member shares the answer with them (`other_member`).
+
+        Args:
+            scale: (draw, task) log scales.
+            population: sites with the same draws, or with one.
+            known: (draw, task) probability that the person is of the population.
+        """
+        return scale
+
+    def other_member(self, unit: Unit, episodes: EpisodeBatch, population: Draws) -> Tensor | None:
+        """(draw, task, video[, frame], way) logits that another member adds; none here.
+
+        They are added as far as the person is of the population. Padded classes have 0.
+
+        Args:
+            unit: whether single frames are asked, or whole videos.
+            episodes: T tasks.
+            population: sites, several draws of them or one.
+        """
+        return None
+
     @property
     def coords(self) -> Mapping[str, tuple[str, ...]]:
         """Axis -> names."""
@@ -211,12 +242,12 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
     def log_joint_frame(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, frame, way) log p(y | x, theta_s) of each frame by itself."""
         scores = self.query_scores(episodes)[:, :, :, None]
-        return self._given(scores, episodes.query_mask[..., None], draws, episodes)
+        return self._given("frame", scores, episodes.query_mask[..., None], draws, episodes)
 
     def log_joint_video(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
         """(draw, task, video, way) log p(y | video, theta_s), whichever frame shows the class."""
         scores = self.query_scores(episodes)
-        return self._given(scores, episodes.query_mask, draws, episodes)
+        return self._given("video", scores, episodes.query_mask, draws, episodes)
 
     def log_labels(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
@@ -236,17 +267,23 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         log_weight = self._log_chance(found, left_out)
         scores = self.query_scores(episodes)
         spread = self._mean_variance(episodes.shot_mask.sum(-1).to(scale))
+        one = {site: v[None] for site, v in population.items()}
+        scale = self.tempered(scale, one, found.of_population)
         both = []
-        for value, mask in (
-            (scores[:, :, :, None], episodes.query_mask[..., None]),
-            (scores, episodes.query_mask),
-        ):
+        for unit in UNITS:
+            value, mask = scores, episodes.query_mask
+            if unit == "frame":
+                value, mask = scores[:, :, :, None], mask[..., None]
             logits = pooled(value, mask, scale, weight)
             shape = (1, -1, *[1] * (logits.ndim - 2))
             logits = logits / (1.0 + 0.25 * math.pi * spread.reshape(shape)).sqrt()
-            given = self._normalised(logits, episodes)
+            given = self._normalised(
+                self._joined(logits, unit, episodes, one, found.of_population), episodes
+            )
             lead = log_weight.reshape(*log_weight.shape, *[1] * (given.ndim - 2))
-            both.append((given + lead).logsumexp(0))
+            padded = ~self._exists(episodes, given.ndim)  # -inf under every candidate
+            total = (given.masked_fill(padded, 0.0) + lead).logsumexp(0)
+            both.append(total.masked_fill(padded[0], -torch.inf))
         return both[0], both[1]
 
     def approximate(
@@ -340,13 +377,21 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
             found = self._candidates(1, value, _count(population))
             chance = self._log_chance(found, left_out).exp()
             chosen = _systematic(chance, draws, noise)[:, 0]
-            each.append(frame_logits(scores, found.scale[chosen], found.weight[chosen]))
-        logits = torch.stack(each)  # (population draw, person draw, task, video, frame, way)
-        logits = logits.masked_fill(~task.query_mask[..., None], -torch.inf)
-        logits = logits.masked_fill(~task.way_mask[:, None, None], -torch.inf)
-        bias, sd = noise.normal(draws, "way", (), logits), self._bias_sd(task).to(logits)
-        videos = Drawn(logits, bias, sd, task.way_mask)
-        return replace(videos, frames=logits[..., None, :]), videos
+            known, one = found.of_population[chosen], {s: v[None] for s, v in value.items()}
+            scale = self.tempered(found.scale[chosen], one, known)
+            own = frame_logits(scores, scale, found.weight[chosen])
+            # what another member says of a video it says of each of its frames
+            each.append([self._joined(own, unit, task, one, known) for unit in UNITS])
+        bias = noise.normal(draws, "way", (), each[0][0])
+        frames, videos = (self._drawn_of(task, part, bias) for part in zip(*each, strict=True))
+        return replace(frames, frames=frames.frames[..., None, :]), videos
+
+    def _drawn_of(self, task: EpisodeBatch, logits: Sequence[Tensor], bias: Tensor) -> Drawn:
+        """With (person draw, task, video, frame, way) logits of each population draw."""
+        both = torch.stack([*logits])
+        both = both.masked_fill(~task.query_mask[..., None], -torch.inf)
+        both = both.masked_fill(~task.way_mask[:, None, None], -torch.inf)
+        return Drawn(both, bias, self._bias_sd(task).to(both), task.way_mask)
 
     def _log_vague(self, scale: Tensor, mean: Tensor) -> Tensor:
         """Log of the mixture prior of log scales, relative to its first component."""
@@ -406,18 +451,44 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         return own.sum(-1) * left_out.share.to(own)
 
     def _given(
-        self, scores: Tensor, mask: Tensor, draws: Mapping[str, Tensor], episodes: EpisodeBatch
+        self, unit: Unit, scores: Tensor, mask: Tensor, draws: Draws, episodes: EpisodeBatch
     ) -> Tensor:
         """(draw, task, video, ..., way) log label probabilities of each draw."""
-        logits = pooled(scores, mask, draws["log_scale"], draws["head_log_weight"])
+        own, vague = self._log_prior(draws["log_scale"], draws["scale_mean"][:, None])
+        known = (own - torch.logaddexp(own, vague)).exp()
+        scale = self.tempered(draws["log_scale"], draws, known)
+        logits = pooled(scores, mask, scale, draws["head_log_weight"])
         bias = draws["class_bias"]
-        return self._normalised(
-            logits + bias.reshape(*bias.shape[:2], *[1] * (logits.ndim - 3), -1), episodes
-        )
+        logits = logits + bias.reshape(*bias.shape[:2], *[1] * (logits.ndim - 3), -1)
+        return self._normalised(self._joined(logits, unit, episodes, draws, known), episodes)
+
+    def _joined(
+        self, logits: Tensor, unit: Unit, episodes: EpisodeBatch, population: Draws, known: Tensor
+    ) -> Tensor:
+        """(draw, task, video, ..., way) logits of the heads with another member's, if any.
+
+        Args:
+            logits: (draw, task, video, ..., way) of the heads; of a video, also those of each frame
+                that may be the one that shows the object.
+            unit: as `other_member`.
+            episodes: T tasks.
+            population: as `tempered`.
+            known: as `tempered`.
+        """
+        other = self.other_member(unit, episodes, population)
+        if other is None:
+            return logits
+        if other.ndim < logits.ndim:
+            other = other[..., None, :]
+        return logits + known.reshape(*known.shape, *[1] * (logits.ndim - known.ndim)) * other
 
     def _normalised(self, logits: Tensor, episodes: EpisodeBatch) -> Tensor:
-        exists = episodes.way_mask.reshape(len(episodes), *[1] * (logits.ndim - 3), -1)
+        exists = self._exists(episodes, logits.ndim)
         return logits.masked_fill(~exists, -torch.inf).log_softmax(-1)
+
+    def _exists(self, episodes: EpisodeBatch, ndim: int) -> Tensor:
+        """(1, task, ..., way) classes that are no padding."""
+        return episodes.way_mask.reshape(1, len(episodes), *[1] * (ndim - 3), -1)
 
     def _bias_sd(self, episodes: EpisodeBatch) -> Tensor:
         """(task, way) sd of the class biases; padded classes have that of one video."""

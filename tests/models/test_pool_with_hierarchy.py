@@ -1,0 +1,160 @@
+"""The pool with the hierarchy against its two members, and its axes against `Projection`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bayesfs.errors import ShapeError
+from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.features.reduction import PrincipalAxes, UnitNorm, fitted_on_others
+from bayesfs.inference.own_approximation import OwnApproximation
+from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.objectives import PredictiveScore
+from bayesfs.models.similarity.pool import SimilarityPool
+from bayesfs.models.similarity.with_hierarchy import PoolWithHierarchy, along_axes
+from bayesfs.prediction import predict
+from bayesfs.protocols import Model
+from bayesfs.study import Study
+from bayesfs.synthetic.tasks import synthetic_embeddings, synthetic_episodes
+from bayesfs.synthetic.truth import Population
+from bayesfs.testing import ModelContract
+from bayesfs.types import Embeddings, EpisodeBatch, Posterior
+from bayesfs.uncertainty.by_level import by_level
+
+WIDE, AXES = 16, 5
+
+
+def people(seed: int = 0) -> Embeddings:
+    """Frames of four people in both conditions, far from the origin as a backbone's are."""
+    made, _ = synthetic_embeddings(
+        Population.isotropic(WIDE), users=4, way=3, shots=3, frames=3, dim=WIDE, seed=seed
+    )
+    return UnitNorm().fit(made)(made.with_features(made.features + 3.0))
+
+
+def tasks(**options: int) -> EpisodeBatch:
+    settings = {"users": 3, "way": 3, "shots": 2, "frames": 4, "dim": WIDE, "seed": 1} | options
+    batch, _ = synthetic_episodes(**settings)  # type: ignore[arg-type]
+    return batch.to(torch.float64)
+
+
+def model() -> PoolWithHierarchy:
+    made = PoolWithHierarchy(reduction=PrincipalAxes(AXES))
+    return made.with_axes(made.reduction.fit(people()))
+
+
+class TestPoolWithHierarchy(ModelContract):
+    def make_model(self) -> PoolWithHierarchy:
+        return model()
+
+    def make_episodes(self) -> EpisodeBatch:
+        return tasks(users=2, frames=3)
+
+    def make_tasks(self) -> EpisodeBatch:
+        return tasks(users=6, shots=3, frames=8, query_frames=2, seed=5)
+
+    def infer(self, model: Model, episodes: EpisodeBatch, given: Posterior | None) -> Posterior:
+        return OwnApproximation(draws=64).infer(model, episodes, seed=0, given=given)
+
+
+def with_shares(pool: float, hierarchy: float) -> Posterior:
+    """The prior of the population with these shares, and all scales where the person is of it."""
+    prior = model().default_population(WIDE)
+    ones = torch.ones(prior.num_draws, dtype=torch.float64)
+    draws = {**prior.draws, "pool_share": pool * ones, "hierarchy_share": hierarchy * ones}
+    return Posterior("exact", draws, dict(prior.dims))
+
+
+def test_with_no_share_the_hierarchy_says_nothing() -> None:
+    batch, given = tasks(), with_shares(1.0, 1e-300)
+    engine, alone = OwnApproximation(draws=64), SimilarityPool()
+    both = predict(model(), engine.infer(model(), batch, seed=0, given=given), batch, given=given)
+    pool = {site: given.draws[site] for site in alone.population_dims}
+    of_pool = Posterior("exact", pool, dict(alone.population_dims))
+    one = predict(alone, engine.infer(alone, batch, seed=0, given=of_pool), batch, given=of_pool)
+    np.testing.assert_allclose(both.frame.prob, one.frame.prob, atol=1e-12)
+    np.testing.assert_allclose(both.video.prob, one.video.prob, atol=1e-12)
+
+
+def test_with_the_whole_share_the_hierarchy_alone_answers() -> None:
+    """Known by hand: of the population, a scale of nothing, and no doubt about the classes."""
+    made = model()
+    batch, given = tasks(), with_shares(1e-300, 1.0)
+    value = {site: v[0] for site, v in given.draws.items()}
+    sure = PoolWithHierarchy(
+        reduction=made.reduction,
+        axes=made.axes,
+        hierarchy=made.hierarchy,
+        vague=1e-12,
+        class_sd=1e-9,
+    )
+    frame, video = sure.log_labels(batch, value)
+    seen = along_axes(batch, made.axes, AXES)
+    sites = {site: value[site] for site in made.hierarchy.population_dims}
+    true_frame, true_video = made.hierarchy.log_labels(seen, sites)
+    torch.testing.assert_close(frame.exp(), true_frame.exp(), rtol=0.0, atol=1e-7)
+    torch.testing.assert_close(video.exp(), true_video.exp(), rtol=0.0, atol=1e-7)
+
+
+def test_half_shares_are_the_geometric_mean() -> None:
+    """p ~ pool^s p_hierarchy^(1 - s), draw by draw."""
+    made, batch = model(), tasks()
+    posterior = OwnApproximation(draws=8, population_draws=2).infer(
+        made, batch, seed=0, given=with_shares(1.0, 0.5)
+    )
+    draws = {**posterior.draws}
+    found = made.log_joint_video(draws, batch)
+    alone = SimilarityPool().log_joint_video(draws, batch)
+    seen = along_axes(batch, made.axes, AXES)
+    for s in range(posterior.num_draws):
+        sites = {site: draws[site][s] for site in made.hierarchy.population_dims}
+        other = made.hierarchy.log_labels(seen, sites)[1]
+        own, vague = made._log_prior(draws["log_scale"][s], draws["scale_mean"][s])
+        known = (own - torch.logaddexp(own, vague)).exp()
+        wanted = (alone[s] + 0.5 * known[:, None, None] * other).log_softmax(-1)
+        torch.testing.assert_close(found[s], wanted)
+
+
+def test_axes_are_those_of_the_projection() -> None:
+    made, frames = model(), people(seed=3)
+    assert not isinstance(made.axes, dict)
+    axes = made.reduction.fit(people())
+    batch = tasks()
+    seen = along_axes(batch, axes, AXES)
+    for condition, name in enumerate(("clean", "clutter")):
+        keep = batch.query_mask & (batch.query_condition == condition)[..., None]
+        wanted = axes.of_features(batch.query[keep].numpy(), name) if keep.any() else None
+        if wanted is not None:
+            np.testing.assert_allclose(seen.query[keep], wanted, atol=1e-6)
+    assert len(frames)
+
+
+def test_a_user_without_axes_is_refused() -> None:
+    each = fitted_on_others(people(), PrincipalAxes(AXES).fit)
+    one = {user: axes for user, axes in each.items() if user == next(iter(each))}
+    with pytest.raises(ShapeError, match="missing those of"):
+        along_axes(tasks(), one, AXES)
+
+
+def test_a_study_learns_it_and_answers_by_level() -> None:
+    study = Study(
+        model=PoolWithHierarchy(reduction=PrincipalAxes(AXES)),
+        engine=OwnApproximation(draws=32, population_draws=4),
+        evaluation=HeldOutUsers(shots=(1,), train_shots=(1, 2), query_conditions=("clutter",)),
+        population_engine=SVI(steps=4, draws=8, khat_draws=0),
+        objective=PredictiveScore,
+        reduction=UnitNorm(),
+    )
+    frames = people()
+    split = np.where(frames.coord("user") == frames.coord("user")[-1], "test", "train")
+    frames = Embeddings(frames.dataset.assign_coords(split=("frame", split)))
+    learnt = study.learn(frames, seed=0)
+    assert learnt.axes is not None
+    batch = study.tasks(frames, learnt, seed=0)
+    answer = study.infer(batch, learnt, seed=0)
+    parts = by_level(
+        answer.model, learnt.population, batch, draws=8, seed=0
+    )
+    assert parts
