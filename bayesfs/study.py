@@ -380,7 +380,7 @@ def frames_of(embeddings: Embeddings, episodes: EpisodeBatch) -> Embeddings:
 
 
 def scatter_of(embeddings: Embeddings, *, without: str | None = None) -> WithinScatter:
-    """Scatter of the frames about the objects of each user, and how alike an object's videos are.
+    """Scatter of the videos' mean frames, at unit length, about the objects of each user.
 
     Args:
         embeddings: frames at unit length.
@@ -395,15 +395,14 @@ def scatter_of(embeddings: Embeddings, *, without: str | None = None) -> WithinS
     labels = zip(*(embeddings.coord(n).tolist() for n in names), strict=True)
     table = np.array([*labels], str).reshape(-1, len(names))
     videos, row = np.unique(table, axis=0, return_inverse=True)
-    row, frames = row.ravel(), embeddings.features.astype(np.float64)
-    total = np.zeros((len(videos), frames.shape[1]))
-    np.add.at(total, row, frames)
+    total = np.zeros((len(videos), embeddings.features.shape[1]))
+    np.add.at(total, row.ravel(), embeddings.features.astype(np.float64))
     length = np.linalg.norm(total, axis=1, keepdims=True)
     unit = total / np.where(length > 0, length, 1.0)
     thing, recorded = (
         np.unique(videos[:, :n], axis=0, return_inverse=True)[1].ravel() for n in (2, 3)
     )
-    return replace(WithinScatter.fit(frames, row, thing[row]), like=likeness(unit, recorded))
+    return replace(WithinScatter.fit(unit, thing), like=likeness(unit, recorded))
 
 
 def labels_over(episodes: EpisodeBatch) -> tuple[str, ...]:

@@ -278,7 +278,8 @@ def test_the_mean_of_a_population_is_not_shrunk_and_scales_come_back_in_the_data
             assert low < value < high
         found.append((label, sd))
     for a, b in zip(*found, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
+        # data are kept in single precision, whose rounding 400 steps carry on
+        np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
 def test_a_standardisation_is_kept_in_a_file(

@@ -85,6 +85,42 @@ def test_quality_of_tiny_units_is_standardised_too() -> None:
     np.testing.assert_allclose(got, known, atol=1e-5)
 
 
+def test_unit_norm_takes_off_what_clutter_shifts_as_a_whole() -> None:
+    """Ten objects, each in both conditions; those in one alone have no part in it."""
+    rng = np.random.default_rng(0)
+    shift, rows, names, kinds = 0.3 * rng.normal(size=6), [], [], []
+    for thing in range(12):
+        centre = 3.0 * rng.normal(size=6)
+        for kind in ("clean", "clutter")[: 2 if thing < 10 else 1]:
+            x = centre + 0.02 * rng.normal(size=(4, 6))
+            rows.append(x / np.linalg.norm(x, axis=1, keepdims=True) + (kind == "clutter") * shift)
+            names += [f"thing {thing}"] * 4
+            kinds += [kind] * 4
+    x = np.concatenate(rows)
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    table = Embeddings.from_arrays(x, object=names, condition=kinds)
+    things, clutter = np.array(names), np.array(kinds) == "clutter"
+    paired = [
+        x[(things == n) & clutter].mean(0) - x[(things == n) & ~clutter].mean(0)
+        for n in sorted(set(things[clutter]))
+    ]
+    m = np.mean(paired, 0)
+    error = np.sum(np.var(paired, 0, ddof=1)) / len(paired)
+    found = UnitNorm().fit(table).means
+    np.testing.assert_allclose(found[1], m * (1 - error / (m @ m)), atol=1e-6)
+    assert not found[0].any()
+
+
+def test_unit_norm_of_few_objects_shifts_nothing_that_is_not_known() -> None:
+    """With as much error as shift the shrunk shift is none; with one object nothing is known."""
+    x = np.array([[1.0, 0.1], [1.0, -0.1], [1.0, -0.1], [1.0, 0.1]])
+    kinds = ["clean", "clutter"] * 2
+    two = Embeddings.from_arrays(x, object=["a", "a", "b", "b"], condition=kinds)
+    assert not UnitNorm().fit(two).means.any()
+    one = Embeddings.from_arrays(x, object=["a"] * 4, condition=kinds)
+    assert not UnitNorm().fit(one).means.any()
+
+
 def test_unit_norm_keeps_every_feature_and_only_its_direction() -> None:
     train = frames()
     reduction = UnitNorm()

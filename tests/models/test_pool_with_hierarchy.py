@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Normal
 
 from bayesfs.errors import ShapeError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
@@ -59,18 +62,14 @@ class TestPoolWithHierarchy(ModelContract):
         return OwnApproximation(draws=64).infer(model, episodes, seed=0, given=given)
 
 
-def with_shares(pool: float, hierarchy: float) -> Posterior:
-    """The prior of the population with these shares, and all scales where the person is of it."""
-    prior = model().default_population(WIDE)
-    ones = torch.ones(prior.num_draws, dtype=torch.float64)
-    draws = {**prior.draws, "pool_share": pool * ones, "hierarchy_share": hierarchy * ones}
-    return Posterior("exact", draws, dict(prior.dims))
+def changed(**settings: float) -> PoolWithHierarchy:
+    return replace(model(), **settings)  # type: ignore[arg-type]
 
 
 def test_with_no_share_the_hierarchy_says_nothing() -> None:
-    batch, given = tasks(), with_shares(1.0, 1e-300)
-    engine, alone = OwnApproximation(draws=64), SimilarityPool()
-    both = predict(model(), engine.infer(model(), batch, seed=0, given=given), batch, given=given)
+    batch, engine, alone = tasks(), OwnApproximation(draws=64), SimilarityPool()
+    given, made = model().default_population(WIDE), changed(share=1e-300)
+    both = predict(made, engine.infer(made, batch, seed=0, given=given), batch, given=given)
     pool = {site: given.draws[site] for site in alone.population_dims}
     of_pool = Posterior("exact", pool, dict(alone.population_dims))
     one = predict(alone, engine.infer(alone, batch, seed=0, given=of_pool), batch, given=of_pool)
@@ -79,56 +78,61 @@ def test_with_no_share_the_hierarchy_says_nothing() -> None:
 
 
 def test_with_the_whole_share_the_hierarchy_alone_answers() -> None:
-    """Known by hand: of the population, a scale of nothing, and no doubt about the classes."""
-    made = model()
-    batch, given = tasks(), with_shares(1e-300, 1.0)
-    value = {site: v[0] for site, v in given.draws.items()}
-    sure = PoolWithHierarchy(
-        reduction=made.reduction,
-        axes=made.axes,
-        hierarchy=made.hierarchy,
-        vague=1e-12,
-        class_sd=1e-9,
-    )
-    frame, video = sure.log_labels(batch, value)
-    seen = along_axes(batch, made.axes, AXES)
+    batch, made = tasks(), changed(share=1.0 - 1e-12, vague=1e-300)
+    value = {site: v[0] for site, v in made.default_population(WIDE).draws.items()}
+    frame, video = made.log_labels(batch, value)
     sites = {site: value[site] for site in made.hierarchy.population_dims}
-    true_frame, true_video = made.hierarchy.log_labels(seen, sites)
+    true_frame, true_video = made.hierarchy.log_labels(along_axes(batch, made.axes, AXES), sites)
     torch.testing.assert_close(frame.exp(), true_frame.exp(), rtol=0.0, atol=1e-7)
     torch.testing.assert_close(video.exp(), true_video.exp(), rtol=0.0, atol=1e-7)
 
 
-def test_half_shares_are_the_geometric_mean() -> None:
-    """p ~ pool^s p_hierarchy^(1 - s), draw by draw."""
-    made, batch = model(), tasks()
+def test_draws_are_geometric_means_of_the_members() -> None:
+    """p ~ exp((1 - s) (u + b)) p_hierarchy^s, draw by draw, here by hand for whole videos."""
+    made, batch = changed(share=0.3), tasks()
     posterior = OwnApproximation(draws=8, population_draws=2).infer(
-        made, batch, seed=0, given=with_shares(1.0, 0.5)
+        made, batch, seed=0, given=made.default_population(WIDE)
     )
-    draws = {**posterior.draws}
+    draws = posterior.draws
     found = made.log_joint_video(draws, batch)
-    alone = SimilarityPool().log_joint_video(draws, batch)
-    seen = along_axes(batch, made.axes, AXES)
+    scores, seen = made.query_scores(batch), along_axes(batch, made.axes, AXES)
     for s in range(posterior.num_draws):
+        a, mean = draws["log_scale"][s], draws["scale_mean"][s]
+        own = 0.8 * Normal(mean, made.between).log_prob(a).exp()
+        vague = 0.2 * Normal(made.scale, made.vague_sd).log_prob(a).exp()
+        share = 0.3 * own / (own + vague)
         sites = {site: draws[site][s] for site in made.hierarchy.population_dims}
         other = made.hierarchy.log_labels(seen, sites)[1]
-        own, vague = made._log_prior(draws["log_scale"][s], draws["scale_mean"][s])
-        known = (own - torch.logaddexp(own, vague)).exp()
-        wanted = (alone[s] + 0.5 * known[:, None, None] * other).log_softmax(-1)
-        torch.testing.assert_close(found[s], wanted)
+        for t in range(len(batch)):
+            weight = draws["head_log_weight"][s, t].softmax(-1) * a[t].exp()
+            u = (1 - share[t]) * (scores[t] @ weight)
+            for v in range(u.shape[0]):
+                logit = u[v][batch.query_mask[t, v]].exp().mean(0).log()
+                logit = logit + (1 - share[t]) * draws["class_bias"][s, t] + share[t] * other[t, v]
+                torch.testing.assert_close(found[s, t, v], logit.log_softmax(-1))
+
+
+def test_members_are_learnt_apart() -> None:
+    """The score that is learnt by is the sum of both members' own scores."""
+    made, batch = model(), tasks()
+    value = {site: v[0] for site, v in made.default_population(WIDE).draws.items()}
+    found = made.for_learning().log_labels(batch, value)
+    sites = {site: value[site] for site in made.hierarchy.population_dims}
+    other = made.hierarchy.log_labels(along_axes(batch, made.axes, AXES), sites)
+    for both, pool, hierarchy in zip(
+        found, SimilarityPool().log_labels(batch, value), other, strict=True
+    ):
+        torch.testing.assert_close(both, pool + hierarchy)
 
 
 def test_axes_are_those_of_the_projection() -> None:
-    made, frames = model(), people(seed=3)
-    assert not isinstance(made.axes, dict)
-    axes = made.reduction.fit(people())
-    batch = tasks()
+    axes, batch = PrincipalAxes(AXES).fit(people()), tasks()
     seen = along_axes(batch, axes, AXES)
     for condition, name in enumerate(("clean", "clutter")):
         keep = batch.query_mask & (batch.query_condition == condition)[..., None]
-        wanted = axes.of_features(batch.query[keep].numpy(), name) if keep.any() else None
-        if wanted is not None:
+        if keep.any():
+            wanted = axes.of_features(batch.query[keep].numpy(), name)
             np.testing.assert_allclose(seen.query[keep], wanted, atol=1e-6)
-    assert len(frames)
 
 
 def test_a_user_without_axes_is_refused() -> None:
@@ -154,7 +158,5 @@ def test_a_study_learns_it_and_answers_by_level() -> None:
     assert learnt.axes is not None
     batch = study.tasks(frames, learnt, seed=0)
     answer = study.infer(batch, learnt, seed=0)
-    parts = by_level(
-        answer.model, learnt.population, batch, draws=8, seed=0
-    )
+    parts = by_level(answer.model, learnt.population, batch, draws=8, seed=0)
     assert parts

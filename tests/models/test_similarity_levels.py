@@ -21,8 +21,11 @@ from bayesfs.uncertainty.decompose import decompose
 from bayesfs.uncertainty.decompositions import FORESEEN
 
 
-def drawn(logits: np.ndarray, sd: list[float], draws: int = 20_000) -> Drawn:
-    """Two or more classes, one draw of the person, whose (frame, way) logits are known."""
+def drawn(logits: np.ndarray, sd: list[float], draws: int = 20_000, share: float = 0.4) -> Drawn:
+    """Two or more classes, one draw of the person, whose (frame, way) logits are known.
+
+    The heads' share of the biases makes up for their sd, which is one over the share too large.
+    """
     frames = torch.from_numpy(logits)[None, None, None, None]
     rank = torch.arange(draws, dtype=torch.float64)
     shuffled = [torch.randperm(draws, generator=torch.Generator().manual_seed(k)) for k in range(9)]
@@ -31,7 +34,8 @@ def drawn(logits: np.ndarray, sd: list[float], draws: int = 20_000) -> Drawn:
     return Drawn(
         frames,
         bias,
-        torch.tensor([sd], dtype=torch.float64),
+        torch.tensor([sd], dtype=torch.float64) / share,
+        torch.full((1, 1, 1), share, dtype=torch.float64),
         torch.ones(1, len(sd), dtype=torch.bool),
     )
 

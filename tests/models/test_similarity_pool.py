@@ -225,7 +225,7 @@ def test_scatter_of_others_finds_what_videos_vary_in() -> None:
     nuisance = np.zeros((200, 20))
     nuisance[:, 3] = 4.0 * rng.normal(size=200)
     videos = centre[objects] + nuisance + 0.3 * rng.normal(size=(200, 20))
-    found = WithinScatter.fit(videos, np.arange(200), objects, rank=4)
+    found = WithinScatter.fit(videos, objects, rank=4)
     assert abs(found.axes[3, 0]) > 0.99
     assert found.excess[0] > 10 * found.excess[1]
     np.testing.assert_allclose(found.axes.T @ found.axes, np.eye(4), atol=1e-5)

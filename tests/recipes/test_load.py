@@ -27,6 +27,7 @@ STUDIES = [
     ("niw", "exact", "clutter"),
     ("robust", "own", "clutter"),
     ("similarity_pool", "own", "clutter"),
+    ("pool_with_hierarchy", "own", "clutter"),
     ("learnt_axes", "exact", "clutter"),
     ("shared_classes", "exact", "groups"),
     ("gaussian", "exact", "clean"),

@@ -268,6 +268,7 @@ def test_seeds_of_batches_differ() -> None:
     assert len({batch_seed(seed, b) for seed in range(5) for b in range(1, 50)}) == 245
 
 
+@pytest.mark.slow
 def test_the_command(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,8 +31,7 @@ def shared(
     videos = rng.normal(size=(9, dim))[objects] + rng.normal(size=(36, dim)) * rng.gamma(
         1.0, size=dim
     )
-    unit = videos / np.linalg.norm(videos, axis=1, keepdims=True)
-    scatter = WithinScatter.fit(unit, np.arange(36), objects)
+    scatter = WithinScatter.fit(videos / np.linalg.norm(videos, axis=1, keepdims=True), objects)
     root = rng.normal(size=(1 + len(HEADS),) * 2) / 5
     population = normal_population(rng.normal(size=1 + len(HEADS)), root @ root.T)
     card = {"backbone": backbone, "people": people, "objects": 9, "worlds": [f"world {seed}"]}

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesfs._linalg.directions import unit
+from bayesfs._utils.threads import blas_threads
 from bayesfs.errors import ShapeError
-from bayesfs.features.projection import principal_axes
 from bayesfs.types import EpisodeBatch
 
 HEADS = ("cosine", "ridge", "whitened", "own")
@@ -81,43 +81,35 @@ class WithinScatter:
 
     @classmethod
     def fit(
-        cls,
-        frames: NDArray[np.float64],
-        videos: NDArray[np.int64],
-        objects: NDArray[np.int64],
-        rank: int = 128,
+        cls, videos: NDArray[np.float64], objects: NDArray[np.int64], rank: int = 128
     ) -> WithinScatter:
-        """From unit-norm frames, and the video and the object of each.
+        """From unit-norm video means and the object of each.
 
-        F = D S / trace S along the leading axes of the pooled within-object covariance S of frames
-        about the mean of their object's videos, every video counting alike: what other people's
-        frames vary in, such as light and place, counts for less.
+        F = D S / trace S along the leading axes of the pooled within-object covariance S, less its
+        mean eigenvalue among the axes that are left out: what other people's videos vary in, such
+        as light and place, counts for less.
 
         Args:
-            frames: (frame, input feature).
-            videos: (frame,) number of the video.
-            objects: (frame,) number of the object; those with one video say nothing.
+            videos: (video, input feature).
+            objects: (video,) number of the object; those with one video say nothing.
             rank: axes to keep.
         """
-        size = np.bincount(videos).astype(float)
-        thing = np.zeros(len(size), np.int64)
-        thing[videos] = objects
-        count = np.bincount(thing[size > 0], minlength=thing.max(initial=-1) + 1).astype(float)
-        means = np.zeros((len(count), frames.shape[1]))
-        np.add.at(means, objects, frames / size[videos, None])
-        rest = frames - means[objects] / count[objects, None]
+        means = np.zeros((objects.max(initial=-1) + 1, videos.shape[1]))
+        count = np.bincount(objects).astype(float)
+        np.add.at(means, objects, videos)
+        rest = videos - means[objects] / count[objects, None]
         keep = count[objects] > 1
-        several = count[objects[keep]]
-        rest = rest[keep] * np.sqrt(several / (several - 1.0) / size[videos[keep]])[:, None]
-        counts = len(np.unique(videos[keep])), len(np.unique(objects[keep]))
-        sd, axes = principal_axes(rest, rank, size=1.0) if len(rest) else (np.zeros(0), None)
-        if axes is None or not len(sd):
-            none = np.zeros((frames.shape[1], 0), np.float32)
+        rest = rest[keep] * np.sqrt(count[objects[keep]] / (count[objects[keep]] - 1.0))[:, None]
+        counts = len(rest), len(np.unique(objects[keep]))
+        if not len(rest) or not rest.any():
+            none = np.zeros((videos.shape[1], 0), np.float32)
             return cls(none, np.zeros(0, np.float32), *counts)
-        share = len(rest) * np.square(sd) / np.square(rest).sum()
-        value = share * frames.shape[1]
-        kept = value > 1e-6 * value[0]
-        return cls(axes[:, kept].astype(np.float32), value[kept].astype(np.float32), *counts)
+        with blas_threads(1):
+            _, size, axes = np.linalg.svd(rest, full_matrices=False)
+        value = size**2 / (size**2).sum() * videos.shape[1]
+        rank = min(rank, int((value > 1e-6 * value[0]).sum()))
+        kept = axes[:rank].T.astype(np.float32), value[:rank].astype(np.float32)
+        return cls(*kept, *counts)
 
     @classmethod
     def merged(cls, parts: Sequence[WithinScatter], rank: int = 128) -> WithinScatter:

@@ -47,12 +47,14 @@ class Drawn:
             one frame for a frame by itself.
         bias: (bias draw, task, way) standard normal numbers.
         bias_sd: (task, way).
+        share: (population draw, person draw, task) factor of the biases: the heads' share.
         exists: (task, way).
     """
 
     frames: Tensor
     bias: Tensor
     bias_sd: Tensor
+    share: Tensor
     exists: Tensor
 
     def video(self) -> Tensor:
@@ -63,9 +65,17 @@ class Drawn:
         return torch.where(torch.isfinite(total), total, 0.0)
 
     def biases(self, factor: Tensor | float = 1.0) -> Tensor:
-        """(bias draw, 1, 1, task, ..., way) biases, their sd times a factor of (task, way)."""
-        value = self.bias * (self.bias_sd * factor)
-        return self._aligned(value)
+        """(bias draw, population draw, person draw, task, ..., way) biases of the logits.
+
+        Args:
+            factor: (task, way) of their sd.
+        """
+        return self.aligned(self.bias * (self.bias_sd * factor))
+
+    def aligned(self, value: Tensor) -> Tensor:
+        """Biases (draw, task, way) as they enter the logits."""
+        share = self.share.reshape(*self.share.shape, *[1] * (self.frames.ndim - 4))
+        return self._aligned(value) * share
 
     def log_labels(self, logits: Tensor) -> Tensor:
         """Normalised over the classes that exist."""
@@ -132,7 +142,7 @@ def foreseen_gain(drawn: Drawn, count: Tensor) -> Tensor:
         sizes = drawn.bias_sd * mine.sqrt()
         after = [
             entropy(_mixed(drawn.log_labels(logits[None] + rest + shift), (0, 1, 2)))
-            for shift in drawn._aligned(told[:, None, None] * sizes)[:, None]
+            for shift in drawn.aligned(told[:, None, None] * sizes)[:, None]
         ]
         falls.append(whole - torch.stack(after).mean(0))
     return torch.stack(falls, -1).clamp(min=0.0)

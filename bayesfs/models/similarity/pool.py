@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -156,22 +156,18 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
             most: videos that are left out at most.
         """
 
-    def tempered(self, scale: Tensor, population: Draws, known: Tensor) -> Tensor:
-        """(draw, task) log scales of the heads in an answer, from those of left-out videos.
-
-        The same, unless another member shares the answer with them (`other_member`).
+    def heads_share(self, known: Tensor) -> Tensor:
+        """(draw, task) share that the heads have in an answer, 1 unless another member has one.
 
         Args:
-            scale: (draw, task) log scales.
-            population: sites with the same draws, or with one.
             known: (draw, task) probability that the person is of the population.
         """
-        return scale
+        return torch.ones_like(known)
 
     def other_member(self, unit: Unit, episodes: EpisodeBatch, population: Draws) -> Tensor | None:
-        """(draw, task, video[, frame], way) logits that another member adds; none here.
+        """(draw, task, video[, frame], way) log probabilities by another member; none here.
 
-        They are added as far as the person is of the population. Padded classes have 0.
+        It has what the heads leave it of the answer. Padded classes have 0.
 
         Args:
             unit: whether single frames are asked, or whole videos.
@@ -268,18 +264,17 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         scores = self.query_scores(episodes)
         spread = self._mean_variance(episodes.shot_mask.sum(-1).to(scale))
         one = {site: v[None] for site, v in population.items()}
-        scale = self.tempered(scale, one, found.of_population)
+        share = self.heads_share(found.of_population.expand(-1, len(episodes)))
+        scale = scale + share.log()
         both = []
         for unit in UNITS:
             value, mask = scores, episodes.query_mask
             if unit == "frame":
                 value, mask = scores[:, :, :, None], mask[..., None]
             logits = pooled(value, mask, scale, weight)
-            shape = (1, -1, *[1] * (logits.ndim - 2))
-            logits = logits / (1.0 + 0.25 * math.pi * spread.reshape(shape)).sqrt()
-            given = self._normalised(
-                self._joined(logits, unit, episodes, one, found.of_population), episodes
-            )
+            variance = (share.square() * spread).reshape(*share.shape, *[1] * (logits.ndim - 2))
+            logits = logits / (1.0 + 0.25 * math.pi * variance).sqrt()
+            given = self._normalised(self._joined(logits, unit, episodes, one, share), episodes)
             lead = log_weight.reshape(*log_weight.shape, *[1] * (given.ndim - 2))
             padded = ~self._exists(episodes, given.ndim)  # -inf under every candidate
             total = (given.masked_fill(padded, 0.0) + lead).logsumexp(0)
@@ -372,26 +367,29 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         """Frames by themselves, and videos, under draws of all that the support leaves open."""
         noise = Noise.of(task, seed, even=True)
         left_out = self.left_out_scores(task)
-        scores, each = self.query_scores(task), []
+        scores, each, shares = self.query_scores(task), [], []
         for value in each_value(population):
             found = self._candidates(1, value, _count(population))
             chance = self._log_chance(found, left_out).exp()
             chosen = _systematic(chance, draws, noise)[:, 0]
-            known, one = found.of_population[chosen], {s: v[None] for s, v in value.items()}
-            scale = self.tempered(found.scale[chosen], one, known)
-            own = frame_logits(scores, scale, found.weight[chosen])
+            one = {site: v[None] for site, v in value.items()}
+            share = self.heads_share(found.of_population[chosen])
+            own = frame_logits(scores, found.scale[chosen] + share.log(), found.weight[chosen])
             # what another member says of a video it says of each of its frames
-            each.append([self._joined(own, unit, task, one, known) for unit in UNITS])
+            each.append([self._joined(own, unit, task, one, share) for unit in UNITS])
+            shares.append(share)
         bias = noise.normal(draws, "way", (), each[0][0])
-        frames, videos = (self._drawn_of(task, part, bias) for part in zip(*each, strict=True))
+        found_of = [torch.stack(part) for part in zip(*each, strict=True)]
+        frames, videos = (
+            self._drawn_of(task, part, bias, torch.stack(shares)) for part in found_of
+        )
         return replace(frames, frames=frames.frames[..., None, :]), videos
 
-    def _drawn_of(self, task: EpisodeBatch, logits: Sequence[Tensor], bias: Tensor) -> Drawn:
-        """With (person draw, task, video, frame, way) logits of each population draw."""
-        both = torch.stack([*logits])
-        both = both.masked_fill(~task.query_mask[..., None], -torch.inf)
-        both = both.masked_fill(~task.way_mask[:, None, None], -torch.inf)
-        return Drawn(both, bias, self._bias_sd(task).to(both), task.way_mask)
+    def _drawn_of(self, task: EpisodeBatch, logits: Tensor, bias: Tensor, share: Tensor) -> Drawn:
+        """With (population draw, person draw, task, video, frame, way) logits."""
+        logits = logits.masked_fill(~task.query_mask[..., None], -torch.inf)
+        logits = logits.masked_fill(~task.way_mask[:, None, None], -torch.inf)
+        return Drawn(logits, bias, self._bias_sd(task).to(logits), share, task.way_mask)
 
     def _log_vague(self, scale: Tensor, mean: Tensor) -> Tensor:
         """Log of the mixture prior of log scales, relative to its first component."""
@@ -455,15 +453,15 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
     ) -> Tensor:
         """(draw, task, video, ..., way) log label probabilities of each draw."""
         own, vague = self._log_prior(draws["log_scale"], draws["scale_mean"][:, None])
-        known = (own - torch.logaddexp(own, vague)).exp()
-        scale = self.tempered(draws["log_scale"], draws, known)
+        share = self.heads_share((own - torch.logaddexp(own, vague)).exp())
+        scale = draws["log_scale"] + share.log()
         logits = pooled(scores, mask, scale, draws["head_log_weight"])
-        bias = draws["class_bias"]
+        bias = draws["class_bias"] * share[..., None]
         logits = logits + bias.reshape(*bias.shape[:2], *[1] * (logits.ndim - 3), -1)
-        return self._normalised(self._joined(logits, unit, episodes, draws, known), episodes)
+        return self._normalised(self._joined(logits, unit, episodes, draws, share), episodes)
 
     def _joined(
-        self, logits: Tensor, unit: Unit, episodes: EpisodeBatch, population: Draws, known: Tensor
+        self, logits: Tensor, unit: Unit, episodes: EpisodeBatch, population: Draws, share: Tensor
     ) -> Tensor:
         """(draw, task, video, ..., way) logits of the heads with another member's, if any.
 
@@ -472,15 +470,16 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
                 that may be the one that shows the object.
             unit: as `other_member`.
             episodes: T tasks.
-            population: as `tempered`.
-            known: as `tempered`.
+            population: sites, with the same draws or with one.
+            share: (draw, task) that the heads have.
         """
         other = self.other_member(unit, episodes, population)
         if other is None:
             return logits
         if other.ndim < logits.ndim:
             other = other[..., None, :]
-        return logits + known.reshape(*known.shape, *[1] * (logits.ndim - known.ndim)) * other
+        rest = (1.0 - share).reshape(*share.shape, *[1] * (logits.ndim - share.ndim))
+        return logits + rest * other
 
     def _normalised(self, logits: Tensor, episodes: EpisodeBatch) -> Tensor:
         exists = self._exists(episodes, logits.ndim)

@@ -3,34 +3,30 @@
 Similarities carry over to any world, the hierarchy knows what people's objects, videos and frames
 vary in where others of that world were learnt from. Their log-linear pool has
 
-    log p(y | x) = log p_pool(y | x; a + log s_p) + s_h log p_hierarchy(y | x, D, phi) + const
+    log p(y | x) = (1 - s) log p_pool(y | x, D) + s log p_hierarchy(y | x, D, phi) + const
 
-for single frames and for whole videos, each by its own rule: a the person's log scale, s_p and s_h
-the shares that the two have. The hierarchy's task and classes are integrated out exactly given its
-population phi, which is learnt together with everything else by the score of the labels. The
-hierarchy sees principal axes of other people's frames, the pool all features.
+for single frames and for whole videos, each by its own rule. The hierarchy's task and classes are
+integrated out exactly given its population phi. It sees principal axes of other people's frames,
+the pool all features.
 
-A person who is not of the population (see `LogLinearPool.vague`) has nothing of its hierarchy: log
-s_p and s_h are multiplied by the probability that he is, given his scale a.
+A person who is not of the population (see `LogLinearPool.vague`) has nothing of its hierarchy: s is
+`share` times the probability that he is of it, given his scale, draw by draw.
 
-Source: Genest and Zidek (1986) for logarithmic pools; Yao et al. (2022) for weights that are learnt
-by the score of predictions, and shared among tasks.
+Source: Genest and Zidek (1986) for logarithmic pools; Smith and Wallis (2009) for equal shares,
+which beat shares that are learnt from few people.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
-import pyro
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from bayesfs._linalg.directions import unit
-from bayesfs.errors import ShapeError, expect_positive
+from bayesfs.errors import ShapeError
 from bayesfs.features.projection import Projection
 from bayesfs.features.reduction import PrincipalAxes
 from bayesfs.models.gaussian.conjugate import condition_classes
@@ -41,7 +37,6 @@ from bayesfs.models.gaussian.labels import (
     taught_prior,
     video_queries,
 )
-from bayesfs.models.heads.linear import normal_nodes
 from bayesfs.models.per_batch import once_per_batch
 from bayesfs.models.population_draws import distinct_rows
 from bayesfs.models.similarity.pool import Draws, SimilarityPool, Unit
@@ -51,33 +46,31 @@ from bayesfs.types import EpisodeBatch, Posterior
 Axes = Projection | Mapping[str, Projection] | None
 """Principal axes of other people's frames: one for all, one for each user, or none."""
 
-SHARES = ("pool_share", "hierarchy_share")
-
 
 @dataclass(frozen=True)
 class PoolWithHierarchy(SimilarityPool, OpenSet, TakesAxes):
     """Log-linear pool of the similarities and of a Gaussian hierarchy.
 
-    Further population sites: those of the hierarchy, and `pool_share`, `hierarchy_share` ~
-    LogNormal(log share, share_sd^2).
+    Further population sites are those of the hierarchy. The population of each member is learnt by
+    the score of that member alone: learnt by that of both together, they make up for one another
+    in the people that were learnt from.
 
     Attributes:
         hierarchy: the other member, of principal axes; it has no covariates of quality.
         reduction: the axes.
         axes: as they were fitted to other people; without them it is the pool alone.
-        share: prior median of either share.
-        share_sd: prior sd of its log.
+        share: s, what the hierarchy has of the answer, where the person is of the population.
     """
 
     hierarchy: GaussianHierarchy = field(default_factory=GaussianHierarchy)
     reduction: PrincipalAxes = field(default_factory=PrincipalAxes)
     axes: Axes = None
-    share: float = 0.6
-    share_sd: float = 0.5
+    share: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        expect_positive(self, "share", "share_sd")
+        if not 0.0 < self.share < 1.0:
+            raise ShapeError(f"expected share between 0 and 1, got {self.share}")
         if self.hierarchy.covariates:
             raise ShapeError(
                 "expected a hierarchy without covariates in the pool, got "
@@ -92,8 +85,7 @@ class PoolWithHierarchy(SimilarityPool, OpenSet, TakesAxes):
     @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
         """Population site -> axes."""
-        own = dict.fromkeys(SHARES, ())
-        return {**super().population_dims, **own, **self.hierarchy.population_dims}
+        return {**super().population_dims, **self.hierarchy.population_dims}
 
     def with_axes(self, axes: Projection) -> PoolWithHierarchy:
         """The model with these axes, its hierarchy fitted to their spectrum."""
@@ -106,33 +98,30 @@ class PoolWithHierarchy(SimilarityPool, OpenSet, TakesAxes):
 
     def sample_population(self, like: Tensor) -> dict[str, Tensor]:
         """Pyro program of the population sites; `like` gives dtype and device."""
-        one = like.new_ones(())
-        law = dist.LogNormal(math.log(self.share) * one, self.share_sd * one)
-        shares = {site: pyro.sample(site, law) for site in SHARES}
         hierarchy = self.hierarchy.sample_population(like.new_ones(self._width(like.shape[-1])))
-        return {**super().sample_population(like), **shares, **hierarchy}
+        return {**super().sample_population(like), **hierarchy}
 
     def default_population(self, dim: int) -> Posterior:
         """Draws of the population's prior."""
         pool = super().default_population(dim)
-        z = normal_nodes(pool.num_draws, len(SHARES)).to(torch.float64)
-        shares = {s: self.share * (self.share_sd * z[:, i]).exp() for i, s in enumerate(SHARES)}
         like = torch.ones(self._width(dim), dtype=torch.float64)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             each = [self.hierarchy.sample_population(like) for _ in range(pool.num_draws)]
         hierarchy = {site: torch.stack([value[site] for value in each]) for site in each[0]}
-        draws = {**pool.draws, **shares, **hierarchy}
+        draws = {**pool.draws, **hierarchy}
         return Posterior("exact", draws, dict(self.population_dims))
 
-    def tempered(self, scale: Tensor, population: Draws, known: Tensor) -> Tensor:
-        """(draw, task) log scales of the pool's part of the answer."""
-        if self.axes is None:
-            return scale
-        return scale + known * population["pool_share"].log()[:, None]
+    def for_learning(self) -> PoolWithHierarchy:
+        """The model whose members are scored apart."""
+        return _Apart(**{f.name: getattr(self, f.name) for f in fields(self)})
+
+    def heads_share(self, known: Tensor) -> Tensor:
+        """(draw, task) 1 - s P(the person is of the population); 1 without axes."""
+        return torch.ones_like(known) if self.axes is None else 1.0 - self.share * known
 
     def other_member(self, unit: Unit, episodes: EpisodeBatch, population: Draws) -> Tensor | None:
-        """(draw, task, video[, frame], way) s_h log p_hierarchy(y | x, D, phi), the draws' own phi.
+        """(draw, task, video[, frame], way) log p_hierarchy(y | x, D, phi), the draws' own phi.
 
         Args:
             unit: whether single frames are asked, or whole videos.
@@ -143,14 +132,13 @@ class PoolWithHierarchy(SimilarityPool, OpenSet, TakesAxes):
             return None
         seen = self._seen(episodes)
         sites = {site: population[site] for site in self.hierarchy.population_dims}
-        first = distinct_rows(sites)
+        first, count = distinct_rows(sites), len(population["scale_mean"])
         found = [
-            self._log_labels(unit, seen, {s: v[row] for s, v in sites.items()}) for row in first
+            self._log_labels(unit, seen, {site: v[row] for site, v in sites.items()})
+            for row in first
         ]
-        share = population["hierarchy_share"]
-        times = torch.tensor(np.diff([*first, len(share)]), device=share.device)
-        log_p = torch.stack(found).repeat_interleave(times, 0)
-        return share.reshape(-1, *[1] * (log_p.ndim - 1)) * log_p
+        times = torch.tensor(np.diff([*first, count]), device=seen.query.device)
+        return torch.stack(found).repeat_interleave(times, 0)
 
     def _log_labels(
         self, unit: Unit, seen: EpisodeBatch, population: Mapping[str, Tensor]
@@ -180,6 +168,30 @@ class PoolWithHierarchy(SimilarityPool, OpenSet, TakesAxes):
     def _seen(self, episodes: EpisodeBatch) -> EpisodeBatch:
         """The tasks as the hierarchy sees them, by their principal axes."""
         return along_axes(episodes, self.axes, self._width(episodes.dim))
+
+
+@dataclass(frozen=True)
+class _Apart(PoolWithHierarchy):
+    """The same model as it is learnt: the log scores of its members, one plus the other."""
+
+    def heads_share(self, known: Tensor) -> Tensor:
+        """The heads answer by themselves."""
+        return torch.ones_like(known)
+
+    def other_member(self, unit: Unit, episodes: EpisodeBatch, population: Draws) -> Tensor | None:
+        """None beside them."""
+        return None
+
+    def log_labels(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Log p_pool + log p_hierarchy, which is no log probability but the sum of two."""
+        frame, video = super().log_labels(episodes, population)
+        if self.axes is None:
+            return frame, video
+        sites = {site: population[site] for site in self.hierarchy.population_dims}
+        other = self.hierarchy.log_labels(self._seen(episodes), sites)
+        return frame + other[0], video + other[1]
 
 
 @once_per_batch
