@@ -17,6 +17,7 @@ from bayesfs.runs.compose import compose, tell_store
 from bayesfs.runs.record import CONFIG, sources_of, written_in_full
 from bayesfs.runs.run import Order, report_run, run_study
 from bayesfs.study import Seeds
+from bayesfs.types import LevelNames
 
 PRINTED = ("accuracy", "nll", "brier", "ece")
 """Scores that the command prints; the report has all."""
@@ -63,11 +64,13 @@ def make_report(out: Path, format: Literal["html", "md"], store: Path | None = N
 def print_scores(scores: Mapping[int, xr.Dataset]) -> None:
     """A table of the main scores at every number of support videos, with intervals over users."""
     for shots, table in sorted(scores.items()):
-        print(f"{shots} video{'s' if shots > 1 else ''} per object:")
+        levels = LevelNames.of_json(str(table.attrs.get("levels", "")))
+        taught = levels.in_words(f"video{'s' if shots > 1 else ''} per object")
+        print(terminal_safe(f"{shots} {taught}:"))
         for unit, score, low, value, high in score_cells(table):
             if score in PRINTED:
                 interval = "" if math.isnan(low) else f"  ({low:.3f} to {high:.3f})"
-                print(f"  {unit} {score:9}{value:7.3f}{interval}")
+                print(terminal_safe(f"  {levels.in_words(unit)} {score:9}{value:7.3f}{interval}"))
         if reason := table.attrs.get("interval_reason"):
             print(f"  no intervals: {terminal_safe(str(reason))}")
         if note := table.attrs.get("interval_note"):

@@ -112,7 +112,8 @@ def score_table(
         ShapeError: no query is labelled, or predictive and episodes disagree.
     """
     rows = {"frame": frame_rows(predictive, episodes), "video": video_rows(predictive, episodes)}
-    return table_of_rows(rows, unit=unit, draws=draws, level=level, worst=worst, seed=seed)
+    table = table_of_rows(rows, unit=unit, draws=draws, level=level, worst=worst, seed=seed)
+    return table.assign_attrs(levels=episodes.levels.to_json())
 
 
 def table_of_rows(

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
+from bayesfs.cli.studies import print_scores
 from bayesfs.errors import ShapeError
 from bayesfs.metrics import score_table as bs
 from bayesfs.metrics import scores
@@ -10,7 +11,7 @@ from bayesfs.metrics.calibration import ece
 from bayesfs.metrics.items import frame_rows, video_rows
 from bayesfs.metrics.paired import paired_difference
 from bayesfs.metrics.selective import aurc
-from bayesfs.types import EpisodeBatch, LabelDraws, Predictive, user_of
+from bayesfs.types import EpisodeBatch, LabelDraws, LevelNames, Predictive, user_of
 
 TASKS, WAY, VIDEOS, FRAMES = 16, 3, 6, 4
 
@@ -180,3 +181,13 @@ def test_predictions_of_other_episodes_are_refused(episodes: EpisodeBatch) -> No
 
 def test_user_of_a_task() -> None:
     assert [user_of(t) for t in ("P1", "P1#2", "a#b#10")] == ["P1", "P1", "a#b"]
+
+
+def test_a_table_keeps_what_the_data_call_the_levels(
+    episodes: EpisodeBatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = episodes.changed(levels=LevelNames("class", "school", "visit", "row"))
+    print_scores({3: bs.score_table(predict(told, 0), told, draws=20)})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "3 visits per class:"
+    assert {line.split()[0] for line in lines if line.startswith("  ")} >= {"row", "visit"}
