@@ -27,7 +27,7 @@ from bayesfs.metrics.bootstrap import (
     too_few,
 )
 from bayesfs.metrics.items import frame_rows, video_rows
-from bayesfs.types import EpisodeBatch, Predictive, refuse_missing
+from bayesfs.types import EpisodeBatch, LevelNames, Predictive, refuse_missing
 
 SCORES = ("accuracy", "nll", "brier", "ece", "mce", "squared_ce", "aurc")
 """Columns of every table; of these only accuracy is better when higher."""
@@ -112,8 +112,15 @@ def score_table(
         ShapeError: no query is labelled, or predictive and episodes disagree.
     """
     rows = {"frame": frame_rows(predictive, episodes), "video": video_rows(predictive, episodes)}
-    table = table_of_rows(rows, unit=unit, draws=draws, level=level, worst=worst, seed=seed)
-    return table.assign_attrs(levels=episodes.levels.to_json())
+    return table_of_rows(
+        rows,
+        unit=unit,
+        draws=draws,
+        level=level,
+        worst=worst,
+        seed=seed,
+        levels=episodes.levels,
+    )
 
 
 def table_of_rows(
@@ -124,6 +131,7 @@ def table_of_rows(
     level: float = 0.95,
     worst: float = 0.1,
     seed: int = 0,
+    levels: LevelNames | None = None,
 ) -> xr.Dataset:
     """`score_table` of rows that were collected batch by batch, as {"frame": ..., "video": ...}."""
     parts = [
@@ -141,6 +149,7 @@ def table_of_rows(
         "worst_share": worst,
         "interval_reason": too_few(units, level),
         "interval_note": interval_note(units, level),
+        "levels": (levels or LevelNames()).to_json(),
     }
     return joined
 
