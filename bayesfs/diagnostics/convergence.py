@@ -174,7 +174,8 @@ def _applicable(
         return [task_check("KSD ratio", stats["ksd_ratio"], KSD_RATIO_MAX, tasks)]
     if kind == "exact":
         return []
-    checks = [elbo_check(stats, max(len(tasks), 1))]
+    count = max(len(tasks), 1)
+    checks = [elbo_check(stats, count, float(sites["scalars"].sum()) / count)]
     for name, variable, limit in (
         ("k-hat", "khat", KHAT_MAX),
         ("gradient at the mode", "gradient", GRADIENT_MAX),

@@ -37,6 +37,10 @@ KHAT_MAX = 0.7
 ELBO_GAIN_MAX = 0.5
 """Nats per task that the ELBO may still gain in its last tenth, if that is more than noise."""
 
+ELBO_DOUBT_MAX = 0.1
+"""Nats per latent of a task that its gain may be, noise included: beyond that nobody can say that
+it has stopped."""
+
 GRADIENT_MAX = 0.01
 """Nats per unit of a latent with a standard normal prior, at the mode."""
 
@@ -148,8 +152,18 @@ def bfmi_check(stats: xr.Dataset) -> Check:
     return Check("BFMI", worst, f"≥ {BFMI_MIN}", worst >= BFMI_MIN, "worst chain", step)
 
 
-def elbo_check(stats: xr.Dataset, tasks: int) -> Check:
-    """Gain of the ELBO per task between its last two tenths; noise is judged from their spread."""
+def elbo_check(stats: xr.Dataset, tasks: int, latents: float) -> Check:
+    """Gain g of the ELBO per task between its last two tenths, and twice its standard error e.
+
+    Passed are |g| <= max(2 e, `ELBO_GAIN_MAX`), if |g| + 2 e, which the gain may be, is at most
+    max(`ELBO_GAIN_MAX`, `ELBO_DOUBT_MAX` latents): an ELBO whose noise would hide any gain has not
+    been seen to stop.
+
+    Args:
+        stats: with `elbo` (step, ...), summed over tasks.
+        tasks: their number.
+        latents: scalars of a task.
+    """
     name = "ELBO trend"
     if "elbo" not in stats:
         return without(name, "the engine reports no ELBO")
@@ -161,8 +175,9 @@ def elbo_check(stats: xr.Dataset, tasks: int) -> Check:
     before, last = elbo[-2 * tenth : -tenth], elbo[-tenth:]
     gain = last.mean() - before.mean()
     noise = 2 * math.hypot(before.std(ddof=1), last.std(ddof=1)) / math.sqrt(tenth)
-    passed = bool(abs(gain) <= max(noise, ELBO_GAIN_MAX))
-    line = f"|gain| ≤ {ELBO_GAIN_MAX} nats per task, or within noise"
+    most = max(ELBO_GAIN_MAX, ELBO_DOUBT_MAX * latents)
+    passed = bool(abs(gain) <= max(noise, ELBO_GAIN_MAX) and abs(gain) + noise <= most)
+    line = f"|gain| ≤ {ELBO_GAIN_MAX} nats per task, or within noise of at most {most:.2g}"
     reason = f"last {tenth} steps; noise {noise:.2g} nats"
     return Check(name, float(gain), line, passed, reason, "more steps")
 

@@ -148,7 +148,7 @@ def test_elbo_that_still_rises_is_looked_at(slope: float, passed: bool) -> None:
 
 def test_short_or_broken_histories_are_not_judged() -> None:
     for values in (np.zeros(20), np.full(200, np.nan)):
-        check = elbo_check(xr.Dataset({"elbo": ("elbo_step", values)}), 1)
+        check = elbo_check(xr.Dataset({"elbo": ("elbo_step", values)}), 1, 1)
         assert np.isnan(check.value)
         assert check.passed is None
 
@@ -220,3 +220,15 @@ def test_unknown_kinds_and_groups_are_refused() -> None:
         diagnose(tree)
     with pytest.raises(DataError, match="population"):
         diagnose(tree, group="population")
+
+
+def test_an_elbo_too_noisy_to_be_seen_to_stop_does_not_pass() -> None:
+    """A gain of 13,300 nats within its noise; with as many latents as it takes, noise is small."""
+    rng = np.random.default_rng(0)
+    wild = 1e5 * rng.normal(size=1000)
+    wild[-100:] += 13_300
+    check = elbo_check(xr.Dataset({"elbo": ("elbo_step", wild)}), 1, 200)
+    assert check.passed is False
+    calm = 10.0 * rng.normal(size=1000)
+    assert elbo_check(xr.Dataset({"elbo": ("elbo_step", calm)}), 1, 200).passed is True
+    assert elbo_check(xr.Dataset({"elbo": ("elbo_step", calm)}), 1, 2).passed is False
