@@ -41,8 +41,10 @@ from bayesfs.protocols import (
     TakesScatter,
 )
 from bayesfs.results.assemble import assemble_tree, posterior_group
+from bayesfs.results.baseline import baseline_group
 from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompose import decompose
+from bayesfs.uncertainty.monte_carlo import blocks_of, monte_carlo
 
 
 @dataclass(frozen=True)
@@ -321,6 +323,8 @@ class Answer(Shown):
             left_out_log_prob=self._left_out(draws),
             attrs=attrs,
         )
+        tree["baseline"] = xr.DataTree(baseline_group(self.episodes))
+        tree["monte_carlo"] = xr.DataTree(self._monte_carlo(learnt))
         tree["scores"] = xr.DataTree(score_table(self.predictive, self.episodes))
         tree["prior_check"] = xr.DataTree(
             prior_check(self.model, self.episodes, given=learnt.population)
@@ -330,6 +334,12 @@ class Answer(Shown):
         if (prior := population_prior(self.model, self.episodes)) is not None:
             tree["population_prior"] = xr.DataTree(posterior_group(prior, None))
         return tree
+
+    def _monte_carlo(self, learnt: Learnt) -> xr.Dataset:
+        """Mean uncertainty of the query videos and its epistemic share, with Monte Carlo errors."""
+        blocks = blocks_of(self.model, self.posterior, learnt.population)
+        mask = self.episodes.video_mask
+        return xr.Dataset(monte_carlo(self.predictive.video, mask, blocks)._asdict())
 
     def _left_out(self, draws: Mapping[str, Tensor]) -> Tensor | None:
         """Log probability of each support video without it, where that is known exactly."""
