@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TextIO, TypedDict
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
@@ -25,6 +26,7 @@ from bayesfs._utils.guarded_files import opened
 from bayesfs._utils.places import folder_name, place_from, without_places
 from bayesfs._utils.progress import bar, duration
 from bayesfs.data.store import Thumbnail, open_store, read_skipped, store_attrs, thumbnails
+from bayesfs.diagnostics.prior_sensitivity import prior_sensitivity
 from bayesfs.errors import DataError, RunError
 from bayesfs.explanation.record import MOST_TASKS, ExplanationRecord, record_explanations
 from bayesfs.features.extraction.job import sampling_of, sampling_text
@@ -380,6 +382,8 @@ def answer_tasks(
             answer = study.infer(tasks.limit_shots(shots), learnt, seed=seed, progress=progress)
             if shots not in scored:
                 tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
+                if last:
+                    keep_sensitivity(tree)
                 run.keep(_name(shots), partial(save_datatree, tree))
                 made[shots] = as_saved(tree)
         if not explained:
@@ -387,6 +391,13 @@ def answer_tasks(
                 rules = keep_rules(run, study, learnt, embeddings, seeds=seeds).get(shots)
                 run.keep(EXPLANATIONS, record_explanations(answer, learnt, rules, seed=seed).save)
     return made
+
+
+def keep_sensitivity(tree: xr.DataTree) -> None:
+    """Put what the population's prior decides into the tree: its random deals take seconds."""
+    table = prior_sensitivity(tree) if "population" in tree.children else pd.DataFrame()
+    if len(table):
+        tree["prior_sensitivity"] = xr.DataTree(xr.Dataset.from_dataframe(table))
 
 
 def _name(shots: int) -> str:
@@ -461,6 +472,7 @@ def report_data(
         pictures=_pictures(place, trees) if inputs_of(run)["thumbnails"] and place else {},
         advice=told.report_advice(),
         said=told.said,
+        level_errors=told.level_errors,
     )
 
 
