@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -57,6 +57,15 @@ EXPLANATIONS = "explanations.json"
 
 METRICS = "metrics.json"
 """File of a run directory: scores for DVC and MLflow."""
+
+UNREPORTED = (
+    "frame_predictive",
+    "frame_log_likelihood",
+    "prior",
+    "log_prior",
+    "support_log_density",
+)
+"""Groups of a run's tree that no report shows, and the largest of all."""
 
 SCORES_FILE = "scores.json"
 """File of the directory of a run on a cluster: see `bayesfs.results.table_scores`."""
@@ -411,18 +420,22 @@ def study_names(study: Study) -> dict[str, str]:
 
 
 def load_trees(
-    run: RunDirectory, made: Mapping[int, xr.DataTree] | None = None
+    run: RunDirectory,
+    made: Mapping[int, xr.DataTree] | None = None,
+    *,
+    without: Collection[str] = (),
 ) -> dict[int, xr.DataTree]:
     """Number of support videos -> the DataTree of a run at that number.
 
     Args:
         run: the directory that keeps them.
         made: those that are in memory, which are not read again.
+        without: groups that are not read.
     """
     known = {_name(shots): tree for shots, tree in (made or {}).items()}
     names = [name for name in run.state()["files"] if name.startswith("results-")]
     paths = [path for name in sorted(names) if (path := run.kept(name))]
-    trees = [known[p.name] if p.name in known else load_datatree(p) for p in paths]
+    trees = [known[p.name] if p.name in known else load_datatree(p, without=without) for p in paths]
     return {int(tree.attrs["shots"]): tree for tree in trees}
 
 
@@ -458,7 +471,7 @@ def report_data(
     """Everything a report shows, from the results and the store's thumbnails."""
     state = run.state()
     place = store or store_of(run, state)
-    trees = load_trees(run) if trees is None else trees
+    trees = load_trees(run, without=UNREPORTED) if trees is None else trees
     facts = {k: str(v) for k, v in state.get("facts", {}).items()}
     kept = run.kept(EXPLANATIONS)
     told = ExplanationRecord({}, []) if kept is None else ExplanationRecord.load(kept)
