@@ -211,6 +211,15 @@ class Hierarchical(Model, Protocol):
 
 
 @runtime_checkable
+class HasClassMeans(Model, Protocol):
+    """A model whose draws have a mean of each class, which its levels pull together."""
+
+    @abstractmethod
+    def class_means(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """(draw, task, way, feature) mean of each class, in the units of the support's features."""
+
+
+@runtime_checkable
 class Simulates(Collapsible, Protocol):
     """A model that simulates further support videos, given the support."""
 
@@ -356,6 +365,7 @@ ABILITIES: tuple[type, ...] = (
     OpenSet,
     OpenSetDraws,
     Hierarchical,
+    HasClassMeans,
     Simulates,
     LinearHead,
     Reducible,

@@ -23,6 +23,7 @@ from bayesfs.diagnostics.loo import left_out_log_prob, support_log_prob
 from bayesfs.diagnostics.population_prior import population_prior
 from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, prior_check
 from bayesfs.diagnostics.prior_sensitivity import with_densities
+from bayesfs.diagnostics.shrinkage import shrinkage
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
 from bayesfs.features.reduction import FeatureReduction, PrincipalAxes
@@ -325,6 +326,8 @@ class Answer(Shown):
         )
         tree["baseline"] = xr.DataTree(baseline_group(self.episodes))
         tree["monte_carlo"] = xr.DataTree(self._monte_carlo(learnt))
+        if (pulled := shrinkage(self.model, draws, self.episodes)) is not None:
+            tree["shrinkage"] = xr.DataTree(pulled)
         tree["scores"] = xr.DataTree(score_table(self.predictive, self.episodes))
         tree["prior_check"] = xr.DataTree(
             prior_check(self.model, self.episodes, given=learnt.population)

@@ -19,7 +19,7 @@ from bayesfs._utils.arrays import Floats
 from bayesfs.metrics.pav import PavCurve
 from bayesfs.metrics.pit import PitCurve
 from bayesfs.plots.svg import Plot, nice_ticks, svg, text
-from bayesfs.plots.text import number, share
+from bayesfs.plots.text import number, share, visible
 
 STEPS = 200
 """Points that a line is thinned to."""
@@ -142,6 +142,31 @@ def shots_figure(
         body.append(f'<path class="wrongcross" d="M{x - 4:.1f} {y - 4:.1f}l8 8m-8 0l8-8"/>')
     told = [f"{number(v)} at {s}" for s, v in zip(shots.tolist(), value.tolist(), strict=True)]
     label = f"{name} by support videos per object: {', '.join(told)}."
+    return svg(body, plot.width, plot.height, label)
+
+
+def pooling_figure(rows: Mapping[str, Mapping[int, Floats]]) -> Markup:
+    """Weight of each object's own videos, a line a person; rings at the fewest videos.
+
+    Args:
+        rows: person -> number of support videos -> (object,) weights.
+    """
+    each = np.concatenate([w for by_shots in rows.values() for w in by_shots.values()])
+    limits = min(0.0, float(each.min())), max(1.0, float(each.max()))
+    plot = Plot(limits, (len(rows), 0), 380, 50 + 26 * len(rows), left=90)
+    body = plot.axes("weight of own videos", "", y_ticks=[])
+    for i, (person, by_shots) in enumerate(rows.items()):
+        y = float(plot.py(i + 0.5))
+        body.append(text(plot.left - 8, y + 4, visible(person, 11), "tick", "end"))
+        ends = {min(by_shots): "ring", max(by_shots): "dot"}
+        for shots, css in ends.items():
+            for x in plot.px(by_shots[shots]):
+                body.append(f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
+    told = [
+        f"{person}: " + ", ".join(f"{number(float(w.mean()))} at {s}" for s, w in by_shots.items())
+        for person, by_shots in rows.items()
+    ]
+    label = f"Mean weight of own videos by number of support videos; {'; '.join(told)}."
     return svg(body, plot.width, plot.height, label)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from bayesfs.diagnostics.convergence import Diagnostics
 from bayesfs.diagnostics.loo import can_leave_one_out, heldout_elpd, support_elpd
@@ -161,6 +162,19 @@ class ModelView:
         looked_at = self.sensitivity["site"].unique()
         draws = sites.sizes["chain"] * sites.sizes["draw"]
         return sum(int(sites[name].size) // draws for name in looked_at)
+
+    @cached_property
+    def pooling(self) -> dict[str, dict[int, NDArray[np.float64]]]:
+        """Task -> number of support videos -> weight of each object's own videos, where known."""
+        found: dict[str, dict[int, NDArray[np.float64]]] = {}
+        for shots, tree in sorted(self.trees.items()):
+            if "shrinkage" in tree.children:
+                tasks = tree["constant_data"]["task"].to_numpy().tolist()
+                weights = tree["shrinkage"].to_dataset()["weight"].to_numpy()
+                for task, row in zip(tasks, weights, strict=True):
+                    if np.isfinite(row).any():
+                        found.setdefault(str(task), {})[shots] = row[np.isfinite(row)]
+        return found
 
     @cached_property
     def left_out(self) -> dict[int, Any]:

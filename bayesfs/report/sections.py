@@ -26,7 +26,12 @@ def _run(view: ReportView) -> Mapping[str, Any]:
 
 
 def _fit(view: ReportView) -> Mapping[str, Any]:
-    return {"extreme": EXTREME, "sensitive": SENSITIVE, "inapplicable": _inapplicable(view)}
+    return {
+        "extreme": EXTREME,
+        "sensitive": SENSITIVE,
+        "inapplicable": _inapplicable(view),
+        "pooled": dict(list(view.model.pooling.items())[:MOST_POOLED]),
+    }
 
 
 def _inapplicable(view: ReportView) -> list[SimpleNamespace]:
@@ -102,6 +107,9 @@ def said_once(advice: Sequence[NextRecording]) -> list[SimpleNamespace]:
         for text, those in alike.items()
     ]
 
+
+MOST_POOLED = 12
+"""People whose pooling is drawn."""
 
 SECTIONS = (
     ReportSection("run", "What was run", TEMPLATES / "glance", context=_run),

@@ -217,6 +217,7 @@ def _figures() -> SimpleNamespace:
         pav=figures.pav_figure,
         shots=figures.shots_figure,
         pair=figures.pair_figure,
+        pooling=figures.pooling_figure,
     )
 
 

@@ -18,7 +18,8 @@ from bayesfs.evaluation.score_sheet import WORDS, score_sheet
 from bayesfs.explanation.record import NextRecording
 from bayesfs.plots.svg import nice_ticks
 from bayesfs.plots.text import fixed, markdown, number, points, share, visible
-from bayesfs.report.figures import band_paths, rank_figure
+from bayesfs.report.draws import Scalar, strongest_pairs
+from bayesfs.report.figures import band_paths, pair_figure, rank_figure
 from bayesfs.report.names import SCORE_NAMES
 from bayesfs.report.pictures import make_album
 from bayesfs.report.sections import TEMPLATES, said_once
@@ -342,6 +343,32 @@ def test_who_gained_is_told(report_data: ReportData) -> None:
     lines = ReportView(report_data).people_lines
     assert {row.name: then for row, then, _ in lines} == share_right
     assert "| Gained |" in render_markdown(report_data)
+
+
+def test_pooling_is_drawn_and_told(page: str, report_data: ReportData) -> None:
+    pooling = ReportView(report_data).model.pooling
+    assert [*pooling] == report_data.trees[5]["constant_data"]["task"].values.tolist()
+    for shots in (1, 5):
+        weights = np.concatenate([by_shots[shots] for by_shots in pooling.values()])
+        assert weights.mean() == pytest.approx(shots / (shots + 1))
+    part = page[page.index("How far are objects pulled together") :]
+    drawn = part[: part.index("</svg>")]
+    assert drawn.count('class="ring"') == drawn.count('class="dot"') == 12
+    first = next(iter(pooling.values()))[5]
+    row = f"| 5 | {fixed(first.mean())} | {fixed(first.min())} | {fixed(first.max())} |"
+    assert row in render_markdown(report_data)
+
+
+def test_pairs_are_the_most_correlated_ones() -> None:
+    rng = np.random.default_rng(0)
+    a, b, c = rng.normal(size=(3, 1, 500))
+    chosen = [Scalar("a", a), Scalar("b", b), Scalar("c", a - 0.3 * c), Scalar("still", 0 * a)]
+    (one, other, r), *rest = strongest_pairs(chosen)
+    assert (one.name, other.name) == ("a", "c")
+    assert r == pytest.approx(np.corrcoef(a[0], (a - 0.3 * c)[0])[0, 1])
+    assert len(rest) == 2
+    figure = str(pair_figure(one.draws, other.draws, "a", "c"))
+    assert f"correlation {number(r)}" in figure
 
 
 def luminance(colour: tuple[float, ...]) -> float:
