@@ -216,7 +216,7 @@ def report_data() -> ReportData:
         warnings=("frame <12> is no JPEG",),
         pictures=make_pictures(trees[5]),
         advice=(NextRecording("U0001", "One more video of <i>mug</i>.", 0.21),),
-        level_errors={"object": 0.012, "video": 0.001, "frame": 0.002},
+        level_errors={"object": (0.012, 0.017), "video": (0.001, 0.002), "frame": (0.002, 0.003)},
         said={
             (str(constant["task"].values[0]), str(name)): Statement(
                 "" if i else "Blurred & dark.", {"object": 0.3, "video": 0.1, "frame": 0.2}

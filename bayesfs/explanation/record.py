@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from bayesfs._utils.json_files import read_json
 from bayesfs.decisions.rules import Rules
 from bayesfs.explanation.advice import ENOUGH, matters
@@ -63,12 +65,13 @@ class ExplanationRecord:
     Attributes:
         said: (task, video) -> sentence, and nats by level where the model knows its levels.
         advice: (task, sentence, expected gain in nats per query) of what to record next.
-        level_errors: level -> Monte Carlo standard error, in nats, of its mean over the videos.
+        level_errors: level -> Monte Carlo standard errors of its mean over the videos, in nats, and
+            of its share of the total.
     """
 
     said: Mapping[tuple[str, str], Statement]
     advice: Sequence[tuple[str, str, float | None]]
-    level_errors: Mapping[str, float] = field(default_factory=dict)
+    level_errors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -97,7 +100,10 @@ class ExplanationRecord:
                     (str(task), str(text), None if gain is None else float(gain))
                     for task, text, gain in found["advice"]
                 ],
-                level_errors={str(k): float(x) for k, x in found.get("level_errors", {}).items()},
+                level_errors={
+                    str(level): (float(nats), float(share))
+                    for level, (nats, share) in found.get("level_errors", {}).items()
+                },
             )
 
     def report_advice(self) -> list[NextRecording]:
@@ -131,11 +137,14 @@ def record_explanations(
     return ExplanationRecord(said, list(_advice(answer, found)), _level_errors(evidence))
 
 
-def _level_errors(evidence: Evidence) -> dict[str, float]:
-    if evidence.levels is None:
+def _level_errors(evidence: Evidence) -> dict[str, tuple[float, float]]:
+    if (levels := evidence.levels) is None:
         return {}
-    errors = {part: float(evidence.levels[f"video_{part}_mean_se"]) for part in PARTS}
-    return {part: error for part, error in errors.items() if math.isfinite(error)}
+    errors = {
+        part: (float(levels[f"video_{part}_mean_se"]), float(levels[f"video_{part}_share_se"]))
+        for part in PARTS
+    }
+    return {part: error for part, error in errors.items() if np.isfinite(error).all()}
 
 
 def _levels(explanation: Explanation) -> dict[str, float]:

@@ -141,7 +141,7 @@ def _learning(view: ReportView) -> str:
         rows = [row for row in view.level_means if row.level in levels]
         total = sum(row.nats for row in view.level_means)
         if rows and total > 0:
-            error = 100 * math.hypot(*(row.error for row in rows)) / total
+            error = 100 * math.hypot(*(row.share_error for row in rows))
             points = f" (± {error:.1f})" if error == error else ""
             told.append(f"{share(sum(row.nats for row in rows) / total)}{points} by {what}")
     if not told:

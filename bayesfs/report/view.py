@@ -58,7 +58,8 @@ class ReportData:
         pictures: video -> thumbnails; a report without them holds no pixel of the data.
         advice: what to record next.
         said: (task, video) -> what is said of it.
-        level_errors: level -> Monte Carlo error, in nats, of its mean over the videos.
+        level_errors: level -> Monte Carlo errors of its mean over the videos, in nats, and of its
+            share of the total.
         note: a sentence to read before anything else, such as whom the report shows.
 
     Raises:
@@ -73,7 +74,7 @@ class ReportData:
     pictures: Mapping[str, Sequence[Thumbnail]] = field(default_factory=dict)
     advice: Sequence[NextRecording] = ()
     said: Mapping[tuple[str, str], Statement] = field(default_factory=dict)
-    level_errors: Mapping[str, float] = field(default_factory=dict)
+    level_errors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -114,12 +115,14 @@ class LevelMean(NamedTuple):
         nats: mean over the videos that have levels.
         error: Monte Carlo standard error of `nats`; nan if not known.
         share: of all levels.
+        share_error: that of `share`.
     """
 
     level: str
     nats: float
     error: float
     share: float
+    share_error: float
 
 
 class PersonLine(NamedTuple):
@@ -236,11 +239,12 @@ class ReportView:
         names = dict.fromkeys(name for row in rows for name in row)
         means = {n: float(np.mean([row.get(n, 0.0) for row in rows])) for n in names}
         total = sum(means.values())
-        errors = self.data.level_errors
-        return tuple(
-            LevelMean(n, m, errors.get(n, math.nan), m / total if total else math.nan)
-            for n, m in means.items()
-        )
+        found = []
+        for name, mean in means.items():
+            error, share_error = self.data.level_errors.get(name, (math.nan, math.nan))
+            share = mean / total if total else math.nan
+            found.append(LevelMean(name, mean, error, share, share_error))
+        return tuple(found)
 
     @cached_property
     def monte_carlo(self) -> Mapping[str, float]:

@@ -61,9 +61,10 @@ def by_level(
     Returns:
         Dataset with `frame_PART` (task, video, frame) and `video_PART` (task, video) for each of
         `PARTS`, in nats, NaN for padding, their standard errors `frame_PART_se`, and the standard
-        error `frame_PART_mean_se` of the mean over all of them. Single parts may be below zero by
-        their error. Errors are from the spread over population draws, or over draws of the latents
-        if there is one population draw; nan where there is one draw.
+        errors `frame_PART_mean_se` of the mean over all of them and `frame_PART_share_se` of this
+        mean's share of the total. Single parts may be below zero by their error. Errors are from
+        the spread over population draws, or over draws of the latents if there is one population
+        draw; nan where there is one draw.
 
     Raises:
         InferenceError: the model does not know its levels.
@@ -83,11 +84,13 @@ def by_level(
         axes = ("task", "video", "frame")[: mask.ndim]
         each = entropy.mean(2) if entropy.shape[1] > 1 else entropy[:, 0]  # (stage, draw, ...)
         each = each - torch.cat([each[1:], torch.zeros_like(each[:1])])
-        found_parts = each.mean(1), _error(each), _error(each[:, :, mask].mean(-1))
-        for name, part, se, mean_se in zip(PARTS, *found_parts, strict=True):
+        means = each[:, :, mask].mean(-1)  # (part, draw)
+        errors = _error(each), _error(means), _share_error(means)
+        for name, part, se, mean_se, share_se in zip(PARTS, each.mean(1), *errors, strict=True):
             data[f"{unit}_{name}"] = (axes, part.masked_fill(~mask, math.nan).cpu().numpy())
             data[f"{unit}_{name}_se"] = (axes, se.masked_fill(~mask, math.nan).cpu().numpy())
             data[f"{unit}_{name}_mean_se"] = ((), float(mean_se))
+            data[f"{unit}_{name}_share_se"] = ((), float(share_se))
     coords = {"task": list(episodes.tasks)} if episodes.tasks else {}
     return xr.Dataset(data, coords=coords, attrs={"units": "nats"})
 
@@ -97,6 +100,13 @@ def _error(each: Tensor) -> Tensor:
     if each.shape[1] < 2:
         return torch.full_like(each[:, 0], math.nan)
     return each.std(1) / math.sqrt(each.shape[1])
+
+
+def _share_error(means: Tensor) -> Tensor:
+    """(part, draw) -> (part,) standard error of a part's share r of the total, sd(m - r t) / t."""
+    total = means.sum(0)
+    share = means.mean(1) / total.mean()
+    return _error((means - share[:, None] * total) / total.mean())
 
 
 def agreeing(levels: xr.Dataset, kinds: xr.Dataset) -> xr.Dataset:

@@ -203,7 +203,7 @@ def test_elpd_per_video_is_the_mean_log_probability(report_data: ReportData) -> 
 def test_levels_are_told_as_they_were_given(outline: Outline, report_data: ReportData) -> None:
     means = ReportView(report_data).level_means
     assert [name for name, *_ in means] == ["object", "video", "frame"]
-    assert sum(part for *_, part in means) == pytest.approx(1.0)
+    assert sum(mean.share for mean in means) == pytest.approx(1.0)
     assert means[0][1] == pytest.approx(0.3)
     assert "By level: object 0.30" in " ".join(outline.text)
 
@@ -301,6 +301,7 @@ def test_errors_of_the_draws_are_told(page: str, report_data: ReportData) -> Non
     for told in (page, render_markdown(report_data)):
         assert f"{error:.1f} points" in told
         assert "± 0.012" in re.sub("<[^>]+>", "", told)
+        assert "50.0 ± 1.7" in re.sub("<[^>]+>", "", told)
 
 
 def test_six_sentences_come_first(page: str, report_data: ReportData) -> None:

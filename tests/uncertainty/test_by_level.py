@@ -121,6 +121,34 @@ def test_parts_move_to_the_kinds_by_their_errors(model) -> None:
     assert 0 < float(parts["video_class_mean_se"]) < np.nanmax(parts["video_class_se"])
 
 
+class Noisy(GaussianHierarchy):
+    """Levels whose entropies a generator draws, a value of the population at a time."""
+
+    def level_entropies(self, episodes, population, *, draws, seed):
+        rng = np.random.default_rng(seed)
+        values = len(population["scale"])
+        scale = rng.gamma(4.0, size=(values, 1, 1, 1))
+        parts = scale * rng.gamma(5.0, size=(5, values, draws, *episodes.video_mask.shape))
+        stages = torch.from_numpy(parts).flip(0).cumsum(0).flip(0)
+        frames = stages[..., None].expand(*stages.shape, episodes.query_mask.shape[2])
+        return frames, stages
+
+
+def test_errors_of_means_and_shares_are_the_spread_over_seeds() -> None:
+    """The total varies with the population's value, the shares hardly do."""
+    model = Noisy(PowerLaw())
+    batch, population = tasks(model), population_of(model, draws=40)
+    found = [by_level(model, population, batch, population_draws=40, seed=s) for s in range(150)]
+    means = {part: np.array([np.nanmean(f[f"video_{part}"]) for f in found]) for part in PARTS}
+    total = sum(means.values())
+    for part in PARTS:
+        for values, name in ((means[part], "mean_se"), (means[part] / total, "share_se")):
+            told = np.mean([float(f[f"video_{part}_{name}"]) for f in found])
+            assert told == pytest.approx(values.std(ddof=1), rel=0.2)
+        shares = float(found[0][f"video_{part}_share_se"])
+        assert shares < 0.5 * float(found[0][f"video_{part}_mean_se"]) / total.mean()
+
+
 def test_each_remedy_lowers_its_own_part() -> None:
     """More videos lower `class`; one population draw leaves nothing to learn about people."""
     model = MODELS[0]
