@@ -35,6 +35,9 @@ GROUPS = (
 )
 """Groups that every run's tree has."""
 
+COMPRESSED = 2**20
+"""Bytes from which arrays are not compressed: draws hardly shrink, and take twice as long."""
+
 DEEPEST = 8
 """Groups within groups of a netCDF file: a hard link to a group above would have no end."""
 
@@ -133,7 +136,9 @@ def _write_zarr(tree: xr.DataTree, path: Path) -> None:
 def _write_netcdf(tree: xr.DataTree, path: Path) -> None:
     encoding = {
         node.path: {
-            str(n): {"zlib": True} for n, v in node.variables.items() if v.dtype.kind == "f"
+            str(n): {"zlib": v.nbytes < COMPRESSED}
+            for n, v in node.variables.items()
+            if v.dtype.kind == "f"
         }
         for node in tree.subtree
     }
