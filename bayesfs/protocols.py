@@ -201,11 +201,22 @@ class Hierarchical(Model, Protocol):
     @abstractmethod
     def level_entropies(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """For frames and videos: entropies and standard errors, (stage, task, video[, frame]).
+    ) -> tuple[Tensor, Tensor]:
+        """For frames and videos: (stage, population draw, draw, task, video[, frame]) entropies.
 
-        The stages are nothing but the data, then population, task, class and video known too.
+        The stages are nothing but the data, then population, task, class and video known too; the
+        mean over draws is the expected entropy. That of the data, H[p] with p the mean of the p_b
+        of each population draw, is the mean of -sum_y p_b(y) log p(y).
         """
+
+
+@runtime_checkable
+class HasClassMeans(Model, Protocol):
+    """A model whose draws have a mean of each class, which its levels pull together."""
+
+    @abstractmethod
+    def class_means(self, draws: Mapping[str, Tensor], episodes: EpisodeBatch) -> Tensor:
+        """(draw, task, way, feature) mean of each class, in the units of the support's features."""
 
 
 @runtime_checkable
@@ -370,6 +381,7 @@ ABILITIES: tuple[type, ...] = (
     OpenSet,
     OpenSetDraws,
     Hierarchical,
+    HasClassMeans,
     Simulates,
     LinearHead,
     Reducible,

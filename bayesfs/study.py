@@ -23,6 +23,7 @@ from bayesfs.diagnostics.loo import left_out_log_prob, support_log_prob
 from bayesfs.diagnostics.population_prior import population_prior
 from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, prior_check
 from bayesfs.diagnostics.prior_sensitivity import with_densities
+from bayesfs.diagnostics.shrinkage import shrinkage
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
 from bayesfs.features.reduction import FeatureReduction, PrincipalAxes, fitted_on_others
@@ -42,8 +43,10 @@ from bayesfs.protocols import (
     TakesScatter,
 )
 from bayesfs.results.assemble import assemble_tree, posterior_group
+from bayesfs.results.baseline import baseline_group
 from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompose import decompose
+from bayesfs.uncertainty.monte_carlo import blocks_of, monte_carlo
 
 
 @dataclass(frozen=True)
@@ -331,6 +334,10 @@ class Answer(Shown):
             left_out_log_prob=self._left_out(draws),
             attrs=attrs,
         )
+        tree["baseline"] = xr.DataTree(baseline_group(self.episodes))
+        tree["monte_carlo"] = xr.DataTree(self._monte_carlo(learnt))
+        if (pulled := shrinkage(self.model, draws, self.episodes)) is not None:
+            tree["shrinkage"] = xr.DataTree(pulled)
         tree["scores"] = xr.DataTree(score_table(self.predictive, self.episodes))
         tree["prior_check"] = xr.DataTree(
             prior_check(self.model, self.episodes, given=learnt.population)
@@ -340,6 +347,12 @@ class Answer(Shown):
         if (prior := population_prior(self.model, self.episodes)) is not None:
             tree["population_prior"] = xr.DataTree(posterior_group(prior, None))
         return tree
+
+    def _monte_carlo(self, learnt: Learnt) -> xr.Dataset:
+        """Mean uncertainty of the query videos and its epistemic share, with Monte Carlo errors."""
+        blocks = blocks_of(self.model, self.posterior, learnt.population)
+        mask = self.episodes.video_mask
+        return xr.Dataset(monte_carlo(self.predictive.video, mask, blocks)._asdict())
 
     def _left_out(self, draws: Mapping[str, Tensor]) -> Tensor | None:
         """Log probability of each support video without it, where that is known exactly."""

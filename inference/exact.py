@@ -3,8 +3,10 @@
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.svi.svi import SVI
 
-# Nothing is iterated: draws are independent, so 128 give epistemic uncertainty to a few per cent.
-engine = Exact(draws=128, population_draws=8)
+# Nothing is iterated. Each draw has a value of the population of its own, so that they are
+# independent: of the demo's uncertainty the epistemic share then is known to .7 of a percentage
+# point (8 values of the population: 4 points), for 4 s in place of 1.
+engine = Exact(draws=128, population_draws=128)
 
 # The population has a dozen numbers and is learnt once.
 population_engine = SVI(steps=300, draws=200)

@@ -25,9 +25,11 @@ from bayesfs.explanation.record import NextRecording, Statement
 from bayesfs.metrics.score_table import score_table
 from bayesfs.report.view import ReportData
 from bayesfs.results.assemble import assemble_tree
+from bayesfs.results.baseline import baseline_group
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing.toy import GaussianToy
 from bayesfs.types import Embeddings, LabelDraws, Posterior, Predictive
+from bayesfs.uncertainty.monte_carlo import monte_carlo
 
 gc.set_threshold(20_000, 20, 20)  # as the command does: its libraries' objects live on
 
@@ -167,6 +169,12 @@ def make_run(shots: int, *, kind: str = "mcmc", draws: int = 60) -> tuple[xr.Dat
     checked = prior_check(toy, episodes, given=toy.fixed_population(4), draws=20)
     tree["prior_check"] = xr.DataTree(checked)
     tree["posterior_check"] = xr.DataTree(xr.Dataset(attrs={"reason": "no <features>"}))
+    tree["baseline"] = xr.DataTree(baseline_group(episodes))
+    weight = shots / (shots + 1) + 0.05 * np.linspace(-1, 1, labels.shape[0] * len(HOSTILE))
+    weight = weight.reshape(labels.shape[0], len(HOSTILE))
+    tree["shrinkage"] = xr.DataTree(xr.Dataset({"weight": (("task", "way"), weight)}))
+    told = monte_carlo(predictive.video, episodes.video_mask, draws)
+    tree["monte_carlo"] = xr.DataTree(xr.Dataset(told._asdict()))
     tree["label_check"] = xr.DataTree(label_check(tree, draws=100))
     return tree, score_table(predictive, episodes, draws=100)
 
@@ -184,10 +192,13 @@ def make_pictures(tree: xr.DataTree) -> dict[str, tuple[Thumbnail, ...]]:
     rng = np.random.default_rng(0)
     found = {}
     for name in tree["constant_data"]["video_name"].values.ravel():
-        stream = io.BytesIO()
-        colour = rng.integers(0, 255, (8, 8, 3), np.uint8)
-        Image.fromarray(colour).resize((96, 96)).save(stream, "JPEG")
-        found[str(name)] = (Thumbnail(str(name), 1, stream.getvalue()),) * 2
+        pictures = []
+        for frame in (1, 2):
+            stream = io.BytesIO()
+            colour = rng.integers(0, 255, (8, 8, 3), np.uint8)
+            Image.fromarray(colour).resize((96, 96)).save(stream, "JPEG")
+            pictures.append(Thumbnail(str(name), frame, stream.getvalue()))
+        found[str(name)] = tuple(pictures)
     return found
 
 
@@ -205,6 +216,7 @@ def report_data() -> ReportData:
         warnings=("frame <12> is no JPEG",),
         pictures=make_pictures(trees[5]),
         advice=(NextRecording("U0001", "One more video of <i>mug</i>.", 0.21),),
+        level_errors={"object": (0.012, 0.017), "video": (0.001, 0.002), "frame": (0.002, 0.003)},
         said={
             (str(constant["task"].values[0]), str(name)): Statement(
                 "" if i else "Blurred & dark.", {"object": 0.3, "video": 0.1, "frame": 0.2}

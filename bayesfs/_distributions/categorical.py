@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,15 @@ from torch import Tensor
 def entropy(log_prob: Tensor) -> Tensor:
     """(..., way) log probabilities -> (...) entropy in nats; 0 log 0 = 0."""
     return -(log_prob.exp() * log_prob.clamp(min=-1e4)).sum(-1)
+
+
+def cross_entropy(log_prob: Tensor) -> Tensor:
+    """(draw, ..., way) log probabilities p_s -> (draw, ...) -sum_y p_s(y) log p(y), in nats.
+
+    p is the mean of p_s over the draws, so that the mean over the draws is the entropy of p.
+    """
+    mean = log_prob.logsumexp(0) - math.log(len(log_prob))
+    return -(log_prob.exp() * mean.clamp(min=-1e4)).sum(-1)
 
 
 def systematic(prob: Tensor, draws: int, generator: torch.Generator) -> Tensor:

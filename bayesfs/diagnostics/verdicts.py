@@ -69,6 +69,10 @@ LOO_MAX = 0.1
 """Share of support videos left out by weights whose k-hat may be above `KHAT_MAX`."""
 
 
+SHARE_ERROR_MAX = 0.01
+"""Monte Carlo standard error of the share of the uncertainty that learning could lower."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One number held against one threshold.
@@ -262,6 +266,40 @@ def guessing_check(log_prob: NDArray[Any], labels: NDArray[Any]) -> Check:
     reason = f"guessing has {guessed.mean():.2f} nats each"
     step = "look for labels that are mixed up; if there are none, take features that tell more"
     return Check(name, won, "> 0 nats each", won > 0, reason, step, grave=True)
+
+
+def baseline_check(gain: float, error: float, videos: int) -> Check:
+    """Nats a video that the answers win over the nearest class mean, on average.
+
+    Args:
+        gain: mean fall of the NLL.
+        error: its standard error over people; what is lost by more than that is grave.
+        videos: labelled query videos.
+    """
+    name = "better than the nearest class mean"
+    if not videos:
+        return without(name, "no labelled query video")
+    known = "" if math.isnan(error) else f"± {error:.2f} over people"
+    step = "use the simpler one, or learn the population from people whose videos are as these are"
+    grave = gain < (0.0 if math.isnan(error) else -error)
+    return Check(name, gain, "> 0 nats each", gain > 0, known, step, grave=grave)
+
+
+def share_error_check(error: float, blocks: int) -> Check:
+    """The Monte Carlo error of the epistemic share, and how many draws would make it small enough.
+
+    Args:
+        error: standard error of the share; nan where there are too few draws to say.
+        blocks: independent blocks of draws that it is from.
+    """
+    name = "Monte Carlo error of the epistemic share"
+    if math.isnan(error):
+        return without(name, "too few independent draws")
+    needed = math.ceil(blocks * (error / SHARE_ERROR_MAX) ** 2)
+    step = f"some {needed} draws, each with a value of the population of its own"
+    reason = f"from {blocks} independent blocks of draws"
+    passed = error <= SHARE_ERROR_MAX
+    return Check(name, error, f"≤ {SHARE_ERROR_MAX:g}", passed, reason, step)
 
 
 def unlike_check(name: str, checked: xr.Dataset, extreme: float) -> Check:

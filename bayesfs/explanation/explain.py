@@ -86,12 +86,20 @@ def explain(
     evidence = gather(
         model, population, episodes, predictive, condition_known=condition_known, seed=seed
     )
+    return explain_all(evidence, rules=rules, enough=enough)
+
+
+def explain_all(
+    evidence: Evidence, *, rules: Rules | None = None, enough: float = ENOUGH
+) -> tuple[tuple[Explanation, ...], ...]:
+    """For each task, one explanation a query video, from the numbers."""
+    mask = evidence.episodes.video_mask
     return tuple(
         tuple(
             explain_video(evidence, task, int(video), rules=rules, enough=enough)
-            for video in episodes.video_mask[task].nonzero()[:, 0]
+            for video in mask[task].nonzero()[:, 0]
         )
-        for task in range(len(episodes))
+        for task in range(len(mask))
     )
 
 

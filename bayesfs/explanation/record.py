@@ -12,10 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from bayesfs._utils.json_files import read_json
 from bayesfs.decisions.rules import Rules
 from bayesfs.explanation.advice import ENOUGH, matters
-from bayesfs.explanation.explain import explain
+from bayesfs.explanation.evidence import Evidence, gather
+from bayesfs.explanation.explain import explain_all
 from bayesfs.explanation.explanation import Explanation
 from bayesfs.explanation.sentences import advice_text
 from bayesfs.study import Answer, Learnt
@@ -62,15 +65,18 @@ class ExplanationRecord:
     Attributes:
         said: (task, video) -> sentence, and nats by level where the model knows its levels.
         advice: (task, sentence, expected gain in nats per query) of what to record next.
+        level_errors: level -> Monte Carlo standard errors of its mean over the videos, in nats, and
+            of its share of the total.
     """
 
     said: Mapping[tuple[str, str], Statement]
     advice: Sequence[tuple[str, str, float | None]]
+    level_errors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
         said = [[*key, asdict(one)] for key, one in self.said.items()]
-        found = {"said": said, "advice": self.advice}
+        found = {"said": said, "advice": self.advice, "level_errors": self.level_errors}
         path.write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -94,6 +100,10 @@ class ExplanationRecord:
                     (str(task), str(text), None if gain is None else float(gain))
                     for task, text, gain in found["advice"]
                 ],
+                level_errors={
+                    str(level): (float(nats), float(share))
+                    for level, (nats, share) in found.get("level_errors", {}).items()
+                },
             )
 
     def report_advice(self) -> list[NextRecording]:
@@ -115,20 +125,26 @@ def record_explanations(
         rules: thresholds learnt on train users.
         seed: of the draws behind levels, causes and gain.
     """
-    found = explain(
-        answer.model,
-        learnt.population,
-        answer.episodes,
-        answer.predictive,
-        rules=rules,
-        seed=seed,
+    evidence = gather(
+        answer.model, learnt.population, answer.episodes, answer.predictive, seed=seed
     )
+    found = explain_all(evidence, rules=rules)
     said = {
         (answer.episodes.task_name(t), e.video): Statement(e.sentence(), _levels(e))
         for t, explanations in enumerate(found)
         for e in explanations
     }
-    return ExplanationRecord(said=said, advice=list(_advice(answer, found)))
+    return ExplanationRecord(said, list(_advice(answer, found)), _level_errors(evidence))
+
+
+def _level_errors(evidence: Evidence) -> dict[str, tuple[float, float]]:
+    if (levels := evidence.levels) is None:
+        return {}
+    errors = {
+        part: (float(levels[f"video_{part}_mean_se"]), float(levels[f"video_{part}_share_se"]))
+        for part in PARTS
+    }
+    return {part: error for part, error in errors.items() if np.isfinite(error).all()}
 
 
 def _levels(explanation: Explanation) -> dict[str, float]:

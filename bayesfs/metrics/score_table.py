@@ -222,7 +222,8 @@ def worst_users(
     """Mean over the worst ceil(share n) users by each score, and who they are.
 
     The worst are chosen by the score that is shown, so part of it is bad luck: users with few
-    videos are found here more often than they deserve.
+    videos are found here more often than they deserve. Of equals the one with the larger NLL is
+    worse.
 
     Args:
         users: scores of each user, such as `group_scores(rows, "user")`.
@@ -239,10 +240,11 @@ def worst_users(
     if not 0 < share <= 1:
         raise ShapeError(f"expected a share of users in (0, 1], got {share}")
     count = int(np.ceil(round(share * len(users), 6)))
+    ranked = users.sort_values("nll", ascending=False, kind="stable") if "nll" in users else users
     means, names = [], []
     for score in scores:
         up = score in higher_is_better
-        chosen = users[score].sort_values(ascending=up, kind="stable")[:count]
+        chosen = ranked[score].sort_values(ascending=up, kind="stable")[:count]
         means.append(float(chosen.mean()))
         names.append([str(name) for name in chosen.index])
     return means, np.asarray(names, dtype=str)

@@ -68,7 +68,7 @@ def markdown(text: object, longest: int = LONGEST) -> str:
     plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     plain = re.sub(r"([\\`*_{}\[\]|~@#!])", r"\\\1", plain)
     plain = re.sub(r"^(\s*)([-+=])", r"\1\\\2", plain)
-    plain = re.sub(r"^(\s*\d+)([.)])", r"\1\\\2", plain)
+    plain = re.sub(r"^(\s*\d+)([.)])(?=\s|$)", r"\1\\\2", plain)
     return re.sub(r"(?i)(:)(?=//)|(?<=www)(\.)", lambda m: "\\" + m.group(), plain)
 
 
@@ -109,6 +109,18 @@ def fixed(value: float, places: int = 2) -> str:
 def share(value: float) -> str:
     """A share as a percentage without decimals, "–" for nan."""
     return "–" if math.isnan(value) else f"{100 * value:.0f} %"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points, with its sign; "–" for nan.
+
+    Example:
+        >>> points(0.104), points(-0.02), points(0.0)
+        ('+10', '−2', '0')
+    """
+    if math.isnan(value):
+        return "–"
+    return f"{round(100 * value) + 0:+d}".replace("+0", "0").replace("-", "−")
 
 
 def small_jpeg(jpeg: bytes, px: int, quality: int) -> bytes | None:

@@ -22,6 +22,8 @@ MOST_SCALARS = 60
 
 MOST_TRACES = 6
 
+MOST_PAIRS = 3
+
 MOST_PRIORS = 18
 """Scalars whose prior is drawn over their posterior."""
 
@@ -95,6 +97,20 @@ def summary_table(chosen: tuple[Scalar, ...], kind: str) -> pd.DataFrame:
             table["ess_tail"] = tail["draws"].values
     table.index = pd.Index([s.name for s in chosen])
     return table
+
+
+def strongest_pairs(
+    chosen: Sequence[Scalar], most: int = MOST_PAIRS
+) -> tuple[tuple[Scalar, Scalar, float], ...]:
+    """The scalars whose draws are correlated most, each pair once, and their correlation."""
+    moving = [s for s in chosen if s.draws.std() > 0]
+    if len(moving) < 2:
+        return ()
+    r = np.asarray(np.corrcoef(np.stack([s.draws.ravel() for s in moving])))
+    one, other = np.triu_indices(len(moving), 1)
+    order = np.argsort(-np.abs(r[one, other]), kind="stable")[:most]
+    pairs = zip(one[order].tolist(), other[order].tolist(), strict=True)
+    return tuple((moving[i], moving[j], float(r[i, j])) for i, j in pairs)
 
 
 def _side_by_side(scalars: Sequence[Scalar]) -> xr.Dataset:

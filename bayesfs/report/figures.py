@@ -19,7 +19,7 @@ from bayesfs._utils.arrays import Floats
 from bayesfs.metrics.pav import PavCurve
 from bayesfs.metrics.pit import PitCurve
 from bayesfs.plots.svg import Plot, nice_ticks, svg, text
-from bayesfs.plots.text import number, share
+from bayesfs.plots.text import number, share, visible
 
 STEPS = 200
 """Points that a line is thinned to."""
@@ -108,6 +108,86 @@ def pav_figure(curve: PavCurve) -> Markup:
         f"in {share(at)}. Miscalibration {number(curve.miscalibration)}, of a calibrated forecast "
         f"{number(curve.expected)}; p is {number(curve.p)}."
     )
+    return svg(body, plot.width, plot.height, label)
+
+
+def shots_figure(
+    cells: Mapping[int, tuple[float, float, float]], name: str, baseline: float, chance: float
+) -> Markup:
+    """A score at every number of support videos, with its intervals.
+
+    Args:
+        cells: number -> (estimate, lower end, upper end); ends may be nan.
+        name: of the score.
+        baseline: the simplest classifier's, at the largest number; nan where not known.
+        chance: of guessing; nan where not known.
+    """
+    shots = np.array(sorted(cells))
+    value, low, high = np.array([cells[s] for s in shots.tolist()], float).T
+    shown = np.concatenate([value, low, high, [baseline, chance, 0.0]])
+    top = float(np.nanmax(shown)) * 1.08 or 1.0
+    plot = Plot((0, float(shots[-1]) * 1.08), (0, top), width=380, height=260, left=52)
+    body = plot.axes("support videos per object", name, x_ticks=shots.tolist())
+    if chance == chance:
+        body.append(plot.line(plot.x, [chance, chance], "ideal"))
+    for s, a, b in zip(shots, low, high, strict=True):
+        if a == a:
+            x, ends = float(plot.px(s)), plot.py([a, b])
+            body.append(f'<path class="interval" d="M{x:.1f} {ends[0]:.1f}V{ends[1]:.1f}"/>')
+    body.append(plot.line(shots, value, "series0"))
+    for x, y in zip(plot.px(shots), plot.py(value), strict=True):
+        body.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
+    if baseline == baseline:
+        x, y = float(plot.px(shots[-1])), float(plot.py(baseline))
+        body.append(f'<path class="wrongcross" d="M{x - 4:.1f} {y - 4:.1f}l8 8m-8 0l8-8"/>')
+    told = [f"{number(v)} at {s}" for s, v in zip(shots.tolist(), value.tolist(), strict=True)]
+    label = f"{name} by support videos per object: {', '.join(told)}."
+    return svg(body, plot.width, plot.height, label)
+
+
+def pooling_figure(rows: Mapping[str, Mapping[int, Floats]]) -> Markup:
+    """Weight of each object's own videos, a line a person; rings at the fewest videos.
+
+    Args:
+        rows: person -> number of support videos -> (object,) weights.
+    """
+    each = np.concatenate([w for by_shots in rows.values() for w in by_shots.values()])
+    limits = min(0.0, float(each.min())), max(1.0, float(each.max()))
+    plot = Plot(limits, (len(rows), 0), 380, 50 + 26 * len(rows), left=90)
+    body = plot.axes("weight of own videos", "", y_ticks=[])
+    for i, (person, by_shots) in enumerate(rows.items()):
+        y = float(plot.py(i + 0.5))
+        body.append(text(plot.left - 8, y + 4, visible(person, 11), "tick", "end"))
+        ends = {min(by_shots): "ring", max(by_shots): "dot"}
+        for shots, css in ends.items():
+            for x in plot.px(by_shots[shots]):
+                body.append(f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
+    told = [
+        f"{person}: " + ", ".join(f"{number(float(w.mean()))} at {s}" for s, w in by_shots.items())
+        for person, by_shots in rows.items()
+    ]
+    label = f"Mean weight of own videos by number of support videos; {'; '.join(told)}."
+    return svg(body, plot.width, plot.height, label)
+
+
+def pair_figure(x: Floats, y: Floats, x_name: str, y_name: str) -> Markup:
+    """Draws of two scalars against each other, `STEPS` of them at most.
+
+    Args:
+        x: (chain, draw).
+        y: (chain, draw).
+        x_name: of the first.
+        y_name: of the second.
+    """
+    a, b = _thin(x.ravel(), y.ravel())
+    limits = [(float(v.min()), float(v.max())) for v in (a, b)]
+    plot = Plot(limits[0], limits[1], width=260, height=200, left=48)
+    body = plot.axes(x_name, y_name, nice_ticks(*limits[0], 4), nice_ticks(*limits[1], 4))
+    points = zip(plot.px(a), plot.py(b), strict=True)
+    dots = "".join(f"M{p:.0f} {q:.0f}h0" for p, q in points)
+    body.append(f'<path class="draws" d="{dots}"/>')
+    r = float(np.corrcoef(x.ravel(), y.ravel())[0, 1])
+    label = f"Draws of {x_name} and {y_name}: correlation {number(r)}."
     return svg(body, plot.width, plot.height, label)
 
 

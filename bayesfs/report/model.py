@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from bayesfs.diagnostics.convergence import Diagnostics
 from bayesfs.diagnostics.loo import can_leave_one_out, heldout_elpd, support_elpd
@@ -22,16 +23,20 @@ from bayesfs.diagnostics.prior_sensitivity import COLUMNS, MUTE, decided_by_prio
 from bayesfs.diagnostics.verdicts import (
     KHAT_MAX,
     Check,
+    baseline_check,
     calibration_check,
     guessing_check,
     is_extreme,
     loo_check,
     prior_check_of,
+    share_error_check,
     unlike_check,
     without,
 )
 from bayesfs.metrics.pav import PavCurve, pav_curve
 from bayesfs.metrics.pit import PitCurve, pit_curve
+from bayesfs.results.baseline import paired_gain
+from bayesfs.results.rows import labelled_items
 
 PREDICTIVE = {
     "prior_check": "prior predictive",
@@ -136,6 +141,8 @@ class ModelView:
         """Power scaling of the population; empty where its densities are not known."""
         if "population" not in self.tree.children:
             return pd.DataFrame(columns=list(COLUMNS))
+        if "prior_sensitivity" in self.tree.children:
+            return self.tree["prior_sensitivity"].to_dataset().to_dataframe()
         return prior_sensitivity(self.tree)
 
     @property
@@ -155,6 +162,19 @@ class ModelView:
         looked_at = self.sensitivity["site"].unique()
         draws = sites.sizes["chain"] * sites.sizes["draw"]
         return sum(int(sites[name].size) // draws for name in looked_at)
+
+    @cached_property
+    def pooling(self) -> dict[str, dict[int, NDArray[np.float64]]]:
+        """Task -> number of support videos -> weight of each object's own videos, where known."""
+        found: dict[str, dict[int, NDArray[np.float64]]] = {}
+        for shots, tree in sorted(self.trees.items()):
+            if "shrinkage" in tree.children:
+                tasks = tree["constant_data"]["task"].to_numpy().tolist()
+                weights = tree["shrinkage"].to_dataset()["weight"].to_numpy()
+                for task, row in zip(tasks, weights, strict=True):
+                    if np.isfinite(row).any():
+                        found.setdefault(str(task), {})[shots] = row[np.isfinite(row)]
+        return found
 
     @cached_property
     def left_out(self) -> dict[int, Any]:
@@ -177,6 +197,14 @@ class ModelView:
         return tuple(rows)
 
     @cached_property
+    def gain(self) -> tuple[float, float] | None:
+        """Nats a video won over the baseline, and their error over people; None where not known."""
+        if "baseline" not in self.tree.children or not len(self.labels):
+            return None
+        own, other = (labelled_items(self.tree, "video", g)[1] for g in ("uncertainty", "baseline"))
+        return paired_gain(own, other)
+
+    @cached_property
     def verdict(self) -> Diagnostics:
         """The model's line: what the data say of it, each number against its threshold."""
         return Diagnostics("model", "predictive", tuple(self._checks()), pd.DataFrame())
@@ -184,6 +212,11 @@ class ModelView:
     def _checks(self) -> list[Check]:
         count = len(self.labels)
         checks = [guessing_check(np.asarray(self.log_prob), np.asarray(self.labels))]
+        if self.gain is not None:
+            checks.append(baseline_check(*self.gain, count))
+        if "monte_carlo" in self.tree.children:
+            found = self.tree["monte_carlo"].to_dataset()
+            checks.append(share_error_check(float(found["share_error"]), int(found["blocks"])))
         pit, pav = self.pit, self.pav
         for name, p, words in (
             ("class sets (PIT)", pit.p if pit else 1.0, _pit_words(pit)),

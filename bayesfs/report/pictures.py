@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bayesfs.data.store import Thumbnail
 from bayesfs.plots.text import data_uri, small_jpeg
 
-BUDGET = 3_000_000
-"""Bytes of all pictures in a report, as base64."""
+BUDGET = 250_000
+"""Bytes of all pictures in a report, as base64; each is in the page once."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,12 @@ class ReportPicture:
     Attributes:
         frame: number of the frame in its video.
         source: data URI.
+        name: by which the page shows it, wherever it does.
     """
 
     frame: int
     source: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def make_album(
         strip = _strip(pictures[video], whole)
         size = sum(len(p.source) for p in strip)
         if strip and used + size <= budget:
-            strips[video] = strip
+            place = sum(map(len, strips.values()))
+            strips[video] = tuple(replace(p, name=f"i{place + i}") for i, p in enumerate(strip))
             used += size
     return Album(strips, len(have) - len(strips))
 
@@ -73,4 +76,6 @@ def _strip(thumbnails: Sequence[Thumbnail], whole: bool) -> tuple[ReportPicture,
     chosen = list(thumbnails) if whole else [thumbnails[len(thumbnails) // 2]]
     px, quality = (96, 80) if whole else (48, 55)
     made = [(t.frame_number, small_jpeg(t.jpeg, px, quality)) for t in chosen]
-    return tuple(ReportPicture(frame, data_uri(jpeg)) for frame, jpeg in made if jpeg is not None)
+    return tuple(
+        ReportPicture(frame, data_uri(jpeg), "") for frame, jpeg in made if jpeg is not None
+    )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,10 @@ from bayesfs._utils.arrays import Floats
 from bayesfs.data.store import Thumbnail
 from bayesfs.diagnostics.convergence import Diagnostics, diagnose
 from bayesfs.errors import DataError
-from bayesfs.evaluation.score_sheet import GROUPS, score_sheet
+from bayesfs.evaluation.score_sheet import GROUPS, all_scores, score_sheet
 from bayesfs.explanation.record import NextRecording, Statement
 from bayesfs.metrics.calibration import reliability
+from bayesfs.metrics.score_table import statistics
 from bayesfs.metrics.selective import risk_coverage
 from bayesfs.report.draws import Scalar, scalars, summary_table, to_trace
 from bayesfs.report.model import ModelView
@@ -32,7 +33,8 @@ from bayesfs.report.tables import (
     telling,
     video_table,
 )
-from bayesfs.results.rows import ITEMS, labelled_items
+from bayesfs.results.baseline import chance_scores
+from bayesfs.results.rows import ITEMS, Item, labelled_items
 from bayesfs.results.store import check_datatree
 from bayesfs.types import LevelNames, user_of
 
@@ -56,6 +58,8 @@ class ReportData:
         pictures: video -> thumbnails; a report without them holds no pixel of the data.
         advice: what to record next.
         said: (task, video) -> what is said of it.
+        level_errors: level -> Monte Carlo errors of its mean over the videos, in nats, and of its
+            share of the total.
         note: a sentence to read before anything else, such as whom the report shows.
 
     Raises:
@@ -70,6 +74,7 @@ class ReportData:
     pictures: Mapping[str, Sequence[Thumbnail]] = field(default_factory=dict)
     advice: Sequence[NextRecording] = ()
     said: Mapping[tuple[str, str], Statement] = field(default_factory=dict)
+    level_errors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -89,6 +94,8 @@ class ScoreLine:
         cells: number of support videos -> (estimate, lower end, upper end); ends may be nan.
         worst: mean over the worst tenth of the people, at the largest number; nan if not known.
         who: their names.
+        baseline: the nearest class mean's, at the largest number; nan if not known.
+        chance: of guessing among the taught objects; nan if it has none.
     """
 
     unit: str
@@ -96,6 +103,40 @@ class ScoreLine:
     cells: Mapping[int, tuple[float, float, float]]
     worst: float
     who: tuple[str, ...]
+    baseline: float = math.nan
+    chance: float = math.nan
+
+
+class LevelMean(NamedTuple):
+    """What a level accounts for.
+
+    Attributes:
+        level: its name.
+        nats: mean over the videos that have levels.
+        error: Monte Carlo standard error of `nats`; nan if not known.
+        share: of all levels.
+        share_error: that of `share`.
+    """
+
+    level: str
+    nats: float
+    error: float
+    share: float
+    share_error: float
+
+
+class PersonLine(NamedTuple):
+    """A person, now and with fewer support videos.
+
+    Attributes:
+        row: at the largest number of support videos.
+        before: share named right at the smallest; nan where there is one number only.
+        gain: nats a video won over the nearest class mean; nan if not known.
+    """
+
+    row: GroupRow
+    before: float
+    gain: float
 
 
 def score_cells(table: xr.Dataset) -> Iterator[tuple[str, str, float, float, float]]:
@@ -127,6 +168,14 @@ def worst_cell(table: xr.Dataset, unit: str, score: str) -> tuple[float, tuple[s
     at = table.sel(unit=unit, score=score)
     who = at["worst_users"].to_numpy().tolist() if "worst_users" in table else []
     return float(at["worst"]), tuple(str(name) for name in who)
+
+
+def every_score(log_prob: Floats, rows: pd.DataFrame) -> dict[str, float]:
+    """Those of the table of scores and those of the sheet."""
+    found, names = statistics(rows)
+    everything = np.ones((1, len(names)))
+    pooled = {name: float(score(everything)[0]) for name, score in found.items()}
+    return {**pooled, **all_scores(log_prob, rows)}
 
 
 def _by_unit(table: xr.Dataset) -> xr.Dataset:
@@ -183,14 +232,26 @@ class ReportView:
         return (*self.fits, self.model.verdict)
 
     @cached_property
-    def level_means(self) -> tuple[tuple[str, float, float], ...]:
-        """(level, mean nats over the videos that have levels, share of all), as given."""
+    def level_means(self) -> tuple[LevelMean, ...]:
+        """Every level, over the videos that have levels, as given."""
         said = [self.data.said.get((v.task, v.video)) for v in self.videos]
         rows = [one.levels for one in said if one and one.levels]
         names = dict.fromkeys(name for row in rows for name in row)
         means = {n: float(np.mean([row.get(n, 0.0) for row in rows])) for n in names}
         total = sum(means.values())
-        return tuple((n, m, m / total if total else math.nan) for n, m in means.items())
+        found = []
+        for name, mean in means.items():
+            error, share_error = self.data.level_errors.get(name, (math.nan, math.nan))
+            share = mean / total if total else math.nan
+            found.append(LevelMean(name, mean, error, share, share_error))
+        return tuple(found)
+
+    @cached_property
+    def monte_carlo(self) -> Mapping[str, float]:
+        """`bayesfs.uncertainty.monte_carlo.MonteCarlo` of the videos; empty if it is not known."""
+        if "monte_carlo" not in self.tree.children:
+            return {}
+        return {str(k): float(v) for k, v in self.tree["monte_carlo"].to_dataset().items()}
 
     @cached_property
     def histories(self) -> tuple[tuple[str, Floats], ...]:
@@ -223,6 +284,41 @@ class ReportView:
     def people(self) -> tuple[GroupRow, ...]:
         """One row per person, the worst first; a person may have several tasks."""
         return group_rows(self.videos, lambda v: (user_of(v.task), user_of(v.task)))
+
+    @cached_property
+    def people_lines(self) -> tuple[PersonLine, ...]:
+        """The same with what more videos, and the model, won them."""
+        least, before = min(self.data.trees), {}
+        if least < self.shots:
+            rows = video_table(self.data.trees[least])
+            fewer = group_rows(rows, lambda v: (user_of(v.task), user_of(v.task)))
+            before = {row.name: row.accuracy for row in fewer}
+        simple = self._of_baseline("video")
+        nll = {} if simple is None else simple[1].groupby("user")["nll"].mean().to_dict()
+        return tuple(
+            PersonLine(row, before.get(row.name, math.nan), nll.get(row.name, math.nan) - row.nll)
+            for row in self.people
+        )
+
+    def _of_baseline(self, item: Item) -> tuple[Floats, pd.DataFrame] | None:
+        """Log-probabilities and rows of the nearest class mean, where the run has them."""
+        if "baseline" not in self.tree.children or not self.labelled:
+            return None
+        return labelled_items(self.tree, item, "baseline")
+
+    @cached_property
+    def baseline_scores(self) -> dict[str, dict[str, float]]:
+        """Item -> score -> that of the nearest class mean, at the largest number of videos."""
+        found = {item: self._of_baseline(item) for item in ITEMS}
+        return {str(item): every_score(*pair) for item, pair in found.items() if pair is not None}
+
+    @cached_property
+    def chance_scores(self) -> dict[str, dict[str, float]]:
+        """Item -> score -> that of guessing among the taught objects."""
+        if not self.labelled:
+            return {}
+        rows = {str(item): labelled_items(self.tree, item)[1] for item in ITEMS}
+        return {item: chance_scores(table["way"].to_numpy()) for item, table in rows.items()}
 
     @cached_property
     def objects(self) -> dict[str, tuple[GroupRow, ...]]:
@@ -337,7 +433,13 @@ class ReportView:
             for unit, score, low, value, high in score_cells(table):
                 lines.setdefault((unit, score), {})[shots] = (value, low, high)
         return tuple(
-            ScoreLine(*names, cells, *worst_cell(self.data.scores[max(cells)], *names))
+            ScoreLine(
+                *names,
+                cells,
+                *worst_cell(self.data.scores[max(cells)], *names),
+                self.baseline_scores.get(names[0], {}).get(names[1], math.nan),
+                self.chance_scores.get(names[0], {}).get(names[1], math.nan),
+            )
             for names, cells in lines.items()
         )
 

@@ -25,11 +25,22 @@ from jinja2.lexer import Token, TokenStream
 from markupsafe import Markup
 
 from bayesfs.errors import DataError
-from bayesfs.plots.text import fixed, harmless, harmless_markdown, markdown, number, share, visible
+from bayesfs.plots.text import (
+    fixed,
+    harmless,
+    harmless_markdown,
+    markdown,
+    number,
+    points,
+    share,
+    visible,
+)
 from bayesfs.protocols import ReportSection
 from bayesfs.report import figures
+from bayesfs.report.figure_tables import history_rows, pav_rows, pit_rows
 from bayesfs.report.figures import BAND_FRAMES
-from bayesfs.report.sections import SCORE_NAMES, SECTIONS, TEMPLATES
+from bayesfs.report.names import COLUMN_NAMES, SCORE_NAMES
+from bayesfs.report.sections import SECTIONS, TEMPLATES
 from bayesfs.report.tables import VideoRow
 from bayesfs.report.view import COVERAGES, LARGE, ReportData, ReportView
 from bayesfs.types.level_names import VIDEOS, LevelNames
@@ -42,8 +53,6 @@ LOWERED_BY = {
     "frame": "filming it better",
 }
 """Level of the hierarchy -> what would lower it, see `bayesfs.uncertainty.by_level`."""
-
-COLUMN_NAMES = {"r_hat": "R-hat", "eti89_lb": "89 % from", "eti89_ub": "to"}
 
 
 def write_report(
@@ -99,6 +108,9 @@ def render_html(data: ReportData, sections: Sequence[ReportSection] = SECTIONS) 
         scatter=_scatter(view),
         task_row={row.name: row for row in view.tasks},
         coverages=COVERAGES,
+        pit_rows=pit_rows,
+        pav_rows=pav_rows,
+        history_rows=history_rows,
         lowered_by=LOWERED_BY,
         draws_said=lambda name: _draws_said(view, name),
         style=Markup(style),
@@ -113,7 +125,7 @@ def render_markdown(data: ReportData, sections: Sequence[ReportSection] = SECTIO
     view = ReportView(data)
     environment = _environment(harmless_markdown, sections, view.levels)
     environment.filters["md"] = lambda *words: Markup(markdown(*words))
-    for name in ("num", "fix", "pct"):  # numbers as they are
+    for name in ("num", "fix", "pct", "points"):  # numbers as they are
         shown = environment.filters[name]
         environment.filters[name] = lambda *args, shown=shown: Markup(shown(*args))
     text = environment.get_template("report.md.j2").render(**_context(view, sections))
@@ -165,13 +177,14 @@ def _environment(
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.globals["levels"] = levels
+    environment.globals |= {"levels": levels, "nan": math.nan}
     environment.filters |= {
         "words": lambda text: levels.in_words(str(text)),
         "num": number,
         "fix": fixed,
         "int_or_fix": lambda value: fixed(value) if isinstance(value, float) else number(value),
         "pct": share,
+        "points": points,
         "score_name": lambda name: levels.in_words(
             SCORE_NAMES.get(name, str(name).replace("_", " "))
         ),
@@ -202,6 +215,9 @@ def _figures() -> SimpleNamespace:
         marginal=figures.marginal_figure,
         pit=figures.pit_figure,
         pav=figures.pav_figure,
+        shots=figures.shots_figure,
+        pair=figures.pair_figure,
+        pooling=figures.pooling_figure,
     )
 
 

@@ -37,14 +37,21 @@ def tree_rows(tree: xr.DataTree) -> dict[Item, pd.DataFrame]:
     return {item: labelled_items(tree, item)[1] for item in ITEMS}
 
 
-def labelled_items(tree: xr.DataTree, item: Item) -> tuple[Floats, pd.DataFrame]:
+def labelled_items(
+    tree: xr.DataTree, item: Item, group: str = "uncertainty"
+) -> tuple[Floats, pd.DataFrame]:
     """Log-probabilities (item, way) of the labelled items of a run, and their rows.
+
+    Args:
+        tree: a run's.
+        item: "frame" or "video".
+        group: whose probabilities: the model's, or those of "baseline".
 
     Raises:
         DataError: no query video is labelled.
     """
     label = tree["observed_data"].to_dataset()["label"].to_numpy()
-    prob = tree["uncertainty"].to_dataset()[f"{item}_prob"].to_numpy().astype(np.float64)
+    prob = tree[group].to_dataset()[f"{item}_prob"].to_numpy().astype(np.float64)
     prob = prob if item == "frame" else prob[:, :, None]
     known = ~np.isnan(label)[:, :, None] & ~np.isnan(prob).all(-1)
     if not known.any():

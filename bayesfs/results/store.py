@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ GROUPS = (
     "uncertainty",
 )
 """Groups that every run's tree has."""
+
+COMPRESSED = 2**20
+"""Bytes from which arrays are not compressed: draws hardly shrink, and take twice as long."""
 
 DEEPEST = 8
 """Groups within groups of a netCDF file: a hard link to a group above would have no end."""
@@ -65,8 +68,12 @@ def save_datatree(tree: xr.DataTree, path: str | Path) -> Path:
     return path
 
 
-def load_datatree(path: str | Path) -> xr.DataTree:
-    """Read a tree that `save_datatree` wrote, whole, into memory.
+def load_datatree(path: str | Path, *, without: Collection[str] = ()) -> xr.DataTree:
+    """Read a tree that `save_datatree` wrote into memory.
+
+    Args:
+        path: the file or folder.
+        without: groups whose values are not read, none of which is in `GROUPS`; they are checked.
 
     Raises:
         DataError: nothing is there, it is no such tree or of another version, it is cut short,
@@ -77,7 +84,7 @@ def load_datatree(path: str | Path) -> xr.DataTree:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     try:
-        tree = _read_zarr(path) if path.is_dir() else _read_netcdf(path)
+        tree = _read_zarr(path, without) if path.is_dir() else _read_netcdf(path, without)
     except DataError:
         raise
     except Exception as e:  # whatever zarr, h5py or xarray make of a broken file
@@ -129,7 +136,9 @@ def _write_zarr(tree: xr.DataTree, path: Path) -> None:
 def _write_netcdf(tree: xr.DataTree, path: Path) -> None:
     encoding = {
         node.path: {
-            str(n): {"zlib": True} for n, v in node.variables.items() if v.dtype.kind == "f"
+            str(n): {"zlib": v.nbytes < COMPRESSED}
+            for n, v in node.variables.items()
+            if v.dtype.kind == "f"
         }
         for node in tree.subtree
     }
@@ -137,11 +146,16 @@ def _write_netcdf(tree: xr.DataTree, path: Path) -> None:
     path.write_bytes(tree.to_netcdf(None, engine="h5netcdf", encoding=encoding))
 
 
-def _read_zarr(path: Path) -> xr.DataTree:
+def _read_zarr(path: Path, without: Collection[str]) -> xr.DataTree:
     if check_listed(path) != 3:
         raise DataError(f"{path}: expected a folder of Zarr 3, with a zarr.json")
     with xr.open_datatree(path, engine="zarr", consolidated=False, zarr_format=3) as tree:
-        return as_saved(tree.load())
+        return as_saved(_left(tree, without).load())
+
+
+def _left(tree: xr.DataTree, without: Collection[str]) -> xr.DataTree:
+    """The tree without some of its groups."""
+    return tree.drop_nodes([name for name in without if name in tree.children])
 
 
 def _check_datasets(path: Path) -> None:
@@ -172,10 +186,10 @@ def _check_datasets(path: Path) -> None:
                 check_expansion(claimed, stored)
 
 
-def _read_netcdf(path: Path) -> xr.DataTree:
+def _read_netcdf(path: Path, without: Collection[str]) -> xr.DataTree:
     _check_datasets(path)
     with xr.open_datatree(path, engine="h5netcdf") as tree:
-        return as_saved(tree.load())
+        return as_saved(_left(tree, without).load())
 
 
 def as_saved(tree: xr.DataTree) -> xr.DataTree:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TextIO, TypedDict
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
@@ -25,6 +26,7 @@ from bayesfs._utils.guarded_files import opened
 from bayesfs._utils.places import folder_name, place_from, without_places
 from bayesfs._utils.progress import bar, duration
 from bayesfs.data.store import Thumbnail, open_store, read_skipped, store_attrs, thumbnails
+from bayesfs.diagnostics.prior_sensitivity import prior_sensitivity
 from bayesfs.errors import DataError, RunError
 from bayesfs.explanation.record import MOST_TASKS, ExplanationRecord, record_explanations
 from bayesfs.features.extraction.job import sampling_of, sampling_text
@@ -55,6 +57,15 @@ EXPLANATIONS = "explanations.json"
 
 METRICS = "metrics.json"
 """File of a run directory: scores for DVC and MLflow."""
+
+UNREPORTED = (
+    "frame_predictive",
+    "frame_log_likelihood",
+    "prior",
+    "log_prior",
+    "support_log_density",
+)
+"""Groups of a run's tree that no report shows, and the largest of all."""
 
 SCORES_FILE = "scores.json"
 """File of the directory of a run on a cluster: see `bayesfs.results.table_scores`."""
@@ -383,6 +394,8 @@ def answer_tasks(
             answer = study.infer(tasks.limit_shots(shots), learnt, seed=seed, progress=progress)
             if shots not in scored:
                 tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
+                if last:
+                    keep_sensitivity(tree)
                 run.keep(_name(shots), partial(save_datatree, tree))
                 made[shots] = as_saved(tree)
         if not explained:
@@ -390,6 +403,13 @@ def answer_tasks(
                 rules = keep_rules(run, study, learnt, embeddings, seeds=seeds).get(shots)
                 run.keep(EXPLANATIONS, record_explanations(answer, learnt, rules, seed=seed).save)
     return made
+
+
+def keep_sensitivity(tree: xr.DataTree) -> None:
+    """Put what the population's prior decides into the tree: its random deals take seconds."""
+    table = prior_sensitivity(tree) if "population" in tree.children else pd.DataFrame()
+    if len(table):
+        tree["prior_sensitivity"] = xr.DataTree(xr.Dataset.from_dataframe(table))
 
 
 def _name(shots: int) -> str:
@@ -403,18 +423,22 @@ def study_names(study: Study) -> dict[str, str]:
 
 
 def load_trees(
-    run: RunDirectory, made: Mapping[int, xr.DataTree] | None = None
+    run: RunDirectory,
+    made: Mapping[int, xr.DataTree] | None = None,
+    *,
+    without: Collection[str] = (),
 ) -> dict[int, xr.DataTree]:
     """Number of support videos -> the DataTree of a run at that number.
 
     Args:
         run: the directory that keeps them.
         made: those that are in memory, which are not read again.
+        without: groups that are not read.
     """
     known = {_name(shots): tree for shots, tree in (made or {}).items()}
     names = [name for name in run.state()["files"] if name.startswith("results-")]
     paths = [path for name in sorted(names) if (path := run.kept(name))]
-    trees = [known[p.name] if p.name in known else load_datatree(p) for p in paths]
+    trees = [known[p.name] if p.name in known else load_datatree(p, without=without) for p in paths]
     return {int(tree.attrs["shots"]): tree for tree in trees}
 
 
@@ -450,7 +474,7 @@ def report_data(
     """Everything a report shows, from the results and the store's thumbnails."""
     state = run.state()
     place = store or store_of(run, state)
-    trees = load_trees(run) if trees is None else trees
+    trees = load_trees(run, without=UNREPORTED) if trees is None else trees
     facts = {k: str(v) for k, v in state.get("facts", {}).items()}
     kept = run.kept(EXPLANATIONS)
     told = ExplanationRecord({}, []) if kept is None else ExplanationRecord.load(kept)
@@ -464,6 +488,7 @@ def report_data(
         pictures=_pictures(place, trees) if inputs_of(run)["thumbnails"] and place else {},
         advice=told.report_advice(),
         said=told.said,
+        level_errors=told.level_errors,
     )
 
 

@@ -13,7 +13,7 @@ this object" the third, "film it once more" the fourth, and "film it better" the
 
 The parts telescope, so they add up to the total exactly; single parts have Monte Carlo error, which
 is given. The estimate of epistemic uncertainty by `bayesfs.uncertainty.decompose.decompose` is
-another one of the same quantity.
+another one of the same quantity; `agreeing` gives parts that sum to it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import math
 
 import torch
 import xarray as xr
+from torch import Tensor
 
 from bayesfs.errors import InferenceError
 from bayesfs.prediction import thinned
@@ -33,14 +34,17 @@ PARTS = ("population", "task", "class", "video", "frame")
 
 EPISTEMIC = PARTS[:3]
 
+TINY = 1e-12
+"""Squared nats added to every squared error."""
+
 
 def by_level(
     model: Model,
     population: Posterior,
     episodes: EpisodeBatch,
     *,
-    draws: int = 16,
-    population_draws: int = 8,
+    draws: int = 1,
+    population_draws: int = 128,
     seed: int,
 ) -> xr.Dataset:
     """Parts of the uncertainty of every query frame and video, by level.
@@ -50,13 +54,17 @@ def by_level(
         population: posterior of the population sites.
         episodes: T tasks.
         draws: draws of the latents for each population draw.
-        population_draws: draws of the population, evenly spaced over those of `population`.
+        population_draws: draws of the population, evenly spaced over those of `population`; where
+            that has fewer, there are more of the latents.
         seed: of the draws.
 
     Returns:
         Dataset with `frame_PART` (task, video, frame) and `video_PART` (task, video) for each of
-        `PARTS`, in nats, NaN for padding, and their standard errors `frame_PART_se`.
-        Single parts may be below zero by their error.
+        `PARTS`, in nats, NaN for padding, their standard errors `frame_PART_se`, and the standard
+        errors `frame_PART_mean_se` of the mean over all of them and `frame_PART_share_se` of this
+        mean's share of the total. Single parts may be below zero by their error. Errors are from
+        the spread over population draws, or over draws of the latents if there is one population
+        draw; nan where there is one draw.
 
     Raises:
         InferenceError: the model does not know its levels.
@@ -67,17 +75,60 @@ def by_level(
             "levels are known in closed form for GaussianHierarchy"
         )
     values = thinned(population, population_draws)
+    draws = max(draws, -(-population_draws // len(next(iter(values.values())))))
     with torch.no_grad():
         found = model.level_entropies(episodes, values, draws=draws, seed=seed)
     data: dict[str, tuple[tuple[str, ...], object]] = {}
     masks = (episodes.query_mask, episodes.video_mask)
-    for unit, (entropy, error), mask in zip(("frame", "video"), found, masks, strict=True):
+    for unit, entropy, mask in zip(("frame", "video"), found, masks, strict=True):
         axes = ("task", "video", "frame")[: mask.ndim]
-        last = torch.zeros_like(entropy[:1])
-        parts = entropy - torch.cat([entropy[1:], last])
-        errors = (error.square() + torch.cat([error[1:], last]).square()).sqrt()
-        for name, part, se in zip(PARTS, parts, errors, strict=True):
+        each = entropy.mean(2) if entropy.shape[1] > 1 else entropy[:, 0]  # (stage, draw, ...)
+        each = each - torch.cat([each[1:], torch.zeros_like(each[:1])])
+        means = each[:, :, mask].mean(-1)  # (part, draw)
+        errors = _error(each), _error(means), _share_error(means)
+        for name, part, se, mean_se, share_se in zip(PARTS, each.mean(1), *errors, strict=True):
             data[f"{unit}_{name}"] = (axes, part.masked_fill(~mask, math.nan).cpu().numpy())
             data[f"{unit}_{name}_se"] = (axes, se.masked_fill(~mask, math.nan).cpu().numpy())
+            data[f"{unit}_{name}_mean_se"] = ((), float(mean_se))
+            data[f"{unit}_{name}_share_se"] = ((), float(share_se))
     coords = {"task": list(episodes.tasks)} if episodes.tasks else {}
     return xr.Dataset(data, coords=coords, attrs={"units": "nats"})
+
+
+def _error(each: Tensor) -> Tensor:
+    """(part, draw, ...) -> (part, ...) standard error of the mean over draws."""
+    if each.shape[1] < 2:
+        return torch.full_like(each[:, 0], math.nan)
+    return each.std(1) / math.sqrt(each.shape[1])
+
+
+def _share_error(means: Tensor) -> Tensor:
+    """(part, draw) -> (part,) standard error of a part's share r of the total, sd(m - r t) / t."""
+    total = means.sum(0)
+    share = means.mean(1) / total.mean()
+    return _error((means - share[:, None] * total) / total.mean())
+
+
+def agreeing(levels: xr.Dataset, kinds: xr.Dataset) -> xr.Dataset:
+    """The parts of `by_level`, moved within their errors so that they sum to the kinds.
+
+    The first three sum to the epistemic part e, the others to the aleatoric one:
+
+        l_i' = l_i + v_i / sum_j v_j (e - sum_j l_j),
+
+    with v_i the squared error of l_i: the likeliest parts, given both estimates, if the kinds are
+    taken as exact. Where no error is known, or all are zero, the gap is shared evenly.
+
+    Args:
+        levels: from `by_level`.
+        kinds: from `bayesfs.uncertainty.decompose.decompose`, of the same queries.
+    """
+    moved = levels.copy()
+    for unit in ("frame", "video"):
+        for kind, parts in (("epistemic", EPISTEMIC), ("aleatoric", PARTS[3:])):
+            names = [f"{unit}_{part}" for part in parts]
+            gap = kinds[f"{unit}_{kind}"] - sum(levels[name] for name in names)
+            weight = [levels[f"{name}_se"].fillna(0.0) ** 2 + TINY for name in names]
+            for name, own in zip(names, weight, strict=True):
+                moved[name] = levels[name] + own / sum(weight) * gap
+    return moved

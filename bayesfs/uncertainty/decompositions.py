@@ -22,7 +22,7 @@ from bayesfs.protocols import (
     Simulates,
 )
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
-from bayesfs.uncertainty.by_level import by_level
+from bayesfs.uncertainty.by_level import agreeing, by_level
 from bayesfs.uncertainty.by_quality import by_cause
 from bayesfs.uncertainty.decompose import decompose
 from bayesfs.uncertainty.information_gain import gain_by_video
@@ -37,7 +37,8 @@ def _kinds(
 def _levels(
     model: Model, population: Posterior, episodes: EpisodeBatch, answer: Predictive, *, seed: int
 ) -> xr.Dataset:
-    return by_level(model, population, episodes, seed=seed)
+    levels = by_level(model, population, episodes, seed=seed)
+    return agreeing(levels, decompose(answer, episodes))
 
 
 def _quality(

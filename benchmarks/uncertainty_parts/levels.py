@@ -28,13 +28,13 @@ def row_11(users: int, repeats: int) -> Found:
         return float(np.nanmean(decompose(predictive, episodes)["frame_epistemic"]))
 
     def parts(draws: int, seed: int) -> float:
-        levels = by_level(model, population, episodes, draws=draws, seed=seed)
+        levels = by_level(model, population, episodes, draws=draws, population_draws=8, seed=seed)
         return float(np.nanmean(sum(levels[f"frame_{p}"].values for p in EPISTEMIC)))
 
     few = [whole(100, seed) for seed in range(repeats)]
     many = [whole(1000, seed + 100) for seed in range(repeats)]
     nested = [parts(100, seed + 200) for seed in range(repeats)]
-    levels = by_level(model, population, episodes, draws=100, seed=0)
+    levels = by_level(model, population, episodes, draws=100, population_draws=8, seed=0)
     total = sum(levels[f"frame_{p}"].values for p in PARTS)
     values = thinned(population, 1)
     exact = decompose(model.predictive(episodes, values, draws=2, seed=0), episodes)

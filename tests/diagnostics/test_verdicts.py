@@ -10,8 +10,10 @@ from bayesfs.diagnostics.convergence import Diagnostics
 from bayesfs.diagnostics.verdicts import (
     TOGETHER_MAX,
     Check,
+    baseline_check,
     guessing_check,
     rhat_check,
+    share_error_check,
     stouffer_z,
     task_check,
     unlike_check,
@@ -41,6 +43,25 @@ def test_guessing_counts_the_taught_objects_of_each_video():
     found = guessing_check(logp, np.array([0, 2]))
     assert found.value == pytest.approx(np.mean([np.log(0.6 * 2), np.log(0.5 * 3)]))
     assert guessing_check(np.empty((0, 3)), np.empty(0, int)).passed is None
+
+
+def test_answers_worse_than_the_nearest_class_mean_are_not_to_be_used():
+    """Beyond the error over people; within it they are to be looked at."""
+    worse, level, better = (baseline_check(gain, 0.1, 30) for gain in (-0.2, -0.05, 0.3))
+    assert (worse.passed, worse.grave) == (False, True)
+    assert (level.passed, level.grave) == (False, False)
+    assert better.passed
+    assert of(worse).verdict == "do not use: better than the nearest class mean"
+    assert baseline_check(-0.01, float("nan"), 30).grave
+    assert baseline_check(-0.2, 0.1, 0).passed is None
+
+
+def test_a_share_known_too_badly_says_how_many_draws_it_takes():
+    found = share_error_check(0.02, 50)
+    assert found.passed is False
+    assert found.next_step.startswith("some 200 draws")
+    assert share_error_check(0.007, 128).passed
+    assert share_error_check(float("nan"), 1).passed is None
 
 
 def test_grave_checks_come_first():

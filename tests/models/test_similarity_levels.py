@@ -50,17 +50,15 @@ def test_two_classes_by_quadrature() -> None:
     x, w = hermegauss(80)
     p = expit(delta + np.hypot(*sd) * x)
     w = w / w.sum()
-    found, error = entropies(drawn(np.array([[delta, 0.0]]), sd))
+    found = entropies(drawn(np.array([[delta, 0.0]]), sd))[:, 0, 0]
     expected = [binary_entropy(w @ p)] * 3 + [w @ binary_entropy(p)] * 2
     np.testing.assert_allclose(found[:, 0, 0].numpy(), expected, atol=3e-3)
-    assert (error[:3] == 0).all()
-    assert (error[3:] > 0).all()
 
 
 def test_the_frame_that_shows_it() -> None:
     """Knowing the frame leaves the mean entropy of the frames' own labels, by their evidence."""
     u = np.array([[3.0, 0.0, 0.0], [0.0, 0.5, -1.0]])
-    found, _ = entropies(drawn(u, [1e-9] * 3, draws=4))
+    found = entropies(drawn(u, [1e-9] * 3, draws=4))[:, 0, 0]
     p = softmax(u, -1)
     weight = softmax(np.log(np.exp(u).sum(-1)))
     mixture = np.exp(u).mean(0) / np.exp(u).mean(0).sum()

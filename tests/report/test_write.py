@@ -1,5 +1,6 @@
 """The report: whole, escaped, and with the numbers that it was given."""
 
+import html
 import math
 import re
 from dataclasses import replace
@@ -14,15 +15,20 @@ from markdown_it import MarkdownIt
 from bayesfs.data.store import Thumbnail
 from bayesfs.errors import DataError
 from bayesfs.evaluation.score_sheet import WORDS, score_sheet
+from bayesfs.explanation.record import NextRecording
 from bayesfs.plots.svg import nice_ticks
-from bayesfs.plots.text import fixed, markdown, number, share, visible
-from bayesfs.report.figures import band_paths, rank_figure
+from bayesfs.plots.text import fixed, markdown, number, points, share, visible
+from bayesfs.report.draws import Scalar, strongest_pairs
+from bayesfs.report.figures import band_paths, pair_figure, rank_figure
+from bayesfs.report.names import SCORE_NAMES
 from bayesfs.report.pictures import make_album
+from bayesfs.report.sections import TEMPLATES, said_once
+from bayesfs.report.summary import sentences
 from bayesfs.report.tables import confusions, group_rows, telling, video_table
 from bayesfs.report.view import ReportData, ReportView
-from bayesfs.report.write import SCORE_NAMES, render_html, render_markdown, write_report
+from bayesfs.report.write import render_html, render_markdown, write_report
 
-VOID = {"meta", "img", "br", "path", "rect", "circle", "use"}
+VOID = {"meta", "br", "path", "rect", "circle", "use", "image"}
 
 
 class Outline(HTMLParser):
@@ -91,10 +97,11 @@ def truth_table(data: ReportData) -> pd.DataFrame:
 def test_the_page_is_whole(page: str, outline: Outline) -> None:
     assert len(outline.named("script")) == 1
     assert len(outline.named("style")) == 1
-    sources = [a["src"] for a in outline.named("img")]
+    sources = [a["href"] for a in outline.named("image")]
     assert sources
+    assert len(sources) == len(set(sources)), "a picture is in the page twice"
     assert all(s.startswith("data:image/jpeg;base64,") for s in sources)
-    links = [a["href"] for _, a in outline.tags if "href" in a]
+    links = [a["href"] for tag, a in outline.tags if "href" in a and tag != "image"]
     assert all(link.startswith("#") for link in links)
     assert "http:" not in page
     assert "https:" not in page
@@ -116,7 +123,6 @@ def test_headings_are_in_order_and_ids_are_unique(outline: Outline) -> None:
 def test_figures_and_tables_have_words(outline: Outline) -> None:
     for attrs in outline.named("svg"):
         assert attrs.get("aria-label") or attrs.get("aria-hidden") == "true"
-    assert all("alt" in a for a in outline.named("img"))
     assert len(outline.named("caption")) == len(outline.named("table"))
     assert all("scope" in a for a in outline.named("th"))
 
@@ -140,7 +146,7 @@ def test_the_numbers_given_are_there(outline: Outline, report_data: ReportData) 
     assert "frame <12> is no JPEG" in text
     assert "Blurred & dark." in text
     truth = truth_table(report_data)
-    assert f"{truth['right'].sum()} of {len(truth)} labelled query videos" in text
+    assert f"{truth['right'].sum()} of {len(truth)} videos were named right" in text
 
 
 def test_a_real_score_table_of_few_people_says_why_there_is_no_interval(
@@ -197,7 +203,7 @@ def test_elpd_per_video_is_the_mean_log_probability(report_data: ReportData) -> 
 def test_levels_are_told_as_they_were_given(outline: Outline, report_data: ReportData) -> None:
     means = ReportView(report_data).level_means
     assert [name for name, *_ in means] == ["object", "video", "frame"]
-    assert sum(part for *_, part in means) == pytest.approx(1.0)
+    assert sum(mean.share for mean in means) == pytest.approx(1.0)
     assert means[0][1] == pytest.approx(0.3)
     assert "By level: object 0.30" in " ".join(outline.text)
 
@@ -255,11 +261,147 @@ def test_every_score_is_in_the_appendix(page: str, report_data: ReportData) -> N
     ends = {row[0]: row[1:] for row in tables[0][1:]}
     assert list(ends) == [SCORE_NAMES.get(name, name) for name in WORDS]
     assert float(ends["NLL"][0]) == pytest.approx(whole["nll"], abs=6e-4)
-    assert float(ends["NLL"][3]) == pytest.approx(worst["nll"], abs=6e-4)
+    assert float(ends["NLL"][5]) == pytest.approx(worst["nll"], abs=6e-4)
     sizes = [len(table) - 1 for table in tables[1:6]]
     counts = sheet.groupby(["item", "group"])["rows"].size()
     order = [(i, g) for i in ("frame", "video") for g in ("user", "object", "video")][:-1]
     assert sizes == [counts[at] for at in order]
+
+
+def test_chance_and_the_simplest_classifier_stand_beside_every_score(
+    page: str, report_data: ReportData
+) -> None:
+    """The numbers of the column, by hand from the tree."""
+    view = ReportView(report_data)
+    prob = report_data.trees[5]["baseline"]["video_prob"].values
+    label = report_data.trees[5]["observed_data"]["label"].values
+    at = np.argwhere(~np.isnan(label))
+    nll = -np.mean([math.log(prob[t, v, int(label[t, v])]) for t, v in at])
+    line = next(x for x in view.score_lines if (x.unit, x.score) == ("video", "nll"))
+    assert line.baseline == pytest.approx(nll)
+    assert line.chance == pytest.approx(math.log(4))
+    gain, error = view.model.gain
+    assert gain == pytest.approx(nll - truth_table(report_data)["nll"].mean())
+    assert gain == pytest.approx(
+        sum(row.videos * won for row, _, won in view.people_lines) / len(at)
+    )
+    assert error > 0
+    for told in (page, render_markdown(report_data)):
+        assert fixed(nll, 3) in told
+        assert "Nearest class mean" in told
+        assert "Chance" in told
+
+
+def test_errors_of_the_draws_are_told(page: str, report_data: ReportData) -> None:
+    view = ReportView(report_data)
+    error = 100 * view.monte_carlo["share_error"]
+    parts = np.mean([v.epistemic for v in view.videos]), np.mean([v.total for v in view.videos])
+    assert view.monte_carlo["share"] == pytest.approx(parts[0] / parts[1], rel=0.02)
+    assert error > 0
+    for told in (page, render_markdown(report_data)):
+        assert f"{error:.1f} points" in told
+        assert "± 0.012" in re.sub("<[^>]+>", "", told)
+        assert "50.0 ± 1.7" in re.sub("<[^>]+>", "", told)
+
+
+def test_six_sentences_come_first(page: str, report_data: ReportData) -> None:
+    found = sentences(ReportView(report_data))
+    assert [len(texts) for texts in found.values()] == [3, 3]
+    first = page[: page.index('<dl class="glance">')]
+    text = re.sub("<[^>]+>", " ", first)
+    assert "For the person" in text
+    assert "For the statistician" in text
+    assert "What would help most, for U0001" in text
+
+
+def test_identical_advice_is_said_once(report_data: ReportData) -> None:
+    same = [NextRecording(f"p{i}", "More videos would hardly help.", 0.001 * i) for i in range(3)]
+    other = NextRecording("p3", "One more video of keys would help.", 0.2)
+    found = said_once([*same, other])
+    assert [row.tasks for row in found] == [["p0", "p1", "p2"], ["p3"]]
+    assert [row.gain for row in found] == [0.002, 0.2]
+    page = render_html(replace(report_data, advice=[*same, other]))
+    assert page[page.index('id="next"') :].count("More videos would hardly help.") == 1
+
+
+def test_pictures_say_what_they_show_not_what_the_file_is_called(page: str) -> None:
+    said = [html.unescape(text) for text in re.findall(r'aria-label="(Frame [^"]+)"', page)]
+    assert said
+    assert not any("--v" in text for text in said)
+    assert any("clé ключ, clutter, of U" in text for text in said)
+
+
+def test_the_largest_gap_says_how_many_it_rests_on(page: str, report_data: ReportData) -> None:
+    table = ReportView(report_data).reliability["videos"]
+    gap = (table["accuracy"] - table["confidence"]).abs()
+    count = int(table["count"][gap.idxmax()])
+    assert f"{count} of {int(table['count'].sum())} videos" in page
+
+
+def test_who_gained_is_told(report_data: ReportData) -> None:
+    before = group_rows(video_table(report_data.trees[1]), lambda v: (v.task, v.task))
+    share_right = {row.name: row.accuracy for row in before}
+    lines = ReportView(report_data).people_lines
+    assert {row.name: then for row, then, _ in lines} == share_right
+    assert "| Gained |" in render_markdown(report_data)
+
+
+def test_pooling_is_drawn_and_told(page: str, report_data: ReportData) -> None:
+    pooling = ReportView(report_data).model.pooling
+    assert [*pooling] == report_data.trees[5]["constant_data"]["task"].values.tolist()
+    for shots in (1, 5):
+        weights = np.concatenate([by_shots[shots] for by_shots in pooling.values()])
+        assert weights.mean() == pytest.approx(shots / (shots + 1))
+    part = page[page.index("How far are objects pulled together") :]
+    drawn = part[: part.index("</svg>")]
+    assert drawn.count('class="ring"') == drawn.count('class="dot"') == 12
+    first = next(iter(pooling.values()))[5]
+    row = f"| 5 | {fixed(first.mean())} | {fixed(first.min())} | {fixed(first.max())} |"
+    assert row in render_markdown(report_data)
+
+
+def test_pairs_are_the_most_correlated_ones() -> None:
+    rng = np.random.default_rng(0)
+    a, b, c = rng.normal(size=(3, 1, 500))
+    chosen = [Scalar("a", a), Scalar("b", b), Scalar("c", a - 0.3 * c), Scalar("still", 0 * a)]
+    (one, other, r), *rest = strongest_pairs(chosen)
+    assert (one.name, other.name) == ("a", "c")
+    assert r == pytest.approx(np.corrcoef(a[0], (a - 0.3 * c)[0])[0, 1])
+    assert len(rest) == 2
+    figure = str(pair_figure(one.draws, other.draws, "a", "c"))
+    assert f"correlation {number(r)}" in figure
+
+
+def luminance(colour: tuple[float, ...]) -> float:
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Ratio of WCAG 2.2."""
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_what_figures_are_drawn_with_has_a_contrast_of_three(scheme: int) -> None:
+    """Each line, edge, dot and bar against the page, see-through ones as they are seen."""
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    root = re.findall(r":root \{(.*?)\}", style, re.S)[scheme]
+    colours = {
+        name: tuple(int(code[i : i + 2], 16) / 255 for i in (0, 2, 4))
+        for name, code in re.findall(r"--([\w-]+): #([0-9a-f]{6})", root)
+    }
+    drawn = ("axis", "line", "ideal", "expected", "interval", "dot", "count", "draws", "series0")
+    drawn += ("series1", "series2", "chain0", "chain1", "chain2", "chain3", "rightdot")
+    for name in (*drawn, "wrongcross", "epi", "wrongbar"):
+        rule = re.search(rf"^(?:.*\}} )?\.{name} \{{(.*?)\}}", style, re.M)[1]
+        used = dict(re.findall(r"(stroke|fill): var\(--([\w-]+)\)", rule))
+        key = used["fill"] if name in ("dot", "epi", "count") else used["stroke"]
+        seen = float((re.search(r"opacity: ([.\d]+)", rule) or ["", "1"])[1])
+        pairs = zip(colours[key], colours["page"], strict=True)
+        mixed = tuple(seen * c + (1 - seen) * p for c, p in pairs)
+        assert contrast(mixed, colours["page"]) >= 3, (name, contrast(mixed, colours["page"]))
 
 
 def test_single_videos_are_left_out_of_a_sheet_of_very_many(
@@ -295,7 +437,7 @@ def test_without_labels_scores_or_pictures(report_data: ReportData) -> None:
     outline = outline_of(page)
     assert "No query video is labelled" in page
     assert "holds no picture" in page
-    assert not outline.named("img")
+    assert not outline.named("image")
     assert "nan" not in " ".join(outline.text)
     assert "No query video is labelled" in render_markdown(bare)
 
@@ -354,6 +496,8 @@ def test_no_name_becomes_markdown(text: str) -> None:
 def test_numbers_as_people_read_them() -> None:
     shown = [number(v) for v in (0.0, 0.63251, -1234.5, 12.345, math.nan, math.inf)]
     assert shown == ["0", "0.633", "−1234", "12.3", "–", "∞"]
+    assert [points(v) for v in (0.104, -0.2, 0.004, math.nan)] == ["+10", "−20", "0", "–"]
+    assert markdown("0.62 of 1.5") == "0.62 of 1.5"
     assert [fixed(v) for v in (0.005, -1.0, math.nan)] == ["0.01", "−1.00", "–"]
     assert [share(v) for v in (0.305, math.nan)] == ["30 %", "–"]
     assert nice_ticks(0, 0.7, 4) == [0.0, 0.5]

@@ -237,6 +237,9 @@ def test_round_trip(tree: xr.DataTree, tmp_path, suffix: str) -> None:
     path = save_datatree(tree, tmp_path / f"run{suffix}")
     save_datatree(tree, path)
     back = load_datatree(path)
+    less = load_datatree(path, without=("frame_predictive", "no such group"))
+    assert set(back.children) - set(less.children) == {"frame_predictive"}
+    xr.testing.assert_identical(less["posterior"].to_dataset(), back["posterior"].to_dataset())
     assert back.attrs == tree.attrs
     assert {k: type(v) for k, v in back.attrs.items()} == {
         k: type(v) for k, v in tree.attrs.items()

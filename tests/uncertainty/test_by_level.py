@@ -20,7 +20,7 @@ from bayesfs.prediction import predict
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.synthetic.truth import Population
 from bayesfs.types import Posterior
-from bayesfs.uncertainty.by_level import EPISTEMIC, PARTS, by_level
+from bayesfs.uncertainty.by_level import EPISTEMIC, PARTS, agreeing, by_level
 from bayesfs.uncertainty.decompose import decompose
 
 MODELS = [GaussianHierarchy(PowerLaw()), GaussianHierarchy(PowerLaw(), covariates=("blur",))]
@@ -50,7 +50,8 @@ def test_stages_equal_importance_sampling(model) -> None:
     """Draws given the support, weighted by how well they explain the query, no Matheron."""
     batch, population = tasks(model), population_of(model, draws=1)
     levels = model.levels({s: v[0] for s, v in population.draws.items()}, 3)
-    entropy, error = level_entropies(batch, [levels], draws=4000, seed=0)[0]
+    each = level_entropies(batch, [levels], draws=4000, seed=0)[0][:, 0]
+    entropy, error = each.mean(1), each.std(1) / 4000**0.5
     post, noise = condition_classes(batch, levels), Noise.of(batch, 5)
     size = 20_000
     a, mu = post.sample(size, noise)
@@ -93,6 +94,59 @@ def test_parts_add_up_and_agree_with_the_other_estimate(model) -> None:
         for part in PARTS:
             low = parts[f"{unit}_{part}"].values + 5 * parts[f"{unit}_{part}_se"].values
             assert (low[mask] > -1e-6).all()
+
+
+@pytest.mark.parametrize("model", MODELS[:1])
+def test_parts_move_to_the_kinds_by_their_errors(model) -> None:
+    """Least squares with the sums as constraints, by NumPy; and the means' errors are small."""
+    batch, population = tasks(model, ragged=True), population_of(model)
+    parts = by_level(model, population, batch, draws=20, population_draws=3, seed=0)
+    posterior = Exact(draws=60, population_draws=3).infer(model, batch, seed=1, given=population)
+    kinds = decompose(predict(model, posterior, batch), batch)
+    moved = agreeing(parts, kinds)
+    for unit, mask in (("frame", batch.query_mask), ("video", batch.video_mask)):
+        at = tuple(mask.nonzero()[0].tolist())
+        for kind, names in (("epistemic", EPISTEMIC), ("aleatoric", PARTS[3:])):
+            whole = sum(moved[f"{unit}_{part}"] for part in names)
+            np.testing.assert_allclose(whole, kinds[f"{unit}_{kind}"], atol=1e-9)
+            start = np.array([float(parts[f"{unit}_{part}"][at]) for part in names])
+            error = np.array([float(parts[f"{unit}_{part}_se"][at]) for part in names])
+            system = np.block(
+                [[np.diag(error**-2), np.ones((len(names), 1))], [np.ones(len(names)), 0]]
+            )
+            right = np.append(start / error**2, float(kinds[f"{unit}_{kind}"][at]))
+            wanted = np.linalg.solve(system, right)[:-1]
+            got = [float(moved[f"{unit}_{part}"][at]) for part in names]
+            np.testing.assert_allclose(got, wanted, atol=1e-6)
+    assert 0 < float(parts["video_class_mean_se"]) < np.nanmax(parts["video_class_se"])
+
+
+class Noisy(GaussianHierarchy):
+    """Levels whose entropies a generator draws, a value of the population at a time."""
+
+    def level_entropies(self, episodes, population, *, draws, seed):
+        rng = np.random.default_rng(seed)
+        values = len(population["scale"])
+        scale = rng.gamma(4.0, size=(values, 1, 1, 1))
+        parts = scale * rng.gamma(5.0, size=(5, values, draws, *episodes.video_mask.shape))
+        stages = torch.from_numpy(parts).flip(0).cumsum(0).flip(0)
+        frames = stages[..., None].expand(*stages.shape, episodes.query_mask.shape[2])
+        return frames, stages
+
+
+def test_errors_of_means_and_shares_are_the_spread_over_seeds() -> None:
+    """The total varies with the population's value, the shares hardly do."""
+    model = Noisy(PowerLaw())
+    batch, population = tasks(model), population_of(model, draws=40)
+    found = [by_level(model, population, batch, population_draws=40, seed=s) for s in range(150)]
+    means = {part: np.array([np.nanmean(f[f"video_{part}"]) for f in found]) for part in PARTS}
+    total = sum(means.values())
+    for part in PARTS:
+        for values, name in ((means[part], "mean_se"), (means[part] / total, "share_se")):
+            told = np.mean([float(f[f"video_{part}_{name}"]) for f in found])
+            assert told == pytest.approx(values.std(ddof=1), rel=0.2)
+        shares = float(found[0][f"video_{part}_share_se"])
+        assert shares < 0.5 * float(found[0][f"video_{part}_mean_se"]) / total.mean()
 
 
 def test_each_remedy_lowers_its_own_part() -> None:

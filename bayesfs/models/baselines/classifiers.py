@@ -99,7 +99,7 @@ class Prototypes(_Tempered):
         metric: "euclidean" (logit -|z - mean|^2) or "cosine".
 
     Example:
-        >>> baseline = fit_temperature(Prototypes("cosine"), train)  # doctest: +SKIP
+        >>> baseline = fit_temperature(Prototypes(metric="cosine"), train)  # doctest: +SKIP
     """
 
     metric: Literal["euclidean", "cosine"] = "euclidean"

@@ -179,8 +179,8 @@ class LevelModel(Conjugate, Hierarchical, Simulates):
 
     def level_entropies(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Expected label entropies as one level after the other becomes known, with errors.
+    ) -> tuple[Tensor, Tensor]:
+        """Label entropies as one level after the other becomes known, at every draw.
 
         See `bayesfs.models.gaussian.levels`; `bayesfs.uncertainty.by_level.by_level` makes parts of
         them.

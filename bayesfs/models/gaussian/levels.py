@@ -12,9 +12,10 @@ everything given x and D. Each term is the fall of an expected entropy when one 
     H2 = E H[p(y | x, D, phi, a)]           H3 = E H[p(y | x, phi, mu)]
     H4 = E H[p(y | x, phi, mu, b)].
 
-H0 and H1 are in closed form. For the others a, mu and b are drawn from their posterior given the
-query too: draw y* from p(y | x, D, phi), a prior pair (latents, x~) with x~ of class y*, and add
-Cov(latent, x) Cov(x)^-1 (x - x~) (Matheron's rule); given a draw, the label law is Gaussian again.
+H0 = - E sum_y p(y | x, D, phi) log p(y | x, D) and H1 are closed forms at each phi. For the others
+a, mu and b are drawn from their posterior given the query too: draw y* from p(y | x, D, phi), a
+prior pair (latents, x~) with x~ of class y*, and add Cov(latent, x) Cov(x)^-1 (x - x~) (Matheron's
+rule); given a draw, the label law is Gaussian again.
 
 Source: the chain rule, Cover and Thomas (2006), theorem 2.5.2; for the draws see
 `bayesfs.models.gaussian.labels`.
@@ -22,13 +23,12 @@ Source: the chain rule, Cover and Thomas (2006), theorem 2.5.2; for the draws se
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from bayesfs._distributions.categorical import entropy
+from bayesfs._distributions.categorical import cross_entropy, entropy
 from bayesfs._distributions.noise import Noise
 from bayesfs.models.gaussian.conjugate import (
     ClassPosterior,
@@ -53,8 +53,8 @@ STAGES = ("data", "population", "task", "class", "video")
 
 def level_entropies(
     episodes: EpisodeBatch, values: Sequence[Levels], *, draws: int, seed: int
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Expected entropies H0 to H4 of frames and of videos, with standard errors, in nats.
+) -> tuple[Tensor, Tensor]:
+    """What each draw adds to the entropies H0 to H4 of frames and of videos, in nats.
 
     Args:
         episodes: T tasks.
@@ -63,9 +63,9 @@ def level_entropies(
         seed: of the draws.
 
     Returns:
-        For frames (stage, task, video, frame) and for videos (stage, task, video): a pair of
-        entropies and their Monte Carlo standard errors (zero for the first two stages), in the
-        order of `STAGES`.
+        For frames (stage, population draw, draw, task, video, frame) and for videos (stage,
+        population draw, draw, task, video), in the order of `STAGES`; H is their mean over draws.
+        The first two stages are the same at all draws of the latents.
     """
     shape = episodes.query.shape[:3]
     frames, videos = [], []
@@ -74,9 +74,8 @@ def level_entropies(
         noise, own = Noise.of(task, seed), [levels.of_task(t) for levels in values]
         frames.append(_one_task(task, own, frame_queries, draws, noise))
         videos.append(_one_task(task, own, video_queries, draws, noise))
-    by_frame = tuple(torch.cat(part, 1).reshape(-1, *shape) for part in zip(*frames, strict=True))
-    by_video = tuple(torch.cat(part, 1) for part in zip(*videos, strict=True))
-    return (by_frame[0], by_frame[1]), (by_video[0], by_video[1])
+    by_frame, by_video = torch.cat(frames, 3), torch.cat(videos, 3)
+    return by_frame.reshape(*by_frame.shape[:3], *shape), by_video
 
 
 def _one_task(
@@ -85,22 +84,19 @@ def _one_task(
     queries_of: Callable[[EpisodeBatch, Levels], Queries],
     draws: int,
     noise: Noise,
-) -> tuple[Tensor, Tensor]:
-    """(stage, 1, query) entropies and standard errors of one task."""
+) -> Tensor:
+    """(stage, population draw, draw, 1, query) entropies of one task."""
     prior = taught_prior(task)
-    log_probs, known, sampled = [], [], []
+    log_probs, sampled = [], []
     for levels in values:
         post, queries = condition_classes(task, levels), queries_of(task, levels)
         log_prob = log_labels_of(post, levels, queries, prior)
         log_probs.append(log_prob)
-        known.append(entropy(log_prob))
         sampled.append(_sampled(post, levels, queries, prior, log_prob, draws, noise))
-    mixed = torch.stack(log_probs).logsumexp(0) - math.log(len(values))
-    each = torch.stack(sampled)  # (population draw, stage, draw, task, query)
-    mean = each.mean((0, 2))
-    error = each.var(2).mean(0).div(draws * len(values)).sqrt()
-    exact = torch.stack([entropy(mixed), torch.stack(known).mean(0)])
-    return torch.cat([exact, mean]), torch.cat([torch.zeros_like(exact), error])
+    by_value = torch.stack(log_probs)  # (population draw, task, query, way)
+    latent = torch.stack(sampled, 1)  # (stage, population draw, draw, task, query)
+    exact = torch.stack([cross_entropy(by_value), entropy(by_value)])
+    return torch.cat([exact[:, :, None].expand(-1, -1, draws, -1, -1), latent])
 
 
 def _sampled(

@@ -29,10 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayesfs._distributions.categorical import entropy
-
-Entropies = tuple[Tensor, Tensor]
-"""(stage, task, video[, frame]) entropies and their Monte Carlo standard errors, in nats."""
+from bayesfs._distributions.categorical import cross_entropy, entropy
 
 KNOWN = 8
 """Values of what a video may tell, by the midpoints of as many equally likely parts."""
@@ -87,27 +84,23 @@ class Drawn:
         return value.reshape(len(value), 1, 1, value.shape[1], *middle, value.shape[2])
 
 
-def entropies(drawn: Drawn) -> Entropies:
-    """Expected entropies H0 to H4 of one kind of unit, frames or videos; see the module."""
+def entropies(drawn: Drawn) -> Tensor:
+    """(stage, population draw, person draw, task, ...) entropies H0 to H4 of frames or videos.
+
+    Biases are averaged over: they are the same, evenly spread, at every draw.
+    """
     logits = drawn.video()
     mean = torch.full_like(logits, -torch.inf)  # over biases, a draw at a time to bound memory
-    moments = logits.new_zeros(2, 2, *logits.shape[2:-1])
+    last = logits.new_zeros(2, *logits.shape[:-1])
     for bias in drawn.biases():
         given = drawn.log_labels(logits + bias)
         mean = torch.logaddexp(mean, given)
-        for place, value in enumerate((entropy(given), _given_frame(drawn, bias))):
-            moments[place] += torch.stack([value.mean((0, 1)), value.square().mean((0, 1))])
+        last += torch.stack([entropy(given), _given_frame(drawn, bias)])
     mean = mean - math.log(len(drawn.bias))
-    known = [
-        entropy(_mixed(mean, (0, 1))),
-        entropy(_mixed(mean, (1,))).mean(0),
-        entropy(mean).mean((0, 1)),
-    ]
-    first, second = moments.transpose(0, 1) / len(drawn.bias)
-    size = len(drawn.bias) * logits.shape[0] * logits.shape[1]
-    error = ((second - first.square()).clamp(min=0.0) / size).sqrt()
-    nothing = [torch.zeros_like(known[0])] * len(known)
-    return torch.stack([*known, *first]), torch.stack([*nothing, *error])
+    by_value = _mixed(mean, (1,))
+    exact = torch.stack([cross_entropy(by_value), entropy(by_value)])[:, :, None]
+    latent = torch.cat([entropy(mean)[None], last / len(drawn.bias)])
+    return torch.cat([exact.expand(2, *latent.shape[1:]), latent])
 
 
 def _given_frame(drawn: Drawn, bias: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ from bayesfs.errors import ShapeError, expect_positive
 from bayesfs.models.heads.linear import normal_nodes
 from bayesfs.models.population_draws import drawn_posterior, each_value
 from bayesfs.models.similarity.heads import HEADS, WithinScatter
-from bayesfs.models.similarity.levels import Drawn, Entropies, entropies, foreseen_gain
+from bayesfs.models.similarity.levels import Drawn, entropies, foreseen_gain
 from bayesfs.models.similarity.scores import (
     FOLDS,
     LeftOut,
@@ -71,6 +71,9 @@ CANDIDATES = 4096
 of the population; at least `LEAST` for each of these."""
 
 LEAST = 64
+
+LEAST_BIASES = 16
+"""Draws of the class biases at least, evenly spread, behind uncertainty by level."""
 
 PROPOSED = 0.5, 0.25, 0.25
 """Shares of candidates from the population, the vague component, and one twice as wide."""
@@ -332,20 +335,16 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
 
     def level_entropies(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
-    ) -> tuple[Entropies, Entropies]:
-        """Expected label entropies as one level after the other becomes known, with errors.
+    ) -> tuple[Tensor, Tensor]:
+        """Label entropies as one level after the other becomes known, at every draw.
 
         See `bayesfs.models.similarity.levels`; `bayesfs.uncertainty.by_level.by_level` makes parts
         of them.
         """
         tasks = [episodes.select([t]) for t in range(len(episodes))]
         drawn = [self._drawn(task, population, draws, seed) for task in tasks]
-        found = [[entropies(unit) for unit in each] for each in drawn]
-        frame, video = (
-            tuple(torch.cat(part, 1) for part in zip(*unit, strict=True))
-            for unit in zip(*found, strict=True)
-        )
-        return (frame[0], frame[1]), (video[0], video[1])
+        frame, video = zip(*(map(entropies, each) for each in drawn), strict=True)
+        return torch.cat(frame, 3), torch.cat(video, 3)
 
     def video_gain(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
@@ -378,7 +377,7 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
             # what another member says of a video it says of each of its frames
             each.append([self._joined(own, unit, task, one, share) for unit in UNITS])
             shares.append(share)
-        bias = noise.normal(draws, "way", (), each[0][0])
+        bias = noise.normal(max(draws, LEAST_BIASES), "way", (), each[0][0])
         found_of = [torch.stack(part) for part in zip(*each, strict=True)]
         frames, videos = (
             self._drawn_of(task, part, bias, torch.stack(shares)) for part in found_of

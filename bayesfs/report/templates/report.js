@@ -24,7 +24,10 @@
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") document.querySelectorAll(".preview").forEach((p) => p.replaceChildren());
   });
+  let opened = [];
   addEventListener("beforeprint", () => {
-    document.querySelectorAll("details.data:not(.long)").forEach((d) => { d.open = true; });
+    opened = [...document.querySelectorAll("details.data:not(.long):not([open]), details.task:not([open])")];
+    opened.forEach((d) => { d.open = true; });
   });
+  addEventListener("afterprint", () => opened.forEach((d) => { d.open = false; }));
 })();
