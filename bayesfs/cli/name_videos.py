@@ -11,13 +11,16 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
+import xarray as xr
 from numpy.typing import NDArray
 
 from bayesfs._utils.progress import say, terminal_safe
@@ -25,9 +28,11 @@ from bayesfs.cli.recordings import embed_tree
 from bayesfs.data.sampling import sample_episodes
 from bayesfs.data.sources.folder import read_folder
 from bayesfs.data.sources.video import (
+    IMAGE_SUFFIXES,
     LEVELS,
     UNKNOWN_OBJECT,
     VIDEO_SUFFIXES,
+    NothingDecoded,
     Skipped,
     TreeWalk,
     VideoTree,
@@ -38,11 +43,11 @@ from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.explanation.explain import explain
 from bayesfs.explanation.explanation import Explanation
-from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
-from bayesfs.features.decoding.sampling import Sampling
+from bayesfs.features.backbones.spec import remade
+from bayesfs.features.decoding.sampling import Sampling, Spread
 from bayesfs.features.reduction import UnitNorm
 from bayesfs.prediction import query_evidence
-from bayesfs.protocols import KnowsTypical
+from bayesfs.protocols import Backbone, KnowsTypical
 from bayesfs.runs.compose import compose, tell_skipped, usable_device
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import RunDirectory, explained
@@ -108,32 +113,41 @@ class Teacher:
 
     study: Study
     learnt: Learnt
-    backbone: EfficientNetLite0
+    backbone: Backbone
     sampling: Sampling
     rules: Callable[[float], Rules | None]
     seed: int
 
 
-def of_run(run: Path, device: str | None, *, trust: bool) -> Teacher:
-    """What a finished run learnt, its recipes run anew."""
+def of_run(
+    run: Path, device: torch.device | None, *, trust: bool, backbone: str | None = None
+) -> Teacher:
+    """What a finished run learnt, its recipes run anew.
+
+    Args:
+        run: run directory.
+        device: where backbone and engine run.
+        trust: run recipes that bayesfs does not ship.
+        backbone: where the code or the weights of the run's backbone are, if needed.
+    """
     directory = RunDirectory(run)
     learnt, inputs = load_learnt(directory), inputs_of(directory)
     study = compose(kept_recipes(directory, trust=trust), inputs["settings"], smoke=inputs["smoke"])
     return Teacher(
         study,
         learnt,
-        same_backbone(directory, device),
+        same_backbone(directory, device, backbone),
         same_sampling(directory),
         partial(rules_for, directory),
         inputs["seed"],
     )
 
 
-def boxed(device: str | None) -> Teacher:
+def boxed(device: torch.device | None) -> Teacher:
     """The population that comes with bayesfs, for the backbone that it is of."""
     shared = default_population()
     study = Study(shared.model, ENGINE, HeldOutUsers(), reduction=UnitNorm())
-    backbone = EfficientNetLite0.named(shared.backbone, usable_device(device))
+    backbone = remade(shared.backbone, device)
     return Teacher(
         study, shared.learnt, backbone, Sampling(max_frames=MOST_FRAMES), lambda _: None, 0
     )
@@ -147,6 +161,7 @@ def name_videos(
     table: Path | None,
     device: str | None,
     trust: bool,
+    backbone: str | None = None,
     allow_missing: bool = False,
     condition: Asked = "unknown",
 ) -> None:
@@ -157,8 +172,10 @@ def name_videos(
         videos: folder of the videos to name.
         run: finished run whose population is used; without one, the population in the box.
         table: CSV file to write.
-        device: where the backbone runs.
+        device: where backbone and engine run; the best there is by default.
         trust: run recipes kept in the run directory even if they are not the shipped ones.
+        backbone: where the code or the weights of the run's backbone are, if its name is not
+            enough.
         allow_missing: go on without objects that are not taught, none of their videos being read.
         condition: that the videos to name were recorded in; inferred for each video if unknown.
 
@@ -167,7 +184,13 @@ def name_videos(
     """
     if table is not None:
         check_writable(table)
-    teacher = boxed(device) if run is None else of_run(run, device, trust=trust)
+    if run is None and backbone is not None:
+        raise RunError(
+            "--backbone is for a run whose features are of another backbone than the one in the "
+            "box: bayesfs predict TEACH VIDEOS --run RUN --backbone SPEC"
+        )
+    where = usable_device(device)
+    teacher = boxed(where) if run is None else of_run(run, where, trust=trust, backbone=backbone)
     study, learnt, seed = teacher.study, teacher.learnt, teacher.seed
     found = read_personal(teach, videos, teacher)
     tell_missing(teach, found, allowed=allow_missing)
@@ -272,21 +295,46 @@ def read_personal(teach: Path, videos: Path, teacher: Teacher) -> Personal:
     asked = asked_videos(videos)
     if not asked:
         raise DataError(
-            f"{videos}: expected videos to name, files or folders of frames, found none; "
-            "TEACH comes first, then VIDEOS"
+            f"{videos}: expected videos to name (files, photographs or folders of frames), found "
+            "none; TEACH comes first, then VIDEOS"
         )
+    evaluation, sampling = teacher.study.evaluation, teacher.sampling
+    taught = Spread.of(sampling, evaluation.frames_per_video)
+    queried = Spread.of(sampling, evaluation.query_frames)
+    is_asked = [video.object == UNKNOWN_OBJECT for video in tree.videos]
+    parts = [
+        _embedded(replace(tree, videos=some, skipped=skipped), teacher.backbone, chosen)
+        for keep, chosen, skipped in ((False, taught, tree.skipped), (True, queried, ()))
+        if (some := tuple(compress(tree.videos, [a == keep for a in is_asked])))
+    ]
+    known = [embeddings for embeddings, _ in parts if embeddings is not None]
+    left_out = tuple(one for _, skipped in parts for one in skipped)
+    if not known:
+        raise NothingDecoded(len(tree), left_out)
+    dataset = xr.concat([e.dataset for e in known], "frame", combine_attrs="override")
+    return Personal(tree, asked, Embeddings.of_own(dataset), left_out)
+
+
+def _embedded(
+    tree: VideoTree, backbone: Backbone, sampling: Sampling
+) -> tuple[Embeddings | None, tuple[Skipped, ...]]:
+    """Embeddings of what can be read, None of nothing, and what cannot."""
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as scratch:
         store = Path(scratch) / "features.zarr"
-        embeddings = embed_tree(tree, teacher.backbone, store, teacher.sampling, thumbnails=False)
-        return Personal(tree, asked, embeddings, read_skipped(store_attrs(store)))
+        try:
+            embeddings = embed_tree(tree, backbone, store, sampling, thumbnails=False)
+        except NothingDecoded as error:
+            return None, error.skipped
+        return embeddings, read_skipped(store_attrs(store))
 
 
 def asked_videos(videos: Path) -> tuple[str, ...]:
-    """Paths below a folder of everything that looks like a video: files, and folders of frames."""
+    """Paths below a folder of what looks like a recording: files, and folders of frames."""
     walk = TreeWalk(videos)
     with explained(videos, "list"):
         entries = sorted(p for p in videos.iterdir() if not p.name.startswith("."))
-    files = [p for p in entries if not p.is_dir() and p.suffix.lower() in VIDEO_SUFFIXES]
+    suffixes = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    files = [p for p in entries if not p.is_dir() and p.suffix.lower() in suffixes]
     return tuple(walk.relative(p) for p in [*files, *(p for p in entries if p.is_dir())])
 
 

@@ -48,8 +48,8 @@ def features(
     tree: Tree,
     store: Store,
     *,
-    px: int = 160,
-    centre: float | None = 0.125,
+    backbone: str = "efficientnet-lite0",
+    px: int | None = None,
     device: str | None = None,
     every: int = 1,
     fps: float | None = None,
@@ -61,27 +61,31 @@ def features(
     A run that was interrupted goes on where it was; a second run does nothing. For example:
 
         bayesfs features my-videos my-videos.zarr
+        bayesfs features my-videos strong.zarr --backbone onnx:dinov2.onnx,pool=cls
 
     Args:
-        tree: ORBIT-shaped tree, or a folder "object name/" of video files or folders of frames.
+        tree: ORBIT-shaped tree, or a folder "object name/" of video files, folders of frames or
+            photographs.
         store: folder to write, such as my-videos.zarr.
-        px: side of the frames in pixels.
-        centre: what is so far from a frame's centre, in sides of the frame, counts for less by a
-            factor of .6; "None" counts all positions alike, for pictures that nobody aimed.
-        device: where the backbone runs; a GPU where there is one by default.
+        backbone: what makes the features: efficientnet-lite0 (comes along), efficientnet-lite2,
+            timm:NAME, open_clip:NAME/WEIGHTS, torch:MODULE:FUNCTION (your code, which is run),
+            onnx:FILE#OUTPUT, or features:FILE (made elsewhere); then options after commas, such as
+            px=224, weights=FILE or pool=gem3:centre0.125 (or cls, mean); see docs/backbones.md.
+        px: side of the frames in pixels; the backbone's own by default.
+        device: where the backbone runs, such as cpu or cuda; the best there is by default.
         every: use every n-th frame.
         fps: use about so many frames a second instead.
         max_frames: use at most so many frames of a video, spread evenly.
         no_thumbnails: keep no small pictures: neither the store nor a report holds a pixel.
     """
     from bayesfs.cli.recordings import make_features
-    from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+    from bayesfs.features.backbones.spec import backbone_of
     from bayesfs.features.decoding.sampling import Sampling
     from bayesfs.runs.compose import usable_device
 
     sampling = Sampling(every=every, fps=fps, max_frames=max_frames)
-    backbone = EfficientNetLite0(px=px, device=usable_device(device), centre=centre)
-    make_features(tree, store, backbone, sampling, thumbnails=not no_thumbnails)
+    network = backbone_of(backbone, usable_device(device), px=px)
+    make_features(tree, store, network, sampling, thumbnails=not no_thumbnails)
 
 
 def run(
@@ -278,6 +282,7 @@ def predict(
     *,
     run: Path | None = None,
     table: Path | None = None,
+    backbone: str | None = None,
     device: str | None = None,
     trust: bool = False,
     allow_missing: bool = False,
@@ -285,8 +290,8 @@ def predict(
 ) -> None:
     """Say which of a person's objects unlabelled videos show, a sentence each.
 
-    TEACH holds one folder per object with its videos, VIDEOS the videos to name: video files, or
-    folders of frames. For example:
+    TEACH holds one folder per object with its videos, VIDEOS the videos to name: video files,
+    folders of frames, or photographs, which are recordings of one frame. For example:
 
         bayesfs predict my-things new-videos
         bayesfs predict my-things new-videos --run bayesfs-demo/run
@@ -298,7 +303,9 @@ def predict(
             which your own videos correct.
         table: CSV file to write, with probabilities and uncertainties: a row a video, also of those
             that cannot be read.
-        device: where the backbone runs; a GPU where there is one by default.
+        backbone: where the code or the weights of the run's backbone are, if it cannot be made
+            without, such as torch:MODULE:FUNCTION or timm:NAME,weights=FILE.
+        device: where backbone and engine run, such as cpu or cuda; the best there is by default.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
         allow_missing: go on without objects of which no video can be read, instead of stopping.
         condition: how the videos to name were recorded: clean, as the taught ones, or in clutter.
@@ -312,6 +319,7 @@ def predict(
         run,
         table=table,
         device=device,
+        backbone=backbone,
         trust=trust,
         allow_missing=allow_missing,
         condition=condition,

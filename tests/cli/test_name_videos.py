@@ -17,7 +17,7 @@ from bayesfs.cli import name_videos
 from bayesfs.cli.main import CLOSED_PIPE, FAILED, main
 from bayesfs.errors import DataError
 from bayesfs.explanation.record import ExplanationRecord
-from bayesfs.features.decoding.sampling import Sampling
+from bayesfs.features.decoding.sampling import Sampling, Spread
 from bayesfs.recipes.load import recipe_folder
 from bayesfs.recipes.scripts import read_recipe
 from bayesfs.runs import reuse
@@ -289,7 +289,8 @@ def test_predict_uses_the_sampling_of_the_run(
     del state["sampling"]
     (run / "run.json").write_text(json.dumps(state), encoding="utf-8")
     assert main(argv) == 0
-    assert used == [Sampling(max_frames=2)] * 2
+    taught, asked = Spread(max_frames=2, count=2), Spread(max_frames=2)
+    assert used == [taught, asked] * 2
 
 
 def test_a_run_that_does_not_say_its_sampling_is_told(world: Path, tmp_path: Path) -> None:

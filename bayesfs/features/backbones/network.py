@@ -1,4 +1,4 @@
-"""What all frozen backbones share: input size, normalisation, batches. See `Network`."""
+"""What all frozen networks share: input size, normalisation, batches. See `Network`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,18 @@ GPU_BATCH = 64
 
 
 class Network:
-    """A network with its input size and normalisation; fulfils `Backbone`."""
+    """A network with its input size and normalisation; fulfils `Backbone`.
+
+    Args:
+        name: what it is, with its weights and pooling; see `naming` for how names are written.
+        px: side of the frames in pixels, at least 32.
+        dim: number of features.
+        device: where it runs; the best there is by default.
+        batch: frames per pass; `CPU_BATCH` or `GPU_BATCH` by default.
+
+    Raises:
+        DataError: px or batch is too small.
+    """
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -37,9 +48,7 @@ class Network:
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(frame, px, px, 3) uint8 RGB -> (frame, feature) float32, in batches."""
-        size = (self.px, self.px, 3)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != size:
-            raise ShapeError(f"expected uint8 (frame, *{size}), got {images.dtype} {images.shape}")
+        check_images(images, self.px)
         mean = 255 * torch.tensor(self.mean, device=self.device).view(3, 1, 1)
         std = 255 * torch.tensor(self.std, device=self.device).view(3, 1, 1)
         parts = [np.zeros((0, self.dim), np.float32)]
@@ -51,6 +60,20 @@ class Network:
         return np.concatenate(parts)
 
 
+def check_images(images: NDArray[np.uint8], px: int) -> None:
+    """Refuse what are no frames of that size.
+
+    Raises:
+        ShapeError: they are not.
+    """
+    size = (px, px, 3)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != size:
+        raise ShapeError(f"expected uint8 (frame, *{size}), got {images.dtype} {images.shape}")
+
+
 def default_device(device: torch.device | str | None) -> torch.device:
-    """The given device, else a GPU where there is one, else the CPU."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """The given device, else the best there is: a CUDA GPU, Apple's, or the CPU."""
+    if device is not None:
+        return torch.device(device)
+    mps = torch.backends.mps.is_available()
+    return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")

@@ -55,7 +55,7 @@ def decode(video: Video, px: int, sampling: Sampling | None = None) -> Iterator[
     """Frames of a video in order of time, each px by px.
 
     Args:
-        video: a folder of frames or a video file.
+        video: a folder of frames, a video file or a photograph.
         px: side of the frames in pixels.
         sampling: which frames; all of them by default.
 
@@ -66,6 +66,8 @@ def decode(video: Video, px: int, sampling: Sampling | None = None) -> Iterator[
         DataError: a video file, but the extra `video` is not installed.
     """
     chosen = sampling or Sampling()
+    if video.is_photograph:
+        return _decode_photograph(video, px)
     if not video.is_file:
         return _decode_folder(video, px, chosen)
     pyav(video.location)
@@ -81,6 +83,8 @@ def frame_count(video: Video, sampling: Sampling | None = None) -> int:
         DataError: a video file, but the extra `video` is not installed.
     """
     chosen = sampling or Sampling()
+    if video.is_photograph:
+        return 1
     if not video.is_file:
         return len(chosen.select(folder_seconds(video)))
     pyav(video.location)
@@ -107,6 +111,13 @@ def _decode_folder(video: Video, px: int, sampling: Sampling) -> Iterator[Frame 
             yield Skipped(f"{video.path}/{name}", str(error), "frame")
         else:
             yield Frame(index, int(video.numbers[index]), image)
+
+
+def _decode_photograph(video: Video, px: int) -> Iterator[Frame | Skipped]:
+    try:
+        yield Frame(0, 1, read_image(video.location, px))
+    except DataError as error:
+        yield Skipped(video.path, str(error), "video")
 
 
 def _decode_file(video: Video, px: int, sampling: Sampling) -> Iterator[Frame | Skipped]:
