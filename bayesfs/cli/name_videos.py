@@ -19,10 +19,10 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 
+from bayesfs._utils.devices import usable_device
 from bayesfs._utils.progress import say, terminal_safe
 from bayesfs.cli.recordings import embed_tree
 from bayesfs.data.sampling import sample_episodes
@@ -48,7 +48,7 @@ from bayesfs.features.decoding.sampling import Sampling, Spread
 from bayesfs.features.reduction import UnitNorm
 from bayesfs.prediction import query_evidence
 from bayesfs.protocols import Backbone, KnowsTypical
-from bayesfs.runs.compose import compose, tell_skipped, usable_device
+from bayesfs.runs.compose import compose, tell_skipped
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import RunDirectory, explained
 from bayesfs.runs.reuse import kept_recipes, same_backbone, same_sampling
@@ -119,38 +119,36 @@ class Teacher:
     seed: int
 
 
-def of_run(
-    run: Path, device: torch.device | None, *, trust: bool, backbone: str | None = None
-) -> Teacher:
+def of_run(run: Path, device: str | None, *, trust: bool, backbone: str | None = None) -> Teacher:
     """What a finished run learnt, its recipes run anew.
 
     Args:
         run: run directory.
-        device: where backbone and engine run.
+        device: where backbone and engine run; the best there is by default.
         trust: run recipes that bayesfs does not ship.
         backbone: where the code or the weights of the run's backbone are, if needed.
     """
     directory = RunDirectory(run)
     learnt, inputs = load_learnt(directory), inputs_of(directory)
-    study = compose(kept_recipes(directory, trust=trust), inputs["settings"], smoke=inputs["smoke"])
+    recipes = kept_recipes(directory, trust=trust)
+    study = compose(recipes, inputs["settings"], smoke=inputs["smoke"], device=device)
     return Teacher(
         study,
-        learnt,
-        same_backbone(directory, device, backbone),
+        learnt.on(study.place),
+        same_backbone(directory, usable_device(device), backbone),
         same_sampling(directory),
         partial(rules_for, directory),
         inputs["seed"],
     )
 
 
-def boxed(device: torch.device | None) -> Teacher:
+def boxed(device: str | None) -> Teacher:
     """The population that comes with bayesfs, for the backbone that it is of."""
     shared = default_population()
-    study = Study(shared.model, ENGINE, HeldOutUsers(), reduction=UnitNorm())
-    backbone = remade(shared.backbone, device)
-    return Teacher(
-        study, shared.learnt, backbone, Sampling(max_frames=MOST_FRAMES), lambda _: None, 0
-    )
+    study = Study(shared.model, ENGINE, HeldOutUsers(), reduction=UnitNorm(), device=device)
+    backbone = remade(shared.backbone, usable_device(device))
+    learnt = shared.learnt.on(study.place)
+    return Teacher(study, learnt, backbone, Sampling(max_frames=MOST_FRAMES), lambda _: None, 0)
 
 
 def name_videos(
@@ -189,8 +187,7 @@ def name_videos(
             "--backbone is for a run whose features are of another backbone than the one in the "
             "box: bayesfs predict TEACH VIDEOS --run RUN --backbone SPEC"
         )
-    where = usable_device(device)
-    teacher = boxed(where) if run is None else of_run(run, where, trust=trust, backbone=backbone)
+    teacher = boxed(device) if run is None else of_run(run, device, trust=trust, backbone=backbone)
     study, learnt, seed = teacher.study, teacher.learnt, teacher.seed
     found = read_personal(teach, videos, teacher)
     tell_missing(teach, found, allowed=allow_missing)
@@ -260,14 +257,15 @@ def _tasks(
     told = np.where(unknown, condition, embeddings.coord("condition"))
     frames = Embeddings(embeddings.dataset.assign_coords(condition=("frame", told)))
     evaluation = teacher.study.evaluation
-    return sample_episodes(
+    tasks = sample_episodes(
         teacher.learnt.projection(frames),
         shots=None,
         query_conditions=CONDITIONS,
         frames_per_video=evaluation.frames_per_video,
         query_frames=evaluation.query_frames,
         seed=teacher.seed,
-    ).to(teacher.study.dtype)
+    )
+    return teacher.study.placed(tasks)
 
 
 def check_writable(path: Path) -> None:

@@ -78,10 +78,10 @@ def features(
         max_frames: use at most so many frames of a video, spread evenly.
         no_thumbnails: keep no small pictures: neither the store nor a report holds a pixel.
     """
+    from bayesfs._utils.devices import usable_device
     from bayesfs.cli.recordings import make_features
     from bayesfs.features.backbones.spec import backbone_of
     from bayesfs.features.decoding.sampling import Sampling
-    from bayesfs.runs.compose import usable_device
 
     sampling = Sampling(every=every, fps=fps, max_frames=max_frames)
     network = backbone_of(backbone, usable_device(device), px=px)
@@ -101,6 +101,7 @@ def run(
     settings: Settings = (),
     smoke: bool = False,
     no_thumbnails: bool = False,
+    device: str | None = None,
     cluster: str | None = None,
     print_config: bool = False,
 ) -> None:
@@ -124,6 +125,8 @@ def run(
         settings: change one field of what a recipe defines.
         smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
         no_thumbnails: the report shows no picture of the videos.
+        device: where the engine runs, such as cpu or cuda; the best there is by default. Draws are
+            the same everywhere up to rounding.
         cluster: score very many users on dask: local, local:WORKERS, or a scheduler's address;
             everybody's predictions go to DIR/results.zarr, and the report shows a few people.
         print_config: print the recipes with every field, as DIR/recipes/full_*.py would have them,
@@ -148,6 +151,7 @@ def run(
         ),
         smoke=smoke,
         pictures=not no_thumbnails,
+        device=device,
         cluster=cluster,
         print_config=print_config,
     )
@@ -233,6 +237,7 @@ def compare(
     out: Path = Path("comparison"),
     data: Path | None = None,
     seed: int = 0,
+    device: str | None = None,
     smoke: bool = False,
 ) -> None:
     """Compare finished runs with the first one, or engines on one model.
@@ -254,6 +259,7 @@ def compare(
         out: folder for the tables and the picture.
         data: feature store, to compare engines on.
         seed: of the comparison of engines.
+        device: where the engines run, such as cpu or cuda; the best there is by default.
         smoke: make the comparison of engines tiny; the numbers mean nothing.
     """
     if runs and all(path.suffix == ".py" for path in runs):
@@ -264,12 +270,14 @@ def compare(
             )
         from bayesfs.cli.compare_engines import run_engine_comparison
 
-        run_engine_comparison(runs[0], runs[1:], data, out=out, seed=seed, smoke=smoke)
+        run_engine_comparison(
+            runs[0], runs[1:], data, out=out, seed=seed, smoke=smoke, device=device
+        )
         return
-    if data is not None or seed or smoke:
+    if data is not None or device is not None or seed or smoke:
         raise BayesfsError(
-            "--data, --seed and --smoke are for a comparison of engines; runs are compared as they "
-            "are: bayesfs compare RUN RUN --out DIR"
+            "--data, --seed, --device and --smoke are for comparing engines; runs are compared "
+            "as they are: bayesfs compare RUN RUN --out DIR"
         )
     from bayesfs.cli.compare_runs import compare_runs
 
@@ -334,6 +342,7 @@ def explain(
     shots: int | None = None,
     out: Path | None = None,
     rules: bool = False,
+    device: str | None = None,
     trust: bool = False,
 ) -> None:
     """Say what a video of a finished run shows, how sure that is, why, and what to do about it.
@@ -351,11 +360,21 @@ def explain(
         out: picture to write (png, svg, pdf); by default in RUN/explained, named after the video.
         rules: show instead, for each user, how often answers and sets of answers are right by the
             rules that were learnt on train users.
+        device: where the engine runs, such as cpu or cuda; the best there is by default.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
     """
     from bayesfs.cli.explain_run import explain_run
 
-    explain_run(directory, video, data=data, shots=shots, out=out, rules=rules, trust=trust)
+    explain_run(
+        directory,
+        video,
+        data=data,
+        shots=shots,
+        out=out,
+        rules=rules,
+        device=device,
+        trust=trust,
+    )
 
 
 def benchmark(
@@ -409,7 +428,8 @@ def benchmark(
             overexposure, low_contrast, occlusion, cut_off.
         severities: how badly, 1 to 5.
         tree: the recordings that the feature store was made from, to corrupt.
-        device: where the backbone runs on corrupted pictures; a GPU where there is one by default.
+        device: where engines run, and the backbone on corrupted pictures; the best there is by
+            default. Baselines run on the CPU.
         episodes: episodes of stills per seed.
         seeds: number of seeds of the episodes of stills.
         meta_train: classes of stills to learn from; three fifths by default.

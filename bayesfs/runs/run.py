@@ -351,7 +351,7 @@ def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> 
         if (scatter := learnt.scatter) is not None:
             run.keep("scatter.npz", lambda path: save_scatter(scatter, path))
         run.keep("population.npz", lambda path: save_posterior(learnt.population, path))
-    return load_learnt(run)
+    return load_learnt(run).on(order.study.place)
 
 
 def answer_tasks(
@@ -489,6 +489,7 @@ def facts_of(order: Order, out: Path, frames: int, users: int) -> dict[str, Any]
         "Settings": ", ".join(order.settings) or "those of the recipes",
         "Differs from the defaults": "; ".join(differences(values_of(order.study))) or "nothing",
         **({"Smoke run": "everything tiny, the numbers mean nothing"} if order.smoke else {}),
+        "Device": f"{order.study.place.type}, {str(order.study.dtype).removeprefix('torch.')}",
         "Seed": order.seeds.fit,
         **_episode_seed(order.seeds),
         "Pixels": attrs.get("px", "unknown"),

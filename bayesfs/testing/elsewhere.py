@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 ELSEWHERE = torch.device("meta")
 """The device that is not there."""
@@ -36,7 +35,7 @@ _ATEN = torch.ops.aten
 _BORDER = (_ATEN._to_copy.default, _ATEN.copy_.default)
 """Operations that take tensors from one device to the other."""
 
-_FROM_DATA = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
+_FROM_DATA = (torch.tensor, torch.as_tensor, torch.asarray)
 """Functions that make tensors of Python's data."""
 
 
@@ -73,25 +72,27 @@ class _Away(Tensor):
         made.held = held
         return made
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"elsewhere: {self.held}"
 
     @classmethod
-    def __torch_dispatch__(
-        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _run(func, args, kwargs or {}, Crossings())
 
 
-class _Dispatch(TorchDispatchMode):
+class _Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Every operation, below autograd and vmap."""
 
     def __init__(self, count: Crossings) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = count
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         return _run(func, args, kwargs or {}, self.count)
 
@@ -111,19 +112,13 @@ class _Functions(TorchFunctionMode):
             return args[0].cpu().tolist()
         if func in (Tensor.__getitem__, Tensor.__setitem__) and args[0].device == ELSEWHERE:
             return func(args[0], _carried(args[1]), *args[2:])
-        if func in _FROM_DATA:
+        if func is Tensor.new_tensor:
+            given = {"device": args[0].device, "dtype": args[0].dtype, **given}
+            func, args = torch.tensor, args[1:]
+        if func in _FROM_DATA and not isinstance(args[0], Tensor):
             device = given.pop("device", None)
-            like = args[0] if func is Tensor.new_tensor else None
-            if device is None and like is not None:
-                device = like.device
-            data = args[1] if func is Tensor.new_tensor else args[0]
-            if device is not None and torch.device(device) == ELSEWHERE and not isinstance(data, Tensor):
-                if func is Tensor.new_tensor:
-                    given.setdefault("dtype", like.dtype)
-                maker = torch.tensor if func is Tensor.new_tensor else func
-                return maker(data, **given).to(ELSEWHERE)
-            if device is not None:
-                given["device"] = device
+            made = func(*args, **given)
+            return made if device is None else made.to(device)
         return func(*args, **given)
 
 
@@ -155,50 +150,63 @@ def elsewhere() -> Iterator[Crossings]:
 
         return submit(pool, inside, *args, **kwargs)
 
-    with mock.patch.object(ThreadPoolExecutor, "submit", submit_here):
-        with _Functions(), _Dispatch(count):
-            yield count
+    pools = mock.patch.object(ThreadPoolExecutor, "submit", submit_here)
+    with pools, _Functions(), _Dispatch(count):
+        yield count
 
 
 def _run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], count: Crossings) -> Any:
-    tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
-    away = [x for x in tensors if isinstance(x, _Away)]
+    away: list[Tensor] = []
+    plain: list[Tensor] = []
+    bare = [_held(x, away, plain) for x in args]
+    named = {name: _held(x, away, plain) for name, x in kwargs.items()}
     asked = kwargs.get("device")
     goes = asked is not None and torch.device(asked) == ELSEWHERE
     if not away and not goes:
         return func(*args, **kwargs)
-    if func not in _BORDER and away:
-        _refuse_plain(func, [x for x in tensors if not isinstance(x, _Away)])
+    if away and plain and func not in _BORDER:
+        _refuse_plain(func, plain)
     count.operations += 1
     count.read += func is _ATEN._local_scalar_dense.default
-    bare_args, bare = tree_map_only(_Away, lambda x: x.held, (tuple(args), dict(kwargs)))
-    if "device" in bare and bare["device"] is not None:
-        bare["device"] = torch.device("cpu")
-    result = func(*bare_args, **bare)
-    stays = goes or (bool(away) and asked is None)
-    if func is _ATEN._to_copy.default and asked is not None and not goes:
-        count.carried += 1
-    if not stays:
+    if asked is not None:
+        named["device"] = torch.device("cpu")
+    result = func(*bare, **named)
+    if asked is not None and not goes:
+        count.carried += func is _ATEN._to_copy.default
         return result
-    if func._schema.is_mutable or func in (_ATEN.copy_.default,):
-        return _same(args, bare_args, result)
-    return tree_map_only(Tensor, _Away, result)
+    if func._schema.is_mutable:  # what was changed in place is the argument
+        changed = (x for x, held in zip(args, bare, strict=True) if held is result)
+        return next(changed, None) if result is None else next(changed, _taken(result))
+    return _taken(result)
 
 
-def _same(args: Sequence[Any], bare: Sequence[Any], result: Any) -> Any:
-    """What an operation in place gives: the argument that it has changed."""
-    for outer, inner in zip(args, bare, strict=True):
-        if result is inner:
-            return outer
-    return tree_map_only(Tensor, _Away, result)
+def _held(value: Any, away: list[Tensor], plain: list[Tensor]) -> Any:
+    """A value with the data of what is elsewhere; what it holds is noted."""
+    if isinstance(value, _Away):
+        away.append(value)
+        return value.held
+    if isinstance(value, Tensor):
+        plain.append(value)
+    elif isinstance(value, list | tuple):
+        return type(value)([_held(x, away, plain) for x in value])
+    return value
+
+
+def _taken(value: Any) -> Any:
+    """A result with its tensors elsewhere."""
+    if isinstance(value, Tensor):
+        return _Away(value)
+    if isinstance(value, list | tuple):
+        return type(value)([_taken(x) for x in value])
+    return value
 
 
 def _refuse_plain(func: Any, plain: Sequence[Tensor]) -> None:
     for value in plain:
-        if value.ndim and value.numel() and value.device != ELSEWHERE:
+        if value.device == ELSEWHERE:
+            raise MixedDevicesError(f"{func} got a tensor elsewhere without data; how was it made?")
+        if value.ndim and value.numel():
             raise MixedDevicesError(
                 f"{func} got tensors elsewhere and one on the {value.device} of shape "
                 f"{tuple(value.shape)}; was it made without device=?"
             )
-        if value.device == ELSEWHERE:
-            raise MixedDevicesError(f"{func} got a tensor elsewhere without data; how was it made?")

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from bayesfs._utils.devices import best_device, usable_device
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
-from bayesfs.features.backbones.network import default_device
 from bayesfs.features.backbones.pooling import centre_weights
 from bayesfs.features.backbones.spec import remade
 from bayesfs.features.backbones.timm_models import TimmBackbone
@@ -124,9 +124,10 @@ def test_wrong_frames(backbone: EfficientNetLite0, images: NDArray[np.uint8]) ->
 
 
 def test_device() -> None:
-    assert default_device("cpu") == torch.device("cpu")
-    wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    assert default_device(None).type == wanted
+    assert usable_device("cpu") == torch.device("cpu")
+    assert usable_device(None) == best_device()
+    if torch.cuda.is_available():
+        assert best_device().type == "cuda"
 
 
 class FakeNet(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bayesfs._utils.devices import usable_device
 from bayesfs.errors import DataError, ShapeError
 
 CPU_BATCH = 8
@@ -39,7 +40,7 @@ class Network:
         if px < 32 or (batch is not None and batch < 1):
             raise DataError(f"expected px >= 32 and batch >= 1, got px={px}, batch={batch}")
         self.name, self.px, self.dim = f"{name}@{px}px", px, dim
-        self.device = default_device(device)
+        self.device = usable_device(device)
         self.batch = batch or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,11 +70,3 @@ def check_images(images: NDArray[np.uint8], px: int) -> None:
     size = (px, px, 3)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != size:
         raise ShapeError(f"expected uint8 (frame, *{size}), got {images.dtype} {images.shape}")
-
-
-def default_device(device: torch.device | str | None) -> torch.device:
-    """The given device, else the best there is: a CUDA GPU, Apple's, or the CPU."""
-    if device is not None:
-        return torch.device(device)
-    mps = torch.backends.mps.is_available()
-    return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
