@@ -270,6 +270,6 @@ def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         assert devices.best_device(torch.float64).type == "cpu"
 
 
-@pytest.mark.parametrize("command", ["run", "predict", "benchmark", "compare", "explain"])
+@pytest.mark.parametrize("command", ["run", "predict", "benchmark", "compare", "explain", "watch"])
 def test_commands_take_a_device(command: str) -> None:
     assert "device" in inspect.signature(COMMANDS[command]).parameters

@@ -234,10 +234,10 @@ def asked_tasks(teacher: Teacher, embeddings: Embeddings, condition: Asked) -> E
     clutter for a model of labels alone, to which it makes no difference.
     """
     if condition != "unknown":
-        return _tasks(teacher, embeddings, condition)
+        return tasks_in_condition(teacher, embeddings, condition)
     study, population = teacher.study, teacher.learnt.population
     model = study.model_of(teacher.learnt)
-    both = [_tasks(teacher, embeddings, each) for each in CONDITIONS]
+    both = [tasks_in_condition(teacher, embeddings, each) for each in CONDITIONS]
     posterior = study.engine.infer(model, both[0], seed=teacher.seed, given=population)
     clean, clutter = (  # what was taught is the same in both
         dict(zip(tasks.videos[0], found[0].tolist(), strict=False))
@@ -246,10 +246,10 @@ def asked_tasks(teacher: Teacher, embeddings: Embeddings, condition: Asked) -> E
     )
     alike = [video for video, nats in clean.items() if nats > clutter[video] + ROUNDING]
     names = embeddings.coord("video")
-    return _tasks(teacher, embeddings, np.where(np.isin(names, alike), *CONDITIONS))
+    return tasks_in_condition(teacher, embeddings, np.where(np.isin(names, alike), *CONDITIONS))
 
 
-def _tasks(
+def tasks_in_condition(
     teacher: Teacher, embeddings: Embeddings, condition: str | NDArray[np.str_]
 ) -> EpisodeBatch:
     """The person's task, with these conditions of the videos to name."""
@@ -301,7 +301,7 @@ def read_personal(teach: Path, videos: Path, teacher: Teacher) -> Personal:
     queried = Spread.of(sampling, evaluation.query_frames)
     is_asked = [video.object == UNKNOWN_OBJECT for video in tree.videos]
     parts = [
-        _embedded(replace(tree, videos=some, skipped=skipped), teacher.backbone, chosen)
+        embedded_or_none(replace(tree, videos=some, skipped=skipped), teacher.backbone, chosen)
         for keep, chosen, skipped in ((False, taught, tree.skipped), (True, queried, ()))
         if (some := tuple(compress(tree.videos, [a == keep for a in is_asked])))
     ]
@@ -313,7 +313,7 @@ def read_personal(teach: Path, videos: Path, teacher: Teacher) -> Personal:
     return Personal(tree, asked, Embeddings.of_own(dataset), left_out)
 
 
-def _embedded(
+def embedded_or_none(
     tree: VideoTree, backbone: Backbone, sampling: Sampling
 ) -> tuple[Embeddings | None, tuple[Skipped, ...]]:
     """Embeddings of what can be read, None of nothing, and what cannot."""

@@ -334,6 +334,55 @@ def predict(
     )
 
 
+def watch_source(
+    teach: Annotated[Path, Positional, arg(metavar="TEACH")],
+    source: Annotated[str, Positional, arg(metavar="SOURCE")],
+    *,
+    run: Path | None = None,
+    backbone: str | None = None,
+    device: str | None = None,
+    trust: bool = False,
+    condition: Literal["clean", "clutter"] = "clutter",
+    window: int = 30,
+    every: int = 1,
+) -> None:
+    """Say which of a person's objects a video shows while its frames arrive.
+
+    SOURCE is a video file, a folder of frames, or the number of a camera. Each line has the
+    likeliest object, the set of objects that it may be, and the doubt. For example:
+
+        bayesfs watch my-things 0
+        bayesfs watch my-things new-video.mp4 --run bayesfs-demo/run --every 10
+
+    Args:
+        teach: folder "object name/" of videos.
+        source: what to watch.
+        run: finished run whose population is used; by default the one that comes with bayesfs.
+        backbone: where the code or the weights of the run's backbone are, if it cannot be made
+            without.
+        device: where backbone and engine run, such as cpu or cuda; the best there is by default.
+        trust: run recipes kept in the run directory though bayesfs does not ship them.
+        condition: how the frames are recorded: clean, as the taught ones, or in clutter.
+        window: latest frames that are answered for jointly.
+        every: say the answer at every n-th frame.
+    """
+    from bayesfs.cli.watch_video import watch_video
+
+    if window < 1 or every < 1:
+        raise BayesfsError(f"expected --window and --every above 0, got {window} and {every}")
+    watch_video(
+        teach,
+        source,
+        run,
+        device=device,
+        trust=trust,
+        backbone=backbone,
+        condition=condition,
+        window=window,
+        every=every,
+    )
+
+
 def explain(
     directory: Annotated[Path, Positional, arg(metavar="RUN")],
     *,
@@ -556,5 +605,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,  # these take their cores when the recipes have been checked
     "sweep": sweep,
     "population": _on_its_cores(population),
+    "watch": _on_its_cores(watch_source),
     "init": init,
 }

@@ -88,6 +88,23 @@ def read_folder(
     return VideoTree(walk.root, tuple(videos), tuple(skipped))
 
 
+def recording(path: Path) -> Video:
+    """One recording by itself: a video file, a photograph, or a folder of frames.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    walk = TreeWalk(path.parent)
+    found = _recordings(walk, walk.root, "user", UNKNOWN_OBJECT, "test", "clutter")
+    for video in found:
+        if video.path == path.name:
+            return video
+    why = next((f": {s.reason}" for s in walk.skipped if s.path == path.name), "")
+    raise DataError(
+        f"{str(path)!r}: expected a video file, a photograph or a folder of frames{why}"
+    )
+
+
 def _objects(walk: TreeWalk, elsewhere: bool) -> Iterator[Path]:
     """Folders of objects; whatever else lies beside them is noted."""
     for file in walk.files(walk.root):

@@ -136,7 +136,9 @@ def _decode_file(video: Video, px: int, sampling: Sampling) -> Iterator[Frame | 
                     noted = True
                 else:
                     index, frame = item
-                    yield Frame(index, index + 1, displayed(_square(frame, px), matrix.of(frame)))
+                    yield Frame(
+                        index, index + 1, displayed(square_frame(frame, px), matrix.of(frame))
+                    )
                     used += 1
         if used < len(keys) and not noted and not sampling.is_all:  # as with fields for frames
             told = f"{used} of the {len(keys)} frames that were chosen are there; damaged?"
@@ -199,7 +201,7 @@ def _noted(video: Video, frames: Iterator[Numbered]) -> Iterator[tuple[int, Any]
         yield Skipped(video.path, f"{bad - MAX_NOTED} more frames are damaged", "frame")
 
 
-def _square(frame: Any, px: int) -> NDArray[np.uint8]:
+def square_frame(frame: Any, px: int) -> NDArray[np.uint8]:
     """One PyAV frame as (px, px, 3) RGB, on white where it is transparent."""
     if frame.width * frame.height > MAX_PIXELS:
         raise DataError(f"a frame of {frame.width} x {frame.height} pixels")
