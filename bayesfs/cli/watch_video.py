@@ -169,8 +169,8 @@ def watch_video(
     teacher = boxed(device) if run is None else of_run(run, device, trust=trust, backbone=backbone)
     seconds = []
     latest: deque[Arrived] = deque(maxlen=window)
+    watcher = Watcher.of(teacher, taught_frames(teach, teacher), condition)
     with Prefetch(embedded_frames(source, teacher.backbone), ahead=1) as arriving:
-        watcher = Watcher.of(teacher, taught_frames(teach, teacher), condition)
         for frame in arriving:
             latest.append(frame)
             if (frame.number - 1) % every:
