@@ -4,9 +4,11 @@ No card is needed: `bayesfs.testing.elsewhere` pretends one. Numbers are those o
 """
 
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import xarray as xr
 from torch import Tensor
 
 from bayesfs._utils import devices
+from bayesfs.cli.main import FAILED, main
 from bayesfs.cli.subcommands import COMMANDS
 from bayesfs.errors import DataError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
@@ -50,6 +53,7 @@ from bayesfs.models.objectives import PredictiveScore
 from bayesfs.models.similarity.pool import SimilarityPool, TablePool
 from bayesfs.prediction import predict
 from bayesfs.protocols import Engine, Model
+from bayesfs.recipes.load import recipe_folder
 from bayesfs.runs.rules import rules_of
 from bayesfs.sklearn import BayesianFewShotClassifier
 from bayesfs.study import Study
@@ -273,3 +277,16 @@ def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("command", ["run", "predict", "benchmark", "compare", "explain", "watch"])
 def test_commands_take_a_device(command: str) -> None:
     assert "device" in inspect.signature(COMMANDS[command]).parameters
+
+
+def test_a_run_says_where_it_was_computed(
+    small_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("models/gaussian.py", "inference/exact.py", "evaluation/clutter.py")
+    recipes = [str(recipe_folder() / name) for name in names]
+    argv = ["run", *recipes, "--data", str(small_store), "--smoke"]
+    assert main([*argv, "--out", str(tmp_path / "no"), "--device", "nowhere"]) == FAILED
+    assert "not usable on this machine" in capsys.readouterr().err
+    assert main([*argv, "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    state = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert state["facts"]["Device"] == "cpu, float64"

