@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from bayesfs.evaluation.held_out_groups import HeldOutGroups
     from bayesfs.evaluation.held_out_users import HeldOutUsers
     from bayesfs.explanation.explain import explain
+    from bayesfs.features.backbones.spec import backbone_of
+    from bayesfs.features.extraction.embed import embed
     from bayesfs.features.standardisation import Standardise
     from bayesfs.inference.exact import Exact
     from bayesfs.inference.nuts.nuts import NUTS
@@ -55,8 +57,10 @@ __all__ = [
     "SharedClasses",
     "Standardise",
     "Study",
+    "backbone_of",
     "decompose",
     "default_population",
+    "embed",
     "explain",
     "make_episode",
     "open_store",
@@ -82,8 +86,10 @@ _HOME = {
     "SharedClasses": "models.gaussian.shared_classes",
     "Standardise": "features.standardisation",
     "Study": "study",
+    "backbone_of": "features.backbones.spec",
     "decompose": "uncertainty.decompose",
     "default_population": "training.shared_population",
+    "embed": "features.extraction.embed",
     "explain": "explanation.explain",
     "make_episode": "data.from_arrays",
     "open_store": "data.store",

@@ -133,7 +133,7 @@ def _closed_form(
 def distinct_population(model: Model, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The distinct draws of the population among draws of all sites, in order."""
     population = {s: draws[s] for s, axes in model.dims.items() if "task" not in axes}
-    keep = torch.tensor(distinct_rows(population))
+    keep = distinct_rows(population)
     return {s: v[keep] for s, v in population.items()}
 
 

@@ -10,7 +10,7 @@ engines know each other only through this module.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -466,11 +466,15 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A frozen backbone: images -> features."""
+    """A frozen backbone: images -> features.
+
+    One file each in `bayesfs.features.backbones`; `spec.backbone_of` makes the one that a person
+    asks for, `bayesfs.testing.BackboneContract` checks one.
+    """
 
     @property
     def name(self) -> str:
-        """Identifies backbone, weights and input size; stored with the features."""
+        """Tells weights, pooling, colours and pixels; features of other names are never mixed."""
         ...
 
     @property
@@ -489,7 +493,16 @@ class Backbone(Protocol):
         ...
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(frame, height, width, 3) uint8 -> (frame, feature) float32."""
+        """(frame, px, px, 3) uint8 -> (frame, feature) float32; several threads call it at once."""
+        ...
+
+
+@runtime_checkable
+class NamesFrames(Backbone, Protocol):
+    """A backbone that knows frames by their names: features that were made elsewhere."""
+
+    def of_frames(self, paths: Sequence[str], numbers: Sequence[int]) -> NDArray[np.float32]:
+        """(frame, feature) of frames: paths of them or their video files, and their numbers."""
         ...
 
 

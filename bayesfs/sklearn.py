@@ -24,6 +24,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from bayesfs._distributions.noise import frame_content
+from bayesfs._utils.devices import usable_device
 from bayesfs._utils.nested_parameters import nested_parameters, with_parameters
 from bayesfs.data.from_arrays import make_episode
 from bayesfs.data.row_weights import repeated
@@ -106,6 +107,8 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         support_condition: recording condition of what is taught, "clean" or "clutter".
         query_condition: recording condition of what is asked.
         random_state: of the draws. Fixed by default, so that the same data give the same answer.
+        device: where tensors live while it works, such as "cuda"; the CPU by default, which is the
+            quickest for one task. Answers are on the CPU, and the same up to rounding.
 
     Nothing of the caller's arrays is kept: changing X afterwards changes no answer. A row has the
     same answer whatever is asked beside it, and neither the order of the rows that are taught nor
@@ -138,6 +141,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         support_condition: Literal["clean", "clutter"] = "clean",
         query_condition: Literal["clean", "clutter"] = "clean",
         random_state: int | np.random.RandomState | None = 0,
+        device: str | None = None,
     ) -> None:
         self.model = model
         self.engine = engine
@@ -146,6 +150,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         self.support_condition = support_condition
         self.query_condition = query_condition
         self.random_state = random_state
+        self.device = device
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name; with `deep` the fields of model and engine too."""
@@ -255,7 +260,8 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         self.model_ = self._told_model()
         episode = self._episode(x[:1], None)
         engine = self.engine or self._default_engine()
-        self.population_ = self._population(episode, engine)
+        population = self._population(episode, engine)
+        self.population_ = None if population is None else population.to(episode.support.device)
         self.posterior_ = engine.infer(
             self.model_, episode, seed=self._seed, given=self.population_
         )
@@ -395,7 +401,8 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             support_condition=self.support_condition,
             query_condition=self.query_condition,
         )
-        return replace(episode, classes=(tuple(map(str, self.classes_)),))
+        named = replace(episode, classes=(tuple(map(str, self.classes_)),))
+        return named.to(usable_device(self.device or "cpu", torch.float64))
 
     def _default_engine(self) -> Engine:
         if isinstance(self.model_, Conjugate):

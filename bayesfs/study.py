@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from bayesfs._utils.devices import usable_device
 from bayesfs._utils.display import Card, Shown, short_number
 from bayesfs._utils.progress import bar
 from bayesfs.data.worlds import together
@@ -78,6 +79,10 @@ class Learnt(Shown):
     scatter: WithinScatter | None = None
     axes: Projection | None = None
 
+    def on(self, device: torch.device | str) -> Learnt:
+        """The same with the population on another device."""
+        return replace(self, population=self.population.to(device))
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of classes that the population knows."""
@@ -103,6 +108,9 @@ class Study:
             `bayesfs.models.objectives.PredictiveScore`; the model itself by default.
         reduction: which features to keep.
         dtype: floating-point type of all inference.
+        device: where tensors live, such as "cpu" or "cuda"; None takes the best there is that has
+            the type. Draws are the same on every device up to rounding; what is labelled (tables,
+            DataTrees, reports) is on the CPU as ever.
 
     Example:
         >>> learnt = study.learn(embeddings, seed=0)  # doctest: +SKIP
@@ -117,6 +125,20 @@ class Study:
     objective: Objective | None = None
     reduction: FeatureReduction = field(default_factory=PrincipalAxes)
     dtype: torch.dtype = torch.float64
+    device: torch.device | str | None = field(default=None, repr=False)
+
+    @property
+    def place(self) -> torch.device:
+        """Where tensors live.
+
+        Raises:
+            DataError: this machine has no such device, or the device not this type.
+        """
+        return usable_device(self.device, self.dtype)
+
+    def placed(self, episodes: EpisodeBatch) -> EpisodeBatch:
+        """Tasks in the study's type, where its tensors live."""
+        return episodes.to(self.dtype).to(self.place)
 
     def check(self, embeddings: Embeddings, *, seed: int) -> None:
         """Refuse data that cannot be scored, and a model that is not for the engine.
@@ -181,7 +203,7 @@ class Study:
             model = model.with_each_axes(axes, fitted_on_others(unit, model.reduction.fit))
         program = model if self.objective is None else self.objective(model)
         engine = self.population_engine or self.engine
-        episodes = episodes.to(self.dtype)
+        episodes = self.placed(episodes)
         with bar("population") if progress is None else nullcontext(progress) as report:
             posterior = engine.infer(program, episodes, seed=seed, progress=report)
         if set(program.dims) <= set(posterior.draws):
@@ -227,7 +249,7 @@ class Study:
     def tasks(self, embeddings: Embeddings, learnt: Learnt, *, seed: int) -> EpisodeBatch:
         """The episodes to score, at the largest number of shots, in the model's features."""
         projected = learnt.projection(embeddings)
-        return self.evaluation.test_episodes(projected, seed=seed).to(self.dtype)
+        return self.placed(self.evaluation.test_episodes(projected, seed=seed))
 
     def train_tasks(
         self, embeddings: Embeddings, learnt: Learnt, *, seed: int
@@ -251,7 +273,7 @@ class Study:
         used = frames_of(embeddings, drawn)
         crossed = self.reduction.cross_fit(used, learnt.projection.dim)
         episodes = self.evaluation.calibration_episodes(crossed, seed=seed)
-        return None if episodes is None else episodes.to(self.dtype)
+        return None if episodes is None else self.placed(episodes)
 
     def infer(
         self,
@@ -264,12 +286,15 @@ class Study:
         """Posterior, predictive and uncertainty of tasks, given the population.
 
         Args:
-            episodes: tasks in the model's features.
+            episodes: tasks in the model's features, such as `tasks` gives.
             learnt: what was learnt from other users.
             seed: of the inference.
             progress: what the engine reports to.
+
+        Returns:
+            The answer, its tensors where the tasks are, its uncertainty labelled.
         """
-        model = self.model_of(learnt)
+        model, learnt = self.model_of(learnt), learnt.on(episodes.support.device)
         posterior = self.engine.infer(
             model, episodes, seed=seed, given=learnt.population, progress=progress
         )
@@ -320,6 +345,7 @@ class Answer(Shown):
             learnt: what the tasks were inferred with.
             attrs: further root attributes.
         """
+        learnt = learnt.on(self.episodes.support.device)
         draws = complete_draws(self.model, self.posterior, learnt.population)
         dims = {**self.model.dims, **self.posterior.dims}
         whole = self.posterior.changed(draws=draws, dims=dims)

@@ -182,7 +182,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--teach", type=re.compile, help="regular expression of taught videos")
     parser.add_argument("--ask", type=re.compile, help="regular expression of asked videos")
     parser.add_argument("--px", type=int, default=160, help="side of the frames")
-    parser.add_argument("--backbone", help="name of a backbone, as a store tells it, or timm/MODEL")
+    parser.add_argument("--backbone", help="as of `bayesfs features`, or a store's name of one")
     parser.add_argument("--cache", type=Path, help="folder where features are kept")
     parser.add_argument("--methods", nargs="*", help="only these, and the default")
     parser.add_argument("--objects", type=int, default=Sizes.objects, help="of a task")

@@ -15,7 +15,7 @@ from test_layers import FILES, MODULES, module_of
 ASKS = {
     ("_utils.guarded_files", "os"): "flags that an operating system may lack",
     ("_utils.threads", "os"): "cores that an operating system may not tell",
-    ("features.backbones.efficientnet_lite0", "module"): "layers of torch",
+    ("features.backbones.efficientnet_lite", "module"): "layers of torch",
     ("features.decoding.pictures", "error"): "an error of the operating system",
     ("data.from_arrays", "values"): "arrays of any library",
     ("inference.nuts.translate", "jax"): "versions of JAX",
@@ -30,6 +30,7 @@ ASKS = {
 
 CLASSES = {
     ("benchmark.corrupted_frames", "Frame"): "an item of a stream is a frame or a reason",
+    ("cli.watch_video", "Skipped"): "an item of a stream is a frame or a reason",
     ("deploy.recogniser", "GaussianHierarchy"): "what is kept on a device is its own algebra",
     ("features.decoding.video", "Skipped"): "an item of a stream is a frame or a reason",
     ("features.extraction.batches", "Skipped"): "an item of a stream is a frame or a reason",

@@ -17,6 +17,7 @@ FIGURES = {
     "accuracy": ("best", "best.frame_nll_1", "best.video_acc_5", "best_peer.frame_nll_5"),
     "fewshot": ("best", "best.nll_5", "best_minus_peer.nll_1", "best_minus_peer.nll_5"),
     "gp": ("gp_predict_vs_list", "gp_train_vs_list", "gp_max_abs_diff", "gpu_vs_cpu_4096"),
+    "gpu": ("gp_gpu_vs_cpu_4096", "features_share_of_bare", "gpu_cpu_max_diff", "share_of_roof"),
     "house": (
         "root_modules",
         "library_lines",

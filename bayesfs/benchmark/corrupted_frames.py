@@ -21,7 +21,7 @@ from bayesfs.data.sources.open import read_tree
 from bayesfs.data.sources.video import Video
 from bayesfs.data.store import store_attrs
 from bayesfs.errors import DataError
-from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+from bayesfs.features.backbones.spec import remade
 from bayesfs.features.decoding.video import Frame, decode
 from bayesfs.features.extraction.job import video_fingerprint
 from bayesfs.features.quality import quality
@@ -139,17 +139,17 @@ def only(video: Video, numbers: Sequence[int]) -> Video:
 def frames_of_tree(
     embeddings: Embeddings, rows: Ints, store: Path, tree: Path, *, device: Any = None
 ) -> Frames:
-    """Frames of a store that the shipped backbone made from a tree.
+    """Frames of a store that was made from a tree, and the backbone that made it.
 
     Args:
         embeddings: the store, opened.
         rows: (n,) rows of the frames.
         store: the store's folder.
         tree: the recordings that it was made from.
-        device: where the backbone runs; a GPU where there is one by default.
+        device: where the backbone runs; the best there is by default.
 
     Raises:
-        DataError: the store is of other recordings, or of another backbone.
+        DataError: the store is of other recordings, or of a backbone that cannot be made here.
     """
     attrs = store_attrs(store)
     videos = read_tree(tree).videos
@@ -158,5 +158,5 @@ def frames_of_tree(
             f"{str(tree)!r} does not hold the recordings that {str(store)!r} was made from; "
             "name the tree that was given to `bayesfs features`, unchanged since"
         )
-    backbone = EfficientNetLite0.named(str(attrs.get("backbone")), device)
+    backbone = remade(str(attrs.get("backbone")), device)
     return Frames(embeddings, rows, {v.name: v for v in videos}, backbone)

@@ -77,7 +77,7 @@ def corrupted_queries(
         raise DataError(
             f"{type(evaluation).__name__}: its episodes do not say which frames they hold"
         )
-    chosen = np.unique(rows[rows >= 0].numpy())
+    chosen = np.unique(rows[rows >= 0].cpu().numpy())
     return CorruptedQueries(
         frames_of_tree(embeddings, chosen, store, tree, device=device), run, seed
     )

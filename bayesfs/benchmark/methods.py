@@ -111,7 +111,7 @@ class RecipeMethod:
         """One population, by the recipe's objective."""
         study = self.study
         labels = study.objective is not None and study.objective.needs_query
-        episodes = (lesson.mixed if labels else lesson.support).to(study.dtype)
+        episodes = study.placed(lesson.mixed if labels else lesson.support)
         model = study.model_for(lesson.projection, labels=labels_over(episodes))
         program = model if study.objective is None else study.objective(model)
         engine = study.population_engine or study.engine
@@ -153,8 +153,8 @@ class BaselineMethod:
 
 
 def with_draws(study: Study, learnt: Learnt, seed: int) -> Predict:
-    """The study's predictive of tasks."""
-    return lambda episodes: study.infer(episodes, learnt, seed=seed).predictive
+    """The study's predictive of tasks, on the CPU."""
+    return lambda tasks: study.infer(study.placed(tasks), learnt, seed=seed).predictive.to("cpu")
 
 
 def without_draws(study: Study, learnt: Learnt) -> Predict | None:
@@ -163,7 +163,8 @@ def without_draws(study: Study, learnt: Learnt) -> Predict | None:
     closed = study.engine.closed_form(model, learnt.population)
     if closed is None or not isinstance(model, Collapsible):
         return None
-    return closed_form_predict(model, closed[0])
+    predict = closed_form_predict(model, closed[0])
+    return lambda tasks: predict(study.placed(tasks)).to("cpu")
 
 
 def closed_form_predict(model: Collapsible, population: Mapping[str, Tensor]) -> Predict:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from bayesfs._utils.devices import usable_device
 from bayesfs._utils.guarded_files import read_text
 from bayesfs._utils.progress import bar
 from bayesfs.benchmark.conditions import Condition, sweeps
@@ -37,7 +38,7 @@ from bayesfs.features.reduction import PrincipalAxes
 from bayesfs.models.baselines.classifiers import standard_baselines
 from bayesfs.recipes.load import Recipe, load_recipe, recipe_folder
 from bayesfs.recipes.overrides import shrink
-from bayesfs.runs.compose import tell_store, usable_device
+from bayesfs.runs.compose import tell_store
 from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.run import store_fingerprint
 from bayesfs.study import Study
@@ -204,7 +205,9 @@ def methods_of(plan: Plan) -> list[Method]:
     engines = plan.engines or tuple(shipped / name for name in DEFAULTS["engines"])
     read_models = [load_recipe(path, "model") for path in models]  # each is read once
     read_engines = [load_recipe(path, "engine") for path in engines]
-    found: list[Method] = [_recipe(m, e, plan.smoke) for m in read_models for e in read_engines]
+    found: list[Method] = [
+        _recipe(m, e, plan.smoke, plan.device) for m in read_models for e in read_engines
+    ]
     if plan.baselines:
         axes = PrincipalAxes(16 if plan.smoke else plan.axes)
         baselines = standard_baselines(seed=plan.seed)
@@ -216,9 +219,10 @@ def methods_of(plan: Plan) -> list[Method]:
     return found
 
 
-def _recipe(model: Recipe, engine: Recipe, smoke: bool) -> RecipeMethod:
+def _recipe(model: Recipe, engine: Recipe, smoke: bool, device: str | None) -> RecipeMethod:
     values = {**model.values, **engine.values}
     study = Study(**(shrink(values) if smoke else values), evaluation=HeldOutUsers())
+    study = replace(study, device=usable_device(device, study.dtype))
     source = f"{model.source}\0{engine.source}"
     return RecipeMethod(f"{model.path.stem} / {engine.path.stem}", study, source)
 

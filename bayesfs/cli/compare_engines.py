@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bayesfs._utils.devices import usable_device
 from bayesfs._utils.owned_folders import claim
 from bayesfs._utils.progress import bar, table_text
 from bayesfs.cli.compare_runs import COMPARISON
@@ -41,6 +42,7 @@ def run_engine_comparison(
     out: Path | None = None,
     seed: int = 0,
     smoke: bool = False,
+    device: str | None = None,
     tasks: int = TASKS,
 ) -> EngineComparison:
     """Run several engines on one batch of tasks, print a table, and draw a picture.
@@ -56,6 +58,7 @@ def run_engine_comparison(
         out: folder for engines.csv, sites.csv, tasks.csv and engines.png; None writes nothing.
         seed: of episodes and inference.
         smoke: tiny numbers, to see whether everything fits together.
+        device: where the engines run; the best there is by default.
         tasks: tasks at most.
 
     Returns:
@@ -75,6 +78,7 @@ def run_engine_comparison(
     }
     first = next(iter(loaded.values()))
     study = Study(**_numbers({**values, **first}, smoke))
+    study = replace(study, device=usable_device(device, study.dtype))
     embeddings = open_store(data)
     tell_store(data)
     with bar("population") as progress:
@@ -86,7 +90,7 @@ def run_engine_comparison(
         for name, recipe in loaded.items()
     }
     reference = next(n for n, recipe in loaded.items() if recipe["engine"].reference)
-    comparison = compare(inferred, reference, episodes)
+    comparison = compare(inferred, reference, episodes.to("cpu"))
     if out is not None:
         _write(comparison, out)
     _show(comparison)
@@ -119,7 +123,7 @@ def _infer(study: Study, name: str, episodes: EpisodeBatch, learnt: Learnt, seed
         start = time.perf_counter()
         answer = study.infer(episodes, learnt, seed=seed, progress=progress)
         seconds = time.perf_counter() - start
-    return Inferred(answer.posterior, answer.predictive, seconds)
+    return Inferred(answer.posterior.to("cpu"), answer.predictive.to("cpu"), seconds)
 
 
 def _show(comparison: EngineComparison) -> None:

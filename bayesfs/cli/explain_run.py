@@ -58,6 +58,7 @@ def explain_run(
     out: Path | None,
     rules: bool,
     trust: bool,
+    device: str | None = None,
 ) -> None:
     """Print why a video was named as it was, and draw its doubt over time; or list the videos.
 
@@ -69,13 +70,14 @@ def explain_run(
         out: picture to write; one in the run's folder `explained` by default.
         rules: show instead how the rules of decision do for each user.
         trust: run recipes kept in the run directory even if they are not the shipped ones.
+        device: where the engine runs; the best there is by default.
 
     Raises:
         RunError: the run is not finished, or its data have changed.
         DataError: there is no such video.
     """
     directory = RunDirectory(run)
-    study, learnt, embeddings = reopened(directory, data, trust=trust)
+    study, learnt, embeddings = reopened(directory, data, trust=trust, device=device)
     seeds = seeds_of(inputs_of(directory))
     shots = usable_shots(study, shots)
     tasks = study.tasks(embeddings, learnt, seed=seeds.episodes).limit_shots(shots)
@@ -154,7 +156,7 @@ def evidence_of(
 
 
 def reopened(
-    run: RunDirectory, data: Path | None = None, *, trust: bool
+    run: RunDirectory, data: Path | None = None, *, trust: bool, device: str | None = None
 ) -> tuple[Study, Learnt, Embeddings]:
     """The study of a finished run, what it learnt, and the data it was of.
 
@@ -162,6 +164,7 @@ def reopened(
         run: the run.
         data: its feature store; where the run says that it is by default.
         trust: run recipes that are not the shipped ones.
+        device: where the study's tensors live; the best there is by default.
 
     Raises:
         RunError: the run is not finished, does not say where its store is, or the store holds other
@@ -173,8 +176,9 @@ def reopened(
         raise RunError(f"{run.path}: does not say where its feature store is; add --data STORE")
     if not store.exists():
         raise RunError(f"{store}: there is no feature store; where is it now? Add --data STORE")
-    learnt = load_learnt(run)
-    study = compose(kept_recipes(run, trust=trust), inputs["settings"], smoke=inputs["smoke"])
+    recipes = kept_recipes(run, trust=trust)
+    study = compose(recipes, inputs["settings"], smoke=inputs["smoke"], device=device)
+    learnt = load_learnt(run).on(study.place)
     if inputs.get("cluster"):
         embeddings = shown_frames(study, store, state.get("shown", []))
         found = quick_fingerprint(store)

@@ -11,23 +11,28 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from numpy.typing import NDArray
 
+from bayesfs._utils.devices import usable_device
 from bayesfs._utils.progress import say, terminal_safe
 from bayesfs.cli.recordings import embed_tree
 from bayesfs.data.sampling import sample_episodes
 from bayesfs.data.sources.folder import read_folder
 from bayesfs.data.sources.video import (
+    IMAGE_SUFFIXES,
     LEVELS,
     UNKNOWN_OBJECT,
     VIDEO_SUFFIXES,
+    NothingDecoded,
     Skipped,
     TreeWalk,
     VideoTree,
@@ -38,12 +43,12 @@ from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.explanation.explain import explain
 from bayesfs.explanation.explanation import Explanation
-from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
-from bayesfs.features.decoding.sampling import Sampling
+from bayesfs.features.backbones.spec import remade
+from bayesfs.features.decoding.sampling import Sampling, Spread
 from bayesfs.features.reduction import UnitNorm
 from bayesfs.prediction import query_evidence
-from bayesfs.protocols import KnowsTypical
-from bayesfs.runs.compose import compose, tell_skipped, usable_device
+from bayesfs.protocols import Backbone, KnowsTypical
+from bayesfs.runs.compose import compose, tell_skipped
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import RunDirectory, explained
 from bayesfs.runs.reuse import kept_recipes, same_backbone, same_sampling
@@ -108,21 +113,29 @@ class Teacher:
 
     study: Study
     learnt: Learnt
-    backbone: EfficientNetLite0
+    backbone: Backbone
     sampling: Sampling
     rules: Callable[[float], Rules | None]
     seed: int
 
 
-def of_run(run: Path, device: str | None, *, trust: bool) -> Teacher:
-    """What a finished run learnt, its recipes run anew."""
+def of_run(run: Path, device: str | None, *, trust: bool, backbone: str | None = None) -> Teacher:
+    """What a finished run learnt, its recipes run anew.
+
+    Args:
+        run: run directory.
+        device: where backbone and engine run; the best there is by default.
+        trust: run recipes that bayesfs does not ship.
+        backbone: where the code or the weights of the run's backbone are, if needed.
+    """
     directory = RunDirectory(run)
     learnt, inputs = load_learnt(directory), inputs_of(directory)
-    study = compose(kept_recipes(directory, trust=trust), inputs["settings"], smoke=inputs["smoke"])
+    recipes = kept_recipes(directory, trust=trust)
+    study = compose(recipes, inputs["settings"], smoke=inputs["smoke"], device=device)
     return Teacher(
         study,
-        learnt,
-        same_backbone(directory, device),
+        learnt.on(study.place),
+        same_backbone(directory, usable_device(device), backbone),
         same_sampling(directory),
         partial(rules_for, directory),
         inputs["seed"],
@@ -132,11 +145,10 @@ def of_run(run: Path, device: str | None, *, trust: bool) -> Teacher:
 def boxed(device: str | None) -> Teacher:
     """The population that comes with bayesfs, for the backbone that it is of."""
     shared = default_population()
-    study = Study(shared.model, ENGINE, HeldOutUsers(), reduction=UnitNorm())
-    backbone = EfficientNetLite0.named(shared.backbone, usable_device(device))
-    return Teacher(
-        study, shared.learnt, backbone, Sampling(max_frames=MOST_FRAMES), lambda _: None, 0
-    )
+    study = Study(shared.model, ENGINE, HeldOutUsers(), reduction=UnitNorm(), device=device)
+    backbone = remade(shared.backbone, usable_device(device))
+    learnt = shared.learnt.on(study.place)
+    return Teacher(study, learnt, backbone, Sampling(max_frames=MOST_FRAMES), lambda _: None, 0)
 
 
 def name_videos(
@@ -147,6 +159,7 @@ def name_videos(
     table: Path | None,
     device: str | None,
     trust: bool,
+    backbone: str | None = None,
     allow_missing: bool = False,
     condition: Asked = "unknown",
 ) -> None:
@@ -157,8 +170,10 @@ def name_videos(
         videos: folder of the videos to name.
         run: finished run whose population is used; without one, the population in the box.
         table: CSV file to write.
-        device: where the backbone runs.
+        device: where backbone and engine run; the best there is by default.
         trust: run recipes kept in the run directory even if they are not the shipped ones.
+        backbone: where the code or the weights of the run's backbone are, if its name is not
+            enough.
         allow_missing: go on without objects that are not taught, none of their videos being read.
         condition: that the videos to name were recorded in; inferred for each video if unknown.
 
@@ -167,7 +182,12 @@ def name_videos(
     """
     if table is not None:
         check_writable(table)
-    teacher = boxed(device) if run is None else of_run(run, device, trust=trust)
+    if run is None and backbone is not None:
+        raise RunError(
+            "--backbone is for a run whose features are of another backbone than the one in the "
+            "box: bayesfs predict TEACH VIDEOS --run RUN --backbone SPEC"
+        )
+    teacher = boxed(device) if run is None else of_run(run, device, trust=trust, backbone=backbone)
     study, learnt, seed = teacher.study, teacher.learnt, teacher.seed
     found = read_personal(teach, videos, teacher)
     tell_missing(teach, found, allowed=allow_missing)
@@ -214,10 +234,10 @@ def asked_tasks(teacher: Teacher, embeddings: Embeddings, condition: Asked) -> E
     clutter for a model of labels alone, to which it makes no difference.
     """
     if condition != "unknown":
-        return _tasks(teacher, embeddings, condition)
+        return tasks_in_condition(teacher, embeddings, condition)
     study, population = teacher.study, teacher.learnt.population
     model = study.model_of(teacher.learnt)
-    both = [_tasks(teacher, embeddings, each) for each in CONDITIONS]
+    both = [tasks_in_condition(teacher, embeddings, each) for each in CONDITIONS]
     posterior = study.engine.infer(model, both[0], seed=teacher.seed, given=population)
     clean, clutter = (  # what was taught is the same in both
         dict(zip(tasks.videos[0], found[0].tolist(), strict=False))
@@ -226,10 +246,10 @@ def asked_tasks(teacher: Teacher, embeddings: Embeddings, condition: Asked) -> E
     )
     alike = [video for video, nats in clean.items() if nats > clutter[video] + ROUNDING]
     names = embeddings.coord("video")
-    return _tasks(teacher, embeddings, np.where(np.isin(names, alike), *CONDITIONS))
+    return tasks_in_condition(teacher, embeddings, np.where(np.isin(names, alike), *CONDITIONS))
 
 
-def _tasks(
+def tasks_in_condition(
     teacher: Teacher, embeddings: Embeddings, condition: str | NDArray[np.str_]
 ) -> EpisodeBatch:
     """The person's task, with these conditions of the videos to name."""
@@ -237,14 +257,15 @@ def _tasks(
     told = np.where(unknown, condition, embeddings.coord("condition"))
     frames = Embeddings(embeddings.dataset.assign_coords(condition=("frame", told)))
     evaluation = teacher.study.evaluation
-    return sample_episodes(
+    tasks = sample_episodes(
         teacher.learnt.projection(frames),
         shots=None,
         query_conditions=CONDITIONS,
         frames_per_video=evaluation.frames_per_video,
         query_frames=evaluation.query_frames,
         seed=teacher.seed,
-    ).to(teacher.study.dtype)
+    )
+    return teacher.study.placed(tasks)
 
 
 def check_writable(path: Path) -> None:
@@ -272,21 +293,46 @@ def read_personal(teach: Path, videos: Path, teacher: Teacher) -> Personal:
     asked = asked_videos(videos)
     if not asked:
         raise DataError(
-            f"{videos}: expected videos to name, files or folders of frames, found none; "
-            "TEACH comes first, then VIDEOS"
+            f"{videos}: expected videos to name (files, photographs or folders of frames), found "
+            "none; TEACH comes first, then VIDEOS"
         )
+    evaluation, sampling = teacher.study.evaluation, teacher.sampling
+    taught = Spread.of(sampling, evaluation.frames_per_video)
+    queried = Spread.of(sampling, evaluation.query_frames)
+    is_asked = [video.object == UNKNOWN_OBJECT for video in tree.videos]
+    parts = [
+        embedded_or_none(replace(tree, videos=some, skipped=skipped), teacher.backbone, chosen)
+        for keep, chosen, skipped in ((False, taught, tree.skipped), (True, queried, ()))
+        if (some := tuple(compress(tree.videos, [a == keep for a in is_asked])))
+    ]
+    known = [embeddings for embeddings, _ in parts if embeddings is not None]
+    left_out = tuple(one for _, skipped in parts for one in skipped)
+    if not known:
+        raise NothingDecoded(len(tree), left_out)
+    dataset = xr.concat([e.dataset for e in known], "frame", combine_attrs="override")
+    return Personal(tree, asked, Embeddings.of_own(dataset), left_out)
+
+
+def embedded_or_none(
+    tree: VideoTree, backbone: Backbone, sampling: Sampling
+) -> tuple[Embeddings | None, tuple[Skipped, ...]]:
+    """Embeddings of what can be read, None of nothing, and what cannot."""
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as scratch:
         store = Path(scratch) / "features.zarr"
-        embeddings = embed_tree(tree, teacher.backbone, store, teacher.sampling, thumbnails=False)
-        return Personal(tree, asked, embeddings, read_skipped(store_attrs(store)))
+        try:
+            embeddings = embed_tree(tree, backbone, store, sampling, thumbnails=False)
+        except NothingDecoded as error:
+            return None, error.skipped
+        return embeddings, read_skipped(store_attrs(store))
 
 
 def asked_videos(videos: Path) -> tuple[str, ...]:
-    """Paths below a folder of everything that looks like a video: files, and folders of frames."""
+    """Paths below a folder of what looks like a recording: files, and folders of frames."""
     walk = TreeWalk(videos)
     with explained(videos, "list"):
         entries = sorted(p for p in videos.iterdir() if not p.name.startswith("."))
-    files = [p for p in entries if not p.is_dir() and p.suffix.lower() in VIDEO_SUFFIXES]
+    suffixes = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    files = [p for p in entries if not p.is_dir() and p.suffix.lower() in suffixes]
     return tuple(walk.relative(p) for p in [*files, *(p for p in entries if p.is_dir())])
 
 

@@ -32,13 +32,14 @@ def make_run(
     settings: Sequence[str] = (),
     smoke: bool = False,
     pictures: bool = True,
+    device: str | None = None,
     cluster: str | None = None,
     print_config: bool = False,
 ) -> None:
     """Load three recipes, run the study they make, and print its scores, or say what would run."""
     scripts = Scripts()
     recipes = {role: load_recipe(p, role, scripts) for role, p in paths.items()}
-    study = compose(recipes, settings, smoke=smoke)
+    study = compose(recipes, settings, smoke=smoke, device=device)
     full = written_in_full(recipes, study, seeds, settings, smoke=smoke)
     if print_config:
         print(*(f"# {name}\n{text}" for name, text in full.items() if name != CONFIG), sep="\n")

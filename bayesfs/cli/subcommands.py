@@ -48,8 +48,8 @@ def features(
     tree: Tree,
     store: Store,
     *,
-    px: int = 160,
-    centre: float | None = 0.125,
+    backbone: str = "efficientnet-lite0",
+    px: int | None = None,
     device: str | None = None,
     every: int = 1,
     fps: float | None = None,
@@ -61,27 +61,31 @@ def features(
     A run that was interrupted goes on where it was; a second run does nothing. For example:
 
         bayesfs features my-videos my-videos.zarr
+        bayesfs features my-videos strong.zarr --backbone onnx:dinov2.onnx,pool=cls
 
     Args:
-        tree: ORBIT-shaped tree, or a folder "object name/" of video files or folders of frames.
+        tree: ORBIT-shaped tree, or a folder "object name/" of video files, folders of frames or
+            photographs.
         store: folder to write, such as my-videos.zarr.
-        px: side of the frames in pixels.
-        centre: what is so far from a frame's centre, in sides of the frame, counts for less by a
-            factor of .6; "None" counts all positions alike, for pictures that nobody aimed.
-        device: where the backbone runs; a GPU where there is one by default.
+        backbone: what makes the features: efficientnet-lite0 (comes along), efficientnet-lite2,
+            timm:NAME, open_clip:NAME/WEIGHTS, torch:MODULE:FUNCTION (your code, which is run),
+            onnx:FILE#OUTPUT, or features:FILE (made elsewhere); then options after commas, such as
+            px=224, weights=FILE or pool=gem3:centre0.125 (or cls, mean); see docs/backbones.md.
+        px: side of the frames in pixels; the backbone's own by default.
+        device: where the backbone runs, such as cpu or cuda; the best there is by default.
         every: use every n-th frame.
         fps: use about so many frames a second instead.
         max_frames: use at most so many frames of a video, spread evenly.
         no_thumbnails: keep no small pictures: neither the store nor a report holds a pixel.
     """
+    from bayesfs._utils.devices import usable_device
     from bayesfs.cli.recordings import make_features
-    from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+    from bayesfs.features.backbones.spec import backbone_of
     from bayesfs.features.decoding.sampling import Sampling
-    from bayesfs.runs.compose import usable_device
 
     sampling = Sampling(every=every, fps=fps, max_frames=max_frames)
-    backbone = EfficientNetLite0(px=px, device=usable_device(device), centre=centre)
-    make_features(tree, store, backbone, sampling, thumbnails=not no_thumbnails)
+    network = backbone_of(backbone, usable_device(device), px=px)
+    make_features(tree, store, network, sampling, thumbnails=not no_thumbnails)
 
 
 def run(
@@ -97,6 +101,7 @@ def run(
     settings: Settings = (),
     smoke: bool = False,
     no_thumbnails: bool = False,
+    device: str | None = None,
     cluster: str | None = None,
     print_config: bool = False,
 ) -> None:
@@ -120,6 +125,8 @@ def run(
         settings: change one field of what a recipe defines.
         smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
         no_thumbnails: the report shows no picture of the videos.
+        device: where the engine runs, such as cpu or cuda; the best there is by default. Draws are
+            the same everywhere up to rounding.
         cluster: score very many users on dask: local, local:WORKERS, or a scheduler's address;
             everybody's predictions go to DIR/results.zarr, and the report shows a few people.
         print_config: print the recipes with every field, as DIR/recipes/full_*.py would have them,
@@ -144,6 +151,7 @@ def run(
         ),
         smoke=smoke,
         pictures=not no_thumbnails,
+        device=device,
         cluster=cluster,
         print_config=print_config,
     )
@@ -229,6 +237,7 @@ def compare(
     out: Path = Path("comparison"),
     data: Path | None = None,
     seed: int = 0,
+    device: str | None = None,
     smoke: bool = False,
 ) -> None:
     """Compare finished runs with the first one, or engines on one model.
@@ -250,6 +259,7 @@ def compare(
         out: folder for the tables and the picture.
         data: feature store, to compare engines on.
         seed: of the comparison of engines.
+        device: where the engines run, such as cpu or cuda; the best there is by default.
         smoke: make the comparison of engines tiny; the numbers mean nothing.
     """
     if runs and all(path.suffix == ".py" for path in runs):
@@ -260,12 +270,14 @@ def compare(
             )
         from bayesfs.cli.compare_engines import run_engine_comparison
 
-        run_engine_comparison(runs[0], runs[1:], data, out=out, seed=seed, smoke=smoke)
+        run_engine_comparison(
+            runs[0], runs[1:], data, out=out, seed=seed, smoke=smoke, device=device
+        )
         return
-    if data is not None or seed or smoke:
+    if data is not None or device is not None or seed or smoke:
         raise BayesfsError(
-            "--data, --seed and --smoke are for a comparison of engines; runs are compared as they "
-            "are: bayesfs compare RUN RUN --out DIR"
+            "--data, --seed, --device and --smoke are for comparing engines; runs are compared "
+            "as they are: bayesfs compare RUN RUN --out DIR"
         )
     from bayesfs.cli.compare_runs import compare_runs
 
@@ -278,6 +290,7 @@ def predict(
     *,
     run: Path | None = None,
     table: Path | None = None,
+    backbone: str | None = None,
     device: str | None = None,
     trust: bool = False,
     allow_missing: bool = False,
@@ -285,8 +298,8 @@ def predict(
 ) -> None:
     """Say which of a person's objects unlabelled videos show, a sentence each.
 
-    TEACH holds one folder per object with its videos, VIDEOS the videos to name: video files, or
-    folders of frames. For example:
+    TEACH holds one folder per object with its videos, VIDEOS the videos to name: video files,
+    folders of frames, or photographs, which are recordings of one frame. For example:
 
         bayesfs predict my-things new-videos
         bayesfs predict my-things new-videos --run bayesfs-demo/run
@@ -298,7 +311,9 @@ def predict(
             which your own videos correct.
         table: CSV file to write, with probabilities and uncertainties: a row a video, also of those
             that cannot be read.
-        device: where the backbone runs; a GPU where there is one by default.
+        backbone: where the code or the weights of the run's backbone are, if it cannot be made
+            without, such as torch:MODULE:FUNCTION or timm:NAME,weights=FILE.
+        device: where backbone and engine run, such as cpu or cuda; the best there is by default.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
         allow_missing: go on without objects of which no video can be read, instead of stopping.
         condition: how the videos to name were recorded: clean, as the taught ones, or in clutter.
@@ -312,9 +327,59 @@ def predict(
         run,
         table=table,
         device=device,
+        backbone=backbone,
         trust=trust,
         allow_missing=allow_missing,
         condition=condition,
+    )
+
+
+def watch_source(
+    teach: Annotated[Path, Positional, arg(metavar="TEACH")],
+    source: Annotated[str, Positional, arg(metavar="SOURCE")],
+    *,
+    run: Path | None = None,
+    backbone: str | None = None,
+    device: str | None = None,
+    trust: bool = False,
+    condition: Literal["clean", "clutter"] = "clutter",
+    window: int = 30,
+    every: int = 1,
+) -> None:
+    """Say which of a person's objects a video shows while its frames arrive.
+
+    SOURCE is a video file, a folder of frames, or the number of a camera. Each line has the
+    likeliest object, the set of objects that it may be, and the doubt. For example:
+
+        bayesfs watch my-things 0
+        bayesfs watch my-things new-video.mp4 --run bayesfs-demo/run --every 10
+
+    Args:
+        teach: folder "object name/" of videos.
+        source: what to watch.
+        run: finished run whose population is used; by default the one that comes with bayesfs.
+        backbone: where the code or the weights of the run's backbone are, if it cannot be made
+            without.
+        device: where backbone and engine run, such as cpu or cuda; the best there is by default.
+        trust: run recipes kept in the run directory though bayesfs does not ship them.
+        condition: how the frames are recorded: clean, as the taught ones, or in clutter.
+        window: latest frames that are answered for jointly.
+        every: say the answer at every n-th frame.
+    """
+    from bayesfs.cli.watch_video import watch_video
+
+    if window < 1 or every < 1:
+        raise BayesfsError(f"expected --window and --every above 0, got {window} and {every}")
+    watch_video(
+        teach,
+        source,
+        run,
+        device=device,
+        trust=trust,
+        backbone=backbone,
+        condition=condition,
+        window=window,
+        every=every,
     )
 
 
@@ -326,6 +391,7 @@ def explain(
     shots: int | None = None,
     out: Path | None = None,
     rules: bool = False,
+    device: str | None = None,
     trust: bool = False,
 ) -> None:
     """Say what a video of a finished run shows, how sure that is, why, and what to do about it.
@@ -343,11 +409,21 @@ def explain(
         out: picture to write (png, svg, pdf); by default in RUN/explained, named after the video.
         rules: show instead, for each user, how often answers and sets of answers are right by the
             rules that were learnt on train users.
+        device: where the engine runs, such as cpu or cuda; the best there is by default.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
     """
     from bayesfs.cli.explain_run import explain_run
 
-    explain_run(directory, video, data=data, shots=shots, out=out, rules=rules, trust=trust)
+    explain_run(
+        directory,
+        video,
+        data=data,
+        shots=shots,
+        out=out,
+        rules=rules,
+        device=device,
+        trust=trust,
+    )
 
 
 def benchmark(
@@ -401,7 +477,8 @@ def benchmark(
             overexposure, low_contrast, occlusion, cut_off.
         severities: how badly, 1 to 5.
         tree: the recordings that the feature store was made from, to corrupt.
-        device: where the backbone runs on corrupted pictures; a GPU where there is one by default.
+        device: where engines run, and the backbone on corrupted pictures; the best there is by
+            default. Baselines run on the CPU.
         episodes: episodes of stills per seed.
         seeds: number of seeds of the episodes of stills.
         meta_train: classes of stills to learn from; three fifths by default.
@@ -528,5 +605,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,  # these take their cores when the recipes have been checked
     "sweep": sweep,
     "population": _on_its_cores(population),
+    "watch": _on_its_cores(watch_source),
     "init": init,
 }

@@ -93,7 +93,8 @@ def without_videos(episodes: EpisodeBatch, places: Tensor) -> EpisodeBatch:
     """
     wide = episodes.select(places[:, 0].tolist())
     mask = wide.support_mask.clone()
-    mask[torch.arange(len(places)), places[:, 1], places[:, 2]] = False
+    row = torch.arange(len(places), device=places.device)
+    mask[row, places[:, 1], places[:, 2]] = False
     return wide.changed(support=wide.support * mask[..., None], support_mask=mask)
 
 

@@ -47,8 +47,8 @@ def task_table(predictive: Predictive, said: xr.Dataset, episodes: EpisodeBatch)
         in nats, and `scored` (task, unit, score): sums over the task's labelled rows, and their
         number last.
     """
-    masks = {"video": episodes.video_mask.numpy(), "frame": episodes.query_mask.numpy()}
-    labels = episodes.query_labels.numpy()
+    masks = {"video": episodes.video_mask.cpu().numpy(), "frame": episodes.query_mask.cpu().numpy()}
+    labels = episodes.query_labels.cpu().numpy()
     task, video = np.nonzero(masks["video"])
     f_task, f_video, f_frame = np.nonzero(masks["frame"])
     place = np.cumsum(masks["video"].ravel()).reshape(masks["video"].shape) - 1
@@ -64,7 +64,7 @@ def task_table(predictive: Predictive, said: xr.Dataset, episodes: EpisodeBatch)
     }
     scored = []
     for unit, at in (("video", (task, video)), ("frame", (f_task, f_video, f_frame))):
-        prob = getattr(predictive, unit).log_prob.double().exp().numpy()
+        prob = getattr(predictive, unit).log_prob.double().exp().cpu().numpy()
         data[f"{unit}_prob"] = ((unit, "way"), prob[at].astype(np.float32))
         for part in PARTS:
             values = said[f"{unit}_{part}"].values[at]
@@ -80,7 +80,7 @@ def _of(names: Sequence[Sequence[str]], task: Any, video: Any) -> Any:
 
 def _scored(log_prob: Tensor, mask: Any, labels: Any) -> Any:
     """(task, 4) sums of accuracy, NLL and Brier score over labelled rows, and their number."""
-    logp = log_prob.double().numpy().reshape(*mask.shape, -1)
+    logp = log_prob.double().cpu().numpy().reshape(*mask.shape, -1)
     label = labels.reshape(*labels.shape, *[1] * (mask.ndim - 2)) + np.zeros(mask.shape, int)
     known, axes = mask & (label >= 0), tuple(range(1, mask.ndim))
     own = np.take_along_axis(logp, label.clip(min=0)[..., None], -1)[..., 0]

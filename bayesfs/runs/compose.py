@@ -5,15 +5,14 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
+from bayesfs._utils.devices import usable_device
 from bayesfs._utils.progress import terminal_safe
 from bayesfs.data.sources.video import LEVELS, Skipped
 from bayesfs.data.store import read_skipped, store_attrs
-from bayesfs.errors import DataError
 from bayesfs.recipes.load import Recipe
 from bayesfs.recipes.overrides import override, shrink
 from bayesfs.study import Study
@@ -23,27 +22,27 @@ PACKAGES = ("bayesfs", "torch", "pyro-ppl", "numpy", "xarray", "zarr", "arviz-ba
 
 
 def compose(
-    recipes: Mapping[str, Recipe], settings: Sequence[str], *, smoke: bool = False
+    recipes: Mapping[str, Recipe],
+    settings: Sequence[str],
+    *,
+    smoke: bool = False,
+    device: str | None = None,
 ) -> Study:
-    """The study that recipes make, with single fields overridden."""
-    values = {name: v for recipe in recipes.values() for name, v in recipe.values.items()}
-    values = override(values, settings)
-    return Study(**(shrink(values) if smoke else values))
+    """The study that recipes make, with single fields overridden.
 
-
-def usable_device(name: str | None) -> torch.device | None:
-    """The device of that name, None for none.
+    Args:
+        recipes: of each role.
+        settings: fields to override.
+        smoke: make everything tiny.
+        device: where tensors live; the best there is by default.
 
     Raises:
         DataError: this machine has no such device.
     """
-    if name is None:
-        return None
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as e:  # torch without CUDA raises the latter
-        first = str(e).splitlines()[0]
-        raise DataError(f"--device {name}: not usable on this machine ({first})") from e
+    values = {name: v for recipe in recipes.values() for name, v in recipe.values.items()}
+    values = override(values, settings)
+    study = Study(**(shrink(values) if smoke else values))
+    return replace(study, device=usable_device(device, study.dtype))
 
 
 def tell_store(store: Path) -> None:

@@ -260,6 +260,7 @@ def predictive_of(study: Study, learnt: Learnt, tasks: EpisodeBatch, seed: int) 
     With the exact engine the class means, or the functions, are integrated out in closed form;
     drawing them as well would cost several times the predictive.
     """
+    learnt = learnt.on(tasks.support.device)
     model, engine = study.model_of(learnt), study.engine
     closed = engine.closed_form(model, learnt.population)
     if closed is None or not isinstance(model, Conjugate):

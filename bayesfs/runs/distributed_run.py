@@ -93,7 +93,7 @@ def shown_frames(study: Study, store: Path, shown: Sequence[str]) -> Embeddings:
 def _score(run: RunDirectory, order: Order, learnt: Learnt) -> None:
     """Everybody's results and scores."""
     results = run.path.resolve() / RESULTS
-    job = ScoringJob(order.study, learnt, order.store.resolve(), results, order.seeds)
+    job = ScoringJob(order.study, learnt.on("cpu"), order.store.resolve(), results, order.seeds)
     with (
         noted(run, "warnings"),
         connect(order.cluster or "local") as client,

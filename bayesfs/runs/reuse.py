@@ -5,15 +5,17 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import torch
+
 from bayesfs.data.store import store_attrs
 from bayesfs.errors import RecipeError, RunError
-from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+from bayesfs.features.backbones.spec import remade
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.extraction.job import sampling_of
+from bayesfs.protocols import Backbone
 from bayesfs.recipes.load import Recipe, recipe_folder, run_recipe
 from bayesfs.recipes.names import ROLES
 from bayesfs.recipes.scripts import Scripts, read_recipe
-from bayesfs.runs.compose import usable_device
 from bayesfs.runs.directory import STATE, RunDirectory
 from bayesfs.runs.run import inputs_of, recipe_digest
 
@@ -73,8 +75,15 @@ def same_sampling(run: RunDirectory) -> Sampling:
     return found or Sampling()
 
 
-def same_backbone(run: RunDirectory, device: str | None) -> EfficientNetLite0:
+def same_backbone(
+    run: RunDirectory, device: torch.device | None, spec: str | None = None
+) -> Backbone:
     """The backbone that a run's features come from.
+
+    Args:
+        run: the run.
+        device: where it runs; the best there is by default.
+        spec: where its code or weights are, if the name that the run keeps is not enough.
 
     Raises:
         RunError: the run does not say.
@@ -83,4 +92,4 @@ def same_backbone(run: RunDirectory, device: str | None) -> EfficientNetLite0:
     name = run.state().get("facts", {}).get("Backbone")
     if name is None:
         raise RunError(f"{run.path}: does not say which backbone its features come from")
-    return EfficientNetLite0.named(str(name), usable_device(device))
+    return remade(str(name), device, spec)

@@ -365,7 +365,7 @@ def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> 
         if (axes := learnt.axes) is not None:
             run.keep("axes.npz", lambda path: save_projection(axes, path))
         run.keep("population.npz", lambda path: save_posterior(learnt.population, path))
-    return load_learnt(run)
+    return load_learnt(run).on(order.study.place)
 
 
 def answer_tasks(
@@ -517,6 +517,7 @@ def facts_of(order: Order, out: Path, frames: int, users: int) -> dict[str, Any]
         "Settings": ", ".join(order.settings) or "those of the recipes",
         "Differs from the defaults": "; ".join(differences(values_of(order.study))) or "nothing",
         **({"Smoke run": "everything tiny, the numbers mean nothing"} if order.smoke else {}),
+        "Device": f"{order.study.place.type}, {str(order.study.dtype).removeprefix('torch.')}",
         "Seed": order.seeds.fit,
         **_episode_seed(order.seeds),
         "Pixels": attrs.get("px", "unknown"),

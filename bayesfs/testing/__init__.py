@@ -1,11 +1,12 @@
-"""Contracts as tests: inherit `ModelContract` or `EngineContract` and supply a maker.
+"""Contracts as tests: inherit `ModelContract`, `EngineContract` or `BackboneContract`.
 
-A model or engine is finished when it passes. `GaussianToy` is the smallest complete model, with
-the closed-form posterior that engines are compared with.
+Supply a maker: a model, engine or backbone is finished when it passes. `GaussianToy` is the
+smallest complete model, with the closed-form posterior that engines are compared with.
 """
 
+from bayesfs.testing.backbones import BackboneContract
 from bayesfs.testing.engines import EngineContract
 from bayesfs.testing.models import ModelContract
 from bayesfs.testing.toy import GaussianToy
 
-__all__ = ["EngineContract", "GaussianToy", "ModelContract"]
+__all__ = ["BackboneContract", "EngineContract", "GaussianToy", "ModelContract"]

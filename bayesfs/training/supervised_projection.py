@@ -124,7 +124,7 @@ class LearnedProjection(PrincipalAxes):
         projection = fit_projection(embeddings, dim)
         *_, (program, sites) = self._train(embeddings, projection, steps)
         spectrum = torch.tensor(program.spectrum)
-        matrix = self.feature_map.matrix(sites, spectrum).double().numpy()
+        matrix = self.feature_map.matrix(sites, spectrum).double().cpu().numpy()
         return turned(projection, matrix, embeddings)
 
     def _train(

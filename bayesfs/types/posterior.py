@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from bayesfs._utils.display import Card, Shown, short_number
@@ -71,6 +72,15 @@ class Posterior(Shown):
     def changed(self, **values: Any) -> Posterior:
         """The posterior with other values of some attributes, which nobody else holds either."""
         return replace(self, **ours(values))
+
+    def to(self, device: torch.device | str) -> Posterior:
+        """The posterior on another device; itself where it is there already."""
+        held = {**self.draws, **self.sample_stats}
+        if all(value.device == torch.device(device) for value in held.values()):
+            return self
+        draws = {site: value.to(device) for site, value in self.draws.items()}
+        stats = {name: value.to(device) for name, value in self.sample_stats.items()}
+        return self.changed(draws=draws, sample_stats=stats)
 
     @property
     def num_draws(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from bayesfs._utils.display import Card, Shown
@@ -48,6 +49,11 @@ class LabelDraws(Shown):
         """(..., way) p(y | x, D)."""
         return self.log_prob.exp()
 
+    def to(self, device: torch.device | str) -> LabelDraws:
+        """The same on another device."""
+        held = (self.log_prob, self.log_prob_given, self.log_weight)
+        return LabelDraws(*(value.to(device) for value in held))
+
     def _card(self) -> Card:
         shape = " × ".join(map(str, self.log_prob.shape))
         return Card("LabelDraws", [("query × way", shape), ("draws", len(self.log_weight))])
@@ -68,6 +74,11 @@ class Predictive(Shown):
     frame: LabelDraws
     video: LabelDraws
     absent: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Predictive:
+        """The same on another device."""
+        absent = None if self.absent is None else self.absent.to(device)
+        return Predictive(self.frame.to(device), self.video.to(device), absent)
 
     def _card(self) -> Card:
         """The first twenty query videos and their likeliest classes."""

@@ -17,8 +17,7 @@ from bayesfs.data.stills import read_stills
 from bayesfs.data.store import open_store
 from bayesfs.data.video_table import VideoTable
 from bayesfs.errors import DataError
-from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
-from bayesfs.features.backbones.timm_models import TimmBackbone
+from bayesfs.features.backbones.spec import backbone_of, remade
 from bayesfs.features.extraction.extract import extract
 from bayesfs.protocols import Backbone
 from bayesfs.types import CONDITIONS, Embeddings
@@ -167,12 +166,10 @@ def photographs(path: Path) -> World:
 
 
 def embedder_of(spec: str | None, px: int) -> Backbone:
-    """The backbone of that name: a store's, or timm/MODEL; EfficientNet-Lite0 for None."""
-    if spec is None:
-        return EfficientNetLite0(px=px)
-    if spec.startswith("timm/"):
-        return TimmBackbone(spec.removeprefix("timm/"), px)
-    return EfficientNetLite0.named(spec)
+    """The backbone that a person asks for, or of a store's name; EfficientNet-Lite0 for None."""
+    if spec is not None and spec.endswith("px"):
+        return remade(spec)
+    return backbone_of(spec or "efficientnet-lite0", px=px)
 
 
 def reader(backbone: Callable[[], Backbone], cache: Path) -> Read:

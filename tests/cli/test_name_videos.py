@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ import pytest
 
 from bayesfs.cli import name_videos
 from bayesfs.cli.main import CLOSED_PIPE, FAILED, main
+from bayesfs.data.sampling import sample_episodes
 from bayesfs.errors import DataError
 from bayesfs.explanation.record import ExplanationRecord
-from bayesfs.features.decoding.sampling import Sampling
+from bayesfs.features.decoding.sampling import Sampling, Spread
 from bayesfs.recipes.load import recipe_folder
 from bayesfs.recipes.scripts import read_recipe
 from bayesfs.runs import reuse
 from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.run import EXPLANATIONS, recipe_digest
 from bayesfs.synthetic.videos.render import render_tree
+from bayesfs.types import CONDITIONS
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +292,8 @@ def test_predict_uses_the_sampling_of_the_run(
     del state["sampling"]
     (run / "run.json").write_text(json.dumps(state), encoding="utf-8")
     assert main(argv) == 0
-    assert used == [Sampling(max_frames=2)] * 2
+    taught, asked = Spread(max_frames=2, count=2), Spread(max_frames=2)
+    assert used == [taught, asked] * 2
 
 
 def test_a_run_that_does_not_say_its_sampling_is_told(world: Path, tmp_path: Path) -> None:
@@ -343,3 +347,69 @@ def test_it_says_of_a_video_what_the_report_of_its_run_says(
 def named(sentence: str) -> set[str]:
     """The first sentence's words and objects, in any order."""
     return set(re.split(r", | or |: |\.", sentence.partition(". ")[0]))
+
+
+NET = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 24, 8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
+
+
+def test_predict_follows_a_run_of_a_network_of_ones_own(
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its code is run when it is named again, and only then; another network is refused."""
+    monkeypatch.chdir(tmp_path)
+    Path("net_of_mine.py").write_text(NET, encoding="utf-8")
+    Path("net_of_others.py").write_text(NET.replace("24", "25"), encoding="utf-8")
+    spec = ["--backbone", "torch:net_of_mine:make,px=32"]
+    assert main(["features", str(world / "tree"), "s.zarr", *spec]) == 0
+    recipes = [
+        str(recipe_folder() / name)
+        for name in ("models/gaussian.py", "inference/exact.py", "evaluation/clutter.py")
+    ]
+    assert main(["run", *recipes, "--data", "s.zarr", "--out", "run", "--smoke"]) == 0
+    argv = ["predict", str(world / "teach"), str(world / "new"), "--run", "run"]
+    monkeypatch.delitem(sys.modules, "net_of_mine")
+    assert main(argv) == FAILED
+    assert "--backbone torch:net_of_mine:make" in capsys.readouterr().err
+    assert "net_of_mine" not in sys.modules
+    assert main([*argv, "--backbone", "torch:net_of_mine:make"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert main([*argv, "--backbone", "torch:net_of_others:make"]) == FAILED
+    assert "another network" in capsys.readouterr().err
+    assert main([*argv[:3], *spec]) == FAILED
+    assert "--run RUN --backbone" in capsys.readouterr().err
+
+
+def test_only_frames_that_an_answer_uses_are_embedded(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a long video the very frames that would have been taken of all of them."""
+    teach = tmp_path / "teach"
+    for thing in things_of(world):
+        frames = sorted((world / "teach" / thing).rglob("*.jpg"))
+        (teach / thing / "v").mkdir(parents=True)
+        for number in range(40):
+            shutil.copy(frames[number % len(frames)], teach / thing / "v" / f"{number:03d}.jpg")
+    teacher = name_videos.boxed(None)
+    evaluation = teacher.study.evaluation
+    study = replace(teacher.study, evaluation=replace(evaluation, frames_per_video=None))
+    whole = replace(teacher, study=study)
+    few, many = (name_videos.read_personal(teach, world / "new", t) for t in (teacher, whole))
+    episodes = sample_episodes(
+        many.embeddings, shots=None, query_conditions=CONDITIONS, frames_per_video=8, seed=0
+    )
+    taken = episodes.support_frame
+    assert taken is not None
+    paths = many.embeddings.coord("path")[taken[taken >= 0].numpy()]
+    taught = few.embeddings.coord("object") != ""
+    assert taught.sum() == 8 * len(things_of(world)) < (many.embeddings.coord("object") != "").sum()
+    assert sorted(few.embeddings.coord("path")[taught].tolist()) == sorted(paths.tolist())

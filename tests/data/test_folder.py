@@ -60,12 +60,12 @@ def test_settings_and_another_folder_of_queries(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_named(tmp_path: Path) -> None:
-    touch(tmp_path, "keys/1.mp4", "keys/notes.txt", "keys/loose.jpg", "mug/empty/x.txt")
+    touch(tmp_path, "keys/1.mp4", "keys/notes.txt", "keys/loose.bmp", "mug/empty/x.txt")
     found = read_folder(tmp_path)
     assert len(found) == 1
     assert {(s.path, s.level) for s in found.skipped} == {
         ("keys/notes.txt", "file"),
-        ("keys/loose.jpg", "file"),
+        ("keys/loose.bmp", "file"),
         ("mug/empty", "video"),
         ("mug", "object"),
     }
@@ -170,10 +170,10 @@ def test_unknown_kind_and_missing_folder(tmp_path: Path) -> None:
 
 
 def test_videos_of_other_kinds_are_told_as_what_they_are(tmp_path: Path) -> None:
-    """They were called no video files, which a .wmv is."""
-    touch(tmp_path, "keys/1.mp4", "keys/2.wmv")
+    """They were called no video files, which a .rm is."""
+    touch(tmp_path, "keys/1.mp4", "keys/2.rm")
     (told,) = read_folder(tmp_path).skipped
-    assert told.path == "keys/2.wmv"
+    assert told.path == "keys/2.rm"
     assert told.reason.startswith("not read; expected a video file (.3g2, ")
 
 
@@ -184,3 +184,25 @@ def test_an_object_named_as_a_split_is_told(tmp_path: Path, name: str) -> None:
     (told,) = found.skipped
     assert (told.path, told.level) == (name, "name")
     assert {v.object for v in found.videos} == {"keys", name}
+
+
+def test_a_photograph_is_a_recording_of_one_frame(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "keys/IMG_1.JPG", "keys/v/1.jpg", "keys/v/2.jpg", "mug/a.png", "unlabelled/b.jpg"
+    )
+    tree = read_tree(tmp_path)
+    kinds = {v.path: (v.object, v.is_photograph, v.is_file, len(v.files)) for v in tree.videos}
+    assert kinds == {
+        "keys/IMG_1.JPG": ("keys", True, True, 0),
+        "keys/v": ("keys", False, False, 2),
+        "mug/a.png": ("mug", True, True, 0),
+        "unlabelled/b.jpg": ("", True, True, 0),
+    }
+    assert not tree.skipped
+
+
+def test_pictures_that_look_like_the_frames_of_a_video_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"keys/frame-{n:03d}.jpg" for n in range(9)), "mug/a.jpg", "mug/b2.jpg")
+    (told,) = read_tree(tmp_path).skipped
+    assert (told.path, told.level) == ("keys", "name")
+    assert "give it a folder" in told.reason

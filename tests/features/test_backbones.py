@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from bayesfs._utils.devices import best_device, usable_device
 from bayesfs.errors import DataError, ShapeError
-from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0, centre_weights
-from bayesfs.features.backbones.network import default_device
+from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+from bayesfs.features.backbones.pooling import centre_weights
+from bayesfs.features.backbones.spec import remade
 from bayesfs.features.backbones.timm_models import TimmBackbone
 
 
@@ -49,7 +51,8 @@ def test_silent_and_without_torchvision() -> None:
     code = (
         "import sys, bayesfs.features.extraction.extract, bayesfs.data.sources.open\n"
         "from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0\n"
-        "from bayesfs.features.backbones.efficientnet_lite0 import centre_weights\n"
+        "from bayesfs.features.backbones.spec import backbone_of\n"
+        "backbone_of('efficientnet-lite0', px=64)\n"
         "EfficientNetLite0(64)\n"
         "assert 'torchvision' not in sys.modules and 'timm' not in sys.modules\n"
         "assert 'av' not in sys.modules"
@@ -66,11 +69,12 @@ def test_name_tells_weights_and_size(backbone: EfficientNetLite0) -> None:
 @pytest.mark.parametrize("centre", [0.2, None])
 def test_a_name_makes_the_same_embedder_again(centre: float | None) -> None:
     backbone = EfficientNetLite0(96, power=2.5, centre=centre)
-    again = EfficientNetLite0.named(backbone.name)
+    again = remade(backbone.name)
+    assert isinstance(again, EfficientNetLite0)
     assert (again.px, again.power, again.centre) == (96, 2.5, centre)
-    for wrong in ("timm/mobilenet@160px", backbone.name.replace("lite0-", "lite0-0")):
-        with pytest.raises(DataError, match="cannot be made here"):
-            EfficientNetLite0.named(wrong)
+    for wrong in ("mobilenet@160px", backbone.name.replace("57934424", "57934425")):
+        with pytest.raises(DataError, match=r"can(not)? be made here"):
+            remade(wrong)
 
 
 def test_power_one_is_the_mean_and_powers_grow(images: NDArray[np.uint8]) -> None:
@@ -120,9 +124,10 @@ def test_wrong_frames(backbone: EfficientNetLite0, images: NDArray[np.uint8]) ->
 
 
 def test_device() -> None:
-    assert default_device("cpu") == torch.device("cpu")
-    wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    assert default_device(None).type == wanted
+    assert usable_device("cpu") == torch.device("cpu")
+    assert usable_device(None) == best_device()
+    if torch.cuda.is_available():
+        assert best_device().type == "cuda"
 
 
 class FakeNet(nn.Module):
@@ -151,7 +156,8 @@ def fake_timm(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_timm_models_use_their_own_normalisation(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_timm(monkeypatch)
     backbone = TimmBackbone("known", device="cpu")
-    assert (backbone.name, backbone.px, backbone.dim) == ("timm/known@40px", 40, 3)
+    assert backbone.name == "timm:known-e3b0c442:own:norm0.5,0.5,0.5/0.25,0.25,0.25@40px"
+    assert (backbone.px, backbone.dim) == (40, 3)
     frames = np.full((2, 40, 40, 3), 255, np.uint8)
     np.testing.assert_allclose(backbone(frames), np.full((2, 3), 2.0), rtol=1e-6)
 

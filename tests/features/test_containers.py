@@ -548,3 +548,61 @@ def test_damaged_frames_are_named_and_then_counted(tmp_path: Path) -> None:
     told = reasons(path)
     assert [level for level, _ in told] == ["frame"] * (MAX_NOTED + 1)
     assert told[-1][1] == f"{45 - MAX_NOTED} more frames are damaged"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a.gif", "gif", "gray"),
+        ("a.ogv", "libtheora", "yuv420p"),
+        ("a.wmv", "wmv2", "yuv420p"),
+        ("a.flv", "flv", "yuv420p"),
+    ],
+)
+def test_further_containers_are_read(tmp_path: Path, name: str, codec: str, pixels: str) -> None:
+    """As far as the FFmpeg here can write them for the test."""
+    container = {"wmv": "asf", "ogv": "ogg"}
+    if codec not in av.codecs_available:
+        pytest.skip(f"no encoder {codec} here")
+    suffix = name[2:]
+    record(tmp_path / name, codec, pixels=pixels, format=container.get(suffix, suffix))
+    video = Video("test", "u", "o", "clean", "v", tmp_path, name)
+    found = list(decode(video, SIDE, Sampling(max_frames=5)))
+    assert not [item for item in found if isinstance(item, Skipped)]
+    means = [float(item.image.mean()) for item in found if isinstance(item, Frame)]
+    want = np.array(levels(20))[[0, 4, 8, 12, 16]]
+    np.testing.assert_allclose(means, want, atol=6)
+    assert frame_count(video) == 20
+
+
+def test_the_largest_of_several_streams_is_taken(tmp_path: Path) -> None:
+    with av.open(tmp_path / "a.mkv", "w") as out:
+        sides = (16, 64, 32)
+        streams = [out.add_stream("mpeg4", rate=10) for _ in sides]
+        for stream, side in zip(streams, sides, strict=True):
+            stream.width = stream.height = side
+            stream.pix_fmt = "yuv420p"
+        for number in range(3):
+            for stream, side in zip(streams, sides, strict=True):
+                frame = av.VideoFrame.from_ndarray(
+                    np.full((side, side, 3), side, np.uint8), "rgb24"
+                )
+                frame.pts, frame.time_base = number, Fraction(1, 10)
+                out.mux(stream.encode(frame))
+        for stream in streams:
+            out.mux(stream.encode(None))
+    found = [f for f in decode(Video("test", "u", "o", "clean", "v", tmp_path, "a.mkv"), 32)]
+    assert all(isinstance(f, Frame) and abs(f.image.mean() - 64) < 6 for f in found)
+
+
+def test_a_photograph_is_one_frame(tmp_path: Path) -> None:
+    Image.new("RGB", (50, 40), (9, 99, 199)).save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    good, bad = (Video("test", "u", "o", "clean", n, tmp_path, n) for n in ("a.png", "b.jpg"))
+    (frame,) = decode(good, SIDE, Sampling(max_frames=5))
+    assert isinstance(frame, Frame)
+    assert (frame.index, frame.number, frame.image[3, 3].tolist()) == (0, 1, [9, 99, 199])
+    (lost,) = decode(bad, SIDE)
+    assert isinstance(lost, Skipped)
+    assert lost.level == "video"
+    assert frame_count(good) == frame_count(bad) == 1

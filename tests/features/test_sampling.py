@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bayesfs.data.padding import rows_of_frames
 from bayesfs.errors import DataError
-from bayesfs.features.decoding.sampling import Sampling
+from bayesfs.features.decoding.sampling import Sampling, Spread
 
 gaps = st.lists(st.floats(1e-3, 5.0), min_size=1, max_size=60)
 
@@ -82,3 +83,16 @@ def test_impossible_sampling(wrong: dict[str, Any]) -> None:
         Sampling(**wrong)
     with pytest.raises(DataError, match="not both"):
         Sampling(every=2, fps=3)
+
+
+@given(st.integers(1, 200), st.integers(1, 40) | st.none(), st.integers(1, 12))
+def test_a_spread_is_what_an_episode_takes_of_a_sampling(
+    frames: int, most: int | None, count: int
+) -> None:
+    seconds = np.arange(frames) / 30.0
+    sampling = Sampling(max_frames=most)
+    stored = sampling.select(seconds)
+    nought = np.zeros(1, np.int64)
+    *_, rows = rows_of_frames(nought, np.array([len(stored)]), None, nought, count)
+    assert Spread.of(sampling, count).select(seconds).tolist() == stored[rows].tolist()
+    assert Spread.of(sampling, None).select(seconds).tolist() == stored.tolist()

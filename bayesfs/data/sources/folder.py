@@ -1,7 +1,8 @@
 """Read a person's own videos: one folder per object, and a folder of videos to predict.
 
     ROOT/{object name}/*.mp4, *.mov, ...      video files (extra `video`), or
-    ROOT/{object name}/{video}/*.jpg          folders of frames, in natural order of their names
+    ROOT/{object name}/{video}/*.jpg          folders of frames, in natural order of their names,
+    ROOT/{object name}/*.jpg                  or photographs, each a recording of one frame
     ROOT/unlabelled/*.mp4 or {video}/*.jpg    videos whose object is to be predicted
 
 Start with `read_folder`. No pixel is read here.
@@ -10,6 +11,7 @@ Start with `read_folder`. No pixel is read here.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +33,9 @@ from bayesfs.errors import DataError
 from bayesfs.types import CONDITIONS
 
 UNLABELLED_FOLDER = "unlabelled"
+
+MANY_ALIKE = 8
+"""Numbered pictures of an object that are said to look like frames of one video."""
 
 _UNLABELLED = ("unlabelled", "unlabeled")
 
@@ -72,8 +77,8 @@ def read_folder(
     if not videos:
         why = "; ".join(f"{s.path!r}: {s.reason}" for s in walk.skipped[:3])
         raise DataError(
-            f"{str(root)!r} holds no folder 'object name/' with video files or folders of frames. "
-            f"{why or describe_layout(walk.root)}"
+            f"{str(root)!r} holds no folder 'object name/' with video files, photographs or "
+            f"folders of frames. {why or describe_layout(walk.root)}"
         )
     other = walk if unlabelled is None else TreeWalk(Path(unlabelled))
     queries = other.root / UNLABELLED_FOLDER if unlabelled is None else other.root
@@ -81,6 +86,23 @@ def read_folder(
         videos += _recordings(other, queries, owner, UNKNOWN_OBJECT, split, unlabelled_condition)
     skipped = walk.skipped if other is walk else walk.skipped + other.skipped
     return VideoTree(walk.root, tuple(videos), tuple(skipped))
+
+
+def recording(path: Path) -> Video:
+    """One recording by itself: a video file, a photograph, or a folder of frames.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    walk = TreeWalk(path.parent)
+    found = _recordings(walk, walk.root, "user", UNKNOWN_OBJECT, "test", "clutter")
+    for video in found:
+        if video.path == path.name:
+            return video
+    why = next((f": {s.reason}" for s in walk.skipped if s.path == path.name), "")
+    raise DataError(
+        f"{str(path)!r}: expected a video file, a photograph or a folder of frames{why}"
+    )
 
 
 def _objects(walk: TreeWalk, elsewhere: bool) -> Iterator[Path]:
@@ -103,10 +125,10 @@ def _objects(walk: TreeWalk, elsewhere: bool) -> Iterator[Path]:
 
 
 def is_folder(root: Path) -> bool:
-    """Whether some sub-folder holds a video file, or a folder of images."""
+    """Whether some sub-folder holds a video file, a photograph, or a folder of images."""
     return any(
-        (p.is_file() and p.suffix.lower() in (VIDEO_SUFFIXES if depth == 2 else IMAGE_SUFFIXES))
-        for depth in (2, 3)
+        p.is_file() and p.suffix.lower() in suffixes
+        for depth, suffixes in ((2, VIDEO_SUFFIXES | IMAGE_SUFFIXES), (3, IMAGE_SUFFIXES))
         for p in root.glob("/".join("*" * depth))
     )
 
@@ -124,7 +146,7 @@ def describe_layout(root: Path) -> str:
     if suffixes & VIDEO_SUFFIXES:
         return "Videos lie directly in it: put those of each object into a folder of its own."
     if suffixes & IMAGE_SUFFIXES:
-        return "Images lie directly in it: expected object name/video name/*.jpg."
+        return "Images lie directly in it: put those of each object into a folder of its own."
     return f"It holds {[p.name for p in entries[:5]]}."
 
 
@@ -136,12 +158,13 @@ def _recordings(
         raise DataError(f"expected condition to be one of {CONDITIONS}, got {condition!r}")
     prefix = f"{user}--{label or UNLABELLED_FOLDER}"
     for file in walk.files(path):
-        if file.suffix.lower() in VIDEO_SUFFIXES:
+        if file.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
             where = file.relative_to(walk.root).as_posix()
             yield Video(split, user, label, condition, f"{prefix}--{file.name}", walk.root, where)
         else:
-            told = f"not read; expected a video file ({', '.join(sorted(VIDEO_SUFFIXES))}), or the "
-            walk.skip(file, f"{told}images of one video in a folder of their own", "file")
+            told = f"not read; expected a video file ({', '.join(sorted(VIDEO_SUFFIXES))}), a "
+            walk.skip(file, f"{told}photograph, or a folder with the images of one video", "file")
+    _note_frames(walk, path)
     for folder in walk.folders(path):
         files, suffixes = walk.files(folder), ", ".join(sorted(IMAGE_SUFFIXES))
         images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
@@ -164,6 +187,16 @@ def _recordings(
             numbers=np.arange(1, len(images) + 1, dtype=np.int32),
             boxes=np.full((len(images), 4), np.nan, np.float32),
         )
+
+
+def _note_frames(walk: TreeWalk, path: Path) -> None:
+    """Say it where photographs look like the frames of one video, which are no recordings each."""
+    pictures = [f for f in walk.files(path) if f.suffix.lower() in IMAGE_SUFFIXES]
+    patterns = Counter(re.sub(r"[0-9]+", "#", picture.name) for picture in pictures)
+    pattern, count = max(patterns.items(), key=lambda item: item[1], default=("", 0))
+    if count >= MANY_ALIKE and "#" in pattern:
+        told = f"{count} pictures named {pattern!r} are taken for as many recordings of one frame: "
+        walk.skip(path, f"{told}if they are frames of one video, give it a folder", "name")
 
 
 def _natural(name: str) -> tuple[list[tuple[int, str]], str]:

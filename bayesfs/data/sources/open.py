@@ -35,6 +35,7 @@ def read_tree(root: str | Path) -> VideoTree:
         raise DataError(f"{str(path)!r} is a feature store already; pass it to `bayesfs run`")
     raise DataError(
         f"{str(path)!r} has neither layout: expected {{train,validation,test}}/USER/object/"
-        "{clean,clutter}/VIDEO/VIDEO-00001.jpg, or object name/*.mp4, or object name/video/*.jpg. "
+        "{clean,clutter}/VIDEO/VIDEO-00001.jpg, or object name/*.mp4, or object name/*.jpg, or "
+        "object name/video/*.jpg. "
         f"{describe_layout(path)}"
     )

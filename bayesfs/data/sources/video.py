@@ -41,7 +41,7 @@ _SPLIT_LIKE = frozenset(
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".qt", ".avi", ".mkv", ".webm"}
+    {".mp4", ".m4v", ".mov", ".qt", ".avi", ".mkv", ".webm", ".gif", ".ogv", ".wmv", ".flv"}
     | {".3gp", ".3g2", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"}
 )
 """Suffixes of pictures and of video files, in lower case; those of files may be in any."""
@@ -86,9 +86,22 @@ class Skipped:
     level: Level
 
 
+class NothingDecoded(DataError):
+    """No frame at all could be decoded.
+
+    Attributes:
+        skipped: what was left out, and why.
+    """
+
+    def __init__(self, videos: int, skipped: Sequence[Skipped]) -> None:
+        why = "; ".join(f"{s.path!r}: {s.reason}" for s in skipped[:3])
+        super().__init__(f"no frame of {videos} videos could be decoded. {why}")
+        self.skipped = tuple(skipped)
+
+
 @dataclass(frozen=True, eq=False)
 class Video:
-    """One recording of one object: a folder of frames, or a video file.
+    """One recording of one object: a folder of frames, a video file, or a single photograph.
 
     Attributes:
         split: "train", "validation" or "test".
@@ -98,7 +111,7 @@ class Video:
         name: unique name of the video.
         root: the tree it belongs to.
         path: the folder or file, relative to the tree, with forward slashes.
-        files: names of the frames in order of time; empty for a video file.
+        files: names of the frames in order of time; empty for a video file or a photograph.
         numbers: (frame,) number of each frame, as in its file name.
         flags: flag -> (frame,) int8: 1 true, 0 false, -1 not annotated.
         boxes: (frame, 4) x, y, width, height in pixels of 1080 x 1080; NaN where there is none.
@@ -138,12 +151,17 @@ class Video:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a video file rather than a folder of frames."""
+        """Whether it is one file rather than a folder of frames."""
         return not self.files
 
     @property
+    def is_photograph(self) -> bool:
+        """Whether it is a single picture, a recording of one frame."""
+        return self.is_file and Path(self.path).suffix.lower() in IMAGE_SUFFIXES
+
+    @property
     def frames(self) -> tuple[Path, ...]:
-        """Paths of the frames in order of time; empty for a video file."""
+        """Paths of the frames in order of time; empty for a video file or a photograph."""
         return tuple(self.location / name for name in self.files)
 
 

@@ -1,1 +1,1 @@
-"""Frozen networks: frames -> features."""
+"""Frozen networks: frames -> features, one file each. `spec.backbone_of` makes them."""

@@ -1,4 +1,4 @@
-"""What all frozen backbones share: input size, normalisation, batches. See `Network`."""
+"""What all frozen networks share: input size, normalisation, batches. See `Network`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bayesfs._utils.devices import usable_device
 from bayesfs.errors import DataError, ShapeError
 
 CPU_BATCH = 8
@@ -17,7 +18,18 @@ GPU_BATCH = 64
 
 
 class Network:
-    """A network with its input size and normalisation; fulfils `Backbone`."""
+    """A network with its input size and normalisation; fulfils `Backbone`.
+
+    Args:
+        name: what it is, with its weights and pooling; see `naming` for how names are written.
+        px: side of the frames in pixels, at least 32.
+        dim: number of features.
+        device: where it runs; the best there is by default.
+        batch: frames per pass; `CPU_BATCH` or `GPU_BATCH` by default.
+
+    Raises:
+        DataError: px or batch is too small.
+    """
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -28,7 +40,7 @@ class Network:
         if px < 32 or (batch is not None and batch < 1):
             raise DataError(f"expected px >= 32 and batch >= 1, got px={px}, batch={batch}")
         self.name, self.px, self.dim = f"{name}@{px}px", px, dim
-        self.device = default_device(device)
+        self.device = usable_device(device)
         self.batch = batch or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,9 +49,7 @@ class Network:
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(frame, px, px, 3) uint8 RGB -> (frame, feature) float32, in batches."""
-        size = (self.px, self.px, 3)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != size:
-            raise ShapeError(f"expected uint8 (frame, *{size}), got {images.dtype} {images.shape}")
+        check_images(images, self.px)
         mean = 255 * torch.tensor(self.mean, device=self.device).view(3, 1, 1)
         std = 255 * torch.tensor(self.std, device=self.device).view(3, 1, 1)
         parts = [np.zeros((0, self.dim), np.float32)]
@@ -51,6 +61,12 @@ class Network:
         return np.concatenate(parts)
 
 
-def default_device(device: torch.device | str | None) -> torch.device:
-    """The given device, else a GPU where there is one, else the CPU."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+def check_images(images: NDArray[np.uint8], px: int) -> None:
+    """Refuse what are no frames of that size.
+
+    Raises:
+        ShapeError: they are not.
+    """
+    size = (px, px, 3)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != size:
+        raise ShapeError(f"expected uint8 (frame, *{size}), got {images.dtype} {images.shape}")

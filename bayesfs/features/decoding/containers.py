@@ -30,7 +30,7 @@ FRAME_RATE = 30.0
 """Frames per second assumed for a folder of frames (ORBIT's), or where a file does not say."""
 
 MOVIES = "mov,mp4,m4a,3gp,3g2,mj2"
-OTHERS = "matroska,webm,avi,mpegts,mpeg,mpegvideo"
+OTHERS = "matroska,webm,avi,mpegts,mpeg,mpegvideo,gif,ogg,asf,flv"
 """FFmpeg demultiplexers that may open a file that begins with a box of MP4, and any other file;
 playlists, which open other files, may not."""
 
@@ -107,7 +107,7 @@ def opened_video(path: Path) -> Iterator[tuple[Any, Any]]:
     if not head:
         raise DataError("an empty file (0 bytes); an interrupted copy?")
     kind = content_kind(head)
-    if kind is not None and not kind.endswith("video"):
+    if kind not in (None, "a GIF picture") and not str(kind).endswith("video"):
         raise DataError(f"expected a video, but this is {kind}")
     is_movie = head[4:8] in FIRST_BOXES
     options = {
@@ -189,7 +189,7 @@ def _check_pixels(pixels: int, size: int) -> None:
 
 
 def _moving_pictures(container: Any) -> Any:
-    """The stream to decode: the default one, else the first, of those that are no cover.
+    """The stream to decode, of those that are no cover: a default one, and of these the largest.
 
     Raises:
         DataError: there is none; or its frames are too large, or have transparency that FFmpeg's
@@ -202,7 +202,7 @@ def _moving_pictures(container: Any) -> Any:
         covers = f"a cover picture{sound}, but no moving pictures" if kinds else ""
         heard = "sound only, no pictures" if container.streams.audio else "no pictures in it"
         raise DataError(f"{covers or heard}; a sound recording?")
-    stream = next((s for s in moving if kinds[s] & _DEFAULT), moving[0])
+    stream = max(moving, key=lambda s: (kinds[s] & _DEFAULT, _pixels(s)))  # the first of equal ones
     if not 0 < _pixels(stream) <= MAX_PIXELS:
         raise DataError(f"frames of no size, or of more than {MAX_PIXELS} pixels")
     if stream.metadata.get("alpha_mode") == "1":

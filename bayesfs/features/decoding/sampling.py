@@ -1,13 +1,14 @@
-"""Which frames of a video to use: `Sampling`."""
+"""Which frames of a video to use: `Sampling`, and some of these: `Spread`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesfs.data.video_table import spaced
 from bayesfs.errors import DataError
 
 TOLERANCE = 0.1
@@ -77,3 +78,39 @@ class Sampling:
             first = np.minimum(np.searchsorted(since, targets) - rank, n - most)
             chosen = np.maximum.accumulate(first) + rank
         return chosen.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Spread(Sampling):
+    """Some of the frames that a sampling uses: those that an episode takes of them.
+
+    Episodes space the frames of a video evenly (`bayesfs.data.video_table.spaced`): where no other
+    frame is wanted, no other one has to be embedded.
+
+    Attributes:
+        count: frames at most; None takes all.
+
+    Example:
+        >>> Spread(every=2, count=3).select(np.arange(18) / 30).tolist()
+        [0, 8, 16]
+    """
+
+    count: int | None = None
+
+    @classmethod
+    def of(cls, sampling: Sampling, count: int | None) -> Self:
+        """So many frames of those that a sampling uses."""
+        return cls(sampling.every, sampling.fps, sampling.max_frames, count)
+
+    @property
+    def is_all(self) -> bool:
+        """Whether every frame is used."""
+        return self == Spread()
+
+    def select(self, seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Which frames are used, of those that are there; see `Sampling.select`."""
+        chosen = super().select(seconds)
+        if self.count is None:
+            return chosen
+        _, position = spaced(np.array([len(chosen)]), self.count)
+        return chosen[position]

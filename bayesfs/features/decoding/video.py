@@ -55,7 +55,7 @@ def decode(video: Video, px: int, sampling: Sampling | None = None) -> Iterator[
     """Frames of a video in order of time, each px by px.
 
     Args:
-        video: a folder of frames or a video file.
+        video: a folder of frames, a video file or a photograph.
         px: side of the frames in pixels.
         sampling: which frames; all of them by default.
 
@@ -66,6 +66,8 @@ def decode(video: Video, px: int, sampling: Sampling | None = None) -> Iterator[
         DataError: a video file, but the extra `video` is not installed.
     """
     chosen = sampling or Sampling()
+    if video.is_photograph:
+        return _decode_photograph(video, px)
     if not video.is_file:
         return _decode_folder(video, px, chosen)
     pyav(video.location)
@@ -81,6 +83,8 @@ def frame_count(video: Video, sampling: Sampling | None = None) -> int:
         DataError: a video file, but the extra `video` is not installed.
     """
     chosen = sampling or Sampling()
+    if video.is_photograph:
+        return 1
     if not video.is_file:
         return len(chosen.select(folder_seconds(video)))
     pyav(video.location)
@@ -109,6 +113,13 @@ def _decode_folder(video: Video, px: int, sampling: Sampling) -> Iterator[Frame 
             yield Frame(index, int(video.numbers[index]), image)
 
 
+def _decode_photograph(video: Video, px: int) -> Iterator[Frame | Skipped]:
+    try:
+        yield Frame(0, 1, read_image(video.location, px))
+    except DataError as error:
+        yield Skipped(video.path, str(error), "video")
+
+
 def _decode_file(video: Video, px: int, sampling: Sampling) -> Iterator[Frame | Skipped]:
     used, noted = 0, False
     try:
@@ -125,7 +136,9 @@ def _decode_file(video: Video, px: int, sampling: Sampling) -> Iterator[Frame | 
                     noted = True
                 else:
                     index, frame = item
-                    yield Frame(index, index + 1, displayed(_square(frame, px), matrix.of(frame)))
+                    yield Frame(
+                        index, index + 1, displayed(square_frame(frame, px), matrix.of(frame))
+                    )
                     used += 1
         if used < len(keys) and not noted and not sampling.is_all:  # as with fields for frames
             told = f"{used} of the {len(keys)} frames that were chosen are there; damaged?"
@@ -188,7 +201,7 @@ def _noted(video: Video, frames: Iterator[Numbered]) -> Iterator[tuple[int, Any]
         yield Skipped(video.path, f"{bad - MAX_NOTED} more frames are damaged", "frame")
 
 
-def _square(frame: Any, px: int) -> NDArray[np.uint8]:
+def square_frame(frame: Any, px: int) -> NDArray[np.uint8]:
     """One PyAV frame as (px, px, 3) RGB, on white where it is transparent."""
     if frame.width * frame.height > MAX_PIXELS:
         raise DataError(f"a frame of {frame.width} x {frame.height} pixels")

@@ -13,14 +13,22 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from bayesfs._utils.atomic import write_whole
-from bayesfs.data.sources.video import FLAGS, UNKNOWN_OBJECT, Skipped, Video
+from bayesfs.data.sources.video import (
+    FLAGS,
+    UNKNOWN_OBJECT,
+    NothingDecoded,
+    Skipped,
+    Video,
+)
 from bayesfs.data.store import Thumbnail, skipped_attrs, write_store
 from bayesfs.errors import DataError
 from bayesfs.features.extraction.job import ExtractionJob
-from bayesfs.features.extraction.shards import Shard, ShardRows, load_shard
+from bayesfs.features.extraction.shards import Shard, ShardRows, frame_path, load_shard
 from bayesfs.features.quality import COVARIATES
 
-PACKAGES = ("bayesfs", "torch", "numpy", "pillow", "zarr", "av", "timm")
+PACKAGES = (
+    "bayesfs", "torch", "numpy", "pillow", "zarr", "av", "timm", "open_clip_torch", "onnxruntime",
+)  # fmt: skip
 """Packages whose versions a store notes."""
 
 
@@ -43,8 +51,7 @@ def consolidate(job: ExtractionJob, shards: Sequence[Shard], skipped: Sequence[S
         read.update(rows.rows[:, 0].tolist())
     left_out += lost_objects(job.videos, read)
     if not frames:
-        why = "; ".join(f"{s.path!r}: {s.reason}" for s in left_out[:3])
-        raise DataError(f"no frame of {len(job.videos)} videos could be decoded. {why}")
+        raise NothingDecoded(len(job.videos), left_out)
     attrs = {**job.identity, **skipped_attrs(left_out), "versions": json.dumps(versions())}
     blocks = (labelled(rows, job.videos) for rows in _finished(job, shards) if len(rows.rows))
     pictures = _pictures(job, shards) if job.thumbnails else None
@@ -83,7 +90,7 @@ def labelled(rows: ShardRows, videos: Sequence[Video]) -> xr.Dataset:
         "video": [v.name for v, _ in source],
         "condition": [v.condition for v, _ in source],
         "split": [v.split for v, _ in source],
-        "path": [f"{v.path}/{v.files[i]}" if v.files else v.path for v, i in source],
+        "path": [frame_path(v, i) for v, i in source],
     }
     columns: dict[str, NDArray[Any]] = {n: np.array(t, np.str_) for n, t in text.items()}
     for flag in FLAGS:

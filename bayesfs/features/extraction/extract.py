@@ -35,7 +35,7 @@ from bayesfs.features.extraction.job import LOCK, ExtractionJob
 from bayesfs.features.extraction.prefetch import Prefetch
 from bayesfs.features.extraction.shards import (
     Shard,
-    check_features,
+    features_of,
     join,
     load_shard,
     plan_shards,
@@ -154,9 +154,7 @@ def _embed(job: ExtractionJob, shard: Shard, tally: _Tally) -> None:
         for batch in decoded:
             if tally.stop.is_set():
                 return
-            features = job.backbone(batch.images)
-            check_features(features, batch, job.videos)
-            parts.append((batch, features))
+            parts.append((batch, features_of(job.backbone, batch, job.videos)))
             tally.add(len(batch.images))
     save_shard(job.file(shard), join(parts))
 

@@ -55,9 +55,7 @@ class ExtractionJob:
 
     def __post_init__(self) -> None:
         identity = {
-            "backbone": self.backbone.name,
-            "px": self.backbone.px,
-            "sampling": json.dumps(asdict(self.sampling)),
+            **attrs_of(self.backbone, self.sampling),
             "thumbnails": int(self.thumbnails),
             "shard_frames": SHARD_FRAMES,
             "fingerprint": video_fingerprint(self.videos),
@@ -138,6 +136,15 @@ class ExtractionJob:
                     f"{str(path)!r} was made with {told}. The two are never mixed: name another "
                     "store, or delete this one"
                 )
+
+
+def attrs_of(backbone: Backbone, sampling: Sampling) -> dict[str, str | int]:
+    """How features are made, as the attributes of a store tell it."""
+    return {
+        "backbone": backbone.name,
+        "px": backbone.px,
+        "sampling": json.dumps(asdict(sampling)),
+    }
 
 
 def sampling_of(attrs: Mapping[str, object]) -> Sampling | None:

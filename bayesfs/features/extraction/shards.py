@@ -22,6 +22,7 @@ from bayesfs.errors import DataError
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.decoding.video import frame_count
 from bayesfs.features.extraction.batches import Batch, Picture
+from bayesfs.protocols import Backbone, NamesFrames
 
 SHARD_FRAMES = 256
 """A shard is full when it has at least so many frames: what a kill can cost a worker."""
@@ -142,6 +143,33 @@ def load_shard(path: Path, dim: int) -> ShardRows | None:
     if a["features"].shape != (len(a["rows"]), dim) or len(a["quality"]) != len(a["rows"]):
         return None
     return ShardRows(a["features"], a["quality"], a["rows"], pictures, skipped)
+
+
+def features_of(backbone: Backbone, batch: Batch, videos: Sequence[Video]) -> NDArray[np.float32]:
+    """(frame, feature) of a batch, by its pictures, or by its frames' names if these are enough.
+
+    Args:
+        backbone: the backbone.
+        batch: decoded frames.
+        videos: the whole list that `Batch.rows` counts in.
+
+    Raises:
+        DataError: the features are not one finite row a frame, or those of a frame are missing.
+    """
+    if isinstance(backbone, NamesFrames):
+        at = [(videos[v], index, number) for v, index, number in batch.rows.tolist()]
+        features = backbone.of_frames(
+            [frame_path(video, index) for video, index, _ in at], [number for *_, number in at]
+        )
+    else:
+        features = backbone(batch.images)
+    check_features(features, batch, videos)
+    return features
+
+
+def frame_path(video: Video, index: int) -> str:
+    """Where a frame, or the video file that it is of, lies in its tree."""
+    return f"{video.path}/{video.files[index]}" if video.files else video.path
 
 
 def check_features(features: NDArray[np.float32], batch: Batch, videos: Sequence[Video]) -> None:

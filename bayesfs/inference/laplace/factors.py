@@ -148,7 +148,7 @@ def diagonal_factor(density: Density, z: Tensor, block: slice) -> DiagonalPrecis
     """The diagonal of the curvature block at z (task, size), at least `SMALLEST`."""
     parts = []
     for index, columns in precision_columns(density, z, block):
-        parts.append(columns[:, torch.arange(len(index)), index])
+        parts.append(columns[:, torch.arange(len(index), device=index.device), index])
     values = torch.cat(parts, -1)
     ridge = (SMALLEST - values).clamp(min=0).amax(-1)
     return DiagonalPrecision(values.clamp(min=SMALLEST), ridge)
@@ -177,7 +177,8 @@ def kronecker_factor(density: Density, z: Tensor, block: slice, rows: int) -> Kr
     a = z.new_zeros(len(z), rows, rows)
     b = z.new_zeros(len(z), columns, columns)
     for index, part in precision_columns(density, z, block):
-        at, row, column = torch.arange(len(index)), index // columns, index % columns
+        at = torch.arange(len(index), device=index.device)
+        row, column = index // columns, index % columns
         part[:, at, index] -= 1
         grid = part.reshape(*part.shape[:-1], rows, columns)
         a.index_add_(1, row, grid[:, at, :, column].movedim(0, 1))

@@ -115,7 +115,7 @@ class AmortisedSVI(Engine):
             MeanField(),
             Schedule(self.learner.steps, self.learner.learning_rate, self.learner.particles, True),
             start=MeanField().start(like, START_SCALE),
-            generator=torch.Generator(like.device).manual_seed(seed),
+            generator=torch.Generator().manual_seed(seed),
             progress=progress,
         )
         score, (mean, log_scale) = _score_at_zero(density), fit.parameters.chunk(2, 1)
@@ -160,7 +160,7 @@ class AmortisedSVI(Engine):
         fit = Fit(start, start.new_zeros(0))
         if self.refine:
             schedule = Schedule(self.refine, self.learning_rate, self.learner.particles, False)
-            noise = torch.Generator(start.device).manual_seed(seed)
+            noise = torch.Generator().manual_seed(seed)
             fit = maximise_elbo(density, MeanField(), schedule, start=start, generator=noise)
         return sample_guide(
             density,

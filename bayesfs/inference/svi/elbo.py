@@ -79,7 +79,7 @@ def maximise_elbo(
         guide: variational family.
         schedule: steps, rate, particles, stopping.
         start: (task, count) parameters to start from.
-        generator: source of the noise.
+        generator: source of the noise, on the CPU: the same numbers on every device.
         progress: called now and then with (step, steps, message).
 
     Returns:
@@ -157,7 +157,7 @@ def _antithetic(
     like: Tensor, shape: tuple[int, ...], generator: torch.Generator
 ) -> Iterator[Tensor]:
     while True:
-        noise = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+        noise = torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)
         yield noise
         yield -noise
 

@@ -119,7 +119,7 @@ class SVI(Engine):
             self.guide,
             Schedule(self.steps, self.learning_rate, self.particles, self.early_stopping),
             start=self.guide.start(like, 1.0 if self.guide.whiten else START_SCALE),
-            generator=torch.Generator(like.device).manual_seed(seed + branch),
+            generator=torch.Generator().manual_seed(seed + branch),
             progress=progress,
         )
         return sample_guide(

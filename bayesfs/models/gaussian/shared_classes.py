@@ -170,12 +170,12 @@ class SharedClasses(LevelModel, NamesClasses):
         Returns:
             {"shared_raw": (draw, label, feature)}.
         """
-        generator = torch.Generator(episodes.support.device).manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)  # the same numbers on every device
         rows = []
         for value in each_value(scales):
             pooled = self._pool(episodes, value)
             mean = torch.cholesky_solve(pooled.information[..., None], pooled.root)[..., 0]
-            eps = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+            eps = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean)
             rest = torch.linalg.solve_triangular(pooled.root.mT, eps[..., None], upper=True)[..., 0]
             sd = self._variances(value, episodes.dim)[1].sqrt()
             rows.append((mean + rest).mT / sd)
