@@ -51,6 +51,7 @@ from bayesfs.models.heads.linear import HierarchicalHead
 from bayesfs.models.niw.classes import NIWClasses, NIWMode
 from bayesfs.models.objectives import PredictiveScore
 from bayesfs.models.similarity.pool import SimilarityPool, TablePool
+from bayesfs.models.similarity.with_hierarchy import PoolWithHierarchy
 from bayesfs.prediction import predict
 from bayesfs.protocols import Engine, Model
 from bayesfs.recipes.load import recipe_folder
@@ -163,6 +164,12 @@ STUDIES = {
     "gaussian": study(GaussianHierarchy(), FEW, population_engine=QUICK),
     "gp": study(DeepKernelGP(), FEW, objective=PredictiveScore, population_engine=QUICK),
     "pool": study(SimilarityPool(), OWN, population_engine=Laplace(draws=1, steps=1)),
+    "pool with hierarchy": study(
+        PoolWithHierarchy(reduction=PrincipalAxes(3)),
+        OWN,
+        objective=PredictiveScore,
+        population_engine=QUICK,
+    ),
     "named": study(SharedClasses(), FEW, population_engine=QUICK),
 }
 
