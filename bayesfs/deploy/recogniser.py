@@ -4,12 +4,19 @@ Start with `teach`: backbone features of a few videos of each object in, a `Reco
 `frame` and `video` say which object a query shows and how unsure that is, of which kind. The
 answers are those of `GaussianHierarchy.predictive`, in the closed form of
 `bayesfs.models.gaussian.labels`, as a few products (`bayesfs.deploy.products`).
+
+What was taught can be changed: `add`, `correct`, `forget`, `rename` and `merge` give the recogniser
+that would have been taught so from the start, to the last digit, as the posterior is exact; `save`
+and `recall` keep it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +25,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesfs._distributions.noise import Noise, TaskOrder
+from bayesfs.deploy.memory import Memory
 from bayesfs.deploy.products import Prepared, in_single, labels_of, labels_of_many, prepare
 from bayesfs.errors import DataError, InferenceError
 from bayesfs.features.projection import Projection
-from bayesfs.models.gaussian.conjugate import ClassPosterior, Levels, condition_classes
+from bayesfs.models.gaussian.conjugate import (
+    ClassPosterior,
+    Levels,
+    condition_classes,
+    log_evidence,
+)
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.population_draws import each_value
 from bayesfs.study import Learnt, Study
-from bayesfs.types import CONDITIONS, EpisodeBatch, LabelDraws
+from bayesfs.types import CONDITIONS, LabelDraws
 from bayesfs.uncertainty.decompose import decompose_draws
 
 Array = NDArray[Any]
@@ -71,27 +85,143 @@ KEPT = 4
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """What teaching needs of a study, made once.
+
+    Attributes:
+        model: the hierarchy, fitted to the features.
+        projection: from backbone features to those of the model.
+        population: site -> (population draw, ...).
+        levels: population parameters of each draw of the population.
+        draws: label draws for each of these.
+        dtype: of the inference.
+        ready_for: condition of the frames to recognise, which is prepared at once.
+        seed: of the draws.
+    """
+
+    model: GaussianHierarchy
+    projection: Projection
+    population: Mapping[str, Tensor]
+    levels: tuple[Levels, ...]
+    draws: int
+    dtype: torch.dtype
+    ready_for: str
+    seed: int
+
+    @classmethod
+    def of(cls, study: Study, learnt: Learnt, *, ready_for: str, seed: int) -> Teacher:
+        """Of a study and what holds for every user; see `teach`."""
+        model, engine = study.model_of(learnt), study.engine
+        if model.covariates:
+            raise InferenceError(
+                "a model with covariates of quality is not taught here; use predict"
+            )
+        closed = None
+        if isinstance(model, GaussianHierarchy):
+            closed = engine.closed_form(model, learnt.population)
+        if not isinstance(model, GaussianHierarchy) or closed is None:
+            raise InferenceError(
+                "expected a GaussianHierarchy and the engine Exact, got "
+                f"{type(model).__name__} and {type(engine).__name__}; use bayesfs.predict for "
+                "others"
+            )
+        drawn, draws = closed
+        population = {site: v.to(study.dtype) for site, v in drawn.items()}
+        dim = learnt.projection.dim
+        levels = tuple(model.levels(value, dim) for value in each_value(population))
+        return cls(
+            model, learnt.projection, population, levels, draws, study.dtype, ready_for, seed
+        )
+
+    def taught(self, memory: Memory) -> Recogniser:
+        """The recogniser of what was taught."""
+        support = memory.episode().to(self.dtype)
+        order = TaskOrder.of(support)
+        noise = Noise(self.seed, order, even=True)
+        with torch.no_grad():
+            posts = [condition_classes(support, values) for values in self.levels]
+            means = [in_single(p).sample(self.draws, noise)[1] for p in posts]
+        made = Recogniser(self, memory, tuple(posts), tuple(means), order)
+        made.prepare(self.ready_for)
+        return made
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the projection and the population's draws: what a memory's features are of."""
+        parts = [self.projection.means, self.projection.axes, *self.population.values()]
+        found = hashlib.sha256()
+        for part in parts:
+            found.update(np.ascontiguousarray(part).tobytes() if part is not None else b"none")
+        return found.hexdigest()
+
+
+@dataclass(frozen=True)
 class Recogniser:
     """A person's objects, taught; see `teach`.
 
     Attributes:
-        classes: names of the objects, in the order of the probabilities.
-        projection: from backbone features to those of the model.
-        levels: population parameters of each draw of the population.
-        posteriors: exact posterior of the class means, for each of these.
+        teacher: what it was taught with.
+        memory: what it was taught.
+        posteriors: exact posterior of the class means, for each draw of the population.
         means: for each, (draw, 1, way, feature) draws of the class means, in single precision.
         order: of the objects and their videos, by content; draws go by it.
-        seed: of the draws.
     """
 
-    classes: tuple[str, ...]
-    projection: Projection
-    levels: tuple[Levels, ...]
+    teacher: Teacher
+    memory: Memory
     posteriors: tuple[ClassPosterior, ...]
     means: tuple[Tensor, ...]
     order: TaskOrder
-    seed: int
     _made: dict[tuple[int, int], Prepared] = field(default_factory=dict, repr=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the objects, in the order of the probabilities."""
+        return self.memory.objects
+
+    @property
+    def log_evidence(self) -> float:
+        """Log p(what was taught), in nats: the mean over the population's draws."""
+        support = self.memory.episode().to(self.teacher.dtype)
+        with torch.no_grad():
+            each = [log_evidence(support, levels)[0] for levels in self.teacher.levels]
+        return float(torch.stack(each).logsumexp(0)) - math.log(len(each))
+
+    def add(self, videos: Mapping[str, Sequence[Array]], condition: str = "clean") -> Recogniser:
+        """Teach further videos, of objects that are known or new.
+
+        Args:
+            videos: object -> its videos, each (frame, input feature) of backbone features.
+            condition: condition that they were recorded in.
+        """
+        projection = self.teacher.projection
+        return self.teacher.taught(self.memory.added(videos, projection, condition))
+
+    def correct(self, video: str, object: str) -> Recogniser:
+        """Say that a taught video, by its name in `memory`, shows another object."""
+        return self.teacher.taught(self.memory.corrected(video, object))
+
+    def forget(self, name: str) -> Recogniser:
+        """Forget an object or a video."""
+        return self.teacher.taught(self.memory.forgotten(name))
+
+    def rename(self, old: str, new: str) -> Recogniser:
+        """Give an object another name."""
+        return self.teacher.taught(self.memory.renamed(old, new))
+
+    def merge(self, other: Recogniser) -> Recogniser:
+        """Add what another recogniser of the same run was taught; objects of one name are one.
+
+        Raises:
+            DataError: it was taught with another run.
+        """
+        if other.teacher.fingerprint != self.teacher.fingerprint:
+            raise DataError("expected a recogniser of the same run, whose features are the same")
+        return self.teacher.taught(self.memory.merged(other.memory))
+
+    def save(self, path: Path) -> None:
+        """Keep what was taught in an npz file; `recall` reads it."""
+        self.memory.save(path, self.teacher.fingerprint)
 
     def prepare(self, condition: str = "clutter", frames: int = 1) -> Prepared:
         """Products for queries of a condition with so many frames; the last `KEPT` are kept.
@@ -104,8 +234,8 @@ class Recogniser:
         key = CONDITIONS.index(condition), frames
         made = self._made.pop(key, None)
         if made is None:
-            noise = Noise(self.seed, self.order, 1, even=True)
-            made = prepare(self.levels, self.posteriors, self.means, *key, noise)
+            noise = Noise(self.teacher.seed, self.order, 1, even=True)
+            made = prepare(self.teacher.levels, self.posteriors, self.means, *key, noise)
         self._made[key] = made  # the last asked for comes last
         while len(self._made) > KEPT:
             self._made.pop(next(iter(self._made)))
@@ -130,7 +260,7 @@ class Recogniser:
             features: (frame, input feature) of the backbone.
             condition: condition that it was recorded in.
         """
-        z = self.projection.of_features(features, condition)
+        z = self.teacher.projection.of_features(features, condition)
         made = self.prepare(condition, len(z))
         x = torch.from_numpy(z.mean(0, dtype=np.float64)).to(made.offset) - made.offset
         return _recognition(labels_of(x, made))
@@ -154,7 +284,7 @@ class Recogniser:
         made = self.prepare(condition)
         for piece in pieces:
             for start in range(0, len(piece), at_once):
-                z = self.projection.of_features(piece[start : start + at_once], condition)
+                z = self.teacher.projection.of_features(piece[start : start + at_once], condition)
                 x = torch.from_numpy(z).to(made.offset)[None] - made.offset[:, None]
                 labels = labels_of_many(x, made)
                 yield RecognitionScores(labels.prob, *decompose_draws(labels))
@@ -187,68 +317,21 @@ def teach(
         >>> mine = teach(study, learnt, {"mug": [a, b], "keys": [c]})  # doctest: +SKIP
         >>> mine.frame(features).prob  # doctest: +SKIP
     """
-    model, engine = study.model_of(learnt), study.engine
-    if model.covariates:
-        raise InferenceError("a model with covariates of quality is not taught here; use predict")
-    closed = None
-    if isinstance(model, GaussianHierarchy):
-        closed = engine.closed_form(model, learnt.population)
-    if not isinstance(model, GaussianHierarchy) or closed is None:
-        raise InferenceError(
-            "expected a GaussianHierarchy and the engine Exact, got "
-            f"{type(model).__name__} and {type(engine).__name__}; use bayesfs.predict for others"
-        )
-    support = _episode(learnt.projection, videos, condition).to(study.dtype)
-    population, draws = closed
-    count = len(next(iter(population.values())))
-    order = TaskOrder.of(support)
-    noise = Noise(seed, order, even=True)
-    with torch.no_grad():
-        levels = [
-            model.levels({s: v[p].to(study.dtype) for s, v in population.items()}, support.dim)
-            for p in range(count)
-        ]
-        posts = [condition_classes(support, values) for values in levels]
-        means = [in_single(p).sample(draws, noise)[1] for p in posts]
-    names = tuple(videos)
-    taught = Recogniser(
-        names, learnt.projection, tuple(levels), tuple(posts), tuple(means), order, seed
-    )
-    taught.prepare(ready_for)
-    return taught
+    teacher = Teacher.of(study, learnt, ready_for=ready_for, seed=seed)
+    return teacher.taught(Memory().added(videos, learnt.projection, condition))
 
 
-def _episode(
-    projection: Projection, videos: Mapping[str, Sequence[Array]], condition: str
-) -> EpisodeBatch:
-    """One task of these videos, padded; its query is a token."""
-    ways, shots = len(videos), max((len(v) for v in videos.values()), default=0)
-    frames = {name: [np.atleast_2d(v) for v in each] for name, each in videos.items()}
-    empty = [name for name, each in frames.items() if not sum(map(len, each))]
-    if not shots or empty:
-        raise DataError(
-            f"expected at least one video, with a frame, of each object; got none of {empty}"
-        )
-    flat = [(w, s, v) for w, each in enumerate(frames.values()) for s, v in enumerate(each)]
-    rows = projection.of_features(np.concatenate([v for _, _, v in flat]), condition)
-    longest = max(len(v) for _, _, v in flat)
-    support = np.zeros((1, ways, shots, longest, rows.shape[1]), np.float32)
-    mask, start = np.zeros(support.shape[:-1], bool), 0
-    for w, s, video in flat:
-        support[0, w, s, : len(video)] = rows[start : start + len(video)]
-        mask[0, w, s, : len(video)] = True
-        start += len(video)
-    where = torch.full((1, ways, shots), CONDITIONS.index(condition))
-    token = torch.zeros(1, 1, 1, rows.shape[1])
-    return EpisodeBatch.of_own(
-        torch.from_numpy(support),
-        torch.from_numpy(mask),
-        where,
-        token,
-        torch.zeros(1, 1, 1, dtype=torch.bool),
-        torch.zeros(1, 1, dtype=torch.long),
-        torch.full((1, 1), -1),
-    )
+def recall(
+    study: Study, learnt: Learnt, path: Path, *, ready_for: str = "clutter", seed: int = 0
+) -> Recogniser:
+    """The recogniser that `Recogniser.save` kept, with the study that it was taught with.
+
+    Raises:
+        DataError: no such file, a damaged one, or one that was taught with another run.
+        InferenceError: as `teach`.
+    """
+    teacher = Teacher.of(study, learnt, ready_for=ready_for, seed=seed)
+    return teacher.taught(Memory.load(path, teacher.fingerprint))
 
 
 def _recognition(labels: LabelDraws) -> Recognition:

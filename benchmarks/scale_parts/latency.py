@@ -1,4 +1,6 @@
-"""Time to teach a recogniser and to recognise a frame, beside nearest centroid on one core.
+"""Time to teach a recogniser, to correct a video and to recognise a frame, on one core.
+
+Beside nearest centroid.
 
 Both begin with backbone features, so both project them: that is the floor.
 """
@@ -53,6 +55,7 @@ def latency(
             "personalise_wall_ms": median_ms(
                 lambda: teach(study, learnt, videos), repeats, time.perf_counter
             ),
+            "correct_ms": median_ms(lambda: taught.correct("object 0/1", "object 1"), repeats),
             "centroid_ms": median_ms(lambda: _centroids(learnt.projection, videos), repeats),
             "predict_ms_per_frame": median_ms(lambda: taught.frame(frame), 10 * repeats),
             "centroid_ms_per_frame": median_ms(

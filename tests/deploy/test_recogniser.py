@@ -1,14 +1,17 @@
 """The device's recogniser says what the model's closed form says, at a fraction of its time."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyro
 import pytest
 import torch
 
+from bayesfs.deploy.memory import Memory
 from bayesfs.deploy.products import in_single
-from bayesfs.deploy.recogniser import KEPT, Recogniser, teach
+from bayesfs.deploy.recogniser import KEPT, Recogniser, recall, teach
 from bayesfs.errors import DataError, InferenceError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.features.projection import Projection
@@ -162,3 +165,116 @@ def test_an_object_without_a_frame_is_refused_and_one_frame_is_a_video() -> None
     deep = {name: [video[:1] for video in each] for name, each in VIDEOS.items()}
     one, other = (teach(study, learnt, videos).video(QUERY).prob for videos in (flat, deep))
     np.testing.assert_array_equal(one, other)
+
+
+STUDY, LEARNT = setting(PowerLaw())
+TAUGHT = teach(STUDY, LEARNT, VIDEOS)
+
+
+def anew(videos: dict[str, list[Any]]) -> Recogniser:
+    return teach(STUDY, LEARNT, videos)
+
+
+def assert_same(one: Recogniser, other: Recogniser) -> None:
+    """Probabilities by the names of objects, both kinds of doubt, and the log evidence."""
+    assert set(one.classes) == set(other.classes)
+    assert one.log_evidence == pytest.approx(other.log_evidence, rel=0.0, abs=1e-8)
+    for a, b in (
+        (one.video(QUERY), other.video(QUERY)),
+        (one.frame(QUERY[0]), other.frame(QUERY[0])),
+    ):
+        place = [other.classes.index(name) for name in one.classes]
+        torch.testing.assert_close(a.prob, b.prob[place], rtol=0.0, atol=1e-8)
+        assert a.aleatoric == pytest.approx(b.aleatoric, rel=0.0, abs=1e-6)
+        assert a.epistemic == pytest.approx(b.epistemic, rel=0.0, abs=1e-6)
+
+
+def test_adding_is_teaching_it_all() -> None:
+    fewer = {"o0": VIDEOS["o0"], "o2": VIDEOS["o2"][:1]}
+    more = anew(fewer).add({"o1": VIDEOS["o1"]}).add({"o2": VIDEOS["o2"][1:]})
+    assert_same(more, TAUGHT)
+    assert more.memory.names == ("o0/1", "o2/1", "o1/1", "o1/2", "o2/2", "o2/3")
+
+
+def test_correcting_is_having_taught_it_right() -> None:
+    wrong = {**VIDEOS, "o0": [*VIDEOS["o0"], VIDEOS["o2"][2]], "o2": VIDEOS["o2"][:2]}
+    assert_same(anew(wrong).correct("o0/2", "o2"), TAUGHT)
+    new = TAUGHT.correct("o2/3", "cup")
+    assert_same(new, anew({**VIDEOS, "o2": VIDEOS["o2"][:2], "cup": VIDEOS["o2"][2:]}))
+
+
+def test_forgetting_a_video_or_an_object_is_never_having_taught_it() -> None:
+    assert_same(TAUGHT.forget("o2/2"), anew({**VIDEOS, "o2": [VIDEOS["o2"][0], VIDEOS["o2"][2]]}))
+    assert_same(TAUGHT.forget("o1"), anew({k: v for k, v in VIDEOS.items() if k != "o1"}))
+
+
+def test_renaming_changes_no_number() -> None:
+    renamed = TAUGHT.rename("o1", "mug")
+    assert renamed.classes == ("o0", "mug", "o2")
+    assert torch.equal(renamed.video(QUERY).prob, TAUGHT.video(QUERY).prob)
+
+
+def test_merging_counts_what_both_know_once() -> None:
+    one, other = (
+        anew({"o0": VIDEOS["o0"], "o2": VIDEOS["o2"][:2]}),
+        anew({"o1": VIDEOS["o1"], "o2": VIDEOS["o2"][1:]}),
+    )
+    assert_same(one.merge(other), TAUGHT)
+    assert len(set(one.merge(other).memory.names)) == 6
+    with pytest.raises(DataError, match="the same run"):
+        one.merge(teach(STUDY, elsewhere(), VIDEOS))
+
+
+def elsewhere() -> Learnt:
+    """Another run's projection."""
+    projection = replace(LEARNT.projection, means=np.full((2, WIDE), 0.3))
+    return replace(LEARNT, projection=projection)
+
+
+def test_it_is_kept_and_recalled(tmp_path: Path) -> None:
+    TAUGHT.save(tmp_path / "mine.npz")
+    again = recall(STUDY, LEARNT, tmp_path / "mine.npz")
+    assert again.memory.names == TAUGHT.memory.names
+    assert torch.equal(again.video(QUERY).prob, TAUGHT.video(QUERY).prob)
+    with pytest.raises(DataError, match="another run"):
+        recall(STUDY, elsewhere(), tmp_path / "mine.npz")
+    with pytest.raises(DataError, match="no such file"):
+        recall(STUDY, LEARNT, tmp_path / "none.npz")
+    whole = (tmp_path / "mine.npz").read_bytes()
+    for cut in (0, 10, len(whole) // 2, len(whole) - 30):
+        (tmp_path / "cut.npz").write_bytes(whole[:cut])
+        with pytest.raises(DataError, match="cut short"):
+            Memory.load(tmp_path / "cut.npz", TAUGHT.teacher.fingerprint)
+
+
+def test_parts_that_disagree_are_refused(tmp_path: Path) -> None:
+    video = TAUGHT.memory.videos[0]
+    path, of = tmp_path / "m.npz", "run"
+    for bad in (
+        Memory((video, video)),  # a name twice
+        Memory((type(video)("a", "a", "foggy", video.frames),)),
+        Memory((type(video)("a", "a", "clean", np.full_like(video.frames, np.nan)),)),
+    ):
+        bad.save(path, of)
+        with pytest.raises(DataError, match="no memory that bayesfs wrote"):
+            Memory.load(path, of)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.correct("o0/9", "o1"), "did you mean 'o0/1'"),
+        (lambda t: t.correct("o0/1", ""), "the name of an object"),
+        (lambda t: t.forget("keys"), "an object or a video"),
+        (lambda t: t.forget("o1").forget("o2").forget("o0"), "something to be left"),
+        (lambda t: t.rename("o1", "o2"), "expected a new name"),
+        (lambda t: t.add({}), "at least one video"),
+        (lambda t: t.add({"o1": [np.zeros((0, WIDE))]}), "at least one video"),
+        (lambda t: t.add({"o1": [np.ones((2, 3))]}), "another backbone"),
+    ],
+)
+def test_what_cannot_be_done_is_told(change: Any, message: str) -> None:
+    before = TAUGHT.memory
+    with pytest.raises(DataError, match=message):
+        change(TAUGHT)
+    assert TAUGHT.memory is before
