@@ -33,6 +33,7 @@ from bayesfs.diagnostics.verdicts import (
     KSD_RATIO_MAX,
     MCSE_MAX,
     RHAT_MAX,
+    STEIN_MOMENTS_MAX,
     Check,
     bfmi_check,
     divergence_check,
@@ -171,7 +172,8 @@ def _applicable(
     if kind == "particles":
         if "ksd_ratio" not in stats:
             return [ksd_check(stats)]
-        return [task_check("KSD ratio", stats["ksd_ratio"], KSD_RATIO_MAX, tasks)]
+        moments = stein_check(stats, tasks)
+        return [task_check("KSD ratio", stats["ksd_ratio"], KSD_RATIO_MAX, tasks), *moments]
     if kind == "exact":
         return []
     count = max(len(tasks), 1)
@@ -184,7 +186,14 @@ def _applicable(
             checks.append(task_check(name, stats[variable], limit, tasks))
         elif variable == "khat":
             checks.append(without(name, "the engine does not report it"))
-    return checks
+    return [*checks, *stein_check(stats, tasks)]
+
+
+def stein_check(stats: xr.Dataset, tasks: NDArray[Any]) -> list[Check]:
+    """Whether draws are where the density is and as wide, where the engine knows."""
+    if "stein_moments" not in stats:
+        return []
+    return [task_check("Stein moments", stats["stein_moments"], STEIN_MOMENTS_MAX, tasks)]
 
 
 def site_table(posterior: xr.Dataset, kind: str) -> pd.DataFrame:

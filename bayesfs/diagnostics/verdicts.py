@@ -50,6 +50,9 @@ KSD_LEFT_MAX = 0.1
 KSD_RATIO_MAX = 2.0
 """Squared kernel Stein discrepancy, as a multiple of that of as many independent draws."""
 
+STEIN_MOMENTS_MAX = 1.0
+"""Largest deviation of a latent's score from Stein's identities, as a multiple of what passes."""
+
 WEIGHTS_MAX = 0.05
 """Share of query videos whose weights may have a k-hat above `KHAT_MAX`."""
 

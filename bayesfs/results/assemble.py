@@ -95,7 +95,16 @@ side by side, whose energies add up. Those of each task are `task_NAME`."""
 _STEPWISE = ("elbo", "loss", "ksd")
 """Statistics whose first axis is the step of an optimiser, not the draw."""
 
-_PER_TASK = ("khat", "evidence_bound", "log_evidence", "gradient", "ridge", "ksd", "ksd_ratio")
+_PER_TASK = (
+    "khat",
+    "evidence_bound",
+    "log_evidence",
+    "gradient",
+    "ridge",
+    "ksd",
+    "ksd_ratio",
+    "stein_moments",
+)
 """Statistics that are one number per task, not per draw, where there are as many of them."""
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.sites import Block
+from bayesfs.inference.program.stein import stein_moments
 from bayesfs.inference.svgd.kernels import IMQ, SteinKernel
 from bayesfs.inference.svgd.metric import IdentityMetric, Metric, Scored
 from bayesfs.protocols import Progress
@@ -98,11 +99,13 @@ class Flowed:
         ksd: (check, task) discrepancies under the kernel that moved the particles, every `CHECK`
             steps and at the end.
         ksd_ratio: (task,) KSD^2 under `IMQ`, as a multiple of what as many independent draws have.
+        stein_moments: (task,) of `bayesfs.inference.program.stein`, in the metric's coordinates.
     """
 
     z: Tensor
     ksd: Tensor
     ksd_ratio: Tensor
+    stein_moments: Tensor
 
 
 @dataclass
@@ -173,7 +176,8 @@ def flow(
     squared, expected = IMQ().discrepancy(u, score, blocks)
     if progress is not None:
         progress(schedule.steps, schedule.steps, f"SVGD, KSD {clock.latest:.3g}")
-    return Flowed(metric.to_z(u), torch.stack(clock.history), squared / expected)
+    history = torch.stack(clock.history)
+    return Flowed(metric.to_z(u), history, squared / expected, stein_moments(u, score))
 
 
 class _Clock:

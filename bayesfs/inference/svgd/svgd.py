@@ -138,7 +138,11 @@ class SVGD(Engine):
             blocks=tuple(density.blocks.values()),
             progress=progress,
         )
-        stats = {"ksd": flowed.ksd, "ksd_ratio": flowed.ksd_ratio}
+        stats = {
+            "ksd": flowed.ksd,
+            "ksd_ratio": flowed.ksd_ratio,
+            "stein_moments": flowed.stein_moments,
+        }
         return density.posterior(flowed.z, kind="particles", seed=seed, sample_stats=stats)
 
 

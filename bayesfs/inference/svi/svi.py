@@ -17,6 +17,7 @@ from bayesfs._distributions.importance import smoothed
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.potential import Potential
+from bayesfs.inference.program.stein import stein_moments
 from bayesfs.inference.program.streams import Streams
 from bayesfs.inference.svi.elbo import Fit, Schedule, maximise_elbo
 from bayesfs.inference.svi.guides import Guide, MeanField
@@ -42,6 +43,8 @@ class SVI(Engine):
         khat (task,): Pareto k-hat of importance weights p / q. Below 0.7 the guide is close
             enough for importance sampling; above, rely on the predictive only as far as another
             engine confirms it.
+        stein_moments (task,): how far the draws' score is from what that of the posterior has to
+            be, see `bayesfs.inference.program.stein`; at most 1 passes.
 
     Attributes:
         guide: variational family: `MeanField`, `LowRank`, `FullRank` or `Flow`.
@@ -162,14 +165,27 @@ def sample_guide(
     z = guide.draw(parameters, noise)
     stats = {"elbo": fit.elbo}
     if khat_draws:
-        with torch.no_grad():
-            some = torch.split(z[:, :khat_draws], DENSITY_DRAWS, 1)
-            log_p = torch.cat([target.log_density(part) for part in some], 1)
+        some = torch.split(z[:, :khat_draws].detach(), DENSITY_DRAWS, 1)
+        values, scores = zip(*(_with_score(target, part) for part in some), strict=True)
+        log_p = torch.cat(values, 1)
         log_weight = log_p - guide.log_density(parameters, noise[:, :khat_draws])
-        stats |= {"evidence_bound": log_weight.mean(1), "khat": pareto_khat(log_weight)}
+        stats |= {
+            "evidence_bound": log_weight.mean(1),
+            "khat": pareto_khat(log_weight),
+            "stein_moments": stein_moments(z[:, :khat_draws].detach(), torch.cat(scores, 1)),
+        }
     if isinstance(target, Whitened):
         z = target.unwhiten(z)
     return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
+
+
+def _with_score(target: Potential | Whitened, z: Tensor) -> tuple[Tensor, Tensor]:
+    """(task, draw) log density, and its gradient (task, draw, size)."""
+    with torch.enable_grad():
+        point = z.requires_grad_()
+        value = target.log_density(point)
+        (score,) = torch.autograd.grad(value.sum(), point)
+    return value.detach(), score
 
 
 def pareto_khat(log_weight: Tensor) -> Tensor:
