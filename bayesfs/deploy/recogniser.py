@@ -85,7 +85,7 @@ KEPT = 4
 
 
 @dataclass(frozen=True)
-class Teacher:
+class Teaching:
     """What teaching needs of a study, made once.
 
     Attributes:
@@ -109,7 +109,7 @@ class Teacher:
     seed: int
 
     @classmethod
-    def of(cls, study: Study, learnt: Learnt, *, ready_for: str, seed: int) -> Teacher:
+    def of(cls, study: Study, learnt: Learnt, *, ready_for: str, seed: int) -> Teaching:
         """Of a study and what holds for every user; see `teach`."""
         model, engine = study.model_of(learnt), study.engine
         if model.covariates:
@@ -167,7 +167,7 @@ class Recogniser:
         order: of the objects and their videos, by content; draws go by it.
     """
 
-    teacher: Teacher
+    teacher: Teaching
     memory: Memory
     posteriors: tuple[ClassPosterior, ...]
     means: tuple[Tensor, ...]
@@ -317,7 +317,7 @@ def teach(
         >>> mine = teach(study, learnt, {"mug": [a, b], "keys": [c]})  # doctest: +SKIP
         >>> mine.frame(features).prob  # doctest: +SKIP
     """
-    teacher = Teacher.of(study, learnt, ready_for=ready_for, seed=seed)
+    teacher = Teaching.of(study, learnt, ready_for=ready_for, seed=seed)
     return teacher.taught(Memory().added(videos, learnt.projection, condition))
 
 
@@ -330,7 +330,7 @@ def recall(
         DataError: no such file, a damaged one, or one that was taught with another run.
         InferenceError: as `teach`.
     """
-    teacher = Teacher.of(study, learnt, ready_for=ready_for, seed=seed)
+    teacher = Teaching.of(study, learnt, ready_for=ready_for, seed=seed)
     return teacher.taught(Memory.load(path, teacher.fingerprint))
 
 

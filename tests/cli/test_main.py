@@ -92,7 +92,7 @@ def test_a_device_that_is_not_there_is_told(
     (tmp_path / "mug" / "a.mp4").write_bytes(b"")
     argv = ["features", str(tmp_path), str(tmp_path / "s.zarr"), "--device", "nonsense"]
     assert main(argv) == FAILED
-    assert "--device nonsense: not usable on this machine" in capsys.readouterr().err
+    assert "device nonsense: not usable on this machine" in capsys.readouterr().err
 
 
 def test_init_copies_recipes_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,7 +187,7 @@ def test_the_report_speaks_of_schools_and_leaves_names_as_they_are(
     data = ReportData("bayesfs: a person video", {3: tree}, scores, {"Users": "2 videos"})
     text, page = render_markdown(data), render_html(data)
     assert "| School | Visits |" in text
-    assert "labelled query visits were named right" in page
+    assert "visits were named right" in page
     for own in ("a person video", "2 videos"):  # what comes from the data is not translated
         assert own in page
     assert 'class="' in page

@@ -81,8 +81,8 @@ PROPOSED = 0.5, 0.25, 0.25
 Draws = Mapping[str, Tensor]
 """Site -> (draw, ...)."""
 
-Unit = Literal["frame", "video"]
-UNITS: tuple[Unit, Unit] = ("frame", "video")
+QueryUnit = Literal["frame", "video"]
+UNITS: tuple[QueryUnit, QueryUnit] = ("frame", "video")
 
 LEARNING = 32, 12
 """The same, and videos left out at most, where a population is learnt: gradients are smooth in the
@@ -167,7 +167,9 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         """
         return torch.ones_like(known)
 
-    def other_member(self, unit: Unit, episodes: EpisodeBatch, population: Draws) -> Tensor | None:
+    def other_member(
+        self, unit: QueryUnit, episodes: EpisodeBatch, population: Draws
+    ) -> Tensor | None:
         """(draw, task, video[, frame], way) log probabilities by another member; none here.
 
         It has what the heads leave it of the answer. Padded classes have 0.
@@ -440,15 +442,16 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         logits = pooled(left_out.scores, left_out.mask, scale, weight)
         spread = self._mean_variance(left_out.count.to(scale))
         logits = logits / (1.0 + 0.25 * math.pi * spread).sqrt()[..., None]
-        exists = left_out.count > 0
+        real = left_out.mask.any(-1)
+        exists = (left_out.count > 0) | ~real[..., None]  # some class, for finite gradients
         log_p = logits.masked_fill(~exists, -torch.inf).log_softmax(-1)
         label = left_out.label[None, ..., None].expand(len(scale), -1, -1, 1)
         own = log_p.gather(-1, label)[..., 0]
-        own = own.masked_fill(~left_out.mask.any(-1), 0.0)
+        own = own.masked_fill(~real, 0.0)
         return own.sum(-1) * left_out.share.to(own)
 
     def _given(
-        self, unit: Unit, scores: Tensor, mask: Tensor, draws: Draws, episodes: EpisodeBatch
+        self, unit: QueryUnit, scores: Tensor, mask: Tensor, draws: Draws, episodes: EpisodeBatch
     ) -> Tensor:
         """(draw, task, video, ..., way) log label probabilities of each draw."""
         own, vague = self._log_prior(draws["log_scale"], draws["scale_mean"][:, None])
@@ -460,7 +463,12 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         return self._normalised(self._joined(logits, unit, episodes, draws, share), episodes)
 
     def _joined(
-        self, logits: Tensor, unit: Unit, episodes: EpisodeBatch, population: Draws, share: Tensor
+        self,
+        logits: Tensor,
+        unit: QueryUnit,
+        episodes: EpisodeBatch,
+        population: Draws,
+        share: Tensor,
     ) -> Tensor:
         """(draw, task, video, ..., way) logits of the heads with another member's, if any.
 

@@ -39,7 +39,7 @@ from bayesfs.models.gaussian.labels import (
 )
 from bayesfs.models.per_batch import once_per_batch
 from bayesfs.models.population_draws import distinct_rows
-from bayesfs.models.similarity.pool import Draws, SimilarityPool, Unit
+from bayesfs.models.similarity.pool import Draws, QueryUnit, SimilarityPool
 from bayesfs.protocols import OpenSet, TakesAxes
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -120,7 +120,9 @@ class PoolWithHierarchy(SimilarityPool, OpenSet, TakesAxes):
         """(draw, task) 1 - s P(the person is of the population); 1 without axes."""
         return torch.ones_like(known) if self.axes is None else 1.0 - self.share * known
 
-    def other_member(self, unit: Unit, episodes: EpisodeBatch, population: Draws) -> Tensor | None:
+    def other_member(
+        self, unit: QueryUnit, episodes: EpisodeBatch, population: Draws
+    ) -> Tensor | None:
         """(draw, task, video[, frame], way) log p_hierarchy(y | x, D, phi), the draws' own phi.
 
         Args:
@@ -141,7 +143,7 @@ class PoolWithHierarchy(SimilarityPool, OpenSet, TakesAxes):
         return torch.stack(found).repeat_interleave(times, 0)
 
     def _log_labels(
-        self, unit: Unit, seen: EpisodeBatch, population: Mapping[str, Tensor]
+        self, unit: QueryUnit, seen: EpisodeBatch, population: Mapping[str, Tensor]
     ) -> Tensor:
         """(task, video[, frame], way) log p(y | x, D, phi) of the hierarchy; 0 for padding."""
         levels = self.hierarchy.levels(population, seen.dim)
@@ -178,7 +180,9 @@ class _Apart(PoolWithHierarchy):
         """The heads answer by themselves."""
         return torch.ones_like(known)
 
-    def other_member(self, unit: Unit, episodes: EpisodeBatch, population: Draws) -> Tensor | None:
+    def other_member(
+        self, unit: QueryUnit, episodes: EpisodeBatch, population: Draws
+    ) -> Tensor | None:
         """None beside them."""
         return None
 
