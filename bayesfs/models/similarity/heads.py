@@ -219,7 +219,8 @@ def head_scores(products: Products, label: Tensor, foreign: Products) -> Tensor:
     count = label.sum(-2)
     mean = (label / count.clamp(min=1.0)[..., None, :]).mT  # (..., way, example)
     exists = (count > 0).to(label)
-    centre = (mean * exists[..., None]).sum(-2) / exists.sum(-1, keepdim=True).clamp(min=1.0)  # (..., example)
+    ways = exists.sum(-1, keepdim=True).clamp(min=1.0)  # none in padding
+    centre = (mean * exists[..., None]).sum(-2) / ways  # (..., example)
     none = torch.zeros_like(centre)
     scores = [
         _cosine(products, mean, none),
@@ -252,7 +253,8 @@ def _ridge(products: Products, label: Tensor, centre: Tensor, exists: Tensor) ->
     scale = present / _root(size)
     kernel = products.gram - pull[..., None] - pull[..., None, :] + own[..., None]
     kernel = kernel * scale[..., None] * scale[..., None, :]
-    target = (label - (exists / exists.sum(-1, keepdim=True).clamp(min=1.0))[..., None, :]) * present[..., None]
+    even = exists / exists.sum(-1, keepdim=True).clamp(min=1.0)
+    target = (label - even[..., None, :]) * present[..., None]
     eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
     weight: Tensor = torch.linalg.solve(kernel + RIDGE * eye, target)
     of_query = (products.cross @ centre[..., None])[..., 0]
