@@ -178,6 +178,27 @@ def opened_npz(path: Path, most: int = ARRAYS) -> Iterator[Any]:
             yield archive
 
 
+@contextmanager
+def kept_npz(path: Path, what: str, most: int = ARRAYS) -> Iterator[Any]:
+    """The arrays of an archive that bayesfs wrote; whatever fails while they are read names it.
+
+    Args:
+        path: of the archive.
+        what: it is not, where it cannot be read, such as "no population that bayesfs wrote".
+        most: bytes that all arrays together take at most.
+
+    Raises:
+        DataError: no such file, a large or damaged one, or one of something else.
+    """
+    try:
+        with opened_npz(path, most) as archive:
+            yield archive
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except Exception as e:  # a damaged archive fails in zipfile, zlib, NumPy and json in many ways
+        raise DataError(f"{path}: {what}, or cut short ({e})") from e
+
+
 def check_expansion(claimed: int, stored: int, most: int = ARRAYS) -> None:
     """Refuse arrays that would take far more memory than what is stored of them.
 

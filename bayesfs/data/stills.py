@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from bayesfs._utils.guarded_files import fixed_width, opened_npz
 from bayesfs.data.store import MAX_LOAD, open_store
-from bayesfs.data.zarr_limits import check_listed
+from bayesfs.data.zarr_limits import bytes_of, open_listed
 from bayesfs.errors import DataError
 from bayesfs.types import Embeddings, refuse_missing
 
@@ -72,10 +71,9 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
 
 def _read_zarr(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        version = check_listed(path)  # before anything is decoded: a codec is code
-        group = zarr.open_group(path, mode="r", zarr_format=version, use_consolidated=False)
-        found = {key: group[key] for key in _wanted(list(group.array_keys()))}
-        size = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in found.values())
+        group = open_listed(path)
+        found: dict[str, Any] = {key: group[key] for key in _wanted(list(group.array_keys()))}
+        size = bytes_of(found.values())
         if size <= MAX_LOAD and all(a.dtype.kind in "fiuUbT" for a in found.values()):
             read = {key: np.asarray(value[...]) for key, value in found.items()}
             return {k: fixed_width(v) if v.dtype.kind == "T" else v for k, v in read.items()}

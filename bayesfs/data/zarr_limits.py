@@ -13,12 +13,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numcodecs
+import numpy as np
+import zarr
 
 from bayesfs._utils.expansion import decoded_size
 from bayesfs._utils.guarded_files import SMALL, check_expansion, opened, read_bytes
@@ -63,6 +65,22 @@ class Layout:
     element: int | None
     codec: str
     checksum: int
+
+
+def open_listed(path: Path) -> zarr.Group:
+    """A group whose arrays are all checked before anything is decoded: a codec is code.
+
+    Raises:
+        DataError: as `check_listed`.
+        Exception: of many kinds, where the folder is damaged.
+    """
+    version = check_listed(path)
+    return zarr.open_group(path, mode="r", zarr_format=version, use_consolidated=False)
+
+
+def bytes_of(arrays: Iterable[Any]) -> int:
+    """Memory that arrays take when they are read."""
+    return sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in arrays)
 
 
 def check_listed(path: Path) -> Literal[2, 3]:

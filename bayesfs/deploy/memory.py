@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bayesfs._utils.guarded_files import opened_npz
+from bayesfs._utils.guarded_files import kept_npz
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
 from bayesfs.types import CONDITIONS, EpisodeBatch
@@ -208,10 +208,9 @@ class Memory:
         Raises:
             DataError: no such file, one of something else, damaged, or of other features.
         """
-        try:
-            with opened_npz(path, LARGEST) as archive:
-                header = json.loads(archive["header"].tobytes())
-                frames = np.asarray(archive["frames"], np.float32)
+        with kept_npz(path, "no memory that bayesfs wrote", LARGEST) as archive:
+            header = json.loads(archive["header"].tobytes())
+            frames = np.asarray(archive["frames"], np.float32)
             table = [(str(n), str(o), str(c), int(k)) for n, o, c, k in header["videos"]]
             sizes = [count for *_, count in table]
             names = [name for name, *_ in table]
@@ -221,10 +220,6 @@ class Memory:
             if not {c for _, _, c, _ in table} <= {*CONDITIONS}:
                 raise ValueError("an unknown condition")
             made = str(header["of"])
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file") from None
-        except Exception as e:  # a damaged archive fails in many ways, as in `training.checkpoint`
-            raise DataError(f"{path}: no memory that bayesfs wrote, or cut short ({e})") from e
         if made != of:
             raise DataError(
                 f"{path}: was taught with another run, whose features are others; teach it anew "

@@ -22,6 +22,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from bayesfs.models.gaussian.conjugate import video_means
 from bayesfs.protocols import HasClassMeans, Model
 from bayesfs.types import EpisodeBatch
 
@@ -46,7 +47,8 @@ def shrinkage(
         return None
     with torch.no_grad():
         partial = model.class_means(draws, episodes).mean(0)
-    own = _mean(_mean(episodes.support, episodes.support_mask), shots)
+    videos, _ = video_means(episodes.support, episodes.support_mask)
+    own, _ = video_means(videos, shots)
     taught = episodes.way_mask & shots.any(-1)
     gap, moved = _about(own, taught), _about(partial, taught)
     weight = (gap * moved).sum(-1) / gap.square().sum(-1)
@@ -56,12 +58,6 @@ def shrinkage(
     return xr.Dataset({"weight": (("task", "way"), values)}, coords=coords)
 
 
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the last axis of the mask of (..., item, feature) values."""
-    inside = mask[..., None].to(values)
-    return (values * inside).sum(-2) / inside.sum(-2).clamp(min=1)
-
-
 def _about(means: Tensor, taught: Tensor) -> Tensor:
     """(task, way, feature) means less their own mean over the taught classes."""
-    return means - _mean(means, taught)[:, None]
+    return means - video_means(means, taught)[0][:, None]

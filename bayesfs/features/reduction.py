@@ -104,11 +104,15 @@ def fitted_on_others(
     embeddings: Embeddings, fit: Callable[[Embeddings], Projection]
 ) -> dict[str, Projection]:
     """User -> what the other users' frames give; a single user's own."""
+    names = sorted(set(embeddings.coord("user").tolist()))
+    return {name: fit(others_of(embeddings, [name])) for name in names}
+
+
+def others_of(embeddings: Embeddings, users: Sequence[str]) -> Embeddings:
+    """The frames of all other users; all frames where there is no other."""
     user = embeddings.coord("user")
-    names = sorted(set(user.tolist()))
-    if len(names) < 2:
-        return {name: fit(embeddings) for name in names}
-    return {one: fit(embeddings.where(user=[n for n in names if n != one])) for one in names}
+    here = np.isin(user, list(users))
+    return embeddings if here.all() else embeddings.where(user=np.unique(user[~here]).tolist())
 
 
 def by_others(
@@ -141,8 +145,7 @@ def left_out(
     quality = None if raw is None else raw.copy()
     for group in groups:
         here = np.isin(user, list(group))
-        rest = embeddings if here.all() else embeddings.where(user=np.unique(user[~here]).tolist())
-        projected = fit(rest)(embeddings.where(user=list(group)))
+        projected = fit(others_of(embeddings, group))(embeddings.where(user=list(group)))
         width = min(dim, projected.features.shape[1])
         out[here, :width] = projected.features[:, :width]
         if quality is not None:

@@ -5,10 +5,9 @@ Use `save_posterior` and `load_posterior`, and the same of projections and scatt
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -17,12 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesfs._utils.guarded_files import opened_npz
-from bayesfs.errors import DataError
+from bayesfs._utils.guarded_files import kept_npz
 from bayesfs.features.projection import Projection
 from bayesfs.features.standardisation import Standardisation
 from bayesfs.models.similarity.heads import WithinScatter
 from bayesfs.types import Posterior, PosteriorKind
+
+WHAT = "not what bayesfs wrote there"
+"""What a file that cannot be read is told to be."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def load_posterior(path: Path) -> Posterior:
     Raises:
         DataError: the file is missing, cut short, no such archive, or its parts disagree.
     """
-    with _opened(path) as archive:
+    with kept_npz(path, WHAT) as archive:
         header = _Header(**json.loads(archive["header"].tobytes()))
         return Posterior.of_own(
             kind=_kind(header.kind),
@@ -91,7 +92,7 @@ def load_projection(path: Path) -> Projection:
     Raises:
         DataError: the file is missing, cut short, or no projection.
     """
-    with _opened(path) as archive:
+    with kept_npz(path, WHAT) as archive:
         kept = {name: archive[name] for name in archive.files}
         kind = Standardisation if "scale" in kept else Projection
         return kind(**{"axes": None, **kept})
@@ -110,22 +111,10 @@ def load_scatter(path: Path) -> WithinScatter:
     Raises:
         DataError: the file is missing, cut short, or no scatter.
     """
-    with _opened(path) as archive:
+    with kept_npz(path, WHAT) as archive:
         counts = {name: int(archive[name]) for name in ("videos", "objects")}
         like = float(archive["like"]) if "like" in archive.files else math.nan
         return WithinScatter(archive["axes"], archive["excess"], like=like, **counts)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The arrays of an archive that claims a sane size; every failure names the file."""
-    try:
-        with opened_npz(path) as archive:
-            yield archive
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except Exception as e:  # a damaged archive fails in zipfile, zlib, NumPy and json in many ways
-        raise DataError(f"{path}: not what bayesfs wrote there, or cut short ({e})") from e
 
 
 def _kind(name: str) -> PosteriorKind:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesfs._utils.guarded_files import opened_npz
+from bayesfs._utils.guarded_files import kept_npz
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
 from bayesfs.inference.own_approximation import OwnApproximation
@@ -154,25 +154,20 @@ class SharedPopulation:
         Raises:
             DataError: no such file, a large or damaged one, or one of something else.
         """
-        try:
-            with opened_npz(path, LARGEST) as archive:
-                header = json.loads(archive["header"].tobytes())
-                axes, excess = archive["axes"].astype(np.float32), archive["excess"]
-                counts = {name: int(header["scatter"][name]) for name in ("videos", "objects")}
-                like = header["scatter"].get("like")
-                like = math.nan if like is None else float(like)
-                scatter = WithinScatter(axes, excess.astype(np.float32), like=like, **counts)
-                draws = {site: torch.from_numpy(archive[site].astype(np.float64)) for site in SITES}
+        with kept_npz(path, "no population that bayesfs wrote", LARGEST) as archive:
+            header = json.loads(archive["header"].tobytes())
+            axes, excess = archive["axes"].astype(np.float32), archive["excess"]
+            counts = {name: int(header["scatter"][name]) for name in ("videos", "objects")}
+            like = header["scatter"].get("like")
+            like = math.nan if like is None else float(like)
+            scatter = WithinScatter(axes, excess.astype(np.float32), like=like, **counts)
+            draws = {site: torch.from_numpy(archive[site].astype(np.float64)) for site in SITES}
             numbers = {str(name): float(value) for name, value in header["model"].items()}
             told = header.get("typical", {})
             typical = Typicality(**{str(name): float(value) for name, value in told.items()})
             population = Posterior.of_own("variational", draws, dict(SITES))
             model = SimilarityPool(scatter, typical=typical, **numbers)
             return cls(population, model, dict(header["card"]))
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file") from None
-        except Exception as e:  # a damaged archive fails in many ways, as in `training.checkpoint`
-            raise DataError(f"{path}: no population that bayesfs wrote, or cut short ({e})") from e
 
 
 def default_population() -> SharedPopulation:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from bayesfs._utils.guarded_files import fixed_width, opened_npz
 from bayesfs.data.store import MAX_LOAD
-from bayesfs.data.zarr_limits import check_listed
+from bayesfs.data.zarr_limits import bytes_of, open_listed
 from bayesfs.errors import DataError
 from bayesfs.features.backbones.naming import BackboneName, file_digest
 
@@ -139,10 +138,9 @@ def _of_npz(path: Path) -> dict[str, NDArray[Any]]:
 
 def _of_zarr(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        version = check_listed(path)  # before anything is decoded: a codec is code
-        group = zarr.open_group(path, mode="r", zarr_format=version, use_consolidated=False)
+        group = open_listed(path)
         found: dict[str, Any] = {n: group[n] for n in MEMBERS[:3] if n in group.array_keys()}
-        size = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in found.values())
+        size = bytes_of(found.values())
         if size > MAX_LOAD or any(a.dtype.kind not in "fiuUT" for a in found.values()):
             raise DataError(f"expected numbers and text of at most {MAX_LOAD} bytes, got {size}")
         name = group.attrs.get(NETWORK)
