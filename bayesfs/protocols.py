@@ -204,7 +204,8 @@ class Hierarchical(Model, Protocol):
     ) -> tuple[Tensor, Tensor]:
         """For frames and videos: (stage, population draw, draw, task, video[, frame]) entropies.
 
-        The stages are nothing but the data, then population, task, class and video known too; the
+        The stages are nothing but the data, then population, task, class and video known too, or,
+        with one more, the population's scales before all of the population; the
         mean over draws is the expected entropy. That of the data, H[p] with p the mean of the p_b
         of each population draw, is the mean of -sum_y p_b(y) log p(y).
         """

@@ -29,7 +29,7 @@ from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
 from bayesfs.features.reduction import FeatureReduction, PrincipalAxes, fitted_on_others
 from bayesfs.metrics.score_table import score_table
-from bayesfs.models.population_draws import each_value
+from bayesfs.models.population_draws import each_value, with_repeats
 from bayesfs.models.similarity.heads import WithinScatter, likeness
 from bayesfs.prediction import complete_draws, distinct_population, predict
 from bayesfs.protocols import (
@@ -454,6 +454,9 @@ def with_names(
 ) -> Posterior:
     """The posterior of a population with what its names share, drawn where it was integrated out.
 
+    It is drawn again for some draws of the scales, so that what it leaves open can be told from
+    what the scales do (`bayesfs.uncertainty.by_level`).
+
     Args:
         model: with the labels of these tasks.
         posterior: of the scales at least.
@@ -461,13 +464,12 @@ def with_names(
         seed: of the draws.
     """
     coords = {**posterior.coords, "label": labels_over(episodes)}
-    scales = {site: posterior.draws[site] for site in model.scale_dims}
-    if set(model.population_dims) <= set(posterior.draws):
-        return posterior.changed(coords=coords)
+    dims = {s: axes for s, axes in model.population_dims.items() if s not in model.scale_dims}
     with torch.no_grad():
-        drawn = model.pooled(episodes, scales, seed=seed)
-    dims = {**posterior.dims, **{site: model.population_dims[site] for site in drawn}}
-    return posterior.changed(draws={**posterior.draws, **drawn}, dims=dims, coords=coords)
+        drawn = with_repeats(
+            posterior, dims, lambda scales: model.pooled(episodes, scales, seed=seed)
+        )
+    return drawn.changed(coords=coords)
 
 
 def population_of(posterior: Posterior) -> Posterior:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from bayesfs.runs.rules import check_users, rules_at
 from bayesfs.runs.run import inputs_of, load_learnt, seeds_of, store_fingerprint, store_of
 from bayesfs.study import Learnt, Study
 from bayesfs.types import Embeddings, EpisodeBatch
-from bayesfs.uncertainty.by_level import PARTS
+from bayesfs.uncertainty.by_level import ALL_PARTS
 from bayesfs.uncertainty.influence import leave_one_out_influence
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -239,31 +240,37 @@ def listing(tasks: EpisodeBatch) -> Iterator[str]:
         seen.update(names)
 
 
+TYPICAL = "share of taught videos that are less typical than this one"
+
+ONE_MORE = "one more video would take off"
+
+
 def numbers(found: Explanation, rules: Rules | None) -> Iterator[str]:
     """The numbers behind a sentence, a line each."""
+    words = found.levels.in_words
+    said = partial(part_text, language=ENGLISH, levels=found.levels)
     likely = [(thing, found.prob[thing]) for thing in found.answer or list(found.prob)[:SHOWN]]
     yield f"answer: {'; '.join(f'{thing} {p:.2f}' for thing, p in likely)}"
     if rules is not None:
-        yield (
+        yield words(
             f"  sets are to hold the object in {rules.level:.0%} of a person's videos; that is "
             f"promised for {rules.promised:.0%} of people, from {rules.users} train users"
         )
     if found.confusable:
         yield f"most like it otherwise: {found.confusable} {found.prob[found.confusable]:.2f}"
-    kinds = ", ".join(
-        f"{part_text(k, ENGLISH)} {found.parts[k]:.2f}" for k in ("aleatoric", "epistemic")
-    )
+    kinds = ", ".join(f"{said(k)} {found.parts[k]:.2f}" for k in ("aleatoric", "epistemic"))
     yield f"doubt in nats: {found.parts['total']:.2f}; {kinds}"
-    levels = [f"{part_text(p, ENGLISH)} {found.parts[p]:.2f}" for p in PARTS if p in found.parts]
+    levels = [f"{said(p)} {found.parts[p]:.2f}" for p in ALL_PARTS if p in found.parts]
     if levels:
         yield f"  by level: {', '.join(levels)}"
-        yield f"  most from: {part_text(found.level, ENGLISH)}"
-    causes = [f"{part_text(c, ENGLISH)} {nats:.3f}" for c, nats in found.causes.items()]
-    yield f"  measured causes, nats a frame: {', '.join(causes) or 'none'}"
+        yield f"  most from: {said(found.level)}"
+    if found.levels.recorded:
+        causes = [f"{said(c)} {nats:.3f}" for c, nats in found.causes.items()]
+        yield f"  measured causes, nats a frame: {', '.join(causes) or 'none'}"
     if not math.isnan(found.absent):
         yield f"probability that nothing taught is shown: {found.absent:.2f}"
     if not math.isnan(found.typical):
-        yield f"share of taught videos that are less typical than this one: {found.typical:.2f}"
+        yield f"{words(TYPICAL)}: {found.typical:.2f}"
     for whom, gain in (("this question", found.own_gain), ("any question", found.gain)):
         told = {
             f"{thing}, {condition}" if matters(gain, thing) else thing: nats
@@ -272,7 +279,7 @@ def numbers(found: Explanation, rules: Rules | None) -> Iterator[str]:
         ranked = sorted(told.items(), key=lambda item: -item[1])[:SHOWN]
         worth = "; ".join(f"{what} {nats:.3f}" for what, nats in ranked)
         if worth:
-            yield f"one more video would take off {whom}, in nats: {worth}"
+            yield f"{words(ONE_MORE)} {whom}, in nats: {worth}"
 
 
 def resting_on(moved: xr.Dataset, one: EpisodeBatch, embeddings: Embeddings) -> str:

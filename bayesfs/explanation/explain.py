@@ -32,7 +32,7 @@ from bayesfs.explanation.explanation import Advice, Explanation
 from bayesfs.explanation.sentences import likeliest
 from bayesfs.protocols import Model
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
-from bayesfs.uncertainty.by_level import EPISTEMIC, PARTS
+from bayesfs.uncertainty.by_level import ALL_PARTS, is_epistemic, told_apart
 
 REJECTED = 0.05
 """Without rules: share of taught videos that may be taken for something new."""
@@ -128,11 +128,11 @@ def explain_video(
     named = () if none else tuple(things[i] for i in _answer(p, rules))
     order = np.argsort(-p, kind="stable")
     parts = _parts(evidence, task, video)
-    levels = [part for part in PARTS if part in parts]
+    levels = [part for part in ALL_PARTS if part in parts]
     kind: Literal["aleatoric", "epistemic"] = (
         "epistemic" if parts["epistemic"] >= parts["aleatoric"] else "aleatoric"
     )
-    own = [part for part in levels if (part in EPISTEMIC) == (kind == "epistemic")]
+    own = [part for part in levels if is_epistemic(part) == (kind == "epistemic")]
     found = Explanation(
         video=episodes.videos[task][video] if episodes.videos else str(video),
         answer=named,
@@ -174,8 +174,11 @@ def _parts(evidence: Evidence, task: int, video: int) -> dict[str, float]:
     if evidence.levels is None:
         names = ("total", "aleatoric", "epistemic")
         return {n: float(evidence.kinds[f"video_{n}"][task, video]) for n in names}
-    levels = {part: float(evidence.levels[f"video_{part}"][task, video]) for part in PARTS}
-    epistemic = sum(levels[part] for part in EPISTEMIC)
+    levels = {
+        part: float(evidence.levels[f"video_{part}"][task, video])
+        for part in told_apart(evidence.levels)
+    }
+    epistemic = sum(levels[part] for part in levels if is_epistemic(part))
     total = sum(levels.values())
     return {"total": total, "aleatoric": total - epistemic, "epistemic": epistemic, **levels}
 

@@ -22,7 +22,7 @@ from bayesfs.explanation.explain import explain_all
 from bayesfs.explanation.explanation import Explanation
 from bayesfs.explanation.sentences import advice_text
 from bayesfs.study import Answer, Learnt
-from bayesfs.uncertainty.by_level import PARTS
+from bayesfs.uncertainty.by_level import ALL_PARTS, told_apart
 
 
 @dataclass(frozen=True)
@@ -142,14 +142,14 @@ def _level_errors(evidence: Evidence) -> dict[str, tuple[float, float]]:
         return {}
     errors = {
         part: (float(levels[f"video_{part}_mean_se"]), float(levels[f"video_{part}_share_se"]))
-        for part in PARTS
+        for part in told_apart(levels)
     }
     return {part: error for part, error in errors.items() if np.isfinite(error).all()}
 
 
 def _levels(explanation: Explanation) -> dict[str, float]:
     parts = explanation.parts
-    return {part: parts[part] for part in PARTS if part in parts}
+    return {part: parts[part] for part in ALL_PARTS if part in parts}
 
 
 def _advice(

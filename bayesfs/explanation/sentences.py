@@ -133,13 +133,20 @@ def advice_text(
     return said[:1].upper() + said[1:]
 
 
-def part_text(part: str, language: str | None = None) -> str:
-    """What a kind, level or cause of uncertainty means to a person; the name itself if unknown."""
+def part_text(part: str, language: str | None = None, levels: LevelNames = VIDEOS) -> str:
+    """What a kind, level or cause of uncertainty means to a person; the name itself if unknown.
+
+    Args:
+        part: its name.
+        language: see `translation`.
+        levels: what the data call an object and a video, in English.
+    """
     _ = translation(language).gettext
     texts = {
         "aleatoric": _("the video itself"),
         "epistemic": _("what was taught"),
         "population": _("too few people were learnt from"),
+        "shared": _("too few people have objects of that name"),
         "task": _("little is known about your objects in general"),
         "class": _("too few videos of single objects"),
         "video": _("how this video was taken"),
@@ -151,4 +158,4 @@ def part_text(part: str, language: str | None = None) -> str:
         "busy": _("much else in the picture"),
         "absent": _("the object may be out of view"),
     }
-    return texts.get(part, part)
+    return levels.in_words(texts.get(part, part))

@@ -19,13 +19,15 @@ from bayesfs._utils.arrays import Floats
 from bayesfs.explanation.evidence import Evidence
 from bayesfs.explanation.explain import CAUSES
 from bayesfs.explanation.sentences import part_text
-from bayesfs.uncertainty.by_level import EPISTEMIC, PARTS
+from bayesfs.types import LevelNames
+from bayesfs.uncertainty.by_level import is_epistemic, told_apart
 
 COLOURS: Mapping[str, str] = {
     "frame": "#e69f00",
     "video": "#d55e00",
     "class": "#56b4e9",
     "task": "#0072b2",
+    "shared": "#5b8fb9",
     "population": "#004c7a",
     "aleatoric": "#e69f00",
     "epistemic": "#0072b2",
@@ -74,15 +76,16 @@ def plot_explanation(
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     top = 1.05 * max(sum(parts.values()).max(), 0.05)  # type: ignore[union-attr]
-    _stack(grid[0], parts, top, "doubt by level")
+    words = evidence.episodes.levels
+    _stack(grid[0], parts, top, "doubt by level", words)
     if causes is not None:
-        _stack(grid[1], causes, top, "the video's own part by cause")
+        _stack(grid[1], causes, top, words.in_words("the video's own part by cause"), words)
     if absent is not None:
         _line(grid[-1], absent, most_absent)
-    grid[-1].set_xlabel("frame")
+    grid[-1].set_xlabel(words.row)
     grid[-1].xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=150, metadata={"Creator": "bayesfs"} if path.suffix == ".svg" else {})
-    return describe(parts, causes, absent)
+    return words.in_words(describe(parts, causes, absent))
 
 
 def frame_parts(evidence: Evidence, task: int, video: int) -> dict[str, Floats]:
@@ -90,8 +93,9 @@ def frame_parts(evidence: Evidence, task: int, video: int) -> dict[str, Floats]:
 
     Parts below zero by Monte Carlo error are drawn as zero, and the others shrunk to the total.
     """
-    names, source = tuple(reversed(PARTS)), evidence.levels
-    if source is None:
+    if (source := evidence.levels) is not None:
+        names = told_apart(source)[::-1]
+    else:
         names, source = ("aleatoric", "epistemic"), evidence.kinds
     mask = _mask(evidence, task, video)
     raw = np.stack([source[f"frame_{name}"].values[task, video][mask] for name in names])
@@ -167,10 +171,12 @@ def _mask(evidence: Evidence, task: int, video: int) -> NDArray[np.bool_]:
 
 
 def _is_aleatoric(part: str) -> bool:
-    return part not in (*EPISTEMIC, "epistemic")
+    return part != "epistemic" and not is_epistemic(part)
 
 
-def _stack(axes: Axes, parts: Mapping[str, Floats], top: float, title: str) -> None:
+def _stack(
+    axes: Axes, parts: Mapping[str, Floats], top: float, title: str, words: LevelNames
+) -> None:
     """Stacked bands, a step a frame; a heavy line parts the video's own doubt from the rest."""
     base = np.zeros(len(next(iter(parts.values()))))
     edges = np.arange(len(base) + 1) + 0.5
@@ -186,7 +192,7 @@ def _stack(axes: Axes, parts: Mapping[str, Floats], top: float, title: str) -> N
             edgecolor="0.25",
             linewidth=0.4,
             hatch=HATCH.get(part),
-            label="no measured cause" if rest else part_text(part, "en"),
+            label="no measured cause" if rest else part_text(part, "en", words),
         )
         base = base + nats
         if part in ("video", "aleatoric"):

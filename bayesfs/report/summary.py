@@ -17,7 +17,7 @@ from bayesfs.plots.text import fixed, share, visible
 from bayesfs.report.names import SCORE_NAMES
 from bayesfs.report.tables import VideoRow
 from bayesfs.report.view import ReportView, ScoreLine
-from bayesfs.uncertainty.by_level import EPISTEMIC
+from bayesfs.uncertainty.by_level import EPISTEMIC, SHARED
 
 FIT, USABLE, UNFIT, UNKNOWN = "Fit for use", "Usable, but", "Do not use", "Not judged"
 """The grades of a run."""
@@ -136,7 +136,7 @@ def _learning(view: ReportView) -> str:
     told = []
     for what, levels in (
         ("more examples", EPISTEMIC[1:]),
-        ("more people to learn from", EPISTEMIC[:1]),
+        ("more people to learn from", (EPISTEMIC[0], SHARED)),
     ):
         rows = [row for row in view.level_means if row.level in levels]
         total = sum(row.nats for row in view.level_means)

@@ -37,6 +37,7 @@ from bayesfs.results.baseline import chance_scores
 from bayesfs.results.rows import ITEMS, Item, labelled_items
 from bayesfs.results.store import check_datatree
 from bayesfs.types import LevelNames, user_of
+from bayesfs.uncertainty.by_level import SHARED
 
 COVERAGES = (0.5, 0.8, 1.0)
 """Shares of the videos at which the accuracy of the surest is told."""
@@ -245,6 +246,15 @@ class ReportView:
             share = mean / total if total else math.nan
             found.append(LevelMean(name, mean, error, share, share_error))
         return tuple(found)
+
+    def level_name(self, level: str) -> str:
+        """Name of a level in the words of the data."""
+        return self.levels.of_level("class in general" if level == SHARED else level)
+
+    @property
+    def has_shared(self) -> bool:
+        """Whether what classes of a name share is a level of its own."""
+        return any(row.level == SHARED for row in self.level_means)
 
     @cached_property
     def monte_carlo(self) -> Mapping[str, float]:

@@ -47,6 +47,7 @@ from bayesfs.types.level_names import VIDEOS, LevelNames
 
 LOWERED_BY = {
     "population": "learning from more people",
+    "shared": "learning from more people with objects of that name",
     "task": "this person teaching more objects",
     "class": "more videos of this object",
     "video": "filming it once more",

@@ -6,7 +6,9 @@ By the chain rule of mutual information the entropy of a label falls, level by l
           + video + frame              (aleatoric: they would not),
 
 where `population` = I(y; phi), `task` = I(y; a | phi), `class` = I(y; mu | phi, a), all given the
-query and the support. `video` = I(y; b | phi, a, mu) is what knowing the query recording's own
+query and the support. Where classes of a name are shared by all users, phi = (theta, s), and
+I(y; s | theta) is a level of its own, `shared`: what is not known of a class in general, and not
+of this user's. `video` = I(y; b | phi, a, mu) is what knowing the query recording's own
 effect would tell: a second recording of the same thing averages over it. `frame` is what is left.
 "Train on more users" answers the first, "record more of your objects" the second, "more videos of
 this object" the third, "film it once more" the fourth, and "film it better" the last.
@@ -25,6 +27,7 @@ import xarray as xr
 from torch import Tensor
 
 from bayesfs.errors import InferenceError
+from bayesfs.models.population_draws import with_again
 from bayesfs.prediction import thinned
 from bayesfs.protocols import Hierarchical, Model
 from bayesfs.types import EpisodeBatch, Posterior
@@ -33,6 +36,12 @@ PARTS = ("population", "task", "class", "video", "frame")
 """Levels from the top; the first three are epistemic."""
 
 EPISTEMIC = PARTS[:3]
+
+SHARED = "shared"
+"""What a class is in general: epistemic, a level of its own where classes are shared by name."""
+
+ALL_PARTS = (PARTS[0], SHARED, *PARTS[1:])
+"""All levels that a model may tell apart, from the top."""
 
 TINY = 1e-12
 """Squared nats added to every squared error."""
@@ -60,11 +69,11 @@ def by_level(
 
     Returns:
         Dataset with `frame_PART` (task, video, frame) and `video_PART` (task, video) for each of
-        `PARTS`, in nats, NaN for padding, their standard errors `frame_PART_se`, and the standard
-        errors `frame_PART_mean_se` of the mean over all of them and `frame_PART_share_se` of this
-        mean's share of the total. Single parts may be below zero by their error. Errors are from
-        the spread over population draws, or over draws of the latents if there is one population
-        draw; nan where there is one draw.
+        `PARTS`, and of `SHARED` where the model tells it apart, in nats, NaN for padding, their
+        standard errors `frame_PART_se`, and the standard errors `frame_PART_mean_se` of the mean
+        over all of them and `frame_PART_share_se` of this mean's share of the total. Single parts
+        may be below zero by their error. Errors are from the spread over population draws, or over
+        draws of the latents if there is one population draw; nan where there is one draw.
 
     Raises:
         InferenceError: the model does not know its levels.
@@ -74,7 +83,7 @@ def by_level(
             f"expected a model with level_entropies, got {type(model).__name__}; the hierarchy's "
             "levels are known in closed form for GaussianHierarchy"
         )
-    values = thinned(population, population_draws)
+    values = with_again(population, population_draws) or thinned(population, population_draws)
     draws = max(draws, -(-population_draws // len(next(iter(values.values())))))
     with torch.no_grad():
         found = model.level_entropies(episodes, values, draws=draws, seed=seed)
@@ -86,13 +95,24 @@ def by_level(
         each = each - torch.cat([each[1:], torch.zeros_like(each[:1])])
         means = each[:, :, mask].mean(-1)  # (part, draw)
         errors = _error(each), _error(means), _share_error(means)
-        for name, part, se, mean_se, share_se in zip(PARTS, each.mean(1), *errors, strict=True):
+        parts = ALL_PARTS if len(each) == len(ALL_PARTS) else PARTS
+        for name, part, se, mean_se, share_se in zip(parts, each.mean(1), *errors, strict=True):
             data[f"{unit}_{name}"] = (axes, part.masked_fill(~mask, math.nan).cpu().numpy())
             data[f"{unit}_{name}_se"] = (axes, se.masked_fill(~mask, math.nan).cpu().numpy())
             data[f"{unit}_{name}_mean_se"] = ((), float(mean_se))
             data[f"{unit}_{name}_share_se"] = ((), float(share_se))
     coords = {"task": list(episodes.tasks)} if episodes.tasks else {}
     return xr.Dataset(data, coords=coords, attrs={"units": "nats"})
+
+
+def is_epistemic(part: str) -> bool:
+    """Whether more examples, or more users to learn from, would lower a level's part."""
+    return part in (*EPISTEMIC, SHARED)
+
+
+def told_apart(levels: xr.Dataset) -> tuple[str, ...]:
+    """Those of `ALL_PARTS` that a dataset of `by_level` has, from the top."""
+    return tuple(p for p in ALL_PARTS if f"video_{p}" in levels or f"frame_{p}" in levels)
 
 
 def _error(each: Tensor) -> Tensor:
@@ -112,7 +132,7 @@ def _share_error(means: Tensor) -> Tensor:
 def agreeing(levels: xr.Dataset, kinds: xr.Dataset) -> xr.Dataset:
     """The parts of `by_level`, moved within their errors so that they sum to the kinds.
 
-    The first three sum to the epistemic part e, the others to the aleatoric one:
+    Epistemic levels sum to the epistemic part e, the others to the aleatoric one:
 
         l_i' = l_i + v_i / sum_j v_j (e - sum_j l_j),
 
@@ -125,10 +145,11 @@ def agreeing(levels: xr.Dataset, kinds: xr.Dataset) -> xr.Dataset:
     """
     moved = levels.copy()
     for unit in ("frame", "video"):
-        for kind, parts in (("epistemic", EPISTEMIC), ("aleatoric", PARTS[3:])):
-            names = [f"{unit}_{part}" for part in parts]
+        for kind in ("epistemic", "aleatoric"):
+            own = [p for p in told_apart(levels) if is_epistemic(p) == (kind == "epistemic")]
+            names = [f"{unit}_{part}" for part in own]
             gap = kinds[f"{unit}_{kind}"] - sum(levels[name] for name in names)
             weight = [levels[f"{name}_se"].fillna(0.0) ** 2 + TINY for name in names]
-            for name, own in zip(names, weight, strict=True):
-                moved[name] = levels[name] + own / sum(weight) * gap
+            for name, squared in zip(names, weight, strict=True):
+                moved[name] = levels[name] + squared / sum(weight) * gap
     return moved

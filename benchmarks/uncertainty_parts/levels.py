@@ -10,7 +10,7 @@ from bayesfs.models.gaussian.families import PerFeature
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.prediction import thinned
 from bayesfs.synthetic.tasks import synthetic_episodes
-from bayesfs.uncertainty.by_level import EPISTEMIC, PARTS, by_level
+from bayesfs.uncertainty.by_level import by_level, is_epistemic, told_apart
 from bayesfs.uncertainty.decompose import decompose
 from uncertainty_parts.bench import Found
 from uncertainty_parts.causes import simulated_population
@@ -29,13 +29,17 @@ def row_11(users: int, repeats: int) -> Found:
 
     def parts(draws: int, seed: int) -> float:
         levels = by_level(model, population, episodes, draws=draws, population_draws=8, seed=seed)
-        return float(np.nanmean(sum(levels[f"frame_{p}"].values for p in EPISTEMIC)))
+        return float(
+            np.nanmean(
+                sum(levels[f"frame_{p}"].values for p in told_apart(levels) if is_epistemic(p))
+            )
+        )
 
     few = [whole(100, seed) for seed in range(repeats)]
     many = [whole(1000, seed + 100) for seed in range(repeats)]
     nested = [parts(100, seed + 200) for seed in range(repeats)]
     levels = by_level(model, population, episodes, draws=100, population_draws=8, seed=0)
-    total = sum(levels[f"frame_{p}"].values for p in PARTS)
+    total = sum(levels[f"frame_{p}"].values for p in told_apart(levels))
     values = thinned(population, 1)
     exact = decompose(model.predictive(episodes, values, draws=2, seed=0), episodes)
     gap = float(np.nanmax(np.abs(total - exact["frame_total"].values)))

@@ -23,7 +23,7 @@ from bayesfs.study import with_names
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import ModelContract
 from bayesfs.types import EpisodeBatch, Posterior
-from bayesfs.uncertainty.by_level import PARTS, by_level
+from bayesfs.uncertainty.by_level import ALL_PARTS, by_level, told_apart
 from bayesfs.uncertainty.decompose import decompose
 
 NAMES = ("keys", "mug", "wallet")
@@ -305,10 +305,50 @@ def test_uncertainty_by_level_adds_up_also_where_nothing_is_taught() -> None:
         parts = by_level(MODEL, given, batch, seed=0)
         posterior = Exact(draws=20, population_draws=5).infer(MODEL, batch, seed=0, given=given)
         total = decompose(predict(MODEL, posterior, batch, given=given), batch)["video_total"]
-        together = sum(parts[f"video_{part}"] for part in PARTS)
+        together = sum(parts[f"video_{part}"] for part in told_apart(parts))
         np.testing.assert_allclose(together, total, atol=1e-6)
         # five values of what names share differ, and nothing else of the population does
-        assert float(parts["video_population"].mean()) > 0.01
+        assert float(parts["video_shared"].mean()) > 0.01
+
+
+def learnt_population(draws: int, *, spread: float) -> tuple[Posterior, EpisodeBatch]:
+    """Of three tasks, at scales that differ by a factor of exp(spread z), or are all the same."""
+    batch = tasks(users=3, ragged=False)
+    generator = torch.Generator().manual_seed(11)
+    z = torch.randn(draws, generator=generator, dtype=torch.float64)
+    given = {s: v.expand(draws, *v.shape) for s, v in scales().items()}
+    given["scale"] = given["scale"] * (spread * z).exp()[:, None]
+    dims = MODEL.scale_dims
+    return with_names(MODEL, Posterior("variational", given, dims), batch, seed=4), batch
+
+
+def test_what_names_share_is_a_level_of_its_own() -> None:
+    """At fixed scales all that the population leaves open is what names share, by its definition.
+
+    I(y; s | theta) is the entropy of the mean over very many draws of s, less the mean entropy.
+    """
+    given, batch = learnt_population(800, spread=1e-9)
+    few = by_level(MODEL, given, batch.limit_shots(0), population_draws=128, seed=0)
+    fixed = {s: given.draws[s][:1].expand_as(given.draws[s]) for s in MODEL.scale_dims}
+    once = Posterior("variational", {**given.draws, **fixed}, given.dims)
+    many = by_level(MODEL, once, batch.limit_shots(0), population_draws=800, seed=0)
+    wanted, found = float(many["video_shared"].mean()), float(few["video_shared"].mean())
+    assert wanted > 0.05
+    error = float(few["video_shared_mean_se"])
+    assert abs(found - wanted) < 4 * error
+    assert abs(float(few["video_population"].mean())) < 4 * error
+    assert error < 0.3 * wanted
+
+
+def test_levels_are_learnt_from_what_is_taught_and_from_more_groups() -> None:
+    given, batch = learnt_population(64, spread=0.3)
+    parts = [by_level(MODEL, given, batch.limit_shots(n), seed=0) for n in (0, 3)]
+    means = [{p: float(one[f"video_{p}"].mean()) for p in told_apart(one)} for one in parts]
+    assert list(means[0]) == [*ALL_PARTS]
+    assert means[1]["shared"] < means[0]["shared"]
+    assert means[1]["class"] < means[0]["class"]
+    many = Posterior("variational", given.population, given.dims)  # no draws again: one level
+    assert "video_shared" not in by_level(MODEL, many, batch, seed=0)
 
 
 class TestSharedClasses(ModelContract):

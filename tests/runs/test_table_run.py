@@ -71,3 +71,13 @@ def test_its_report_speaks_of_schools(finished: Path, capsys: pytest.CaptureFixt
     said = capsys.readouterr().out.splitlines()
     assert any("Probably" in line or "May be wrong" in line for line in said)
     assert not any("hold steadier" in line or "none of your" in line for line in said)
+
+
+def test_what_a_class_is_in_general_is_a_level_of_report_and_explanation(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(finished), "--format", "md"]) == 0
+    text = (finished / "report.md").read_text(encoding="utf-8")
+    assert "At the level of the class in general: " in text
+    assert main(["explain", str(finished), "--video", "s7 / a / 0"]) == 0
+    assert "too few schools have classes of that name" in capsys.readouterr().out

@@ -17,12 +17,21 @@ a, mu and b are drawn from their posterior given the query too: draw y* from p(y
 prior pair (latents, x~) with x~ of class y*, and add Cov(latent, x) Cov(x)^-1 (x - x~) (Matheron's
 rule); given a draw, the label law is Gaussian again.
 
+Where classes are shared by name, phi is the scales theta and the shared effects s. With K draws of
+s for each theta and their mean p_K, E H[p_K] - H1 falls short of I(y; s | x, D, theta) by a K-th in
+second order, as the variance of a mean of K does, so that
+
+    H_theta = H1 + K / (K - 1) (E H[p_K] - H1)
+
+stands between H0 and H1.
+
 Source: the chain rule, Cover and Thomas (2006), theorem 2.5.2; for the draws see
 `bayesfs.models.gaussian.labels`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -52,7 +61,7 @@ STAGES = ("data", "population", "task", "class", "video")
 
 
 def level_entropies(
-    episodes: EpisodeBatch, values: Sequence[Levels], *, draws: int, seed: int
+    episodes: EpisodeBatch, values: Sequence[Levels], *, draws: int, seed: int, alike: int = 1
 ) -> tuple[Tensor, Tensor]:
     """What each draw adds to the entropies H0 to H4 of frames and of videos, in nats.
 
@@ -61,19 +70,21 @@ def level_entropies(
         values: population parameters of each population draw.
         draws: draws of the latents for each of them.
         seed: of the draws.
+        alike: so many values after each other have the same scales, and differ in what names share.
 
     Returns:
         For frames (stage, population draw, draw, task, video, frame) and for videos (stage,
         population draw, draw, task, video), in the order of `STAGES`; H is their mean over draws.
-        The first two stages are the same at all draws of the latents.
+        The first two stages are the same at all draws of the latents. Values that are alike count
+        as one population draw, with H_theta as a stage after the first.
     """
     shape = episodes.query.shape[:3]
     frames, videos = [], []
     for t in range(len(episodes)):
         task = episodes.select([t])
         noise, own = Noise.of(task, seed), [levels.of_task(t) for levels in values]
-        frames.append(_one_task(task, own, frame_queries, draws, noise))
-        videos.append(_one_task(task, own, video_queries, draws, noise))
+        frames.append(_one_task(task, own, frame_queries, draws, noise, alike))
+        videos.append(_one_task(task, own, video_queries, draws, noise, alike))
     by_frame, by_video = torch.cat(frames, 3), torch.cat(videos, 3)
     return by_frame.reshape(*by_frame.shape[:3], *shape), by_video
 
@@ -84,6 +95,7 @@ def _one_task(
     queries_of: Callable[[EpisodeBatch, Levels], Queries],
     draws: int,
     noise: Noise,
+    alike: int,
 ) -> Tensor:
     """(stage, population draw, draw, 1, query) entropies of one task."""
     prior = taught_prior(task)
@@ -96,7 +108,13 @@ def _one_task(
     by_value = torch.stack(log_probs)  # (population draw, task, query, way)
     latent = torch.stack(sampled, 1)  # (stage, population draw, draw, task, query)
     exact = torch.stack([cross_entropy(by_value), entropy(by_value)])
-    return torch.cat([exact[:, :, None].expand(-1, -1, draws, -1, -1), latent])
+    found = torch.cat([exact[:, :, None].expand(-1, -1, draws, -1, -1), latent])
+    if alike == 1:
+        return found
+    found = found.reshape(len(found), -1, alike, *found.shape[2:]).mean(2)
+    mixed = by_value.reshape(-1, alike, *by_value.shape[1:]).logsumexp(1) - math.log(alike)
+    own = alike / (alike - 1) * (entropy(mixed)[:, None] - found[1])
+    return torch.cat([found[:1], (found[1] + own)[None], found[1:]])
 
 
 def _sampled(

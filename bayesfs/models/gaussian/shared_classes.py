@@ -35,8 +35,9 @@ from bayesfs.models.gaussian.conjugate import LOG_2PI, Levels, condition_on_vide
 from bayesfs.models.gaussian.covariance import Diagonal
 from bayesfs.models.gaussian.families import FLOOR
 from bayesfs.models.gaussian.level_model import LevelModel
+from bayesfs.models.gaussian.levels import level_entropies
 from bayesfs.models.per_batch import once_per_batch
-from bayesfs.models.population_draws import each_value
+from bayesfs.models.population_draws import alike, each_value
 from bayesfs.protocols import NamesClasses
 from bayesfs.types import CONDITIONS, EpisodeBatch
 
@@ -180,6 +181,17 @@ class SharedClasses(LevelModel, NamesClasses):
             sd = self._variances(value, episodes.dim)[1].sqrt()
             rows.append((mean + rest).mT / sd)
         return {"shared_raw": torch.stack(rows)}
+
+    def level_entropies(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Label entropies; with a stage for the scales where draws of them come several in a row.
+
+        See `bayesfs.models.gaussian.levels`.
+        """
+        values = self.levels_of_draws(population, episodes)
+        same = alike(population, self.scale_dims)
+        return level_entropies(episodes, values, draws=draws, seed=seed, alike=same)
 
     def moments(self, population: Mapping[str, Tensor], dim: int) -> dict[str, Tensor]:
         """What the population says, in the model's units.
