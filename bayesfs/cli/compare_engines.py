@@ -28,7 +28,7 @@ from bayesfs.runs.compose import tell_store
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import explained, write_atomically
 from bayesfs.study import Learnt, Study
-from bayesfs.types import EpisodeBatch
+from bayesfs.types import EpisodeBatch, Posterior
 
 TASKS = 8
 """Tasks compared at most; NUTS takes seconds for each."""
@@ -123,7 +123,13 @@ def _infer(study: Study, name: str, episodes: EpisodeBatch, learnt: Learnt, seed
         start = time.perf_counter()
         answer = study.infer(episodes, learnt, seed=seed, progress=progress)
         seconds = time.perf_counter() - start
-    return Inferred(answer.posterior.to("cpu"), answer.predictive.to("cpu"), seconds)
+    return Inferred(_of_tasks(answer.posterior.to("cpu")), answer.predictive.to("cpu"), seconds)
+
+
+def _of_tasks(posterior: Posterior) -> Posterior:
+    """Without the population's draws, which are the same given ones for every engine."""
+    draws = {site: v for site, v in posterior.draws.items() if "task" in posterior.dims[site]}
+    return posterior.changed(draws=draws)
 
 
 def _show(comparison: EngineComparison) -> None:

@@ -5,7 +5,8 @@ query frame, p the reference's and q the engine's, in nats,
 
     KL(p || q) = sum_k p_k log (p_k / q_k).
 
-And about the latents? By the difference of means in the reference's standard deviations, and the
+And about the latents, those of the population too where it was fitted together with the tasks? By
+the difference of means in the reference's standard deviations, and the
 ratio of standard deviations, of every single latent; `by_site` sums up each site.
 
 A reference of S draws is itself off by about (way - 1) / (2 S_eff) nats for a discriminative model;
@@ -140,7 +141,7 @@ def _site_rows(
 ) -> list[dict[str, str | float]]:
     rows: list[dict[str, str | float]] = []
     for site, axes in reference.dims.items():
-        if site not in other.draws or "task" not in axes:
+        if site not in other.draws:
             continue
         a, b = reference.draws[site].double(), other.draws[site].double()
         if a.shape[1:] != b.shape[1:]:
@@ -168,6 +169,8 @@ def _site_rows(
 
 def _existing(axes: tuple[str, ...], episodes: EpisodeBatch, shape: torch.Size) -> Tensor:
     """Latents of classes and videos that exist: padding follows its prior in every engine."""
+    if "task" not in axes:
+        return torch.ones(shape, dtype=torch.bool, device=episodes.support.device)
     mask = torch.ones(len(episodes), dtype=torch.bool, device=episodes.support.device)
     if axes[:3] == ("task", "way", "shot"):
         mask = episodes.shot_mask

@@ -5,9 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bayesfs.inference.program.stein import stein_moments
+from bayesfs.diagnostics.convergence import diagnose
+from bayesfs.diagnostics.posterior_distance import Inferred, compare_engines
+from bayesfs.inference.laplace.laplace import Laplace
+from bayesfs.inference.nuts.nuts import NUTS
+from bayesfs.inference.program.stein import stein_moments, widest
 from bayesfs.inference.svgd.svgd import SVGD
 from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.prediction import predict
+from bayesfs.results.convert import to_datatree
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import GaussianToy
 
@@ -67,3 +74,52 @@ def test_engines_that_stop_too_early_do_not_pass() -> None:
         early, late = (e.infer(model, tasks, seed=0) for e in (short, long))
         assert (early.sample_stats["stein_moments"] > 1).all()
         assert (late.sample_stats["stein_moments"] <= 1).all()
+
+
+@pytest.mark.parametrize("size", [5, 50, 200])
+@pytest.mark.parametrize("correlation", [0.5, 0.9])
+def test_a_mean_field_is_found_along_the_widest_directions(size: int, correlation: float) -> None:
+    """Each latent as wide as the others let it: every axis passes, the whole is too narrow."""
+    g = torch.Generator().manual_seed(size)
+    at = torch.arange(size)
+    covariance = correlation ** (at[:, None] - at).abs().double()
+    precision = torch.linalg.inv(covariance)
+    noise = torch.randn(TASKS, DRAWS, size, generator=g, dtype=torch.float64)
+    right, narrow = noise @ torch.linalg.cholesky(covariance).mT, noise / precision.diag().sqrt()
+    rates = []
+    for z in (right, narrow):
+        score, sd = -z @ precision, z.std(1, correction=0, keepdim=True)
+        along = widest(lambda points: -points @ precision, z, score)
+        torch.testing.assert_close(along.mT @ along, torch.eye(4).double().expand(TASKS, 4, 4))
+        whole = torch.cat([z, (z / sd) @ along], -1), torch.cat([score, (score * sd) @ along], -1)
+        found = stein_moments(z, score), stein_moments(*whole)
+        rates.append([float((moments > 1).double().mean()) for moments in found])
+    (_, false_alarms), (by_axis, hits) = rates
+    print(
+        f"mean field, {size} latents: {hits:.3f}, by axis {by_axis:.3f}; false {false_alarms:.3f}"
+    )
+    assert hits >= 0.95
+    assert by_axis <= 0.1
+    assert false_alarms <= 0.05
+
+
+def test_joint_fits_that_are_far_off_are_not_fit_for_use() -> None:
+    """A head's population fitted with its tasks: only what agrees with NUTS passes every check."""
+    batch, _ = synthetic_episodes(
+        users=4, way=3, shots=3, frames=2, query_videos=1, query_frames=1, dim=4, seed=0
+    )
+    batch, model = batch.to(torch.float64), HierarchicalHead()
+    engines = {
+        "nuts": NUTS(warmup=300, draws=300, chains=4),
+        "svi": SVI(),
+        "laplace": Laplace(),
+    }
+    found = {name: engine.infer(model, batch, seed=0) for name, engine in engines.items()}
+    inferred = {n: Inferred(p, predict(model, p, batch), 0.0) for n, p in found.items()}
+    sites = compare_engines(inferred, "nuts", batch).by_site.set_index(["engine", "site"])
+    fit = {name: diagnose(to_datatree(p)).verdict.startswith("fit") for name, p in found.items()}
+    for name in ("svi", "laplace"):
+        row = sites.loc[name, "population_scale"]
+        off = abs(row["shift"]) > 0.5 or not 0.6 < row["ratio"] < 1.6
+        assert off
+        assert not fit[name]

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bayesfs._distributions.importance import pareto_khat
 from bayesfs.errors import InferenceError
 from bayesfs.inference.laplace.factors import (
     Factor,
@@ -38,6 +39,12 @@ from bayesfs.types import EpisodeBatch, Posterior
 
 Structure = Literal["full", "kronecker", "diagonal"]
 
+KHAT_DRAWS = 256
+"""Draws whose importance weights are looked at."""
+
+DENSITY_DRAWS = 16
+"""Draws at a time whose density is computed; bounds the memory."""
+
 MAX_DENSE = 8192
 """Largest number of latents for a dense precision (256 MB per task in single precision)."""
 
@@ -50,6 +57,8 @@ class Laplace(Engine):
         log_evidence (task,): Laplace's estimate of log p(support), in nats.
         gradient (task,): largest absolute derivative at the mode; far from 0 means no mode.
         ridge (task,): added to the precision's diagonal to make it positive definite.
+        khat (task,): Pareto k-hat of importance weights p / q of 256 draws, without a grid: above
+            .7 the posterior is not near a normal distribution in these many latents.
 
     Attributes:
         structure: "full": one dense precision per task. "kronecker": independent sites; the
@@ -151,12 +160,17 @@ class Laplace(Engine):
         mode, gradient = maximise(density, like, steps=self.steps)
         factors = self._factors(density, mode)
         noise = streams.normal((draws, density.size), like)
+        z = mode.unsqueeze(1) + correlated_noise(factors, noise)
+        some = torch.split(z[:, :KHAT_DRAWS], DENSITY_DRAWS, 1)
+        log_p = torch.cat([density.value_and_gradient(part)[0] for part in some], 1)
+        log_q = -0.5 * noise[:, :KHAT_DRAWS].square().sum(-1)
         stats = {
+            "khat": pareto_khat(log_p - log_q),
             "log_evidence": laplace_evidence(density, mode, factors),
             "gradient": gradient,
             "ridge": torch.stack([f.ridge for f in factors]).amax(0),
         }
-        return mode.unsqueeze(1) + correlated_noise(factors, noise), stats
+        return z, stats
 
     def _factors(self, density: Density, mode: Tensor) -> list[Factor]:
         if self.structure == "kronecker":

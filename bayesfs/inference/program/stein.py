@@ -1,4 +1,4 @@
-"""Are draws where the density is, and as wide? Two moments of every posterior: `stein_moments`.
+"""Are draws where the density is, and as wide? Two moments: `stein_moments`, `widest`.
 
 For z ~ p and s = grad log p(z), each latent d has
 
@@ -13,12 +13,20 @@ With sd_d that of the draws, the deviations
 are held against `TOLERATED` plus their standard errors, times a normal quantile at which one in a
 hundred tasks would have a latent beyond it by chance.
 
+The same holds of any direction w in place of an axis. Latents that are each as wide as the density
+is while all others stay, which is what a mean field is, pass along every axis, however narrow the
+whole: with precision H and draws of variances 1 / H_dd, E (z_d - E z_d) s_d = -1. Along the
+direction in which the density is least curved it is -w'Aw instead, with A the curvature in units of
+the draws' own sds and w its eigenvector of the lowest eigenvalue. `widest` finds such directions
+from differences of the scores, by Lanczos' method.
+
 Source: Stein (1972); Gorham and Mackey (2015), Measuring sample quality with Stein's method.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -26,12 +34,15 @@ from torch import Tensor
 TOLERATED = 0.15
 """Shift in sds, and relative error of a variance, that pass."""
 
+STEP = 0.01
+"""Sds between two scores whose difference is a product with the curvature."""
+
 
 def stein_moments(z: Tensor, score: Tensor) -> Tensor:
     """(task,) largest deviation of any latent, as a multiple of what passes; NaN below 20 draws.
 
     Args:
-        z: (task, draw, size).
+        z: (task, draw, size); several directions may stand beside the axes, see `widest`.
         score: (task, draw, size) gradient of the log density there.
     """
     tasks, draws, size = z.shape
@@ -47,3 +58,47 @@ def stein_moments(z: Tensor, score: Tensor) -> Tensor:
         ratios.append(value.mean(1).abs() / (TOLERATED + beyond * error))
     found: Tensor = torch.stack(ratios).amax((0, 2))
     return torch.where(torch.isfinite(score).all(2).all(1), found, math.inf)
+
+
+def widest(
+    score_of: Callable[[Tensor], Tensor],
+    z: Tensor,
+    score: Tensor,
+    *,
+    count: int = 4,
+    products: int = 24,
+) -> Tensor:
+    """(task, size, direction) in which the density is widest, for the draws that there are.
+
+    They are the eigenvectors of the lowest eigenvalues of A = -S E[H] S, with H the Hessian of the
+    log density, averaged over the draws, and S their sds: (z / sd) @ directions are further latents
+    for `stein_moments`, beside (score * sd) @ directions.
+
+    Args:
+        score_of: (task, draw, size) points -> gradients of the log density there.
+        z: (task, draw, size).
+        score: (task, draw, size) at z.
+        count: directions.
+        products: products with A.
+    """
+    sd = z.std(1, correction=0, keepdim=True)
+
+    def product(v: Tensor) -> Tensor:
+        moved = score_of(z + STEP * sd * v[:, None])
+        return -(moved - score).mean(1) * sd[:, 0] / STEP
+
+    size = z.shape[2]
+    wave = torch.sin(torch.arange(1, size + 1, device=z.device, dtype=z.dtype).square())
+    basis = [(wave / wave.norm()).expand(len(z), size)]
+    images = [product(basis[0])]
+    for _ in range(min(products, size) - 1):
+        rest = images[-1]
+        for _ in range(2):  # once leaves rounding errors that grow
+            known = torch.stack(basis, -1)
+            rest = rest - (known @ (known.mT @ rest[..., None]))[..., 0]
+        basis.append(rest / rest.norm(dim=1, keepdim=True).clamp(min=torch.finfo(z.dtype).tiny))
+        images.append(product(basis[-1]))
+    known = torch.stack(basis, -1)
+    small = known.mT @ torch.stack(images, -1)
+    vectors: Tensor = torch.linalg.eigh(0.5 * (small + small.mT))[1]
+    return known @ vectors[..., :count]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.sites import Block
-from bayesfs.inference.program.stein import stein_moments
+from bayesfs.inference.program.stein import stein_moments, widest
 from bayesfs.inference.svgd.kernels import IMQ, SteinKernel
 from bayesfs.inference.svgd.metric import IdentityMetric, Metric, Scored
 from bayesfs.protocols import Progress
@@ -99,7 +99,8 @@ class Flowed:
         ksd: (check, task) discrepancies under the kernel that moved the particles, every `CHECK`
             steps and at the end.
         ksd_ratio: (task,) KSD^2 under `IMQ`, as a multiple of what as many independent draws have.
-        stein_moments: (task,) of `bayesfs.inference.program.stein`, in the metric's coordinates.
+        stein_moments: (task,) of `bayesfs.inference.program.stein`, in the metric's coordinates and
+            along the directions in which the density is widest.
     """
 
     z: Tensor
@@ -177,7 +178,12 @@ def flow(
     if progress is not None:
         progress(schedule.steps, schedule.steps, f"SVGD, KSD {clock.latest:.3g}")
     history = torch.stack(clock.history)
-    return Flowed(metric.to_z(u), history, squared / expected, stein_moments(u, score))
+    along = widest(lambda points: metric.score(density, points), u, score)
+    sd = u.std(1, correction=0, keepdim=True)
+    moments = stein_moments(
+        torch.cat([u, (u / sd) @ along], -1), torch.cat([score, (score * sd) @ along], -1)
+    )
+    return Flowed(metric.to_z(u), history, squared / expected, moments)
 
 
 class _Clock:

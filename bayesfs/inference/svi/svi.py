@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bayesfs._distributions.importance import smoothed
+from bayesfs._distributions.importance import pareto_khat
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.potential import Potential
@@ -186,12 +186,3 @@ def _with_score(target: Potential | Whitened, z: Tensor) -> tuple[Tensor, Tensor
         value = target.log_density(point)
         (score,) = torch.autograd.grad(value.sum(), point)
     return value.detach(), score
-
-
-def pareto_khat(log_weight: Tensor) -> Tensor:
-    """(task, draw) log importance weights -> (task,) Pareto k-hat.
-
-    See `bayesfs._distributions.importance.smoothed` for what it is where no tail can be fitted.
-    """
-    each = [smoothed(weights)[1] for weights in log_weight.double().cpu().numpy()]
-    return log_weight.new_tensor(each)
