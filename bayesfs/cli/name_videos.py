@@ -26,7 +26,7 @@ from bayesfs._utils.devices import usable_device
 from bayesfs._utils.progress import say, terminal_safe
 from bayesfs.cli.recordings import embed_tree
 from bayesfs.data.sampling import sample_episodes
-from bayesfs.data.sources.folder import read_folder
+from bayesfs.data.sources.folder import read_folder, read_unlabelled
 from bayesfs.data.sources.video import (
     IMAGE_SUFFIXES,
     LEVELS,
@@ -37,7 +37,7 @@ from bayesfs.data.sources.video import (
     TreeWalk,
     VideoTree,
 )
-from bayesfs.data.store import read_skipped, store_attrs
+from bayesfs.data.store import open_store, read_skipped, store_attrs
 from bayesfs.decisions.rules import Rules
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
@@ -151,6 +151,24 @@ def boxed(device: str | None) -> Teacher:
     return Teacher(study, learnt, backbone, Sampling(max_frames=MOST_FRAMES), lambda _: None, 0)
 
 
+def teacher_of(
+    run: Path | None, device: str | None, *, trust: bool, backbone: str | None = None
+) -> Teacher:
+    """What a run learnt, or what comes with bayesfs where none is given.
+
+    Raises:
+        RunError: a backbone is given and no run.
+    """
+    if run is not None:
+        return of_run(run, device, trust=trust, backbone=backbone)
+    if backbone is not None:
+        raise RunError(
+            "--backbone is for a run whose features are of another backbone than the one in the "
+            "box: give the run, too: --run RUN --backbone SPEC"
+        )
+    return boxed(device)
+
+
 def name_videos(
     teach: Path,
     videos: Path,
@@ -166,7 +184,7 @@ def name_videos(
     """Print one sentence a video, and write the numbers behind them if asked.
 
     Args:
-        teach: folder with one folder of videos per object.
+        teach: folder with one folder of videos per object, or a store of what was taught.
         videos: folder of the videos to name.
         run: finished run whose population is used; without one, the population in the box.
         table: CSV file to write.
@@ -182,12 +200,7 @@ def name_videos(
     """
     if table is not None:
         check_writable(table)
-    if run is None and backbone is not None:
-        raise RunError(
-            "--backbone is for a run whose features are of another backbone than the one in the "
-            "box: bayesfs predict TEACH VIDEOS --run RUN --backbone SPEC"
-        )
-    teacher = boxed(device) if run is None else of_run(run, device, trust=trust, backbone=backbone)
+    teacher = teacher_of(run, device, trust=trust, backbone=backbone)
     study, learnt, seed = teacher.study, teacher.learnt, teacher.seed
     found = read_personal(teach, videos, teacher)
     tell_missing(teach, found, allowed=allow_missing)
@@ -260,6 +273,7 @@ def tasks_in_condition(
     tasks = sample_episodes(
         teacher.learnt.projection(frames),
         shots=None,
+        support_conditions=CONDITIONS,
         query_conditions=CONDITIONS,
         frames_per_video=evaluation.frames_per_video,
         query_frames=evaluation.query_frames,
@@ -289,7 +303,11 @@ def read_personal(teach: Path, videos: Path, teacher: Teacher) -> Personal:
     Raises:
         DataError: there is no video to name, or none at all can be read.
     """
-    tree = read_folder(teach, unlabelled=videos)
+    store = taught_store(teach, teacher) if is_store(teach) else None
+    if store is None:
+        tree = read_folder(teach, unlabelled=videos)
+    else:
+        tree = read_unlabelled(videos, owned_by(store))
     asked = asked_videos(videos)
     if not asked:
         raise DataError(
@@ -305,12 +323,52 @@ def read_personal(teach: Path, videos: Path, teacher: Teacher) -> Personal:
         for keep, chosen, skipped in ((False, taught, tree.skipped), (True, queried, ()))
         if (some := tuple(compress(tree.videos, [a == keep for a in is_asked])))
     ]
-    known = [embeddings for embeddings, _ in parts if embeddings is not None]
+    known = [each for each in (store, *(each for each, _ in parts)) if each is not None]
     left_out = tuple(one for _, skipped in parts for one in skipped)
     if not known:
         raise NothingDecoded(len(tree), left_out)
     dataset = xr.concat([e.dataset for e in known], "frame", combine_attrs="override")
     return Personal(tree, asked, Embeddings.of_own(dataset), left_out)
+
+
+def is_store(path: Path) -> bool:
+    """Whether it is a feature store, and no folder of videos."""
+    return (path / "zarr.json").is_file()
+
+
+def taught_store(path: Path, teacher: Teacher) -> Embeddings:
+    """What was taught before, from a feature store.
+
+    Raises:
+        DataError: it is of another backbone, of several people, or teaches nothing.
+    """
+    store = open_store(path)
+    made = str(store.dataset.attrs.get("backbone", "unknown"))
+    if made != teacher.backbone.name:
+        raise DataError(
+            f"{path}: holds features of {made!r}, and these are needed of "
+            f"{teacher.backbone.name!r}; teach it anew from the videos, or use the run that it was "
+            "taught for (--run)"
+        )
+    owned_by(store)
+    taught = store.coord("object") != UNKNOWN_OBJECT
+    if not taught.any():
+        raise DataError(f"{path}: no frame of it shows an object with a name")
+    return Embeddings.of_own(store.dataset.isel(frame=np.flatnonzero(taught)))
+
+
+def owned_by(store: Embeddings) -> str:
+    """The one person whose objects they are.
+
+    Raises:
+        DataError: there are several.
+    """
+    people = np.unique(store.coord("user"))
+    if len(people) > 1:
+        raise DataError(
+            f"expected what one person taught, got {len(people)}: {people[:5].tolist()}"
+        )
+    return str(people[0])
 
 
 def embedded_or_none(

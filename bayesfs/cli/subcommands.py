@@ -305,7 +305,7 @@ def predict(
         bayesfs predict my-things new-videos --run bayesfs-demo/run
 
     Args:
-        teach: folder "object name/" of videos.
+        teach: folder "object name/" of videos, or a store that `bayesfs teach` made of one.
         videos: folder of the videos to name.
         run: finished run whose population is used; by default the one that comes with bayesfs,
             which your own videos correct.
@@ -332,6 +332,91 @@ def predict(
         allow_missing=allow_missing,
         condition=condition,
     )
+
+
+def teach_videos(
+    taught: Annotated[Path, Positional, arg(metavar="TAUGHT")],
+    videos: Annotated[Path, Positional, arg(metavar="VIDEOS")],
+    *,
+    run: Path | None = None,
+    backbone: str | None = None,
+    device: str | None = None,
+    trust: bool = False,
+) -> None:
+    """Keep what a person taught, so that naming videos need not look at the taught ones again.
+
+    TAUGHT is made, or grows: a feature store, which `predict` and `watch` take in place of a folder
+    of videos. `correct` and `forget` change it; the state before a change stays in TAUGHT.before.
+    For example:
+
+        bayesfs teach my-things.zarr my-videos
+        bayesfs predict my-things.zarr new-videos
+
+    Args:
+        taught: the store, such as my-things.zarr.
+        videos: folder "object name/" of videos.
+        run: finished run whose population will be used; by default the one that comes with bayesfs.
+        backbone: where the code or the weights of the run's backbone are, if needed.
+        device: where the backbone runs.
+        trust: run recipes kept in the run directory though bayesfs does not ship them.
+    """
+    from bayesfs.cli.name_videos import teacher_of
+    from bayesfs.cli.taught import teach_more
+
+    teach_more(taught, videos, teacher_of(run, device, trust=trust, backbone=backbone))
+
+
+def correct(
+    taught: Annotated[Path, Positional, arg(metavar="TAUGHT")],
+    video: Annotated[str, Positional, arg(metavar="VIDEO")],
+    thing: Annotated[str, Positional, arg(metavar="OBJECT")],
+    *,
+    run: Path | None = None,
+    backbone: str | None = None,
+    device: str | None = None,
+    trust: bool = False,
+    condition: Literal["clean", "clutter"] = "clutter",
+) -> None:
+    """Say what a video shows: one that was taught, or one that was named wrongly.
+
+    For example:
+
+        bayesfs correct my-things.zarr new-videos/3.mp4 keys
+
+    Args:
+        taught: the store that `teach` made.
+        video: name of a taught video; or the path of a recording, which is then taught.
+        thing: name of the object that it shows, which may be new.
+        run: finished run whose population is used, as for `teach`.
+        backbone: where the code or the weights of the run's backbone are, if needed.
+        device: where the backbone runs.
+        trust: run recipes kept in the run directory though bayesfs does not ship them.
+        condition: how a recording that was not taught before was recorded.
+    """
+    from bayesfs.cli.name_videos import teacher_of
+    from bayesfs.cli.taught import correct_video
+
+    teacher = teacher_of(run, device, trust=trust, backbone=backbone)
+    correct_video(taught, video, thing, condition, teacher)
+
+
+def forget(
+    taught: Annotated[Path, Positional, arg(metavar="TAUGHT")],
+    name: Annotated[str, Positional, arg(metavar="NAME")],
+) -> None:
+    """Take an object or a video out of what was taught.
+
+    For example:
+
+        bayesfs forget my-things.zarr keys
+
+    Args:
+        taught: the store that `teach` made.
+        name: of the object, or of the video.
+    """
+    from bayesfs.cli.taught import forget_named
+
+    forget_named(taught, name)
 
 
 def watch_source(
@@ -606,5 +691,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sweep": sweep,
     "population": _on_its_cores(population),
     "watch": _on_its_cores(watch_source),
+    "teach": _on_its_cores(teach_videos),
+    "correct": _on_its_cores(correct),
+    "forget": forget,
     "init": init,
 }

@@ -20,7 +20,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from bayesfs._utils.progress import say, terminal_safe
-from bayesfs.cli.name_videos import Teacher, boxed, embedded_or_none, of_run, tasks_in_condition
+from bayesfs.cli.name_videos import (
+    Teacher,
+    embedded_or_none,
+    is_store,
+    tasks_in_condition,
+    taught_store,
+    teacher_of,
+)
 from bayesfs.data.sources.folder import read_folder
 from bayesfs.data.sources.video import UNKNOWN_OBJECT, NothingDecoded, Skipped
 from bayesfs.explanation.evidence import Evidence
@@ -166,7 +173,7 @@ def watch_video(
     Raises:
         DataError: nothing can be taught, or no frame can be read.
     """
-    teacher = boxed(device) if run is None else of_run(run, device, trust=trust, backbone=backbone)
+    teacher = teacher_of(run, device, trust=trust, backbone=backbone)
     seconds = []
     latest: deque[Arrived] = deque(maxlen=window)
     watcher = Watcher.of(teacher, taught_frames(teach, teacher), condition)
@@ -201,6 +208,8 @@ def taught_frames(teach: Path, teacher: Teacher) -> Embeddings:
     Raises:
         DataError: no video of an object can be read.
     """
+    if is_store(teach):
+        return taught_store(teach, teacher)
     tree = read_folder(teach)
     frames = Spread.of(teacher.sampling, teacher.study.evaluation.frames_per_video)
     found, skipped = embedded_or_none(tree, teacher.backbone, frames)

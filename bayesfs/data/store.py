@@ -152,9 +152,20 @@ def save_store(path: str | Path, embeddings: Embeddings) -> None:
     Raises:
         DataError: something is there already, or the disk refuses.
     """
+    if Path(path).exists():
+        raise DataError(f"{str(path)!r} exists already; choose another name")
+    replace_store(path, embeddings)
+
+
+def replace_store(path: str | Path, embeddings: Embeddings) -> None:
+    """As `save_store`, in place of the store that is there.
+
+    Raises:
+        DataError: what is there is no store, or the disk refuses.
+    """
     target = Path(path)
     if target.exists():
-        raise DataError(f"{str(path)!r} exists already; choose another name")
+        store_attrs(target)
     plain = {
         str(k): v.item() if isinstance(v, np.generic) else v
         for k, v in embeddings.dataset.attrs.items()

@@ -88,6 +88,18 @@ def read_folder(
     return VideoTree(walk.root, tuple(videos), tuple(skipped))
 
 
+def read_unlabelled(root: str | Path, user: str) -> VideoTree:
+    """The videos of a folder, all to be predicted, of a person whose objects are known.
+
+    Args:
+        root: folder of videos.
+        user: name of the person.
+    """
+    walk = TreeWalk(Path(root))
+    videos = tuple(_recordings(walk, walk.root, user, UNKNOWN_OBJECT, "test", "clutter"))
+    return VideoTree(walk.root, videos, tuple(walk.skipped))
+
+
 def recording(path: Path) -> Video:
     """One recording by itself: a video file, a photograph, or a folder of frames.
 
