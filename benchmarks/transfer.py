@@ -28,8 +28,9 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,19 +85,24 @@ class Bench:
         answers: dict[str, list[Answer]] = {method.name: [] for method in methods}
         heads = lesson.heads(shots)
         simple: list[HeadAnswers] = []
-        labels = []
+        labels, videos = [], []
         for task in draw_tasks(world, shots, self.sizes, seed=0):
             labels.append(task.query_labels[0].numpy())
+            videos.append(task.videos[0][: len(labels[-1])])
             simple.append(heads.answer(task))
             for method in methods:
                 answers[method.name].append(method.answer(task).checked(task, method.name))
-        ours = {name: Scored.of(given, labels, self.draws) for name, given in answers.items()}
+        scored = partial(Scored.of, tasks=labels, videos=videos, draws=self.draws)
+        ours = {name: scored(given) for name, given in answers.items()}
         taken = shots_of(world, shots)
         shown = float(taken[taken > 0].mean())
-        return Cell(world.name, shots, shown, ours, *self._simple(simple, labels))
+        return Cell(world.name, shots, shown, ours, *self._simple(simple, labels, scored))
 
     def _simple(
-        self, found: Sequence[HeadAnswers], labels: Sequence[np.ndarray]
+        self,
+        found: Sequence[HeadAnswers],
+        labels: Sequence[np.ndarray],
+        score: Callable[[Sequence[Answer]], Scored],
     ) -> tuple[dict[str, Scored], dict[str, str], float]:
         """Each head with the better of its tunings, which that was, and the best novelty AUROC."""
         best: dict[str, Scored] = {}
@@ -105,7 +111,7 @@ class Bench:
         for name, by in found[0].answers:
             given = [f.answers[name, by] for f in found]
             areas.append(novelty_auroc([a.novelty for a in given if a.novelty is not None], labels))
-            scored = Scored.of(given, labels, self.draws)
+            scored = score(given)
             if name not in best or scored.value("nll") < best[name].value("nll"):
                 best[name], tuning[name] = scored, by
         return best, tuning, max(areas)

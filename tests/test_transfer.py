@@ -361,9 +361,30 @@ def answers(parts: Any) -> tuple[list[Any], list[np.ndarray]]:
     return given, labels
 
 
+def names(labels: list[np.ndarray]) -> list[list[str]]:
+    """A video is asked in every task."""
+    return [[f"video {v}" for v in range(len(label))] for label in labels]
+
+
+def test_few_videos_have_an_ece_of_their_own(parts: Any) -> None:
+    """100 tasks that ask the same 5 videos are no better known than 5."""
+    rng = np.random.default_rng(1)
+    given, labels = [], []
+    for _ in range(100):
+        given.append(parts.methods.Answer(np.tile([0.7, 0.3], (5, 1))))
+        labels.append(rng.integers(0, 2, 5))
+    few = parts.scores.Scored.of(given, labels, names(labels), 100).ece_if_calibrated
+    apart = [[f"{t}-{v}" for v in range(5)] for t in range(100)]
+    many = parts.scores.Scored.of(given, labels, apart, 100).ece_if_calibrated
+    binomial = np.abs(rng.binomial(5, 0.7, 200_000) / 5 - 0.7)
+    assert few[0] == pytest.approx(binomial.mean(), abs=0.01)
+    assert many[0] < 0.25 * few[0]
+    assert few[0] < few[1]
+
+
 def test_scores_are_those_of_scikit_learn(parts: Any, answers: Any) -> None:
     given, labels = answers
-    scored = parts.scores.Scored.of(given, labels, 100)
+    scored = parts.scores.Scored.of(given, labels, names(labels), 100)
     prob, y = np.concatenate([a.prob for a in given]), np.concatenate(labels)
     taught = y >= 0
     assert scored.value("nll") == pytest.approx(log_loss(y[taught], prob[taught]))
@@ -383,7 +404,7 @@ def test_scores_are_those_of_scikit_learn(parts: Any, answers: Any) -> None:
 
 
 def test_a_gap_to_itself_is_nothing(parts: Any, answers: Any) -> None:
-    scored = parts.scores.Scored.of(*answers, 100)
+    scored = parts.scores.Scored.of(*answers, names(answers[1]), 100)
     gap = scored.gap(scored)
     assert (gap.low, gap.estimate, gap.high) == (0, 0, 0)
 
@@ -391,7 +412,7 @@ def test_a_gap_to_itself_is_nothing(parts: Any, answers: Any) -> None:
 def test_what_a_method_does_not_say_is_not_measured(parts: Any, answers: Any) -> None:
     given, labels = answers
     silent = [parts.methods.Answer(a.prob) for a in given]
-    ours, head = (parts.scores.Scored.of(a, labels, 100) for a in (silent, given))
+    ours, head = (parts.scores.Scored.of(a, labels, names(labels), 100) for a in (silent, given))
     cell = parts.scores.Cell("my.room", 2, 2.0, {"m": ours}, {"c": head}, {"c": "people"}, 0.6)
     figures = cell.figures("m")
     unsaid = ("coverage", "set_size", "novel_auroc", "novel_found", "false_alarms", "borrowed")

@@ -70,17 +70,26 @@ def ece(log_prob: ArrayLike, labels: ArrayLike, *, bins: int = BINS) -> float:
 
 
 def ece_if_calibrated(
-    log_prob: ArrayLike, labels: ArrayLike, *, bins: int = BINS, draws: int = 1000, seed: int = 0
+    log_prob: ArrayLike,
+    labels: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    bins: int = BINS,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> Floats:
     """What `ece` would be if these very probabilities were true: its draws.
 
     Whether the top label is right is drawn from its confidence, for every item apart; so an
     observed `ece` inside these draws is no sign of miscalibration, and below most of them no merit.
-    Frames of one video are dependent, which widens the true distribution further.
+    Items of one group are right together, as far as their confidences allow: one uniform number is
+    held against all of them, the strongest dependence that there may be. Frames of one video, or
+    one video asked in several tasks, are such groups.
 
     Args:
         log_prob: (item, way) log-probabilities; -inf for padded classes.
         labels: (item,) classes, or `UNLABELLED`: those items are left out, nothing else is read.
+        groups: (item,) what an item belongs to; each is a group of its own by default.
         bins: number of bins.
         draws: number of simulated data sets.
         seed: of the draws.
@@ -95,10 +104,16 @@ def ece_if_calibrated(
     """
     confidence, _ = top_label(log_prob, labels)
     index = equal_width_bins(confidence, bins)
+    group = np.arange(len(confidence))
+    if groups is not None:
+        named = np.asarray(groups)
+        if named.shape != np.shape(labels):
+            raise ShapeError(f"expected a group for each item, got {named.shape} groups")
+        group = np.unique(named[np.asarray(labels) != UNLABELLED], return_inverse=True)[1]
     rng = np.random.default_rng(seed)
     found = np.empty(draws)
     for i in range(draws):
-        happened = (rng.random(len(confidence)) < confidence).astype(np.float64)
+        happened = (rng.random(len(confidence))[group] < confidence).astype(np.float64)
         share, gap = binned_gaps(confidence, happened, index)
         found[i] = share @ gap
     return found

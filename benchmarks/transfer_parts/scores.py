@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bayesfs.metrics.bootstrap import (
     Interval,
@@ -17,6 +18,7 @@ from bayesfs.metrics.bootstrap import (
     mean_statistic,
     rows_statistic,
 )
+from bayesfs.metrics.calibration import ece_if_calibrated
 from bayesfs.metrics.items import scored_rows
 from bayesfs.metrics.score_table import BOUNDS, statistics
 from bayesfs.metrics.selective import auroc
@@ -38,6 +40,7 @@ class Scored:
         prob: (query, way).
         label: (query,) class, or `UNLABELLED` of what was not taught.
         task: (query,) number of the task.
+        video: (query,) its name; the same video may be asked in several tasks.
         in_set: (query, way), or None.
         novelty: (query,), or None.
         borrowed: mean over tasks, or None.
@@ -47,19 +50,27 @@ class Scored:
     prob: Floats
     label: Ints
     task: Ints
+    video: NDArray[np.str_]
     in_set: Bools | None
     novelty: Floats | None
     borrowed: float | None
     draws: int
 
     @classmethod
-    def of(cls, answers: Sequence[Answer], tasks: Sequence[Ints], draws: int) -> Scored:
-        """The answers of all tasks; `tasks` holds the query labels of each."""
+    def of(
+        cls,
+        answers: Sequence[Answer],
+        tasks: Sequence[Ints],
+        videos: Sequence[Sequence[str]],
+        draws: int,
+    ) -> Scored:
+        """The answers of all tasks; `tasks` and `videos` are labels and names of their queries."""
         borrowed = [a.borrowed for a in answers if a.borrowed is not None]
         return cls(
             np.concatenate([a.prob for a in answers]),
             np.concatenate(tasks),
             np.repeat(np.arange(len(tasks)), [len(label) for label in tasks]),
+            np.concatenate([np.asarray(names, str) for names in videos]),
             _joined([a.in_set for a in answers]),
             _joined([a.novelty for a in answers]),
             float(np.mean(borrowed)) if borrowed else None,
@@ -93,6 +104,17 @@ class Scored:
     def value(self, score: str) -> float:
         """A score of taught videos."""
         return float(self.statistics[score](np.ones((1, self.tasks)))[0])
+
+    @cached_property
+    def ece_if_calibrated(self) -> tuple[float, float]:
+        """Mean, and 95 % quantile, of the ECE of these probabilities if they were true.
+
+        A video is right or wrong in all tasks that ask it, so that few videos are few data.
+        """
+        k = self.taught
+        log_prob = np.log(self.prob[k].clip(min=np.finfo(float).tiny))
+        drawn = ece_if_calibrated(log_prob, self.label[k], groups=self.video[k])
+        return float(drawn.mean()), float(np.quantile(drawn, 0.95))
 
     def gap(self, other: Scored) -> Interval:
         """NLL of taught videos less that of another method on the same tasks, paired."""
@@ -173,7 +195,10 @@ class Cell:
         }
         ours = self.methods[default]
         sets, found = ours.sets(), ours.detection()
+        least, most = ours.ece_if_calibrated
         out |= {
+            f"ece_if_calibrated_{n}": least,
+            f"ece_if_calibrated_95_{n}": most,
             f"coverage_{n}": sets and sets[0].estimate,
             f"set_size_{n}": sets and sets[1].estimate,
             f"novel_auroc_{n}": found and found[0].estimate,
@@ -201,6 +226,11 @@ class Cell:
             by = f"scale by {self.tuning[name]}" if name in self.tuning else ""
             yield f"  {name:12s} {'  '.join(cells)}  {by}".rstrip()
         for name, scored in self.methods.items():
+            least, most = scored.ece_if_calibrated
+            yield (
+                f"  {name}: if its probabilities were true, so few videos would give an ece of "
+                f"{least:.3f}, 95 % below {most:.3f}"
+            )
             gap, sets, found = scored.gap(self.heads[self.best]), scored.sets(), scored.detection()
             yield f"  {name}: NLL less that of {self.best}, the best head, {shown(gap)}"
             if sets is not None:
