@@ -39,6 +39,7 @@ from bayesfs.data.sources.video import (
 )
 from bayesfs.data.store import open_store, read_skipped, store_attrs
 from bayesfs.decisions.rules import Rules
+from bayesfs.diagnostics.verdicts import UNLIKE
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.explanation.explain import explain
@@ -69,9 +70,6 @@ that could not be read are empty. `set` holds what the sentence names, "" for no
 
 ROUNDING = 1e-6
 """Nats that a video must be likelier by to count as recorded in the other condition."""
-
-UNLIKE = 0.02
-"""P-value below which it is said that a person's videos are unlike other people's."""
 
 Asked = Literal["unknown", "clean", "clutter"]
 """Recording condition of the videos to name."""

@@ -75,6 +75,9 @@ LOO_MAX = 0.1
 SHARE_ERROR_MAX = 0.01
 """Monte Carlo standard error of the share of the uncertainty that learning could lower."""
 
+UNLIKE = 0.02
+"""P-value below which a person's taught videos are said to be unlike other people's."""
+
 
 @dataclass(frozen=True)
 class Check:

@@ -70,6 +70,21 @@ class LooRow:
 
 
 @dataclass(frozen=True)
+class Borrowed:
+    """What a person's answers take from other people.
+
+    Attributes:
+        task: name.
+        share: posterior probability that the person is of the population.
+        alike: p-value that the person's taught videos are like other people's; nan if not known.
+    """
+
+    task: str
+    share: float
+    alike: float
+
+
+@dataclass(frozen=True)
 class PredictiveRow:
     """One quantity of one predictive check, over all tasks.
 
@@ -184,6 +199,18 @@ class ModelView:
             for shots, tree in sorted(self.trees.items())
             if can_leave_one_out(tree)
         }
+
+    @cached_property
+    def borrowed(self) -> tuple[Borrowed, ...]:
+        """What each person's answers take from other people, least first; empty if nothing says."""
+        stats = self.tree["sample_stats"].to_dataset()
+        if "borrowed" not in stats:
+            return ()
+        kept = stats["borrowed"].to_numpy()
+        unknown = np.full(len(kept), np.nan)
+        alike = stats["exchangeable"].to_numpy() if "exchangeable" in stats else unknown
+        rows = zip(map(str, stats["task"].values), kept.tolist(), alike.tolist(), strict=True)
+        return tuple(sorted((Borrowed(*row) for row in rows), key=lambda row: row.share))
 
     @cached_property
     def loo(self) -> tuple[LooRow, ...]:

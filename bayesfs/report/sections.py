@@ -11,6 +11,7 @@ import numpy as np
 
 from bayesfs.diagnostics.predictive_checks import EXTREME
 from bayesfs.diagnostics.prior_sensitivity import SENSITIVE
+from bayesfs.diagnostics.verdicts import UNLIKE
 from bayesfs.evaluation.score_sheet import WORDS
 from bayesfs.explanation.record import NextRecording
 from bayesfs.protocols import ReportSection
@@ -31,6 +32,9 @@ def _fit(view: ReportView) -> Mapping[str, Any]:
         "sensitive": SENSITIVE,
         "inapplicable": _inapplicable(view),
         "pooled": dict(list(view.model.pooling.items())[:MOST_POOLED]),
+        "most_pooled": MOST_POOLED,
+        "unlike": UNLIKE,
+        "foreign": [row for row in view.model.borrowed if row.alike < UNLIKE],
     }
 
 

@@ -104,6 +104,9 @@ _PER_TASK = (
     "ksd",
     "ksd_ratio",
     "stein_moments",
+    "borrowed",
+    "exchangeable",
+    "candidate_ess",
 )
 """Statistics that are one number per task, not per draw, where there are as many of them."""
 

@@ -555,6 +555,14 @@ class SimilarityPool(LogLinearPool, KnowsTypical):
         each = {user: WithinScatter(a, e, like=k) for user, (a, e, k) in scatters.items()}
         return replace(self, scatter=each)
 
+    def approximate(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
+    ) -> Posterior:
+        """As `LogLinearPool.approximate`; `sample_stats["exchangeable"]` is `exchangeability`."""
+        found = super().approximate(episodes, population, draws=draws, seed=seed)
+        alike = self.exchangeability(episodes)
+        return replace(found, sample_stats={**found.sample_stats, "exchangeable": alike})
+
     def typicality(self, episodes: EpisodeBatch, *, condition_known: bool = True) -> Tensor:
         """(task, video) p-values of `bayesfs.models.similarity.typicality.Typicality`."""
         scatters = scatters_of(episodes, self.scatter)
