@@ -499,6 +499,25 @@ class Backbone(Protocol):
 
 
 @runtime_checkable
+class TorchBackbone(Backbone, Protocol):
+    """A backbone that is a torch network, so that it can be traced and exported."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each colour, in [0, 1]: taken off, before dividing by `std`."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of each colour, in [0, 1]."""
+        ...
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(frame, 3, px, px) normalised -> (frame, feature)."""
+        ...
+
+
+@runtime_checkable
 class NamesFrames(Backbone, Protocol):
     """A backbone that knows frames by their names: features that were made elsewhere."""
 

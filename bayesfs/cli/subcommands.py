@@ -419,6 +419,39 @@ def forget(
     forget_named(taught, name)
 
 
+def export(
+    teach: Annotated[Path, Positional, arg(metavar="TEACH")],
+    *,
+    onnx: Path,
+    run: Path | None = None,
+    frames: int = 8,
+    condition: Literal["clean", "clutter"] = "clutter",
+    backbone: str | None = None,
+    trust: bool = False,
+) -> None:
+    """Write backbone and taught objects as an ONNX file, for a device without torch.
+
+    The folder holds taught.onnx, taught.json and recognise.py, which needs NumPy and onnxruntime
+    alone. For example:
+
+        bayesfs export my-things --onnx my-things-onnx
+
+    Args:
+        teach: folder "object name/" of videos, or a store that `bayesfs teach` made of one.
+        onnx: folder to write; must not exist.
+        run: finished run whose population is used; by default the one that comes with bayesfs.
+        frames: most frames of a video that are answered for together.
+        condition: how the videos to name will be recorded.
+        backbone: where the code or the weights of the run's backbone are, if needed.
+        trust: run recipes kept in the run directory though bayesfs does not ship them.
+    """
+    from bayesfs.cli.export_taught import export_taught
+
+    export_taught(
+        teach, onnx, run, frames=frames, condition=condition, trust=trust, backbone=backbone
+    )
+
+
 def watch_source(
     teach: Annotated[Path, Positional, arg(metavar="TEACH")],
     source: Annotated[str, Positional, arg(metavar="SOURCE")],
@@ -694,5 +727,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "teach": _on_its_cores(teach_videos),
     "correct": _on_its_cores(correct),
     "forget": forget,
+    "export": _on_its_cores(export),
     "init": init,
 }

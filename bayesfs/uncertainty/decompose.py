@@ -45,7 +45,8 @@ def decompose_draws(labels: LabelDraws) -> tuple[Tensor, Tensor, Tensor]:
 def draw_correction(labels: LabelDraws) -> Tensor:
     """(...) factor S_eff / (S_eff - 1), or 1 where the predictive does not come from the draws."""
     average = (labels.log_prob_given + labels.log_weight[..., None]).logsumexp(0)
-    own = torch.isclose(average.exp(), labels.log_prob.exp(), rtol=1e-4, atol=1e-6).all(-1)
+    prob = labels.log_prob.exp()
+    own = ((average.exp() - prob).abs() <= 1e-6 + 1e-4 * prob).all(-1)
     size = 1.0 / labels.log_weight.exp().square().sum(0)
     return torch.where(own & (size > 1.0 + 1e-6), size / (size - 1.0).clamp(min=1e-6), 1.0)
 
