@@ -497,7 +497,7 @@ def _pictures(store: Path, trees: Mapping[int, xr.DataTree]) -> dict[str, tuple[
     groups = [tree["constant_data"].to_dataset() for tree in trees.values()]
     names = {str(name) for group in groups for name in np.ravel(group["video_name"].values)}
     with contextlib.suppress(DataError):  # a report without its store is a report without pictures
-        return {name: thumbnails(store, name) for name in sorted(names - {""})}
+        return thumbnails(store, sorted(names - {""}))
     return {}
 
 
