@@ -144,7 +144,9 @@ def thumbnails(path: str | Path, videos: Collection[str]) -> dict[str, tuple[Thu
                 raise DataError("its thumbnails are no small pictures, or too many of one video")
         return {
             video: tuple(
-                Thumbnail(video, int(numbers[i]), bytes(jpeg[int(stop[i] - size[i]) : int(stop[i])]))
+                Thumbnail(
+                    video, int(numbers[i]), bytes(jpeg[int(stop[i] - size[i]) : int(stop[i])])
+                )
                 for i in own
             )
             for video, own in rows.items()

@@ -35,7 +35,9 @@ from bayesfs.diagnostics.verdicts import (
 )
 from bayesfs.metrics.pav import PavCurve, pav_curve
 from bayesfs.metrics.pit import PitCurve, pit_curve
+from bayesfs.plots.arviz_panels import Panel, panels_of
 from bayesfs.results.baseline import paired_gain
+from bayesfs.results.calibration import calibration_tree
 from bayesfs.results.rows import labelled_items
 
 PREDICTIVE = {
@@ -124,6 +126,21 @@ class ModelView:
     def pav(self) -> PavCurve | None:
         """Does a stated probability of any one object come true?"""
         return pav_curve(self.log_prob, self.labels) if len(self.labels) else None
+
+    @cached_property
+    def calibration(self) -> dict[str, Panel]:
+        """ArviZ's pictures of the calibration: "pit", "pav" and "loo_pit"; none without labels."""
+        if not len(self.labels):
+            return {}
+        import arviz_plots
+
+        made, none = calibration_tree(self.tree), {"backend": "none"}
+        pictures = {
+            "pit": arviz_plots.plot_ecdf_pit(made, group="pit", sample_dims=["query"], **none),
+            "pav": arviz_plots.plot_ppc_pava(made, **none),
+            "loo_pit": arviz_plots.plot_loo_pit(self.tree, **none),
+        }
+        return {name: panels_of(picture)[0] for name, picture in pictures.items()}
 
     @cached_property
     def predictive(self) -> tuple[PredictiveRow, ...]:

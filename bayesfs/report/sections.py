@@ -8,13 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from arviz_base import rcParams
 
 from bayesfs.diagnostics.predictive_checks import EXTREME
 from bayesfs.diagnostics.prior_sensitivity import SENSITIVE
 from bayesfs.evaluation.score_sheet import WORDS
 from bayesfs.explanation.record import NextRecording
 from bayesfs.protocols import ReportSection
-from bayesfs.report.draws import scalars, strongest_pairs
+from bayesfs.report.draws import rank_panels, scalars, strongest_pairs
 from bayesfs.report.summary import glance, mean_parts, sentences
 from bayesfs.report.view import ReportView, ScoreLine
 
@@ -56,6 +57,7 @@ def _scores(view: ReportView) -> Mapping[str, Any]:
         "score_shots": sorted(view.data.scores),
         "by_shots": _by_shots(view),
         "mce_rests_on": _mce_rests_on(view),
+        "pav_prob": rcParams["stats.ci_prob"],
     }
 
 
@@ -80,7 +82,8 @@ def _draws(view: ReportView) -> Mapping[str, Any]:
     found = {}
     if "population" in view.tree.children:
         found["population"] = strongest_pairs(scalars(view.tree, "population"))
-    return {"pairs_of": found}
+    ranks = {title: rank_panels(traced) for title, _, traced, kind in view.drawn if kind == "mcmc"}
+    return {"pairs_of": found, "ranks": ranks}
 
 
 def _why(view: ReportView) -> Mapping[str, Any]:

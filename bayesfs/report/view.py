@@ -446,16 +446,19 @@ class ReportView:
     @cached_property
     def sheet(self) -> dict[str, pd.DataFrame]:
         """Item -> every score by group; single videos are left out where there are very many."""
+        return self._sheet(GROUPS if len(self.videos) <= LARGE else GROUPS[:-1])
+
+    def _sheet(self, groups: Sequence[str]) -> dict[str, pd.DataFrame]:
         if not self.labelled:
             return {}
-        groups = GROUPS if len(self.videos) <= LARGE else GROUPS[:-1]
         table = score_sheet(self.tree, groups=groups)
         return {str(item): part for item, part in table.groupby("item", sort=False)}
 
     @cached_property
     def sheet_ends(self) -> dict[str, tuple[Any, Any]]:
         """Item -> its scores of everything, and of the worst people."""
-        by_group = {item: rows.set_index("group") for item, rows in self.sheet.items()}
+        ends = self._sheet(("all", "user"))
+        by_group = {item: rows.set_index("group") for item, rows in ends.items()}
         return {item: (t.loc["all"], t.loc["worst users"]) for item, t in by_group.items()}
 
     @property

@@ -25,6 +25,7 @@ from jinja2.lexer import Token, TokenStream
 from markupsafe import Markup
 
 from bayesfs.errors import DataError
+from bayesfs.plots.arviz_panels import panel_svg
 from bayesfs.plots.text import (
     fixed,
     harmless,
@@ -37,7 +38,7 @@ from bayesfs.plots.text import (
 )
 from bayesfs.protocols import ReportSection
 from bayesfs.report import figures
-from bayesfs.report.figure_tables import history_rows, pav_rows, pit_rows
+from bayesfs.report.figure_tables import history_rows
 from bayesfs.report.figures import BAND_FRAMES
 from bayesfs.report.names import COLUMN_NAMES, SCORE_NAMES
 from bayesfs.report.sections import SECTIONS, TEMPLATES
@@ -108,8 +109,6 @@ def render_html(data: ReportData, sections: Sequence[ReportSection] = SECTIONS) 
         scatter=_scatter(view),
         task_row={row.name: row for row in view.tasks},
         coverages=COVERAGES,
-        pit_rows=pit_rows,
-        pav_rows=pav_rows,
         history_rows=history_rows,
         lowered_by=LOWERED_BY,
         draws_said=lambda name: _draws_said(view, name),
@@ -211,12 +210,10 @@ def _figures() -> SimpleNamespace:
         interval=figures.interval_figure,
         history=figures.history_figure,
         trace=figures.trace_figure,
-        rank=figures.rank_figure,
         marginal=figures.marginal_figure,
-        pit=figures.pit_figure,
-        pav=figures.pav_figure,
         shots=figures.shots_figure,
         pair=figures.pair_figure,
+        panel=panel_svg,
         pooling=figures.pooling_figure,
     )
 

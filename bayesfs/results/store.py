@@ -251,7 +251,9 @@ def _values_of(item: h5py.Dataset) -> Any:
 def _attributes_of(item: h5py.Group | h5py.Dataset) -> dict[str, Any]:
     """What a group or variable says of itself; what HDF5 and netCDF say of it is left out."""
     found = {name: item.attrs[name] for name in item.attrs if name not in INTERNAL}
-    return {n: v.item() if isinstance(v, np.ndarray) and v.size == 1 else v for n, v in found.items()}
+    return {
+        n: v.item() if isinstance(v, np.ndarray) and v.size == 1 else v for n, v in found.items()
+    }
 
 
 def as_saved(tree: xr.DataTree) -> xr.DataTree:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
+import arviz_plots
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,10 +17,11 @@ from bayesfs.data.store import Thumbnail
 from bayesfs.errors import DataError
 from bayesfs.evaluation.score_sheet import WORDS, score_sheet
 from bayesfs.explanation.record import NextRecording
+from bayesfs.plots.arviz_panels import panel_svg, panels_of
 from bayesfs.plots.svg import nice_ticks
 from bayesfs.plots.text import fixed, markdown, number, points, share, visible
-from bayesfs.report.draws import Scalar, strongest_pairs
-from bayesfs.report.figures import band_paths, pair_figure, rank_figure
+from bayesfs.report.draws import Scalar, rank_panels, strongest_pairs
+from bayesfs.report.figures import band_paths, pair_figure
 from bayesfs.report.names import SCORE_NAMES
 from bayesfs.report.pictures import make_album
 from bayesfs.report.sections import TEMPLATES, said_once
@@ -27,6 +29,7 @@ from bayesfs.report.summary import sentences
 from bayesfs.report.tables import confusions, group_rows, telling, video_table
 from bayesfs.report.view import ReportData, ReportView
 from bayesfs.report.write import render_html, render_markdown, write_report
+from bayesfs.results.calibration import calibration_tree
 
 VOID = {"meta", "br", "path", "rect", "circle", "use", "image"}
 
@@ -512,13 +515,32 @@ def test_bands_have_the_height_of_the_uncertainty() -> None:
     assert (wrong, width) == ("M1 42h2", 3)
 
 
-def test_ranks_of_a_chain_elsewhere_are_not_flat() -> None:
+def test_ranks_of_a_chain_elsewhere_leave_the_band() -> None:
     rng = np.random.default_rng(0)
     good, bad = rng.normal(size=(4, 400)), rng.normal(size=(4, 400))
     bad[0] += 5
-    departures = [
-        float(re.search(r"departure of a bin is (\d+\.\d+)", str(rank_figure(d, "x"))).group(1))
-        for d in (good, bad)
-    ]
-    assert departures[0] < 1.2
-    assert departures[1] > 2
+    panels = rank_panels((Scalar("good", good), Scalar("bad", bad)))
+    assert list(panels) == ["good", "bad"]
+    assert len(panels["bad"].lines) == 4
+    assert panels["good"].outside < 0.05
+    assert panels["bad"].outside > 0.5
+    assert abs(panels["bad"].departure[1]) > 0.5
+    assert "outside the band at 0 %" in str(panel_svg(panels["good"], "Ranks.", ("", ""), 380, 104))
+    assert rank_panels((Scalar("one chain", good[:1]),)) == {}
+
+
+def test_calibration_is_arvizs_of_the_same_tree(page: str, report_data: ReportData) -> None:
+    """The curves in the page are those that a person gets of the run's file of draws."""
+    tree, found = report_data.trees[5], ReportView(report_data).model.calibration
+    (loo_pit,) = panels_of(arviz_plots.plot_loo_pit(tree, backend="none"))
+    (pav,) = panels_of(arviz_plots.plot_ppc_pava(calibration_tree(tree), backend="none"))
+    for panel, same in ((found["loo_pit"], loo_pit), (found["pav"], pav)):
+        np.testing.assert_array_equal(panel.lines, same.lines)
+        np.testing.assert_array_equal(panel.band, same.band)
+    x, y = found["pav"].lines[0]
+    curve = ReportView(report_data).model.pav
+    assert np.abs(np.interp(curve.stated, x, y) - curve.found).mean() < 0.03
+    for panel in found.values():
+        at, off = panel.departure
+        assert f"at {number(at)}, by {number(off)}; outside the band" in page
+    assert "LOO-PIT" in page
