@@ -445,19 +445,19 @@ class ReportView:
 
     @cached_property
     def sheet(self) -> dict[str, pd.DataFrame]:
-        """Item -> every score by group; single videos are left out where there are very many."""
-        return self._sheet(GROUPS if len(self.videos) <= LARGE else GROUPS[:-1])
+        """Item -> every score by group; videos are one for frames alone, unless there are many."""
+        groups = GROUPS if len(self.videos) <= LARGE else GROUPS[:-1]
+        return self._sheet({"frame": groups, "video": GROUPS[:-1]})
 
-    def _sheet(self, groups: Sequence[str]) -> dict[str, pd.DataFrame]:
+    def _sheet(self, groups: Mapping[Item, Sequence[str]]) -> dict[str, pd.DataFrame]:
         if not self.labelled:
             return {}
-        table = score_sheet(self.tree, groups=groups)
-        return {str(item): part for item, part in table.groupby("item", sort=False)}
+        return {i: score_sheet(self.tree, groups=own, items=(i,)) for i, own in groups.items()}
 
     @cached_property
     def sheet_ends(self) -> dict[str, tuple[Any, Any]]:
         """Item -> its scores of everything, and of the worst people."""
-        ends = self._sheet(("all", "user"))
+        ends = self._sheet(dict.fromkeys(ITEMS, ("all", "user")))
         by_group = {item: rows.set_index("group") for item, rows in ends.items()}
         return {item: (t.loc["all"], t.loc["worst users"]) for item, t in by_group.items()}
 
