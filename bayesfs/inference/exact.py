@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 from torch import Tensor
@@ -12,6 +13,9 @@ from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import InferenceError
 from bayesfs.protocols import Conjugate, Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
+
+MOST_DRAWS = 1024
+"""Values of the population that more draws are made of, at most."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,15 @@ class Exact(Engine):
             )
         population, draws = shared_out(model, given, self.draws, self.population_draws)
         return conjugate.condition(episodes, population, draws=draws, seed=seed)
+
+    def with_more_draws(self, factor: float, given: Posterior) -> Exact | None:
+        """More draws of the population, each with as many of the task level as before."""
+        most = min(MOST_DRAWS, given.num_draws)
+        values = min(most, math.ceil(factor * self.population_draws))
+        if values <= self.population_draws:
+            return None
+        each = -(-self.draws // self.population_draws)
+        return replace(self, draws=values * each, population_draws=values)
 
     def closed_form(self, model: Model, given: Posterior) -> tuple[Mapping[str, Tensor], int]:
         """The draws of the population that `infer` carries through, and label draws for each."""

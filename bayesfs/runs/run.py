@@ -391,7 +391,7 @@ def answer_tasks(
             continue
         title = f"tasks at {shots} video{'s' if shots > 1 else ''} per object"
         with stage(run, title) as progress:
-            answer = study.infer(tasks.limit_shots(shots), learnt, seed=seed, progress=progress)
+            answer = study.settled(tasks.limit_shots(shots), learnt, seed=seed, progress=progress)
             if shots not in scored:
                 tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
                 if last:

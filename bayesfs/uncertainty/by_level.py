@@ -34,6 +34,8 @@ PARTS = ("population", "task", "class", "video", "frame")
 
 EPISTEMIC = PARTS[:3]
 
+POPULATION_DRAWS = 128
+
 TINY = 1e-12
 """Squared nats added to every squared error."""
 
@@ -44,7 +46,7 @@ def by_level(
     episodes: EpisodeBatch,
     *,
     draws: int = 1,
-    population_draws: int = 128,
+    population_draws: int = POPULATION_DRAWS,
     seed: int,
 ) -> xr.Dataset:
     """Parts of the uncertainty of every query frame and video, by level.
