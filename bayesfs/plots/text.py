@@ -49,7 +49,7 @@ def harmless_markdown(value: object) -> object:
     """The same, without meaning to Markdown."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return markdown(value)
+    return markdown(value, len(value))
 
 
 def _shown(character: str) -> str:
@@ -61,12 +61,12 @@ def markdown(text: object, longest: int = LONGEST) -> str:
     r"""Visible text in which no character means anything to Markdown or HTML.
 
     Example:
-        >>> markdown("a_b|<c> 0.5"), markdown("1. www.x")
-        ('a\\_b\\|&lt;c&gt; 0.5', '1\\. www\\.x')
+        >>> markdown("a_b|<c> 0.5 _x_"), markdown("1. www.x")
+        ('a_b\\|&lt;c&gt; 0.5 \\_x\\_', '1\\. www\\.x')
     """
     plain = visible(text, longest)
     plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    plain = re.sub(r"([\\`*_{}\[\]|~@#!])", r"\\\1", plain)
+    plain = re.sub(r"([\\`*{}\[\]|~@#!]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", plain)
     plain = re.sub(r"^(\s*)([-+=])", r"\1\\\2", plain)
     plain = re.sub(r"^(\s*\d+)([.)])(?=\s|$)", r"\1\\\2", plain)
     return re.sub(r"(?i)(:)(?=//)|(?<=www)(\.)", lambda m: "\\" + m.group(), plain)

@@ -79,8 +79,10 @@ class PredictiveRow:
         check: name of the check.
         quantity: what was compared.
         observed: mean over tasks.
-        low: mean over tasks of the replicates' 2.5 % point.
-        high: mean over tasks of their 97.5 % point.
+        low: 2.5 % point of the replicates' mean over tasks.
+        high: 97.5 % point of it.
+        task_low: mean over tasks of the replicates' 2.5 % point.
+        task_high: mean over tasks of their 97.5 % point.
         tasks: tasks that have the quantity.
         unlike: of them, tasks with a p beyond `EXTREME`.
         worst: the task with the most extreme p.
@@ -92,6 +94,8 @@ class PredictiveRow:
     observed: float
     low: float
     high: float
+    task_low: float
+    task_high: float
     tasks: int
     unlike: int
     worst: str
@@ -302,8 +306,10 @@ def _predictive_row(check: str, checked: xr.Dataset, quantity: str) -> Predictiv
         check=check,
         quantity=quantity,
         observed=_mean(at["observed"], known),
-        low=_mean(at["low"], known),
-        high=_mean(at["high"], known),
+        low=float(at["mean_low"]) if "mean_low" in at else float("nan"),
+        high=float(at["mean_high"]) if "mean_high" in at else float("nan"),
+        task_low=_mean(at["low"], known),
+        task_high=_mean(at["high"], known),
         tasks=int(known.sum()),
         unlike=int(is_extreme(p, EXTREME).sum()),
         worst=str(at["task"].to_numpy()[worst]),

@@ -496,6 +496,14 @@ def test_no_name_becomes_markdown(text: str) -> None:
     assert rendered.count("<") == 4, rendered
 
 
+def test_markdown_sentences_are_whole(report_data: ReportData) -> None:
+    text = render_markdown(report_data)
+    for said in (s for texts in sentences(ReportView(report_data)).values() for s in texts):
+        assert len(said) < 120 or markdown(said, len(said)) in text
+    assert "population_draws" in markdown("population_draws = 128 _or_ more")
+    assert r"\_or\_" in markdown("population_draws = 128 _or_ more")
+
+
 def test_numbers_as_people_read_them() -> None:
     shown = [number(v) for v in (0.0, 0.63251, -1234.5, 12.345, math.nan, math.inf)]
     assert shown == ["0", "0.633", "−1234", "12.3", "–", "∞"]
