@@ -191,9 +191,9 @@ class Study:
         if not isinstance(embeddings, Embeddings):
             embeddings = together(embeddings)
         drawn = seed if episode_seed is None else episode_seed
-        used = frames_of(embeddings, self._lesson(embeddings, drawn))
+        used = frames_of(embeddings, self.lesson(embeddings, seed=drawn))
         projection = self.reduction.fit(used)
-        episodes = self._lesson(self.reduction.cross_fit(used, projection.dim), drawn)
+        episodes = self.lesson(self.reduction.cross_fit(used, projection.dim), seed=drawn)
         names = labels_over(episodes)
         model, scatter, axes = self.model_for(projection, labels=names), None, None
         if isinstance(model, TakesScatter):
@@ -217,7 +217,7 @@ class Study:
         posterior = with_coords(model, posterior)
         return Learnt(projection, population_of(posterior), scatter, axes)
 
-    def _lesson(self, embeddings: Embeddings, seed: int) -> EpisodeBatch:
+    def lesson(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
         """What the objective learns from, as the evaluation draws it."""
         if self.objective is None or not self.objective.needs_query:
             return self.evaluation.train_episodes(embeddings, seed=seed)

@@ -138,11 +138,14 @@ def run(
     refuse_in_data(paths, data)
     check_unrun(paths, settings, None if print_config else data)
     _take_cores()
+    from bayesfs.recipes.load import load_recipes
+
+    recipes = load_recipes(paths, settings)
     from bayesfs.cli.studies import make_run
     from bayesfs.study import Seeds
 
     make_run(
-        paths,
+        recipes,
         data,
         out,
         settings=settings,
@@ -198,10 +201,14 @@ def sweep(
     refuse_in_data(paths, data)
     check_unrun(paths, settings, data)
     _take_cores()
+    from bayesfs.recipes.load import load_recipes
+    from bayesfs.recipes.overrides import choices_in
+
+    recipes = load_recipes(paths, [one for setting in settings for one in choices_in(setting)])
     from bayesfs.cli.sweep_runs import sweep_runs
 
     sweep_runs(
-        paths,
+        recipes,
         data,
         out,
         settings=settings,
