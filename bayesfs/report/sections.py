@@ -83,7 +83,12 @@ def _draws(view: ReportView) -> Mapping[str, Any]:
     if "population" in view.tree.children:
         found["population"] = strongest_pairs(scalars(view.tree, "population"))
     ranks = {title: rank_panels(traced) for title, _, traced, kind in view.drawn if kind == "mcmc"}
-    return {"pairs_of": found, "ranks": ranks}
+    return {"pairs_of": found, "ranks": ranks, "chain_names": _chain_names}
+
+
+def _chain_names(chains: int) -> tuple[str, ...]:
+    """Columns of the numbers of ranks."""
+    return ("rank", *(f"chain {c + 1}" for c in range(chains)))
 
 
 def _why(view: ReportView) -> Mapping[str, Any]:
