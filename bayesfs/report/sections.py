@@ -28,6 +28,7 @@ def _run(view: ReportView) -> Mapping[str, Any]:
 
 def _fit(view: ReportView) -> Mapping[str, Any]:
     return {
+        "seen_at": SEEN_AT,
         "extreme": EXTREME,
         "sensitive": SENSITIVE,
         "inapplicable": _inapplicable(view),
@@ -81,7 +82,8 @@ def _mce_rests_on(view: ReportView) -> str:
 def _draws(view: ReportView) -> Mapping[str, Any]:
     found = {}
     if "population" in view.tree.children:
-        found["population"] = strongest_pairs(scalars(view.tree, "population"))
+        pairs = strongest_pairs(scalars(view.tree, "population"))
+        found["population"] = [pair for pair in pairs if abs(pair[2]) >= MOVING_TOGETHER]
     ranks = {title: rank_panels(traced) for title, _, traced, kind in view.drawn if kind == "mcmc"}
     return {"pairs_of": found, "ranks": ranks, "chain_names": _chain_names}
 
@@ -115,6 +117,27 @@ def said_once(advice: Sequence[NextRecording]) -> list[SimpleNamespace]:
         for text, those in alike.items()
     ]
 
+
+SEEN_AT = {
+    "better than guessing": "scores",
+    "better than the nearest class mean": "scores",
+    "class sets (PIT)": "calibration",
+    "one against the rest": "calibration",
+    "prior predictive check": "replicates",
+    "posterior predictive check": "replicates",
+    "labels drawn check": "replicates",
+    "leave one video out": "left-out",
+    "prior sensitivity": "sensitivity",
+    "Monte Carlo error of the epistemic share": "why",
+    "ELBO trend": "histories",
+    "R-hat": "draws",
+    "bulk ESS": "draws",
+    "tail ESS": "draws",
+}
+"""Check -> where in the page it can be looked into; of another one, its place in the table."""
+
+MOVING_TOGETHER = 0.3
+"""Correlation from which two scalars are drawn against each other."""
 
 MOST_POOLED = 12
 """People whose pooling is drawn."""

@@ -474,3 +474,20 @@ class ReportView:
         if not self.data.scores:
             return ""
         return str(self.data.scores[max(self.data.scores)].attrs.get("interval_note", ""))
+
+
+def verdicts_of(tree: xr.DataTree) -> tuple[Diagnostics, ...]:
+    """The verdicts of a report on one tree, such as `BayesianFewShotClassifier.to_datatree` gives.
+
+    Args:
+        tree: a run's, a study's or an estimator's, with labels.
+
+    Returns:
+        One for each posterior, and one for the model: whether it is better than guessing and than
+        the nearest class mean, calibrated, and as often right as it expects.
+
+    Example:
+        >>> print(verdicts_of(classifier.to_datatree(x, y=y))[-1].verdict)  # doctest: +SKIP
+        fit for use
+    """
+    return ReportView(ReportData("", {1: tree})).verdicts
