@@ -327,6 +327,29 @@ def test_identical_advice_is_said_once(report_data: ReportData) -> None:
     assert page[page.index('id="next"') :].count("More videos would hardly help.") == 1
 
 
+def test_advice_is_not_against_the_card_above_it(
+    report_data: ReportData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where much could be learnt, but by no one video, the sentence says just that."""
+    little = [NextRecording(f"p{i}", "More videos would hardly help.", 0.001) for i in range(3)]
+    view = ReportView(replace(report_data, advice=little))
+    assert "hardly help" in sentences(view)["For the person"][2]
+    monkeypatch.setattr("bayesfs.report.summary.WORTH_MORE", 0.01)
+    assert "No single further video" in sentences(view)["For the person"][2]
+
+
+def test_a_failed_fit_is_mended_before_the_model(report_data: ReportData) -> None:
+    tree = report_data.trees[5].copy(deep=True)
+    label = tree["observed_data"]["label"]
+    way = tree["uncertainty"]["video_prob"].values.shape[-1]
+    label[:] = (label.values + 1) % way
+    view = ReportView(replace(report_data, trees={5: tree}, scores={}))
+    said = sentences(view)["For the person"][1]
+    assert said.startswith("Do not rely on the answers. Next")
+    steps = [check.next_step for fit in view.fits for check in fit.failed]
+    assert (steps[0] in said) if steps else ("the fit itself" not in said)
+
+
 def test_pictures_say_what_they_show_not_what_the_file_is_called(page: str) -> None:
     said = [html.unescape(text) for text in re.findall(r'aria-label="(Frame [^"]+)"', page)]
     assert said
