@@ -113,4 +113,6 @@ def test_no_more_draws_than_the_population_has() -> None:
     assert engine.with_more_draws(3.0, learnt.population) == bf.Exact(72, 24)
     assert engine.with_more_draws(1e6, learnt.population) == bf.Exact(1800, 600)
     assert bf.Exact(600, 600).with_more_draws(2.0, learnt.population) is None
+    own = OwnApproximation(draws=24, population_draws=8)
+    assert own.with_more_draws(3.0, learnt.population) == OwnApproximation(72, 24)
     assert bf.SVI().with_more_draws(2.0, learnt.population) is None

@@ -331,7 +331,7 @@ def unlike_check(name: str, checked: xr.Dataset, extreme: float) -> Check:
     reason = f"most often {worst}" if share else ""
     if len(off):
         reason = f"off in all tasks together: {', '.join(map(str, off))}"
-    step = "the table below says how; a heavier tail (RobustHierarchy) or another covariance"
+    step = "the table below says how; another tail (that of RobustHierarchy is heavy) or covariance"
     return Check(name, share, line, share <= UNLIKE_MAX and not len(off), reason, step)
 
 

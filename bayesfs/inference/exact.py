@@ -64,13 +64,9 @@ class Exact(Engine):
         return conjugate.condition(episodes, population, draws=draws, seed=seed)
 
     def with_more_draws(self, factor: float, given: Posterior) -> Exact | None:
-        """More draws of the population, each with as many of the task level as before."""
-        most = min(MOST_DRAWS, given.num_draws)
-        values = min(most, math.ceil(factor * self.population_draws))
-        if values <= self.population_draws:
-            return None
-        each = -(-self.draws // self.population_draws)
-        return replace(self, draws=values * each, population_draws=values)
+        """More values of the population, each with as many draws of the task level as before."""
+        more = more_values(self.draws, self.population_draws, factor, given)
+        return None if more is None else replace(self, draws=more[0], population_draws=more[1])
 
     def closed_form(self, model: Model, given: Posterior) -> tuple[Mapping[str, Tensor], int]:
         """The draws of the population that `infer` carries through, and label draws for each."""
@@ -87,6 +83,19 @@ def check_counts(draws: int, population_draws: int) -> None:
         raise InferenceError(
             f"expected draws and population_draws >= 1, got {draws} and {population_draws}"
         )
+
+
+def more_values(
+    draws: int, population_draws: int, factor: float, given: Posterior
+) -> tuple[int, int] | None:
+    """Draws, and values of the population that they share, so many times as many of both.
+
+    Returns:
+        Both, within the population's draws and `MOST_DRAWS`; None where there are no more.
+    """
+    values = min(MOST_DRAWS, given.num_draws, math.ceil(factor * population_draws))
+    each = -(-draws // population_draws)
+    return (values * each, values) if values > population_draws else None
 
 
 def shared_out(
