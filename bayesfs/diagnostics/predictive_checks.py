@@ -41,6 +41,9 @@ from bayesfs.types import EpisodeBatch, Posterior
 
 Array = NDArray[Any]
 
+LABEL_ACCURACY = "label accuracy"
+"""The one quantity of `label_check`."""
+
 REPLICATES = 100
 """Data sets that are simulated for a check."""
 
@@ -204,7 +207,7 @@ def label_check(tree: xr.DataTree, *, seed: int = 0, draws: int = 1000) -> xr.Da
     drawn = ((rng.random((draws, *sure.shape)) < sure) & known).sum(-1) / count
     observed = ((said == np.where(known, label, -1)) & known).sum(-1) / count
     task = tree["constant_data"]["task"].to_numpy()
-    return _summary({"label accuracy": (observed, drawn)}, task)
+    return _summary({LABEL_ACCURACY: (observed, drawn)}, task)
 
 
 def _population_in_turn(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from bayesfs._utils.arrays import Floats
+from bayesfs._utils.arrays import Floats, Ints
 from bayesfs._utils.spacing import evenly_spaced
 
 PLACES = 11
@@ -42,7 +42,7 @@ def coverage_rows(curves: Mapping[str, tuple[Floats, Floats]]) -> pd.DataFrame:
 def scatter_rows(aleatoric: Floats, epistemic: Floats, right: NDArray[np.bool_]) -> pd.DataFrame:
     """By tenths of the total: mean uncertainty of each kind, and how many were named right."""
     total = aleatoric + epistemic
-    parts = [i for i in np.array_split(np.argsort(total, kind="stable"), PLACES - 1) if len(i)]
+    parts = _tenths(np.argsort(total, kind="stable"))
     rows = [
         (total[i].max(), aleatoric[i].mean(), epistemic[i].mean(), int(right[i].sum()), len(i))
         for i in parts
@@ -53,7 +53,7 @@ def scatter_rows(aleatoric: Floats, epistemic: Floats, right: NDArray[np.bool_])
 
 def trace_rows(draws: Floats) -> pd.DataFrame:
     """The mean of each chain over tenths of its length."""
-    parts = np.array_split(np.arange(draws.shape[1]), PLACES - 1)
+    parts = _tenths(np.arange(draws.shape[1]))
     found = {f"chain {c + 1}": [chain[i].mean() for i in parts] for c, chain in enumerate(draws)}
     return pd.DataFrame({"draws up to": [int(i[-1]) + 1 for i in parts], **found})
 
@@ -70,6 +70,11 @@ def marginal_rows(draws: Floats, prior: Floats | None) -> pd.DataFrame:
 def pair_rows(x: Floats, y: Floats, x_name: str, y_name: str) -> pd.DataFrame:
     """By tenths of one scalar: its mean, and that of the other, with its sd."""
     a, b = x.ravel(), y.ravel()
-    parts = [i for i in np.array_split(np.argsort(a, kind="stable"), PLACES - 1) if len(i)]
+    parts = _tenths(np.argsort(a, kind="stable"))
     rows = [(a[i].mean(), b[i].mean(), b[i].std()) for i in parts]
     return pd.DataFrame(rows, columns=[x_name, y_name, "sd"])
+
+
+def _tenths(order: Ints) -> list[Ints]:
+    """Indices in ten parts of about one size, fewer where there are fewer indices."""
+    return [part for part in np.array_split(order, PLACES - 1) if len(part)]

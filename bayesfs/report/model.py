@@ -48,6 +48,13 @@ PREDICTIVE = {
 """Group of the tree -> name of the check."""
 
 
+FEWEST_VIDEOS = 5
+"""Labelled videos from which a curve of their calibration shows anything."""
+
+FEWEST_FOR_TAIL = 25
+"""Draws from which ArviZ fits the tail that its LOO-PIT asks for."""
+
+
 @dataclass(frozen=True)
 class LooRow:
     """One expected log predictive density, per video.
@@ -133,8 +140,8 @@ class ModelView:
 
     @cached_property
     def calibration(self) -> dict[str, Panel]:
-        """ArviZ's pictures of the calibration: "pit", "pav" and "loo_pit"; none without labels."""
-        if not len(self.labels):
+        """ArviZ's pictures of the calibration: "pit", "pav" and "loo_pit", where there can be."""
+        if len(self.labels) < FEWEST_VIDEOS:
             return {}
         import arviz_plots
 
@@ -142,8 +149,10 @@ class ModelView:
         pictures = {
             "pit": arviz_plots.plot_ecdf_pit(made, group="pit", sample_dims=["query"], **none),
             "pav": arviz_plots.plot_ppc_pava(made, **none),
-            "loo_pit": arviz_plots.plot_loo_pit(self.tree, **none),
         }
+        draws = self.tree["log_likelihood"].to_dataset().sizes
+        if draws["chain"] * draws["draw"] >= FEWEST_FOR_TAIL:
+            pictures["loo_pit"] = arviz_plots.plot_loo_pit(self.tree, **none)
         return {name: panels_of(picture)[0] for name, picture in pictures.items()}
 
     @cached_property

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from arviz_base import rcParams
 
+from bayesfs.diagnostics.convergence import Diagnostics
 from bayesfs.diagnostics.predictive_checks import EXTREME
 from bayesfs.diagnostics.prior_sensitivity import SENSITIVE
 from bayesfs.evaluation.score_sheet import WORDS
@@ -28,12 +29,22 @@ def _run(view: ReportView) -> Mapping[str, Any]:
 
 def _fit(view: ReportView) -> Mapping[str, Any]:
     return {
+        "steps_of": steps_of,
         "seen_at": SEEN_AT,
         "extreme": EXTREME,
         "sensitive": SENSITIVE,
         "inapplicable": _inapplicable(view),
         "pooled": dict(list(view.model.pooling.items())[:MOST_POOLED]),
     }
+
+
+def steps_of(fit: Diagnostics) -> dict[str, list[str]]:
+    """Next step -> names of the checks that ask for it, those that are grave first."""
+    found: dict[str, list[str]] = {}
+    for check in sorted(fit.failed, key=lambda check: not check.grave):
+        if check.next_step:
+            found.setdefault(check.next_step, []).append(check.name)
+    return found
 
 
 def _inapplicable(view: ReportView) -> list[SimpleNamespace]:

@@ -76,7 +76,7 @@ def alone(beside: Path | None, identity: str) -> Iterator[None]:
         yield
 
 
-def tidy(beside: Path) -> None:
+def forget_waiting(beside: Path) -> None:
     """Remove the files that runs waited at; none of them runs any more."""
     for path in beside.glob(f"{WAITING}*"):
         path.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from bayesfs.recipes.overrides import choices_in
 from bayesfs.recipes.scripts import Scripts
 from bayesfs.runs.compose import compose
 from bayesfs.runs.directory import RunDirectory
-from bayesfs.runs.lending import tidy
+from bayesfs.runs.lending import forget_waiting
 from bayesfs.runs.record import sources_of, written_in_full
 from bayesfs.runs.run import Order, completed, identity_with, store_fingerprint
 from bayesfs.study import Seeds
@@ -192,7 +192,7 @@ def run_sweep(
                 if reason := future.result():
                     failed[futures[future]] = reason
                 progress(done, len(cells), futures[future].name)
-            tidy(out)
+            forget_waiting(out)
         except BrokenProcessPool:
             raise RunError(
                 "a process of the sweep was killed, for want of memory as a rule; the same command "

@@ -14,6 +14,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from bayesfs.data.store import Thumbnail
+from bayesfs.diagnostics.convergence import Diagnostics
+from bayesfs.diagnostics.verdicts import Check
 from bayesfs.errors import DataError
 from bayesfs.evaluation.score_sheet import WORDS, score_sheet
 from bayesfs.explanation.record import NextRecording
@@ -24,7 +26,7 @@ from bayesfs.report.draws import Scalar, rank_panels, strongest_pairs
 from bayesfs.report.figures import band_paths, pair_figure
 from bayesfs.report.names import SCORE_NAMES
 from bayesfs.report.pictures import make_album
-from bayesfs.report.sections import TEMPLATES, said_once
+from bayesfs.report.sections import TEMPLATES, said_once, steps_of
 from bayesfs.report.summary import sentences
 from bayesfs.report.tables import confusions, group_rows, telling, video_table
 from bayesfs.report.view import ReportData, ReportView
@@ -575,3 +577,31 @@ def test_calibration_is_arvizs_of_the_same_tree(page: str, report_data: ReportDa
         at, off = panel.departure
         assert f"at {number(at)}, by {number(off)}; outside the band" in page
     assert "LOO-PIT" in page
+
+
+def test_steps_that_several_checks_ask_for_are_said_once(report_data: ReportData) -> None:
+    checks = (
+        Check("k-hat", 2.0, "≤ 0.7", False, "", "more steps"),
+        Check("guessing", -1.0, "> 0", False, "", "other features", grave=True),
+        Check("moments", 3.0, "≤ 1", False, "", "more steps"),
+        Check("ELBO trend", 0.0, "≤ 1", True, "", "more steps"),
+    )
+    fit = Diagnostics("population", "variational", checks, pd.DataFrame())
+    assert steps_of(fit) == {"other features": ["guessing"], "more steps": ["k-hat", "moments"]}
+
+
+def test_of_few_draws_or_videos_there_are_the_pictures_that_there_can_be(
+    report_data: ReportData,
+) -> None:
+    tree = report_data.trees[5].copy(deep=True)
+    few = tree.map_over_datasets(lambda ds: ds.isel(draw=slice(0, 8)) if "draw" in ds.dims else ds)
+    few = few.map_over_datasets(lambda ds: ds.isel(chain=[0]) if "chain" in ds.dims else ds)
+    page = render_html(replace(report_data, trees={5: few}, scores={}))
+    assert "Sets of the likeliest objects" in page
+    assert "LOO-PIT" not in page
+    label = tree["observed_data"]["label"]
+    first = np.argwhere(~np.isnan(label.values))[0]
+    one = np.full(label.shape, np.nan)
+    one[tuple(first)] = label.values[tuple(first)]
+    label[:] = one
+    outline_of(render_html(replace(report_data, trees={5: tree}, scores={})))
