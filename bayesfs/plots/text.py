@@ -17,6 +17,9 @@ JOINERS = "\u200c\u200d"
 
 LONGEST = 120
 
+LARGEST = 1e7
+"""From here on a number is written with its power of ten."""
+
 MOST_BYTES, MOST_PX = 2**18, 1024
 """Size of a thumbnail at most, encoded and along each side."""
 
@@ -76,8 +79,8 @@ def number(value: float, digits: int = 3) -> str:
     """A number with so many significant digits, "–" for nan; whole numbers as they are.
 
     Example:
-        >>> number(0.63251), number(1234.5), number(float("nan"))
-        ('0.633', '1234', '–')
+        >>> number(0.63251), number(1234.5), number(4.46e16), number(float("nan"))
+        ('0.633', '1234', '4.46e16', '–')
     """
     if isinstance(value, Integral):
         return f"{value}".replace("-", "−")
@@ -88,6 +91,8 @@ def number(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     size = abs(value)
+    if size >= LARGEST:
+        return f"{value:.{digits - 1}e}".replace("e+", "e").replace("-", "−")
     if size >= 1000 or (value == int(value) and size >= 10**digits):
         return f"{value:.0f}".replace("-", "−")
     places = max(0, digits - 1 - math.floor(math.log10(size))) if size >= 1 else digits
