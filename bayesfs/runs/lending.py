@@ -23,7 +23,7 @@ from filelock import FileLock
 from bayesfs.errors import RunError
 from bayesfs.recipes.written import as_json
 from bayesfs.runs.directory import STATE, RunDirectory
-from bayesfs.study import Seeds, Study
+from bayesfs.study import Study
 from bayesfs.types import EpisodeBatch
 
 LEARNT = ("projection.npz", "scatter.npz", "axes.npz", "population.npz")
@@ -37,19 +37,20 @@ WAITING = ".bayesfs-population-"
 """How the name of a file that runs wait at begins."""
 
 
-def population_identity(study: Study, lesson: EpisodeBatch, seeds: Seeds, source: str) -> str:
+def population_identity(study: Study, lesson: EpisodeBatch, seed: int, source: str) -> str:
     """Digest of everything that the population follows from.
 
     Args:
         study: whose model, objective, reduction and engine of the population count.
-        lesson: the episodes that it is learnt from, whatever the evaluation's other fields are.
-        seeds: of the run.
+        lesson: the episodes that it is learnt from, whatever the evaluation's other fields and the
+            seed of the episodes are.
+        seed: of the inference.
         source: of code and data: checksums of the recipes, fingerprint of the store, version.
     """
     engine = study.population_engine or study.engine
     parts = (study.model, study.objective, study.reduction, engine)
     text = [as_json(part) for part in parts]
-    said = [text, str(study.dtype), study.place.type, seeds.episodes, seeds.fit, source]
+    said = [text, str(study.dtype), study.place.type, seed, source]
     digest = hashlib.sha256(json.dumps(said).encode())
     for one in fields(lesson):
         value = getattr(lesson, one.name)
@@ -62,16 +63,13 @@ def population_identity(study: Study, lesson: EpisodeBatch, seeds: Seeds, source
 
 
 @contextlib.contextmanager
-def alone(beside: Path | None, identity: str) -> Iterator[None]:
+def alone(beside: Path, identity: str) -> Iterator[None]:
     """Wait while another run in the same folder learns the same population.
 
     Args:
-        beside: the folder; None for a run by itself.
+        beside: the folder.
         identity: from `population_identity`.
     """
-    if beside is None:
-        yield
-        return
     with FileLock(beside / f"{WAITING}{identity[:16]}"):
         yield
 

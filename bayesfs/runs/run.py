@@ -367,10 +367,12 @@ def learn(
     """
     if run.kept("population.npz") is None:
         embeddings = frames()
-        identity = _note_population(run, order, embeddings)
-        with alone(beside, identity):
-            if beside is None or not borrow(run, beside, identity):
-                with noted(run, WARNINGS):
+        if beside is None:
+            _learn(run, order, embeddings)
+        else:
+            identity = _note_population(run, order, embeddings)
+            with alone(beside, identity):
+                if not borrow(run, beside, identity):
                     _learn(run, order, embeddings)
     return load_learnt(run).on(order.study.place)
 
@@ -380,14 +382,14 @@ def _note_population(run: RunDirectory, order: Order, embeddings: Embeddings) ->
     inputs = run.state()["inputs"]
     source = json.dumps([inputs[n] for n in ("recipes", "data", "smoke", "version")])
     lesson = order.study.lesson(embeddings, seed=order.seeds.episodes)
-    found = population_identity(order.study, lesson, order.seeds, source)
+    found = population_identity(order.study, lesson, order.seeds.fit, source)
     run.note(**{IDENTITY: found})
     return found
 
 
 def _learn(run: RunDirectory, order: Order, embeddings: Embeddings) -> None:
     seeds = order.seeds
-    with stage(run, "population") as progress:
+    with noted(run, WARNINGS), stage(run, "population") as progress:
         learnt = order.study.learn(
             embeddings, seed=seeds.fit, episode_seed=seeds.episodes, progress=progress
         )
