@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -217,13 +218,19 @@ class ModelView:
 
     @cached_property
     def loo(self) -> tuple[LooRow, ...]:
-        """Leave-one-video-out of the support and the score of the query, at every number."""
+        """Leave-one-video-out of the support and the score of the query, at every number.
+
+        The score of the query is log p(y | x, D), the NLL's; its draws say whether they suffice.
+        """
         rows = []
         for shots, tree in sorted(self.trees.items()):
             if shots in self.left_out:
                 rows.append(_loo_row(shots, "support videos, each left out", self.left_out[shots]))
             if tree["observed_data"].sizes["query"]:
-                rows.append(_loo_row(shots, "query videos", _quietly(heldout_elpd, tree)))
+                draws = _loo_row(shots, "query videos", _quietly(heldout_elpd, tree))
+                each = tree["log_likelihood"]["video_label"].mean(("chain", "draw")).to_numpy()
+                error = float(each.std() / math.sqrt(len(each)))
+                rows.append(replace(draws, elpd=float(each.mean()), se=error))
         return tuple(rows)
 
     @cached_property
