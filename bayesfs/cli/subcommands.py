@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from bayesfs.errors import BayesfsError
+from bayesfs.errors import BayesfsError, RunError
 
 Tree = Annotated[Path, Positional, arg(metavar="TREE")]
 Store = Annotated[Path, Positional, arg(metavar="STORE")]
@@ -200,6 +200,11 @@ def sweep(
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
     refuse_in_data(paths, data)
     check_unrun(paths, settings, data)
+    from bayesfs.runs.seeds import seeds_in
+
+    drawn, fitted = seeds_in(episode_seeds), seeds_in(fit_seeds)
+    if jobs < 1:
+        raise RunError(f"expected one job or more, got {jobs}")
     _take_cores()
     from bayesfs.recipes.load import load_recipes
     from bayesfs.recipes.overrides import choices_in
@@ -212,8 +217,8 @@ def sweep(
         data,
         out,
         settings=settings,
-        episode_seeds=episode_seeds,
-        fit_seeds=fit_seeds,
+        episode_seeds=drawn,
+        fit_seeds=fitted,
         jobs=jobs,
         smoke=smoke,
     )

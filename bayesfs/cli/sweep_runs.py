@@ -20,7 +20,7 @@ from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import RunDirectory, explained, write_atomically
 from bayesfs.runs.run import METRICS
 from bayesfs.runs.scored import load_scored
-from bayesfs.runs.sweep import Cell, Sweep, grid_of, run_sweep, seeds_in, unfinished
+from bayesfs.runs.sweep import Cell, Sweep, grid_of, run_sweep, unfinished
 
 PRINTED = (("video", "accuracy"), ("video", "nll"), ("frame", "nll"))
 """Scores that the command prints."""
@@ -43,8 +43,8 @@ def sweep_runs(
     out: Path,
     *,
     settings: Sequence[str],
-    episode_seeds: str,
-    fit_seeds: str,
+    episode_seeds: Sequence[int],
+    fit_seeds: Sequence[int],
     jobs: int,
     smoke: bool,
 ) -> pd.DataFrame:
@@ -55,8 +55,8 @@ def sweep_runs(
         store: feature store.
         out: folder for table.csv, metrics.json and the directories of the runs.
         settings: fields to override, with several values between commas.
-        episode_seeds: see `bayesfs.runs.sweep.seeds_in`.
-        fit_seeds: likewise.
+        episode_seeds: of the episodes.
+        fit_seeds: of the inference.
         jobs: runs at a time.
         smoke: make everything tiny.
 
@@ -67,9 +67,7 @@ def sweep_runs(
         BayesfsError: a recipe, a setting or the data are at fault; nothing was run.
         RunError: runs failed; the others are in the table.
     """
-    if jobs < 1:
-        raise RunError(f"expected one job or more, got {jobs}")
-    cells = grid_of(settings, seeds_in(episode_seeds), seeds_in(fit_seeds))
+    cells = grid_of(settings, episode_seeds, fit_seeds)
     texts = {role: (recipe.path, recipe.source) for role, recipe in recipes.roles.items()}
     sweep = Sweep(texts, recipes.helpers, store, smoke)
     open_ = unfinished(sweep, cells, recipes.roles, out)

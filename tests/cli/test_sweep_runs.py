@@ -15,7 +15,8 @@ from bayesfs.results.rows import tree_rows
 from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.run import load_trees
 from bayesfs.runs.scored import load_scored
-from bayesfs.runs.sweep import grid_of, seeds_in
+from bayesfs.runs.seeds import seeds_in
+from bayesfs.runs.sweep import grid_of
 
 RECIPES = [
     str(recipe_folder() / name)
