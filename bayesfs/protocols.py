@@ -451,6 +451,18 @@ class Engine(Protocol):
                 f"{', '.join(lacking)}; docs/abilities.md shows which engine fits which model"
             )
 
+    def with_more_draws(self, factor: float, given: Posterior) -> Engine | None:
+        """The engine with about so many times its draws, for one whose draws cost little.
+
+        Args:
+            factor: above 1.
+            given: posterior of the population, of whose draws there are no more.
+
+        Returns:
+            Another engine; None where more draws are not to be had.
+        """
+        return None
+
     def closed_form(
         self, model: Model, given: Posterior
     ) -> tuple[Mapping[str, Tensor], int] | None:

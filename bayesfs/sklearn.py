@@ -29,6 +29,7 @@ from bayesfs._utils.nested_parameters import nested_parameters, with_parameters
 from bayesfs.data.from_arrays import make_episode
 from bayesfs.data.row_weights import repeated
 from bayesfs.diagnostics.convergence import diagnose
+from bayesfs.diagnostics.predictive_checks import label_check
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.svi.svi import SVI
@@ -37,6 +38,7 @@ from bayesfs.models.similarity.pool import SimilarityPool, TablePool
 from bayesfs.prediction import predict
 from bayesfs.protocols import Approximable, Conjugate, Engine, Model, TakesScatter
 from bayesfs.results.assemble import assemble_tree
+from bayesfs.results.baseline import baseline_group
 from bayesfs.results.convert import to_datatree
 from bayesfs.study import Answer, Learnt
 from bayesfs.training.population_from_support import DRAWS, SupportAxes, support_population
@@ -326,9 +328,13 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         return self._answer(self._episode(x, groups, known))
 
     def to_datatree(self, X: Any, groups: Any = None, y: Any = None) -> xr.DataTree:
-        """Everything about a query as one DataTree in ArviZ's schema; arguments of `answer`."""
+        """Everything about a query as one DataTree in ArviZ's schema; arguments of `answer`.
+
+        With `y` it holds what a report's verdict asks for besides: guessing, the nearest class mean
+        and the labels that the model expects; see `bayesfs.report.view.verdicts_of`.
+        """
         a = self.answer(X, groups, y)
-        return assemble_tree(
+        tree = assemble_tree(
             a.posterior,
             a.predictive,
             a.uncertainty,
@@ -336,6 +342,9 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             model=self.model_,
             population=self.population_,
         )
+        tree["baseline"] = xr.DataTree(baseline_group(a.episodes))
+        tree["label_check"] = xr.DataTree(label_check(tree))
+        return tree
 
     def _probabilities(self, X: Any, groups: Any) -> Array:
         """(frame, way), rows that add up to 1."""

@@ -25,6 +25,7 @@ from bayesfs.diagnostics.population_prior import population_prior
 from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, prior_check
 from bayesfs.diagnostics.prior_sensitivity import with_densities
 from bayesfs.diagnostics.shrinkage import shrinkage
+from bayesfs.diagnostics.verdicts import SHARE_ERROR_MAX
 from bayesfs.errors import DataError
 from bayesfs.features.projection import Projection
 from bayesfs.features.reduction import FeatureReduction, PrincipalAxes, fitted_on_others
@@ -47,7 +48,10 @@ from bayesfs.results.assemble import assemble_tree, posterior_group
 from bayesfs.results.baseline import baseline_group
 from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompose import decompose
-from bayesfs.uncertainty.monte_carlo import blocks_of, monte_carlo
+from bayesfs.uncertainty.monte_carlo import MonteCarlo, blocks_of, monte_carlo
+
+SPARE = 1.2
+"""Draws that are made for each that the error asks for, since it is itself an estimate."""
 
 
 @dataclass(frozen=True)
@@ -187,9 +191,9 @@ class Study:
         if not isinstance(embeddings, Embeddings):
             embeddings = together(embeddings)
         drawn = seed if episode_seed is None else episode_seed
-        used = frames_of(embeddings, self._lesson(embeddings, drawn))
+        used = frames_of(embeddings, self.lesson(embeddings, seed=drawn))
         projection = self.reduction.fit(used)
-        episodes = self._lesson(self.reduction.cross_fit(used, projection.dim), drawn)
+        episodes = self.lesson(self.reduction.cross_fit(used, projection.dim), seed=drawn)
         names = labels_over(episodes)
         model, scatter, axes = self.model_for(projection, labels=names), None, None
         if isinstance(model, TakesScatter):
@@ -213,7 +217,7 @@ class Study:
         posterior = with_coords(model, posterior)
         return Learnt(projection, population_of(posterior), scatter, axes)
 
-    def _lesson(self, embeddings: Embeddings, seed: int) -> EpisodeBatch:
+    def lesson(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
         """What the objective learns from, as the evaluation draws it."""
         if self.objective is None or not self.objective.needs_query:
             return self.evaluation.train_episodes(embeddings, seed=seed)
@@ -303,6 +307,29 @@ class Study:
         uncertainty = decompose(predictive, episodes)
         return Answer(episodes, model, posterior, predictive, uncertainty)
 
+    def settled(
+        self,
+        episodes: EpisodeBatch,
+        learnt: Learnt,
+        *,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Answer:
+        """As `infer`, with more draws until the epistemic share is known well enough to print.
+
+        That is to `bayesfs.diagnostics.verdicts.SHARE_ERROR_MAX`, where the engine has more draws
+        to give (`bayesfs.protocols.Engine.with_more_draws`); else the error says what is lacking.
+        """
+        answer = self.infer(episodes, learnt, seed=seed, progress=progress)
+        error = answer.monte_carlo(learnt).share_error
+        if not error > SHARE_ERROR_MAX:
+            return answer
+        factor = SPARE * (error / SHARE_ERROR_MAX) ** 2
+        more = self.engine.with_more_draws(factor, learnt.population)
+        if more is None:
+            return answer
+        return replace(self, engine=more).settled(episodes, learnt, seed=seed, progress=progress)
+
 
 @dataclass(frozen=True, repr=False)
 class Answer(Shown):
@@ -361,7 +388,7 @@ class Answer(Shown):
             attrs=attrs,
         )
         tree["baseline"] = xr.DataTree(baseline_group(self.episodes))
-        tree["monte_carlo"] = xr.DataTree(self._monte_carlo(learnt))
+        tree["monte_carlo"] = xr.DataTree(xr.Dataset(self.monte_carlo(learnt)._asdict()))
         if (pulled := shrinkage(self.model, draws, self.episodes)) is not None:
             tree["shrinkage"] = xr.DataTree(pulled)
         tree["scores"] = xr.DataTree(score_table(self.predictive, self.episodes))
@@ -374,11 +401,11 @@ class Answer(Shown):
             tree["population_prior"] = xr.DataTree(posterior_group(prior, None))
         return tree
 
-    def _monte_carlo(self, learnt: Learnt) -> xr.Dataset:
+    def monte_carlo(self, learnt: Learnt) -> MonteCarlo:
         """Mean uncertainty of the query videos and its epistemic share, with Monte Carlo errors."""
-        blocks = blocks_of(self.model, self.posterior, learnt.population)
-        mask = self.episodes.video_mask
-        return xr.Dataset(monte_carlo(self.predictive.video, mask, blocks)._asdict())
+        population = learnt.on(self.episodes.support.device).population
+        blocks = blocks_of(self.model, self.posterior, population)
+        return monte_carlo(self.predictive.video, self.episodes.video_mask, blocks)
 
     def _left_out(self, draws: Mapping[str, Tensor]) -> Tensor | None:
         """Log probability of each support video without it, where that is known exactly."""

@@ -35,6 +35,7 @@ from bayesfs.models.gp.likelihoods.softmax import Softmax
 from bayesfs.models.heads.linear import HierarchicalHead
 from bayesfs.models.niw.classes import NIWClasses
 from bayesfs.models.objectives import MarginalLikelihood
+from bayesfs.report.view import verdicts_of
 from bayesfs.sklearn import BayesianFewShotClassifier
 from bayesfs.synthetic.tasks import synthetic_embeddings
 from bayesfs.testing import GaussianToy
@@ -544,3 +545,27 @@ def test_an_engine_that_its_own_checks_call_unfit_warns() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         BayesianFewShotClassifier().fit(x, y, videos)
+
+
+def test_its_tree_has_a_report_s_verdict(known_rows: tuple[Any, Any, Any]) -> None:
+    """Answers that guessing beats are not to be used, whoever made them."""
+    x, y, more = known_rows
+    classifier = BayesianFewShotClassifier().fit(x[:40], y[:40], groups=range(40))
+    good = verdicts_of(classifier.to_datatree(x[40:], range(more), y[40:]))[-1]
+    passed = {check.name: check.passed for check in good.checks}
+    assert passed["better than guessing"]
+    assert passed["better than the nearest class mean"] is not None
+    assert passed["labels drawn check"] is not None
+    assert passed["class sets (PIT)"] is not None
+    wrong = verdicts_of(classifier.to_datatree(x[40:], range(more), (y[40:] + 1) % 3))[-1]
+    assert wrong.is_grave
+    assert wrong.verdict.startswith("do not use: better than guessing")
+
+
+@pytest.fixture
+def known_rows() -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(0)
+    y = np.sort(rng.integers(0, 3, 100))
+    x = np.eye(3)[y] * 3 + rng.normal(size=(100, 3))
+    order = rng.permutation(100)
+    return x[order], y[order], 60

@@ -80,3 +80,39 @@ def test_the_objective_learns_in_the_metric_of_the_others() -> None:
 def test_no_world_is_refused() -> None:
     with pytest.raises(DataError, match="one world or more"):
         study().learn([], seed=0)
+
+
+def exact_study(draws: int) -> bf.Study:
+    return bf.Study(
+        bf.GaussianHierarchy(),
+        bf.Exact(draws=draws, population_draws=draws),
+        bf.HeldOutUsers(shots=(1,), train_shots=(2,)),
+        bf.SVI(steps=60, draws=600, khat_draws=0),
+    )
+
+
+def test_draws_are_spent_until_the_share_is_known_to_a_point() -> None:
+    made, _ = synthetic_embeddings(users=4, test_users=2, way=3, shots=3, dim=8, seed=0)
+    study = exact_study(8)
+    learnt = study.learn(made, seed=0)
+    tasks = study.tasks(made, learnt, seed=0)
+    before = study.infer(tasks, learnt, seed=0)
+    after = study.settled(tasks, learnt, seed=0)
+    assert before.monte_carlo(learnt).share_error > 0.01
+    assert after.posterior.num_draws > 8
+    error = after.monte_carlo(learnt).share_error
+    assert error <= 0.01 or after.posterior.num_draws == learnt.population.num_draws
+    known = exact_study(after.posterior.num_draws).settled(tasks, learnt, seed=0)
+    assert known.posterior.num_draws == after.posterior.num_draws
+
+
+def test_no_more_draws_than_the_population_has() -> None:
+    made, _ = synthetic_embeddings(users=4, test_users=2, way=3, shots=3, dim=8, seed=0)
+    learnt = exact_study(8).learn(made, seed=0)
+    engine = bf.Exact(draws=24, population_draws=8)
+    assert engine.with_more_draws(3.0, learnt.population) == bf.Exact(72, 24)
+    assert engine.with_more_draws(1e6, learnt.population) == bf.Exact(1800, 600)
+    assert bf.Exact(600, 600).with_more_draws(2.0, learnt.population) is None
+    own = OwnApproximation(draws=24, population_draws=8)
+    assert own.with_more_draws(3.0, learnt.population) == OwnApproximation(72, 24)
+    assert bf.SVI().with_more_draws(2.0, learnt.population) is None

@@ -14,7 +14,7 @@ from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.extraction.extract import extract
 from bayesfs.protocols import Backbone
-from bayesfs.recipes.load import recipe_folder
+from bayesfs.recipes.load import load_recipes, recipe_folder
 from bayesfs.runs.compose import tell_store
 from bayesfs.runs.directory import explained
 from bayesfs.study import Seeds
@@ -51,7 +51,7 @@ def make_demo(out: Path, seed: int) -> None:
         "engine": shipped / "inference" / "exact.py",
         "evaluation": shipped / "evaluation" / "clutter.py",
     }
-    make_run(paths, store, out / "run", seeds=Seeds(seed, seed))
+    make_run(load_recipes(paths, ()), store, out / "run", seeds=Seeds(seed, seed))
 
 
 def embed_tree(

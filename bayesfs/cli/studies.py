@@ -10,8 +10,7 @@ from typing import Literal
 import xarray as xr
 
 from bayesfs._utils.progress import terminal_safe
-from bayesfs.recipes.load import load_recipe
-from bayesfs.recipes.scripts import Scripts
+from bayesfs.recipes.load import Recipes
 from bayesfs.report.view import score_cells
 from bayesfs.runs.compose import compose, tell_store
 from bayesfs.runs.record import CONFIG, sources_of, written_in_full
@@ -24,7 +23,7 @@ PRINTED = ("accuracy", "nll", "brier", "ece")
 
 
 def make_run(
-    paths: Mapping[str, Path],
+    recipes: Recipes,
     store: Path,
     out: Path,
     *,
@@ -36,15 +35,13 @@ def make_run(
     cluster: str | None = None,
     print_config: bool = False,
 ) -> None:
-    """Load three recipes, run the study they make, and print its scores, or say what would run."""
-    scripts = Scripts()
-    recipes = {role: load_recipe(p, role, scripts) for role, p in paths.items()}
-    study = compose(recipes, settings, smoke=smoke, device=device)
-    full = written_in_full(recipes, study, seeds, settings, smoke=smoke)
+    """Run the study that three recipes make, and print its scores, or say what would run."""
+    study = compose(recipes.roles, settings, smoke=smoke, device=device)
+    full = written_in_full(recipes.roles, study, seeds, settings, smoke=smoke)
     if print_config:
         print(*(f"# {name}\n{text}" for name, text in full.items() if name != CONFIG), sep="\n")
         return
-    sources = sources_of(recipes, scripts.helpers)
+    sources = sources_of(recipes.roles, recipes.helpers)
     order = Order(study, store, sources, tuple(settings), smoke, seeds, pictures, cluster, full)
     if cluster is None:
         done = run_study(order, out)

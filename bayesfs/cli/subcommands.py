@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from bayesfs.errors import BayesfsError
+from bayesfs.errors import BayesfsError, RunError
 
 Tree = Annotated[Path, Positional, arg(metavar="TREE")]
 Store = Annotated[Path, Positional, arg(metavar="STORE")]
@@ -138,11 +138,14 @@ def run(
     refuse_in_data(paths, data)
     check_unrun(paths, settings, None if print_config else data)
     _take_cores()
+    from bayesfs.recipes.load import load_recipes
+
+    recipes = load_recipes(paths, settings)
     from bayesfs.cli.studies import make_run
     from bayesfs.study import Seeds
 
     make_run(
-        paths,
+        recipes,
         data,
         out,
         settings=settings,
@@ -197,16 +200,25 @@ def sweep(
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
     refuse_in_data(paths, data)
     check_unrun(paths, settings, data)
+    from bayesfs.runs.seeds import seeds_in
+
+    drawn, fitted = seeds_in(episode_seeds), seeds_in(fit_seeds)
+    if jobs < 1:
+        raise RunError(f"expected one job or more, got {jobs}")
     _take_cores()
+    from bayesfs.recipes.load import load_recipes
+    from bayesfs.recipes.overrides import choices_in
+
+    recipes = load_recipes(paths, [one for setting in settings for one in choices_in(setting)])
     from bayesfs.cli.sweep_runs import sweep_runs
 
     sweep_runs(
-        paths,
+        recipes,
         data,
         out,
         settings=settings,
-        episode_seeds=episode_seeds,
-        fit_seeds=fit_seeds,
+        episode_seeds=drawn,
+        fit_seeds=fitted,
         jobs=jobs,
         smoke=smoke,
     )

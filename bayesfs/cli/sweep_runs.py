@@ -14,13 +14,13 @@ from bayesfs._utils.owned_folders import claim
 from bayesfs._utils.progress import bar, terminal_safe
 from bayesfs.errors import RunError
 from bayesfs.evaluation.grid import GridRun, grid_table
-from bayesfs.recipes.load import load_recipe
-from bayesfs.recipes.scripts import Scripts
+from bayesfs.recipes.load import Recipes
+from bayesfs.recipes.overrides import choices_in
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import RunDirectory, explained, write_atomically
 from bayesfs.runs.run import METRICS
 from bayesfs.runs.scored import load_scored
-from bayesfs.runs.sweep import Cell, Sweep, choices_in, grid_of, run_sweep, seeds_in, unfinished
+from bayesfs.runs.sweep import Cell, Sweep, grid_of, run_sweep, unfinished
 
 PRINTED = (("video", "accuracy"), ("video", "nll"), ("frame", "nll"))
 """Scores that the command prints."""
@@ -38,25 +38,25 @@ SWEEP = "a sweep"
 
 
 def sweep_runs(
-    paths: Mapping[str, Path],
+    recipes: Recipes,
     store: Path,
     out: Path,
     *,
     settings: Sequence[str],
-    episode_seeds: str,
-    fit_seeds: str,
+    episode_seeds: Sequence[int],
+    fit_seeds: Sequence[int],
     jobs: int,
     smoke: bool,
 ) -> pd.DataFrame:
     """Make every run of a grid, print one table and write it.
 
     Args:
-        paths: role -> recipe.
+        recipes: of the study.
         store: feature store.
         out: folder for table.csv, metrics.json and the directories of the runs.
         settings: fields to override, with several values between commas.
-        episode_seeds: see `bayesfs.runs.sweep.seeds_in`.
-        fit_seeds: likewise.
+        episode_seeds: of the episodes.
+        fit_seeds: of the inference.
         jobs: runs at a time.
         smoke: make everything tiny.
 
@@ -67,14 +67,10 @@ def sweep_runs(
         BayesfsError: a recipe, a setting or the data are at fault; nothing was run.
         RunError: runs failed; the others are in the table.
     """
-    if jobs < 1:
-        raise RunError(f"expected one job or more, got {jobs}")
-    cells = grid_of(settings, seeds_in(episode_seeds), seeds_in(fit_seeds))
-    scripts = Scripts()
-    recipes = {role: load_recipe(path, role, scripts) for role, path in paths.items()}
-    texts = {role: (recipe.path, recipe.source) for role, recipe in recipes.items()}
-    sweep = Sweep(texts, scripts.helpers, store, smoke)
-    open_ = unfinished(sweep, cells, recipes, out)
+    cells = grid_of(settings, episode_seeds, fit_seeds)
+    texts = {role: (recipe.path, recipe.source) for role, recipe in recipes.roles.items()}
+    sweep = Sweep(texts, recipes.helpers, store, smoke)
+    open_ = unfinished(sweep, cells, recipes.roles, out)
     with explained(out):
         claim(out, SWEEP)
     if before := len(cells) - len(open_):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -117,8 +117,12 @@ def iter_store(path: str | Path, frames: int = 65536) -> Iterator[Embeddings]:
         yield _valid(rest[0])
 
 
-def thumbnails(path: str | Path, video: str) -> tuple[Thumbnail, ...]:
-    """Pictures of one video, in order of time; none where the store was made without.
+def thumbnails(path: str | Path, videos: Collection[str]) -> dict[str, tuple[Thumbnail, ...]]:
+    """Pictures of videos, each in order of time; none where the store was made without.
+
+    Args:
+        path: the store, which is checked once.
+        videos: names.
 
     Raises:
         DataError: no store, or damaged.
@@ -127,19 +131,26 @@ def thumbnails(path: str | Path, video: str) -> tuple[Thumbnail, ...]:
         check_zarr(Path(path))
         group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
         if "thumbnails" not in group:
-            return ()
+            return dict.fromkeys(videos, ())
         group = group["thumbnails"]
-        rows = np.flatnonzero(fixed_width(group["video"][:]) == video)
-        numbers, stop = group["frame_number"][:], group["stop"][:]
-        start = np.concatenate([[0], stop[:-1]])
-        if len(rows) > MOST_PICTURES or (stop - start)[rows].max(initial=0) > LARGEST_PICTURE:
-            raise DataError("its thumbnails are no small pictures, or too many of one video")
-        if (np.diff(stop, prepend=0) < 0).any() or stop[-1:].sum() > group["jpeg"].shape[0]:
+        names = fixed_width(group["video"][:])
+        numbers, stop, jpeg = group["frame_number"][:], group["stop"][:], group["jpeg"]
+        size = np.diff(stop, prepend=0)
+        if (size < 0).any() or stop[-1:].sum() > jpeg.shape[0]:
             raise DataError("its thumbnails have impossible sizes")
-        return tuple(
-            Thumbnail(video, int(numbers[i]), bytes(group["jpeg"][int(start[i]) : int(stop[i])]))
-            for i in rows
-        )
+        rows = {video: np.flatnonzero(names == video) for video in videos}
+        for own in rows.values():
+            if len(own) > MOST_PICTURES or size[own].max(initial=0) > LARGEST_PICTURE:
+                raise DataError("its thumbnails are no small pictures, or too many of one video")
+        return {
+            video: tuple(
+                Thumbnail(
+                    video, int(numbers[i]), bytes(jpeg[int(stop[i] - size[i]) : int(stop[i])])
+                )
+                for i in own
+            )
+            for video, own in rows.items()
+        }
 
 
 def save_store(path: str | Path, embeddings: Embeddings) -> None:

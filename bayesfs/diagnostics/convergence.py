@@ -208,9 +208,9 @@ def site_table(posterior: xr.Dataset, kind: str) -> pd.DataFrame:
 
 def _site_row(site: xr.DataArray, kind: str) -> list[float]:
     flat = site.to_numpy().reshape(site.sizes["chain"], site.sizes["draw"], -1)
-    flat = flat[..., np.isfinite(flat).all((0, 1))]
-    chosen = spread(flat, MAX_SCALARS)
-    counts = [flat.shape[-1], chosen.shape[-1]]
+    there = np.flatnonzero(np.isfinite(flat).all((0, 1)))
+    chosen = flat[..., spread(there, MAX_SCALARS)]
+    counts = [len(there), chosen.shape[-1]]
     if not chosen.shape[-1] or kind == "particles":
         return [*counts, *[math.nan] * 5]
     if kind != "mcmc":  # independent draws: sd / sqrt(draws)

@@ -21,6 +21,7 @@ lower levels anew.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -39,6 +40,9 @@ from bayesfs.results.axes import task_labels, without_padding
 from bayesfs.types import EpisodeBatch, Posterior
 
 Array = NDArray[Any]
+
+LABEL_ACCURACY = "label accuracy"
+"""The one quantity of `label_check`."""
 
 REPLICATES = 100
 """Data sets that are simulated for a check."""
@@ -129,8 +133,9 @@ def prior_check(
 
     Returns:
         Over (quantity, task): `observed`, `mean`, `low` and `high` (central 95 % of the
-        replicates), `p`. Without variables, and with the attribute `reason`, where the model draws
-        no features.
+        replicates), `p`; over quantity: `mean_low` and `mean_high`, the same of the mean over
+        tasks, within replicates, which share a value of the population. Without variables, and
+        with the attribute `reason`, where the model draws no features.
     """
     count = draws or affordable(episodes)
     return _check(model, episodes, _population_in_turn(model, given, count), seed)
@@ -202,7 +207,7 @@ def label_check(tree: xr.DataTree, *, seed: int = 0, draws: int = 1000) -> xr.Da
     drawn = ((rng.random((draws, *sure.shape)) < sure) & known).sum(-1) / count
     observed = ((said == np.where(known, label, -1)) & known).sum(-1) / count
     task = tree["constant_data"]["task"].to_numpy()
-    return _summary({"label accuracy": (observed, drawn)}, task)
+    return _summary({LABEL_ACCURACY: (observed, drawn)}, task)
 
 
 def _population_in_turn(
@@ -259,5 +264,15 @@ def _summary(pairs: Mapping[str, tuple[Array, Array]], task: Array) -> xr.Datase
     values = {"observed": observed, "mean": drawn.mean(0), "low": low, "high": high, "p": above}
     dims = ("quantity", "task")
     data = {name: (dims, np.where(missing, np.nan, value)) for name, value in values.items()}
+    ends = np.array([_mean_ends(drawn[:, i, ~gone]) for i, gone in enumerate(missing)])
+    of_mean = {"mean_low": ("quantity", ends[:, 0]), "mean_high": ("quantity", ends[:, 1])}
     coords = {"quantity": np.asarray(list(pairs), dtype=str), "task": task}
-    return xr.Dataset(data, coords=coords, attrs={"replicates": len(drawn)})
+    return xr.Dataset({**data, **of_mean}, coords=coords, attrs={"replicates": len(drawn)})
+
+
+def _mean_ends(drawn: Array) -> tuple[float, float]:
+    """Central 95 % of the mean over tasks of (draw, task) replicates; nan without a task."""
+    if not drawn.shape[1]:
+        return math.nan, math.nan
+    low, high = np.quantile(drawn.mean(1), [0.025, 0.975])
+    return float(low), float(high)

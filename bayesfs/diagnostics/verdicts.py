@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from bayesfs.diagnostics.predictive_checks import LABEL_ACCURACY
 from bayesfs.diagnostics.prior_sensitivity import MUTE, decided_by_prior
 
 RHAT_MAX = 1.01
@@ -71,6 +72,9 @@ TOGETHER_MAX = 3.5
 LOO_MAX = 0.1
 """Share of support videos left out by weights whose k-hat may be above `KHAT_MAX`."""
 
+
+RECALIBRATE = "the curves below say where; learn from people whose videos are as these are"
+"""The next step where stated probabilities do not come true."""
 
 SHARE_ERROR_MAX = 0.01
 """Monte Carlo standard error of the share of the uncertainty that learning could lower."""
@@ -253,8 +257,7 @@ def calibration_check(name: str, p: float, items: int, reason: str) -> Check:
     if items < CALIBRATED_NEEDS:
         return without(name, f"{items} labelled query videos, {CALIBRATED_NEEDS} are needed")
     line = f"p ≥ {CALIBRATED_P_MIN}"
-    step = "the curves below say where; learn from people whose videos are as these are"
-    return Check(name, p, line, p >= CALIBRATED_P_MIN, reason, step)
+    return Check(name, p, line, p >= CALIBRATED_P_MIN, reason, RECALIBRATE)
 
 
 def guessing_check(log_prob: NDArray[Any], labels: NDArray[Any]) -> Check:
@@ -334,7 +337,9 @@ def unlike_check(name: str, checked: xr.Dataset, extreme: float) -> Check:
     reason = f"most often {worst}" if share else ""
     if len(off):
         reason = f"off in all tasks together: {', '.join(map(str, off))}"
-    step = "the table below says how; a heavier tail (RobustHierarchy) or another covariance"
+    step = "the table below says how; another tail (that of RobustHierarchy is heavy) or covariance"
+    if LABEL_ACCURACY in checked["quantity"].to_numpy():
+        step = RECALIBRATE
     return Check(name, share, line, share <= UNLIKE_MAX and not len(off), reason, step)
 
 

@@ -25,7 +25,7 @@ from bayesfs.metrics.kernel_calibration import skce
 from bayesfs.metrics.score_table import worst_users
 from bayesfs.metrics.scores import accuracy, brier, nll
 from bayesfs.metrics.selective import accuracy_at_coverage, aurc, e_aurc, set_coverage
-from bayesfs.results.rows import ITEMS, labelled_items
+from bayesfs.results.rows import ITEMS, Item, labelled_items
 
 SET_LEVEL = 0.9
 """Probability that a set of classes should hold."""
@@ -74,7 +74,11 @@ WORDS: Mapping[str, str] = {
 
 
 def score_sheet(
-    tree: xr.DataTree, *, worst: float = 0.1, groups: Sequence[str] = GROUPS
+    tree: xr.DataTree,
+    *,
+    worst: float = 0.1,
+    groups: Sequence[str] = GROUPS,
+    items: Sequence[Item] = ITEMS,
 ) -> pd.DataFrame:
     """All scores of a run's frames and videos, by group.
 
@@ -83,6 +87,7 @@ def score_sheet(
         worst: share of the users (at least one) that the group "worst users" is the mean over,
             chosen score by score.
         groups: out of `GROUPS`, with "user" among them.
+        items: "frame", "video" or both.
 
     Returns:
         One row per item ("frame", "video") and group: `item`, `group` (out of `GROUPS`, or "worst
@@ -94,7 +99,7 @@ def score_sheet(
         DataError: no query video is labelled.
     """
     parts = []
-    for item in ITEMS:
+    for item in items:
         log_prob, rows = labelled_items(tree, item)
         tables = [_by_group(log_prob, rows, group) for group in groups]
         tables.append(_worst(tables[groups.index("user")], worst))
@@ -123,7 +128,8 @@ def all_scores(log_prob: Floats, rows: pd.DataFrame) -> dict[str, float]:
     """
     labels, videos = rows["label"].to_numpy(), rows["video"].to_numpy(str)
     found = {name: score(log_prob, labels, videos) for name, score in SHEET.items()}
-    by_task = rows.groupby("task", sort=False).indices.values()
+    tasks = rows["task"].to_numpy()
+    by_task = [tasks == name for name in dict.fromkeys(tasks.tolist())]
     found["classwise_ece"] = float(
         np.mean([classwise_ece(log_prob[i], labels[i]) for i in by_task])
     )

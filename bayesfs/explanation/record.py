@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from bayesfs._utils.json_files import read_json
 from bayesfs.decisions.rules import Rules
+from bayesfs.diagnostics.verdicts import SHARE_ERROR_MAX
 from bayesfs.explanation.advice import ENOUGH, matters
 from bayesfs.explanation.evidence import Evidence, gather
 from bayesfs.explanation.explain import explain_all
 from bayesfs.explanation.explanation import Explanation
 from bayesfs.explanation.sentences import advice_text
-from bayesfs.study import Answer, Learnt
-from bayesfs.uncertainty.by_level import ALL_PARTS, told_apart
+from bayesfs.study import SPARE, Answer, Learnt
+from bayesfs.uncertainty.by_level import ALL_PARTS, POPULATION_DRAWS, agreeing, by_level, told_apart
+from bayesfs.uncertainty.decompose import decompose
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def record_explanations(
     evidence = gather(
         answer.model, learnt.population, answer.episodes, answer.predictive, seed=seed
     )
+    evidence = _settled(evidence, answer, learnt, seed=seed)
     found = explain_all(evidence, rules=rules)
     said = {
         (answer.episodes.task_name(t), e.video): Statement(e.sentence(), _levels(e))
@@ -135,6 +138,18 @@ def record_explanations(
         for e in explanations
     }
     return ExplanationRecord(said, list(_advice(answer, found)), _level_errors(evidence))
+
+
+def _settled(evidence: Evidence, answer: Answer, learnt: Learnt, *, seed: int) -> Evidence:
+    """The evidence, its levels from as many draws as their shares ask for, where there are such."""
+    worst = max((share for _, share in _level_errors(evidence).values()), default=0.0)
+    if worst <= SHARE_ERROR_MAX:
+        return evidence
+    draws = int(SPARE * POPULATION_DRAWS * (worst / SHARE_ERROR_MAX) ** 2) + 1
+    draws = min(draws, learnt.population.num_draws)
+    model, episodes, population = answer.model, answer.episodes, learnt.population
+    levels = by_level(model, population, episodes, population_draws=draws, seed=seed)
+    return replace(evidence, levels=agreeing(levels, decompose(answer.predictive, episodes)))
 
 
 def _level_errors(evidence: Evidence) -> dict[str, tuple[float, float]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 from torch import Tensor
@@ -12,6 +13,9 @@ from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import InferenceError
 from bayesfs.protocols import Conjugate, Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
+
+MOST_DRAWS = 1024
+"""Values of the population that more draws are made of, at most."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,11 @@ class Exact(Engine):
         population, draws = shared_out(model, given, self.draws, self.population_draws)
         return conjugate.condition(episodes, population, draws=draws, seed=seed)
 
+    def with_more_draws(self, factor: float, given: Posterior) -> Exact | None:
+        """More values of the population, each with as many draws of the task level as before."""
+        more = more_values(self.draws, self.population_draws, factor, given)
+        return None if more is None else replace(self, draws=more[0], population_draws=more[1])
+
     def closed_form(self, model: Model, given: Posterior) -> tuple[Mapping[str, Tensor], int]:
         """The draws of the population that `infer` carries through, and label draws for each."""
         return shared_out(model, given, self.draws, self.population_draws)
@@ -74,6 +83,19 @@ def check_counts(draws: int, population_draws: int) -> None:
         raise InferenceError(
             f"expected draws and population_draws >= 1, got {draws} and {population_draws}"
         )
+
+
+def more_values(
+    draws: int, population_draws: int, factor: float, given: Posterior
+) -> tuple[int, int] | None:
+    """Draws, and values of the population that they share, so many times as many of both.
+
+    Returns:
+        Both, within the population's draws and `MOST_DRAWS`; None where there are no more.
+    """
+    values = min(MOST_DRAWS, given.num_draws, math.ceil(factor * population_draws))
+    each = -(-draws // population_draws)
+    return (values * each, values) if values > population_draws else None
 
 
 def shared_out(

@@ -7,11 +7,11 @@ seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 from bayesfs.errors import InferenceError
-from bayesfs.inference.exact import check_counts, shared_out
+from bayesfs.inference.exact import check_counts, more_values, shared_out
 from bayesfs.protocols import Approximable, Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -63,3 +63,8 @@ class OwnApproximation(Engine):
             )
         population, draws = shared_out(model, given, self.draws, self.population_draws)
         return own.approximate(episodes, population, draws=draws, seed=seed)
+
+    def with_more_draws(self, factor: float, given: Posterior) -> OwnApproximation | None:
+        """More values of the population, each with as many draws of the task level as before."""
+        more = more_values(self.draws, self.population_draws, factor, given)
+        return None if more is None else replace(self, draws=more[0], population_draws=more[1])

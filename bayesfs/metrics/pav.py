@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.isotonic import isotonic_regression
+from scipy.optimize import isotonic_regression
 
 from bayesfs._utils.arrays import Floats, Ints
 from bayesfs.metrics.pit import drawn_labels
@@ -25,7 +25,7 @@ from bayesfs.metrics.scores import scored
 
 GRID = 101
 TIE = 1e-15
-"""Forecasts that are nearer than this are equal, as scikit-learn has it."""
+"""Forecasts that are nearer than this are equal."""
 
 SIMULATIONS = 100
 """Data sets behind the band."""
@@ -117,7 +117,7 @@ class _Pooled:
     def fit(self, event: Floats, grid: Floats) -> tuple[Floats, float, float, float]:
         """Regression on the grid, miscalibration, discrimination and uncertainty."""
         share = np.bincount(self.place_of, event) / self.pairs
-        found = isotonic_regression(share, sample_weight=self.pairs, y_min=0, y_max=1)
+        found = isotonic_regression(share, weights=self.pairs).x
         score = float(np.square(self.places[self.place_of] - event).mean())
         best = float(np.square(found[self.place_of] - event).mean())
         flat = float(np.square(event.mean() - event).mean())

@@ -17,6 +17,9 @@ JOINERS = "\u200c\u200d"
 
 LONGEST = 120
 
+LARGEST = 1e7
+"""From here on a number is written with its power of ten."""
+
 MOST_BYTES, MOST_PX = 2**18, 1024
 """Size of a thumbnail at most, encoded and along each side."""
 
@@ -49,7 +52,7 @@ def harmless_markdown(value: object) -> object:
     """The same, without meaning to Markdown."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return markdown(value)
+    return markdown(value, len(value))
 
 
 def _shown(character: str) -> str:
@@ -61,12 +64,12 @@ def markdown(text: object, longest: int = LONGEST) -> str:
     r"""Visible text in which no character means anything to Markdown or HTML.
 
     Example:
-        >>> markdown("a_b|<c> 0.5"), markdown("1. www.x")
-        ('a\\_b\\|&lt;c&gt; 0.5', '1\\. www\\.x')
+        >>> markdown("a_b|<c> 0.5 _x_"), markdown("1. www.x")
+        ('a_b\\|&lt;c&gt; 0.5 \\_x\\_', '1\\. www\\.x')
     """
     plain = visible(text, longest)
     plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    plain = re.sub(r"([\\`*_{}\[\]|~@#!])", r"\\\1", plain)
+    plain = re.sub(r"([\\`*{}\[\]|~@#!]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", plain)
     plain = re.sub(r"^(\s*)([-+=])", r"\1\\\2", plain)
     plain = re.sub(r"^(\s*\d+)([.)])(?=\s|$)", r"\1\\\2", plain)
     return re.sub(r"(?i)(:)(?=//)|(?<=www)(\.)", lambda m: "\\" + m.group(), plain)
@@ -76,8 +79,8 @@ def number(value: float, digits: int = 3) -> str:
     """A number with so many significant digits, "–" for nan; whole numbers as they are.
 
     Example:
-        >>> number(0.63251), number(1234.5), number(float("nan"))
-        ('0.633', '1234', '–')
+        >>> number(0.63251), number(1234.5), number(4.46e16), number(float("nan"))
+        ('0.633', '1234', '4.46e16', '–')
     """
     if isinstance(value, Integral):
         return f"{value}".replace("-", "−")
@@ -88,6 +91,8 @@ def number(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     size = abs(value)
+    if size >= LARGEST:
+        return f"{value:.{digits - 1}e}".replace("e+", "e").replace("-", "−")
     if size >= 1000 or (value == int(value) and size >= 10**digits):
         return f"{value:.0f}".replace("-", "−")
     places = max(0, digits - 1 - math.floor(math.log10(size))) if size >= 1 else digits

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ast
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from bayesfs._utils.guarded_files import read_bytes
 from bayesfs.errors import DataError, RecipeError
 from bayesfs.protocols import Engine, Evaluation, Model, Objective, Reduction, missing_members
 from bayesfs.recipes.names import check_names, missing, names_of
+from bayesfs.recipes.overrides import override
 from bayesfs.recipes.scripts import LONGEST, Scripts, read_recipe
 
 CONTRACTS: Mapping[str, type] = {
@@ -54,6 +55,19 @@ class Recipe:
     names: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
+@dataclass(frozen=True)
+class Recipes:
+    """The recipes of one study.
+
+    Attributes:
+        roles: role -> recipe.
+        helpers: file name -> text of the modules beside them.
+    """
+
+    roles: Mapping[str, Recipe]
+    helpers: Mapping[str, str]
+
+
 def load_recipe(path: Path, role: str, scripts: Scripts | None = None) -> Recipe:
     """Read one recipe, run it and return what it defines.
 
@@ -75,6 +89,26 @@ def load_recipe(path: Path, role: str, scripts: Scripts | None = None) -> Recipe
         GaussianHierarchy(...)
     """
     return run_recipe(path, read_recipe(path), role, scripts)
+
+
+def load_recipes(paths: Mapping[str, Path], settings: Iterable[str]) -> Recipes:
+    """The recipes of a study, once each setting is known to have a field and a value of its type.
+
+    Nothing but what the recipes name is imported, so that a mistake is told within two seconds.
+
+    Args:
+        paths: role -> recipe.
+        settings: as `--set` has them, each looked at by itself.
+
+    Raises:
+        RecipeError: as `load_recipe` and `bayesfs.recipes.overrides.override`.
+    """
+    scripts = Scripts()
+    recipes = {role: load_recipe(path, role, scripts) for role, path in paths.items()}
+    values = {name: v for recipe in recipes.values() for name, v in recipe.values.items()}
+    for setting in settings:
+        override(values, [setting])
+    return Recipes(recipes, scripts.helpers)
 
 
 def run_recipe(path: Path, source: str, role: str, scripts: Scripts | None = None) -> Recipe:

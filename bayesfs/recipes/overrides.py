@@ -7,6 +7,7 @@ changed in place.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, get_type_hints
@@ -79,6 +80,18 @@ def targets(settings: Sequence[str]) -> list[tuple[str, str, list[str], str]]:
         given[place] = setting
         found.append((setting, name, path, text.strip()))
     return found
+
+
+def choices_in(setting: str) -> list[str]:
+    """One setting for each of the values between commas; brackets and quotes hold values together.
+
+    Example:
+        >>> choices_in("evaluation.shots=(1,5),(1,3)")
+        ['evaluation.shots=(1,5)', 'evaluation.shots=(1,3)']
+    """
+    name, equals, text = setting.partition("=")
+    values = re.findall(r"""(?:[^,(\[{'"]|\([^)]*\)|\[[^\]]*\]|\{[^}]*\}|'[^']*'|"[^"]*")+""", text)
+    return [f"{name}={value.strip()}" for value in values] if equals and values else [setting]
 
 
 def shrink(values: Mapping[str, Any]) -> dict[str, Any]:

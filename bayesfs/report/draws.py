@@ -13,6 +13,7 @@ import xarray as xr
 from bayesfs._utils.arrays import Floats
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.diagnostics.convergence import TAILS, Diagnostics
+from bayesfs.plots.arviz_panels import Panel, panels_of
 
 PER_SITE = 6
 """Scalars of each site in the summary, evenly spread."""
@@ -23,6 +24,9 @@ MOST_SCALARS = 60
 MOST_TRACES = 6
 
 MOST_PAIRS = 3
+
+RANK_SIMULATIONS = 500
+"""Simulations of the band of ranks: ArviZ's 1000 take two seconds of a report's five."""
 
 MOST_PRIORS = 18
 """Scalars whose prior is drawn over their posterior."""
@@ -97,6 +101,18 @@ def summary_table(chosen: tuple[Scalar, ...], kind: str) -> pd.DataFrame:
             table["ess_tail"] = tail["draws"].values
     table.index = pd.Index([s.name for s in chosen])
     return table
+
+
+def rank_panels(chosen: Sequence[Scalar]) -> dict[str, Panel]:
+    """Scalar -> the picture of its ranks by chain, of `arviz_plots.plot_rank`."""
+    from arviz_plots import plot_rank  # matplotlib comes with it; only chains have ranks
+
+    if not chosen or chosen[0].draws.shape[0] < 2:
+        return {}
+    group = {"posterior": _side_by_side(chosen)}
+    stats = {"ecdf_pit": {"n_simulations": RANK_SIMULATIONS}}
+    made = plot_rank(xr.DataTree.from_dict(group), backend="none", stats=stats)
+    return dict(zip((s.name for s in chosen), panels_of(made), strict=True))
 
 
 def strongest_pairs(

@@ -13,11 +13,8 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from bayesfs._utils.arrays import Floats
-from bayesfs.metrics.pav import PavCurve
-from bayesfs.metrics.pit import PitCurve
 from bayesfs.plots.svg import Plot, nice_ticks, svg, text
 from bayesfs.plots.text import number, share, visible
 
@@ -76,39 +73,6 @@ def _counts(plot: Plot, rows: list[dict[str, float]], unit: str) -> list[str]:
         text(plot.left - 6, base, unit, "tick", "end"),
         text((plot.left + plot.width - plot.right) / 2, plot.height - 6, "confidence", "name"),
     ]
-
-
-def pit_figure(curve: PitCurve) -> Markup:
-    """How much more often than stated class sets hold the truth, with the band of calibration."""
-    reach = 1.15 * max(float(np.abs(curve.difference).max()), float(curve.high.max()), 0.02)
-    plot = Plot((0, 1), (-reach, reach), width=380, height=300, left=52)
-    body = plot.axes("stated probability of the set", "held the truth, less stated")
-    body.append(plot.area(curve.place, curve.low, curve.high, "expected"))
-    body.append(plot.line([0, 1], [0, 0], "ideal"))
-    body.append(plot.line(curve.place, curve.difference, "series0"))
-    worst = int(np.abs(curve.difference).argmax())
-    label = (
-        f"Class sets of {curve.items} videos: those of probability {share(curve.place[worst])} "
-        f"held the truth {share(curve.place[worst] + curve.difference[worst])} of the time, the "
-        f"largest departure; p is {number(curve.p)}."
-    )
-    return svg(body, plot.width, plot.height, label)
-
-
-def pav_figure(curve: PavCurve) -> Markup:
-    """Isotonic regression of the truth of each object on its stated probability."""
-    plot = Plot((0, 1), (0, 1), width=380, height=300, left=52)
-    body = plot.axes("stated probability of an object", "share that it was")
-    body.append(plot.area(curve.stated, curve.low, curve.high, "expected"))
-    body.append(plot.line([0, 1], [0, 1], "ideal"))
-    body.append(plot.line(curve.stated, curve.found, "series0"))
-    at = float(np.interp(0.5, curve.stated, curve.found))
-    label = (
-        f"One object against the rest: where its probability is said to be 50 %, it was the object "
-        f"in {share(at)}. Miscalibration {number(curve.miscalibration)}, of a calibrated forecast "
-        f"{number(curve.expected)}; p is {number(curve.p)}."
-    )
-    return svg(body, plot.width, plot.height, label)
 
 
 def shots_figure(
@@ -354,27 +318,6 @@ def trace_figure(draws: Floats, name: str) -> Markup:
         body.append(plot.line(*_thin(np.arange(len(chain)), chain), f"chain{i % 4}"))
     label = f"Trace of {name}: {draws.shape[0]} chains of {draws.shape[1]} draws, mean "
     label += f"{number(float(draws.mean()))}, sd {number(float(draws.std()))}."
-    return svg(body, plot.width, plot.height, label)
-
-
-def rank_figure(draws: Floats, name: str, bins: int = 20) -> Markup:
-    """Ranks of each chain's draws among all: flat where the chains agree.
-
-    Source: Vehtari et al. 2021, sec. 5.
-    """
-    chains, count = draws.shape
-    bins = min(bins, max(count // 10, 2))
-    ranks = (rankdata(draws, method="average").reshape(chains, count) - 0.5) / draws.size
-    share_of = np.stack([np.histogram(r, bins, (0, 1))[0] / count * bins for r in ranks])
-    top = max(2.0, float(share_of.max()))
-    plot = Plot((0, 1), (0, top), width=380, height=104, left=52, bottom=20, top=6)
-    body = plot.axes("", "", y_ticks=[0, 1, 2])
-    body.append(plot.line([0, 1], [1, 1], "ideal"))
-    edges = np.repeat(np.linspace(0, 1, bins + 1), 2)[1:-1]
-    for i, row in enumerate(share_of):
-        body.append(plot.line(edges, np.repeat(row, 2), f"chain{i % 4}"))
-    off = float(np.abs(share_of - 1).max())
-    label = f"Ranks of {name} by chain: flat is 1; the largest departure of a bin is {number(off)}."
     return svg(body, plot.width, plot.height, label)
 
 

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,7 +36,9 @@ from bayesfs.diagnostics.verdicts import (
 )
 from bayesfs.metrics.pav import PavCurve, pav_curve
 from bayesfs.metrics.pit import PitCurve, pit_curve
+from bayesfs.plots.arviz_panels import Panel, panels_of
 from bayesfs.results.baseline import paired_gain
+from bayesfs.results.calibration import calibration_tree
 from bayesfs.results.rows import labelled_items
 
 PREDICTIVE = {
@@ -44,6 +47,13 @@ PREDICTIVE = {
     "label_check": "labels drawn",
 }
 """Group of the tree -> name of the check."""
+
+
+FEWEST_VIDEOS = 5
+"""Labelled videos from which a curve of their calibration shows anything."""
+
+FEWEST_FOR_TAIL = 25
+"""Draws from which ArviZ fits the tail that its LOO-PIT asks for."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +102,10 @@ class PredictiveRow:
         check: name of the check.
         quantity: what was compared.
         observed: mean over tasks.
-        low: mean over tasks of the replicates' 2.5 % point.
-        high: mean over tasks of their 97.5 % point.
+        low: 2.5 % point of the replicates' mean over tasks.
+        high: 97.5 % point of it.
+        task_low: mean over tasks of the replicates' 2.5 % point.
+        task_high: mean over tasks of their 97.5 % point.
         tasks: tasks that have the quantity.
         unlike: of them, tasks with a p beyond `EXTREME`.
         worst: the task with the most extreme p.
@@ -105,6 +117,8 @@ class PredictiveRow:
     observed: float
     low: float
     high: float
+    task_low: float
+    task_high: float
     tasks: int
     unlike: int
     worst: str
@@ -139,6 +153,23 @@ class ModelView:
     def pav(self) -> PavCurve | None:
         """Does a stated probability of any one object come true?"""
         return pav_curve(self.log_prob, self.labels) if len(self.labels) else None
+
+    @cached_property
+    def calibration(self) -> dict[str, Panel]:
+        """ArviZ's pictures of the calibration: "pit", "pav" and "loo_pit", where there can be."""
+        if len(self.labels) < FEWEST_VIDEOS:
+            return {}
+        import arviz_plots
+
+        made, none = calibration_tree(self.tree), {"backend": "none"}
+        pictures = {
+            "pit": arviz_plots.plot_ecdf_pit(made, group="pit", sample_dims=["query"], **none),
+            "pav": arviz_plots.plot_ppc_pava(made, **none),
+        }
+        draws = self.tree["log_likelihood"].to_dataset().sizes
+        if draws["chain"] * draws["draw"] >= FEWEST_FOR_TAIL:
+            pictures["loo_pit"] = arviz_plots.plot_loo_pit(self.tree, **none)
+        return {name: panels_of(picture)[0] for name, picture in pictures.items()}
 
     @cached_property
     def predictive(self) -> tuple[PredictiveRow, ...]:
@@ -214,13 +245,19 @@ class ModelView:
 
     @cached_property
     def loo(self) -> tuple[LooRow, ...]:
-        """Leave-one-video-out of the support and the score of the query, at every number."""
+        """Leave-one-video-out of the support and the score of the query, at every number.
+
+        The score of the query is log p(y | x, D), the NLL's; its draws say whether they suffice.
+        """
         rows = []
         for shots, tree in sorted(self.trees.items()):
             if shots in self.left_out:
                 rows.append(_loo_row(shots, "support videos, each left out", self.left_out[shots]))
             if tree["observed_data"].sizes["query"]:
-                rows.append(_loo_row(shots, "query videos", _quietly(heldout_elpd, tree)))
+                draws = _loo_row(shots, "query videos", _quietly(heldout_elpd, tree))
+                each = tree["log_likelihood"]["video_label"].mean(("chain", "draw")).to_numpy()
+                error = float(each.std() / math.sqrt(len(each)))
+                rows.append(replace(draws, elpd=float(each.mean()), se=error))
         return tuple(rows)
 
     @cached_property
@@ -312,8 +349,10 @@ def _predictive_row(check: str, checked: xr.Dataset, quantity: str) -> Predictiv
         check=check,
         quantity=quantity,
         observed=_mean(at["observed"], known),
-        low=_mean(at["low"], known),
-        high=_mean(at["high"], known),
+        low=float(at["mean_low"]) if "mean_low" in at else float("nan"),
+        high=float(at["mean_high"]) if "mean_high" in at else float("nan"),
+        task_low=_mean(at["low"], known),
+        task_high=_mean(at["high"], known),
         tasks=int(known.sum()),
         unlike=int(is_extreme(p, EXTREME).sum()),
         worst=str(at["task"].to_numpy()[worst]),

@@ -8,14 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from arviz_base import rcParams
 
+from bayesfs.diagnostics.convergence import Diagnostics
 from bayesfs.diagnostics.predictive_checks import EXTREME
 from bayesfs.diagnostics.prior_sensitivity import SENSITIVE
 from bayesfs.diagnostics.verdicts import UNLIKE
 from bayesfs.evaluation.score_sheet import WORDS
 from bayesfs.explanation.record import NextRecording
 from bayesfs.protocols import ReportSection
-from bayesfs.report.draws import scalars, strongest_pairs
+from bayesfs.report.draws import rank_panels, scalars, strongest_pairs
 from bayesfs.report.summary import glance, mean_parts, sentences
 from bayesfs.report.view import ReportView, ScoreLine
 
@@ -28,6 +30,8 @@ def _run(view: ReportView) -> Mapping[str, Any]:
 
 def _fit(view: ReportView) -> Mapping[str, Any]:
     return {
+        "steps_of": steps_of,
+        "seen_at": SEEN_AT,
         "extreme": EXTREME,
         "sensitive": SENSITIVE,
         "inapplicable": _inapplicable(view),
@@ -36,6 +40,15 @@ def _fit(view: ReportView) -> Mapping[str, Any]:
         "unlike": UNLIKE,
         "foreign": [row for row in view.model.borrowed if row.alike < UNLIKE],
     }
+
+
+def steps_of(fit: Diagnostics) -> dict[str, list[str]]:
+    """Next step -> names of the checks that ask for it, those that are grave first."""
+    found: dict[str, list[str]] = {}
+    for check in sorted(fit.failed, key=lambda check: not check.grave):
+        if check.next_step:
+            found.setdefault(check.next_step, []).append(check.name)
+    return found
 
 
 def _inapplicable(view: ReportView) -> list[SimpleNamespace]:
@@ -60,6 +73,7 @@ def _scores(view: ReportView) -> Mapping[str, Any]:
         "score_shots": sorted(view.data.scores),
         "by_shots": _by_shots(view),
         "mce_rests_on": _mce_rests_on(view),
+        "pav_prob": rcParams["stats.ci_prob"],
     }
 
 
@@ -83,8 +97,15 @@ def _mce_rests_on(view: ReportView) -> str:
 def _draws(view: ReportView) -> Mapping[str, Any]:
     found = {}
     if "population" in view.tree.children:
-        found["population"] = strongest_pairs(scalars(view.tree, "population"))
-    return {"pairs_of": found}
+        pairs = strongest_pairs(scalars(view.tree, "population"))
+        found["population"] = [pair for pair in pairs if abs(pair[2]) >= MOVING_TOGETHER]
+    ranks = {title: rank_panels(traced) for title, _, traced, kind in view.drawn if kind == "mcmc"}
+    return {"pairs_of": found, "ranks": ranks, "chain_names": _chain_names}
+
+
+def _chain_names(chains: int) -> tuple[str, ...]:
+    """Columns of the numbers of ranks."""
+    return ("rank", *(f"chain {c + 1}" for c in range(chains)))
 
 
 def _why(view: ReportView) -> Mapping[str, Any]:
@@ -111,6 +132,27 @@ def said_once(advice: Sequence[NextRecording]) -> list[SimpleNamespace]:
         for text, those in alike.items()
     ]
 
+
+SEEN_AT = {
+    "better than guessing": "scores",
+    "better than the nearest class mean": "scores",
+    "class sets (PIT)": "calibration",
+    "one against the rest": "calibration",
+    "prior predictive check": "replicates",
+    "posterior predictive check": "replicates",
+    "labels drawn check": "replicates",
+    "leave one video out": "left-out",
+    "prior sensitivity": "sensitivity",
+    "Monte Carlo error of the epistemic share": "why",
+    "ELBO trend": "histories",
+    "R-hat": "draws",
+    "bulk ESS": "draws",
+    "tail ESS": "draws",
+}
+"""Check -> where in the page it can be looked into; of another one, its place in the table."""
+
+MOVING_TOGETHER = 0.3
+"""Correlation from which two scalars are drawn against each other."""
 
 MOST_POOLED = 12
 """People whose pooling is drawn."""

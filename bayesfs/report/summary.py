@@ -13,6 +13,7 @@ import numpy as np
 
 from bayesfs.diagnostics.convergence import Diagnostics
 from bayesfs.diagnostics.verdicts import Check
+from bayesfs.explanation.advice import ENOUGH
 from bayesfs.plots.text import fixed, share, visible
 from bayesfs.report.names import SCORE_NAMES
 from bayesfs.report.tables import VideoRow
@@ -21,6 +22,9 @@ from bayesfs.uncertainty.by_level import EPISTEMIC, SHARED
 
 FIT, USABLE, UNFIT, UNKNOWN = "Fit for use", "Usable, but", "Do not use", "Not judged"
 """The grades of a run."""
+
+WORTH_MORE = 0.1
+"""Epistemic share from which more teaching is worth it, though no single video may be."""
 
 
 class Headline(NamedTuple):
@@ -69,11 +73,16 @@ def glance(view: ReportView) -> list[Headline]:
         worst = view.people[0]
         said = f"{visible(worst.name)}, {worst.videos} {words('videos')}"
         cards.append(Headline(words("Worst person"), share(worst.accuracy), said))
-    mean = mean_parts(view.videos)
-    epistemic = mean["epistemic"] / mean["total"] if mean["total"] > 0 else math.nan
+    epistemic = _epistemic(view)
     rest = "the rest is in the films" if view.levels.recorded else "the rest is in the rows asked"
     note = words(f"{_points(view)}of {_nats(view)} per video{_learning(view)}; {rest}")
     return [*cards, Headline("Uncertainty that learning could lower", share(epistemic), note)]
+
+
+def _epistemic(view: ReportView) -> float:
+    """Share of the uncertainty that learning could lower; nan where there is none."""
+    mean = mean_parts(view.videos)
+    return mean["epistemic"] / mean["total"] if mean["total"] > 0 else math.nan
 
 
 def mean_parts(videos: Sequence[VideoRow]) -> dict[str, float]:
@@ -179,6 +188,9 @@ def _use(view: ReportView) -> str:
     """What may be done with the answers, and the next step where nothing may."""
     given = grade_of(view)
     if given == UNFIT:
+        steps = [check.next_step for fit in view.fits for check in fit.failed if check.next_step]
+        if steps:  # a model is not judged by a posterior that is none
+            return f"Do not rely on the answers. Next, since the fit itself fails: {steps[0]}."
         return f"Do not rely on the answers. Next: {_failed_checks(view)[0].next_step}."
     return {
         FIT: "The answers can be used as they are.",
@@ -199,6 +211,11 @@ def _most_helpful(view: ReportView) -> str:
     if not known:
         return ""
     best = max(known, key=lambda a: a.gain)
+    if best.gain < ENOUGH and _epistemic(view) >= WORTH_MORE:
+        return view.levels.in_words(
+            "No single further video would help much; what learning could lower takes more of "
+            "every object, or of other people."
+        )
     if len(known) > 1 and len({a.text for a in known}) == 1:
         return f"For everybody, on average: {visible(best.text, 400)}"
     return f"What would help most, for {visible(best.task)}: {visible(best.text, 400)}"
@@ -214,7 +231,9 @@ def _scored(view: ReportView) -> str:
     text += _against(line, fixed)
     if view.model.gain is not None:
         gain, error = view.model.gain
-        text += f"; {fixed(gain)} less than the nearest class mean"
+        text += (
+            f"; {fixed(abs(gain))} {'less' if gain >= 0 else 'more'} than the nearest class mean"
+        )
         text += f" (standard error over people {fixed(error)})" if error == error else ""
     return view.levels.in_words(f"{text}.")
 

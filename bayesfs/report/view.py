@@ -455,17 +455,20 @@ class ReportView:
 
     @cached_property
     def sheet(self) -> dict[str, pd.DataFrame]:
-        """Item -> every score by group; single videos are left out where there are very many."""
+        """Item -> every score by group; videos are one for frames alone, unless there are many."""
+        groups = GROUPS if len(self.videos) <= LARGE else GROUPS[:-1]
+        return self._sheet({"frame": groups, "video": GROUPS[:-1]})
+
+    def _sheet(self, groups: Mapping[Item, Sequence[str]]) -> dict[str, pd.DataFrame]:
         if not self.labelled:
             return {}
-        groups = GROUPS if len(self.videos) <= LARGE else GROUPS[:-1]
-        table = score_sheet(self.tree, groups=groups)
-        return {str(item): part for item, part in table.groupby("item", sort=False)}
+        return {i: score_sheet(self.tree, groups=own, items=(i,)) for i, own in groups.items()}
 
     @cached_property
     def sheet_ends(self) -> dict[str, tuple[Any, Any]]:
         """Item -> its scores of everything, and of the worst people."""
-        by_group = {item: rows.set_index("group") for item, rows in self.sheet.items()}
+        ends = self._sheet(dict.fromkeys(ITEMS, ("all", "user")))
+        by_group = {item: rows.set_index("group") for item, rows in ends.items()}
         return {item: (t.loc["all"], t.loc["worst users"]) for item, t in by_group.items()}
 
     @property
@@ -481,3 +484,20 @@ class ReportView:
         if not self.data.scores:
             return ""
         return str(self.data.scores[max(self.data.scores)].attrs.get("interval_note", ""))
+
+
+def verdicts_of(tree: xr.DataTree) -> tuple[Diagnostics, ...]:
+    """The verdicts of a report on one tree, such as `BayesianFewShotClassifier.to_datatree` gives.
+
+    Args:
+        tree: a run's, a study's or an estimator's, with labels.
+
+    Returns:
+        One for each posterior, and one for the model: whether it is better than guessing and than
+        the nearest class mean, calibrated, and as often right as it expects.
+
+    Example:
+        >>> print(verdicts_of(classifier.to_datatree(x, y=y))[-1].verdict)  # doctest: +SKIP
+        fit for use
+    """
+    return ReportView(ReportData("", {1: tree})).verdicts

@@ -24,7 +24,9 @@ from jinja2.ext import Extension
 from jinja2.lexer import Token, TokenStream
 from markupsafe import Markup
 
+from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import DataError
+from bayesfs.plots.arviz_panels import panel_svg
 from bayesfs.plots.text import (
     fixed,
     harmless,
@@ -36,8 +38,7 @@ from bayesfs.plots.text import (
     visible,
 )
 from bayesfs.protocols import ReportSection
-from bayesfs.report import figures
-from bayesfs.report.figure_tables import history_rows, pav_rows, pit_rows
+from bayesfs.report import figure_tables, figures
 from bayesfs.report.figures import BAND_FRAMES
 from bayesfs.report.names import COLUMN_NAMES, SCORE_NAMES
 from bayesfs.report.sections import SECTIONS, TEMPLATES
@@ -109,9 +110,8 @@ def render_html(data: ReportData, sections: Sequence[ReportSection] = SECTIONS) 
         scatter=_scatter(view),
         task_row={row.name: row for row in view.tasks},
         coverages=COVERAGES,
-        pit_rows=pit_rows,
-        pav_rows=pav_rows,
-        history_rows=history_rows,
+        rows=_rows(),
+        frames_words=frames_words,
         lowered_by=LOWERED_BY,
         draws_said=lambda name: _draws_said(view, name),
         style=Markup(style),
@@ -144,6 +144,14 @@ def band_words(video: VideoRow) -> str:
     if video.labelled:
         words += f"; {int((~video.frame_right).sum())} named wrong on their own"
     return words
+
+
+def frames_words(video: VideoRow) -> str:
+    """What a band shows, in numbers: nats of some frames, with a cross where one is named wrong."""
+    total = video.frame_aleatoric + video.frame_epistemic
+    wrong = ~video.frame_right & video.labelled
+    chosen = evenly_spaced(len(total), BAND_FRAMES)
+    return " ".join(f"{fixed(float(total[i]))}{'✕' if wrong[i] else ''}" for i in chosen)
 
 
 class _Words(Extension):
@@ -212,13 +220,24 @@ def _figures() -> SimpleNamespace:
         interval=figures.interval_figure,
         history=figures.history_figure,
         trace=figures.trace_figure,
-        rank=figures.rank_figure,
         marginal=figures.marginal_figure,
-        pit=figures.pit_figure,
-        pav=figures.pav_figure,
         shots=figures.shots_figure,
         pair=figures.pair_figure,
+        panel=panel_svg,
         pooling=figures.pooling_figure,
+    )
+
+
+def _rows() -> SimpleNamespace:
+    """The tables of the figures, under the figures' names."""
+    return SimpleNamespace(
+        coverage=figure_tables.coverage_rows,
+        scatter=figure_tables.scatter_rows,
+        history=figure_tables.history_rows,
+        trace=figure_tables.trace_rows,
+        marginal=figure_tables.marginal_rows,
+        shots=figure_tables.shots_rows,
+        pair=figure_tables.pair_rows,
     )
 
 

@@ -51,6 +51,8 @@ FIELDS: Mapping[str, type] = {
     "store": str,
     "sampling": str,
     "note": str,
+    "population_identity": str,
+    "population_warnings": list,
 }
 """What run.json may hold -> its kind; the first three always, the others once they are known."""
 

@@ -38,6 +38,7 @@ from bayesfs.results.store import as_saved, load_datatree, save_datatree
 from bayesfs.results.table_scores import as_score_table, load_summary
 from bayesfs.runs.compose import run_versions
 from bayesfs.runs.directory import STATE, RunDirectory, write_atomically
+from bayesfs.runs.lending import IDENTITY, WARNINGS, alone, borrow, population_identity
 from bayesfs.runs.record import values_of
 from bayesfs.runs.rules import keep_rules
 from bayesfs.runs.scored import keep_scored
@@ -131,8 +132,15 @@ def run_study(order: Order, out: Path) -> Finished:
 
 
 @contextlib.contextmanager
-def completed(order: Order, out: Path) -> Iterator[tuple[RunDirectory, dict[int, xr.DataTree]]]:
+def completed(
+    order: Order, out: Path, beside: Path | None = None
+) -> Iterator[tuple[RunDirectory, dict[int, xr.DataTree]]]:
     """The directory of a run with all its results, held, without a report.
+
+    Args:
+        order: what to do.
+        out: run directory.
+        beside: folder of runs that may have learnt the same population already.
 
     Yields:
         The directory, and number of support videos -> the DataTree of those that were made now.
@@ -147,7 +155,7 @@ def completed(order: Order, out: Path) -> Iterator[tuple[RunDirectory, dict[int,
         if not run.is_done:
             order.study.check(embeddings, seed=order.seeds.episodes)
             with noted(run, "warnings"):
-                learnt = learn(run, order, lambda: embeddings)
+                learnt = learn(run, order, lambda: embeddings, beside)
                 made = answer_tasks(run, order, embeddings, learnt)
             users = len(np.unique(embeddings.coord("user")))
             trees = load_trees(run, made)
@@ -343,29 +351,54 @@ def load_learnt(run: RunDirectory) -> Learnt:
     )
 
 
-def learn(run: RunDirectory, order: Order, frames: Callable[[], Embeddings]) -> Learnt:
-    """What is known about people in general, learnt unless the run has it already.
+def learn(
+    run: RunDirectory,
+    order: Order,
+    frames: Callable[[], Embeddings],
+    beside: Path | None = None,
+) -> Learnt:
+    """What is known about people in general, learnt unless the run or another one has it already.
 
     Args:
         run: the directory that keeps it.
         order: what to do.
         frames: gives the frames of the train users at least.
+        beside: folder of runs to look in; none by default.
     """
     if run.kept("population.npz") is None:
-        with stage(run, "population") as progress:
-            learnt = order.study.learn(
-                frames(),
-                seed=order.seeds.fit,
-                episode_seed=order.seeds.episodes,
-                progress=progress,
-            )
-        run.keep("projection.npz", lambda path: save_projection(learnt.projection, path))
-        if (scatter := learnt.scatter) is not None:
-            run.keep("scatter.npz", lambda path: save_scatter(scatter, path))
-        if (axes := learnt.axes) is not None:
-            run.keep("axes.npz", lambda path: save_projection(axes, path))
-        run.keep("population.npz", lambda path: save_posterior(learnt.population, path))
+        embeddings = frames()
+        if beside is None:
+            _learn(run, order, embeddings)
+        else:
+            identity = _note_population(run, order, embeddings)
+            with alone(beside, identity):
+                if not borrow(run, beside, identity):
+                    _learn(run, order, embeddings)
     return load_learnt(run).on(order.study.place)
+
+
+def _note_population(run: RunDirectory, order: Order, embeddings: Embeddings) -> str:
+    """Keep what the population follows from, for other runs that may learn the same."""
+    inputs = run.state()["inputs"]
+    source = json.dumps([inputs[n] for n in ("recipes", "data", "smoke", "version")])
+    lesson = order.study.lesson(embeddings, seed=order.seeds.episodes)
+    found = population_identity(order.study, lesson, order.seeds.fit, source)
+    run.note(**{IDENTITY: found})
+    return found
+
+
+def _learn(run: RunDirectory, order: Order, embeddings: Embeddings) -> None:
+    seeds = order.seeds
+    with noted(run, WARNINGS), stage(run, "population") as progress:
+        learnt = order.study.learn(
+            embeddings, seed=seeds.fit, episode_seed=seeds.episodes, progress=progress
+        )
+    run.keep("projection.npz", lambda path: save_projection(learnt.projection, path))
+    if (scatter := learnt.scatter) is not None:
+        run.keep("scatter.npz", lambda path: save_scatter(scatter, path))
+    if (axes := learnt.axes) is not None:
+        run.keep("axes.npz", lambda path: save_projection(axes, path))
+    run.keep("population.npz", lambda path: save_posterior(learnt.population, path))
 
 
 def answer_tasks(
@@ -391,7 +424,7 @@ def answer_tasks(
             continue
         title = f"tasks at {shots} video{'s' if shots > 1 else ''} per object"
         with stage(run, title) as progress:
-            answer = study.infer(tasks.limit_shots(shots), learnt, seed=seed, progress=progress)
+            answer = study.settled(tasks.limit_shots(shots), learnt, seed=seed, progress=progress)
             if shots not in scored:
                 tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
                 if last:
@@ -497,7 +530,7 @@ def _pictures(store: Path, trees: Mapping[int, xr.DataTree]) -> dict[str, tuple[
     groups = [tree["constant_data"].to_dataset() for tree in trees.values()]
     names = {str(name) for group in groups for name in np.ravel(group["video_name"].values)}
     with contextlib.suppress(DataError):  # a report without its store is a report without pictures
-        return {name: thumbnails(store, name) for name in sorted(names - {""})}
+        return thumbnails(store, sorted(names - {""}))
     return {}
 
 

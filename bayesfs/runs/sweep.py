@@ -18,14 +18,16 @@ from bayesfs.data.store import open_store
 from bayesfs.errors import BayesfsError, RunError
 from bayesfs.protocols import Progress
 from bayesfs.recipes.load import Recipe, run_recipe
+from bayesfs.recipes.overrides import choices_in
 from bayesfs.recipes.scripts import Scripts
 from bayesfs.runs.compose import compose
 from bayesfs.runs.directory import RunDirectory
+from bayesfs.runs.lending import forget_waiting
 from bayesfs.runs.record import sources_of, written_in_full
 from bayesfs.runs.run import Order, completed, identity_with, store_fingerprint
 from bayesfs.study import Seeds
 
-PLAIN = re.compile(r"[A-Za-z0-9_.=+, -]{1,80}")
+PLAIN = re.compile(r"[A-Za-z0-9_.=+,() -]{1,80}")
 """Settings that may name a folder as they are."""
 
 
@@ -69,39 +71,6 @@ def grid_of(
         Cell(chosen, Seeds(episodes, fit))
         for chosen, episodes, fit in product(choices, episode_seeds, fit_seeds)
     ]
-
-
-def choices_in(setting: str) -> list[str]:
-    """One setting for each of the values between commas; brackets and quotes hold values together.
-
-    Example:
-        >>> choices_in("evaluation.shots=(1,5),(1,3)")
-        ['evaluation.shots=(1,5)', 'evaluation.shots=(1,3)']
-    """
-    name, equals, text = setting.partition("=")
-    values = re.findall(r"""(?:[^,(\[{'"]|\([^)]*\)|\[[^\]]*\]|\{[^}]*\}|'[^']*'|"[^"]*")+""", text)
-    return [f"{name}={value.strip()}" for value in values] if equals and values else [setting]
-
-
-def seeds_in(text: str) -> tuple[int, ...]:
-    """Seeds as a person writes them: `3`, `0,2,7`, or `0:5` for 0 to 4.
-
-    Raises:
-        RunError: it is none of these, or holds no seed or one twice.
-
-    Example:
-        >>> seeds_in("0:3"), seeds_in("5,7")
-        ((0, 1, 2), (5, 7))
-    """
-    found: list[int] = []
-    for part in text.split(","):
-        ends = re.fullmatch(r"\s*(\d+)(?::(\d+))?\s*", part)
-        if not ends:
-            raise RunError(f"expected seeds such as 3, 0,2,7 or 0:5, got {text!r}")
-        found += range(int(ends[1]), int(ends[2]) if ends[2] else int(ends[1]) + 1)
-    if not found or len(set(found)) < len(found):
-        raise RunError(f"expected different seeds, one at least, got {text!r}")
-    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -202,6 +171,7 @@ def run_sweep(
                 if reason := future.result():
                     failed[futures[future]] = reason
                 progress(done, len(cells), futures[future].name)
+            forget_waiting(out)
         except BrokenProcessPool:
             raise RunError(
                 "a process of the sweep was killed, for want of memory as a rule; the same command "
@@ -237,7 +207,7 @@ def run_cell(sweep: Sweep, cell: Cell, out: Path, jobs: int) -> str:
         contextlib.redirect_stderr(log),
     ):
         try:
-            with completed(sweep.order(cell, sweep.load()), out / cell.name):
+            with completed(sweep.order(cell, sweep.load()), out / cell.name, beside=out):
                 return ""
         except BayesfsError as error:
             print(error, file=log)

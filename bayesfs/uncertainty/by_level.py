@@ -43,6 +43,8 @@ SHARED = "shared"
 ALL_PARTS = (PARTS[0], SHARED, *PARTS[1:])
 """All levels that a model may tell apart, from the top."""
 
+POPULATION_DRAWS = 128
+
 TINY = 1e-12
 """Squared nats added to every squared error."""
 
@@ -53,7 +55,7 @@ def by_level(
     episodes: EpisodeBatch,
     *,
     draws: int = 1,
-    population_draws: int = 128,
+    population_draws: int = POPULATION_DRAWS,
     seed: int,
 ) -> xr.Dataset:
     """Parts of the uncertainty of every query frame and video, by level.

@@ -195,7 +195,7 @@ def target_store(folder: Path) -> Read:
         file = rng.choice(files)
         with replaced(file, rng):
             open_store(store)
-            thumbnails(store, "v1")
+            thumbnails(store, ["v1"])
 
     return read
 

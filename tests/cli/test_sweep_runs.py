@@ -10,11 +10,13 @@ import pytest
 from bayesfs.cli.main import FAILED, main
 from bayesfs.errors import RunError
 from bayesfs.recipes.load import recipe_folder
+from bayesfs.recipes.overrides import choices_in
 from bayesfs.results.rows import tree_rows
 from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.run import load_trees
 from bayesfs.runs.scored import load_scored
-from bayesfs.runs.sweep import choices_in, grid_of, seeds_in
+from bayesfs.runs.seeds import seeds_in
+from bayesfs.runs.sweep import grid_of
 
 RECIPES = [
     str(recipe_folder() / name)
@@ -79,6 +81,10 @@ def test_a_sweep_has_one_table_and_metrics(sweep: Path) -> None:
     assert own["video_nll_5_shots"] == pytest.approx(means[0])
     assert all(isinstance(value, float) for value in own.values())
     assert all((sweep / f"{p.name}.log").is_file() for p in runs)
+    learnt = [
+        RunDirectory(p).state()["files"]["population.npz"] for p in sweep.iterdir() if p.is_dir()
+    ]
+    assert len(set(learnt)) == 4, "other loadings or seeds, but the same population"
 
 
 def test_kept_rows_are_those_of_the_results(sweep: Path) -> None:
@@ -100,6 +106,26 @@ def test_a_sweep_goes_on_and_grows(
     assert "2 of 3 runs are finished" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert len(list(sweep.glob("*/results-05.nc"))) == 5
+
+
+def test_what_runs_have_in_common_is_learnt_once(small_store: Path, tmp_path: Path) -> None:
+    """Cells that differ in the tasks' engine or in what is asked have one population."""
+    out, alone = tmp_path / "sweep", tmp_path / "alone"
+    more = ("--set", "engine.population_draws=4,8", "--set", "evaluation.shots=(1,),(1,3)")
+    assert main(command(small_store, out, *more, "--jobs", "2")) == 0
+    runs = [RunDirectory(p) for p in sorted(out.iterdir()) if p.is_dir()]
+    assert len(runs) == 4
+    assert len({run.state()["files"]["population.npz"] for run in runs}) == 1
+    logs = [(run.path / "log.txt").read_text(encoding="utf-8") for run in runs]
+    assert sum("population begins" in log for log in logs) == 1
+    assert sum("population as in" in log for log in logs) == 3
+    assert not list(out.glob(".bayesfs-population*"))
+    chosen = ["engine.population_draws=8", "evaluation.shots=(1,)"]
+    words = [word for setting in chosen for word in ("--set", setting)]
+    assert main(["run", *command(small_store, alone, *words)[1:]]) == 0
+    (same,) = [run for run in runs if run.state()["inputs"]["settings"][-2:] == chosen]
+    kept, again = (load_scored(r)[1]["video"]["nll"] for r in (same, RunDirectory(alone)))
+    assert kept.tolist() == again.tolist()
 
 
 @pytest.mark.parametrize(

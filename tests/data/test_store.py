@@ -95,19 +95,21 @@ def test_pieces_are_whole_videos(tmp_path: Path, frames: int) -> None:
 
 
 def test_thumbnails_come_back(whole: Path, tmp_path: Path) -> None:
-    (picture,) = thumbnails(whole, "видео <3>")
+    found = thumbnails(whole, ["видео <3>", "no such video"])
+    (picture,) = found["видео <3>"]
     assert picture == Thumbnail("видео <3>", 3, b"\xff\xd8\x03\x03\x03")
-    assert thumbnails(whole, "no such video") == ()
+    assert found["no such video"] == ()
     save_store(tmp_path / "plain", make(10))
-    assert thumbnails(tmp_path / "plain", "видео <0>") == ()
+    assert thumbnails(tmp_path / "plain", ["видео <0>"]) == {"видео <0>": ()}
 
 
 def test_many_thumbnails(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pictures = [Thumbnail(f"v{i}", i, rng.bytes(1000)) for i in range(3000)]
     write_store(tmp_path / "s", [make(10).dataset], 10, {}, iter(pictures))
-    for i in (0, 2047, 2048, 2999):
-        assert thumbnails(tmp_path / "s", f"v{i}") == (pictures[i],)
+    some = (0, 2047, 2048, 2999)
+    found = thumbnails(tmp_path / "s", [f"v{i}" for i in some])
+    assert found == {f"v{i}": (pictures[i],) for i in some}
 
 
 def test_blocks_of_any_size_give_the_same_store(tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_too_large_to_load_at_once(whole: Path, monkeypatch: pytest.MonkeyPatch)
 
 def read_all(path: Path) -> None:
     open_store(path)
-    thumbnails(path, "видео <3>")
+    thumbnails(path, ["видео <3>"])
 
 
 def files(path: Path) -> list[Path]:

@@ -93,6 +93,10 @@ def test_a_model_finds_its_own_data_ordinary(template: EpisodeBatch) -> None:
     for name in NAMES[:3]:
         p = prior["p"].sel(quantity=name).to_numpy()
         assert kstest(p[np.isfinite(p)], "uniform").pvalue > 0.005, name
+        at = prior.sel(quantity=name)
+        assert at["mean_low"] <= at["observed"].mean() <= at["mean_high"], name
+        mean, whole = at["mean_high"] - at["mean_low"], (at["high"] - at["low"]).mean()
+        assert 0 < mean < whole, name
     posterior = Exact(draws=100).infer(model, episodes, seed=0, given=given)
     checked = posterior_check(model, posterior, episodes, given=given)
     extreme = (checked["p"] < 0.01) | (checked["p"] > 0.99)

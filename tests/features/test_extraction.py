@@ -375,14 +375,14 @@ def test_thumbnails_or_no_pixel(
 ) -> None:
     videos = read_tree(tree).videos
     extract(videos, MeanColour(), tmp_path / "s")
-    pictures = thumbnails(tmp_path / "s", videos[3].name)
+    pictures = thumbnails(tmp_path / "s", [videos[3].name])[videos[3].name]
     assert [p.frame_number for p in pictures] == [1, 5, 8]
     for picture in pictures:
         assert picture.jpeg.startswith(b"\xff\xd8\xff")
         assert b"Exif" not in picture.jpeg
         assert len(picture.jpeg) < 10_000
     extract(videos, MeanColour(), tmp_path / "private", thumbnails=False)
-    assert thumbnails(tmp_path / "private", videos[3].name) == ()
+    assert thumbnails(tmp_path / "private", [videos[3].name])[videos[3].name] == ()
     files = [p for p in (tmp_path / "private").rglob("*") if p.is_file()]
     assert not any(holds_jpeg(p.read_bytes()) for p in files)
 
@@ -459,7 +459,8 @@ def test_one_video_of_one_frame(tmp_path: Path) -> None:
     root = make_tree(tmp_path / "tree", 1, 1)
     got = extract(read_tree(root).videos, MeanColour(), tmp_path / "s")
     assert len(got) == 1
-    assert len(thumbnails(tmp_path / "s", got.coord("video")[0])) == 1
+    first = str(got.coord("video")[0])
+    assert len(thumbnails(tmp_path / "s", [first])[first]) == 1
 
 
 def test_sampling(tree: Path, tmp_path: Path) -> None:
@@ -494,7 +495,8 @@ def test_files_through_pyav(tmp_path: Path) -> None:
     assert set(got.coord("path")) == {"keys/a.mp4", "unlabelled/a.mp4"}
     assert (got.coord("flag_blur_issue") == -1).all()
     np.testing.assert_allclose(got.features[:, 0], np.repeat([40, 200], 9), atol=3)
-    assert [p.frame_number for p in thumbnails(tmp_path / "s", "own--keys--a.mp4")] == [1, 5, 9]
+    (pictures,) = thumbnails(tmp_path / "s", ["own--keys--a.mp4"]).values()
+    assert [p.frame_number for p in pictures] == [1, 5, 9]
 
 
 def test_decodes_while_the_backbone_works(

@@ -42,6 +42,20 @@ video.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
 seen.preview = document.querySelector(".preview").textContent;
 document.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
 seen.dismissed = document.querySelector(".preview").textContent;
+const button = document.querySelector("details.hear button");
+for (const key of ["ArrowRight", "ArrowRight", "ArrowLeft"]) {
+  button.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+}
+seen.heard = button.parentElement.querySelector("output").textContent;
+seen.first = [...button.parentElement.querySelector("tbody tr").cells].map((c) => c.textContent);
+seen.buttons = document.querySelectorAll("details.hear button").length;
+seen.height = button.getBoundingClientRect().height;
+seen.motion = getComputedStyle(root).scrollBehavior;
+seen.forced = matchMedia("(forced-colors: active)").matches;
+const drawn = (css) => getComputedStyle(document.querySelector(css));
+seen.colours = [".axis", ".line", ".interval", ".expected"].map((css) => drawn(css).stroke);
+seen.colours.push(drawn(".dot").fill, drawn(".count").fill, drawn(".epi").fill);
+seen.page = getComputedStyle(document.body).backgroundColor;
 const rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
 axe.run({ runOnly: rules })
   .then((r) => tell({
@@ -57,7 +71,7 @@ addEventListener("message", (e) => { document.getElementById("told").textContent
 </script><iframe src="page.html" style="width:{width}px;height:900px;border:0"></iframe>"""
 
 
-def in_browser(page: str, folder: Path, *, dark: bool, width: int) -> dict:
+def in_browser(page: str, folder: Path, *, dark: bool, width: int, flags: tuple = ()) -> dict:
     """What `RUN_AXE` tells of a page in a frame of that width; the page may run inline scripts."""
     page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     if dark:
@@ -70,6 +84,7 @@ def in_browser(page: str, folder: Path, *, dark: bool, width: int) -> dict:
             *COMMAND,
             f"--user-data-dir={folder / 'profile'}",
             "--window-size=1400,1000",
+            *flags,
             "--virtual-time-budget=60000",
             (folder / "frame.html").as_uri(),
         ],
@@ -84,7 +99,7 @@ def in_browser(page: str, folder: Path, *, dark: bool, width: int) -> dict:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [320, 390, 1280], ids=["zoom 400 %", "phone", "desk"])
 def test_axe_finds_nothing(report_data: ReportData, tmp_path, dark: bool, width: int) -> None:
     found = in_browser(render_html(report_data), tmp_path, dark=dark, width=width)
     assert found["violations"] == []
@@ -93,6 +108,41 @@ def test_axe_finds_nothing(report_data: ReportData, tmp_path, dark: bool, width:
     assert found["overflow"] <= 0, "the page scrolls sideways"
     assert "nats" in found["preview"]
     assert found["dismissed"] == ""
+    assert found["buttons"] > 5
+    assert found["height"] >= 24, "a target is 24 px at least"
+    assert found["first"]
+    assert all(cell in found["heard"] for cell in found["first"])
+    assert found["motion"] == "smooth"
+
+
+def test_forced_colours_and_reduced_motion(report_data: ReportData, tmp_path) -> None:
+    """Figures keep lines of the system's own colours, and nothing moves."""
+    flags = ("--force-high-contrast", "--force-prefers-reduced-motion")
+    page = render_html(report_data)
+    found = in_browser(page, tmp_path, dark=False, width=1280, flags=flags)
+    assert found["forced"]
+    assert found["motion"] == "auto"
+    assert found["violations"] == []
+    assert found["page"] not in found["colours"]
+
+
+def test_paper_holds_more_when_tasks_are_opened(report_data: ReportData, tmp_path) -> None:
+    """What is folded on the screen, tasks and numbers of figures, is on paper; not without end."""
+    (tmp_path / "page.html").write_text(render_html(report_data), "utf-8")
+    paper = tmp_path / "page.pdf"
+    subprocess.run(
+        [
+            *COMMAND[:-1],
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--print-to-pdf={paper}",
+            (tmp_path / "page.html").as_uri(),
+        ],
+        capture_output=True,
+        timeout=100,
+        check=True,
+    )
+    pages = re.findall(rb"/Type\s*/Page\b", paper.read_bytes())
+    assert 5 < len(pages) < 40
 
 
 def test_axe_would_find_something(report_data: ReportData, tmp_path) -> None:

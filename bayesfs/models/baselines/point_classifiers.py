@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -131,6 +130,8 @@ def logistic_logits(episodes: EpisodeBatch, *, c: float = 1.0) -> Tensor:
         episodes: the tasks.
         c: inverse strength of the L2 penalty.
     """
+    from sklearn.linear_model import LogisticRegression  # a fifth of a second, for this one only
+
     logits = torch.zeros(*episodes.query.shape[:-1], episodes.way, dtype=torch.float64)
     for task in range(len(episodes)):
         mask = episodes.support_mask[task]
