@@ -141,7 +141,7 @@ class NamesClasses(Conjugate, Protocol):
 
     @abstractmethod
     def with_labels(self, labels: tuple[str, ...]) -> Self:
-        """The model for a population that knows these names, its axis "label"."""
+        """The model for a population that knows these names, its axis "class_name"."""
 
     @property
     @abstractmethod

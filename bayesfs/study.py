@@ -90,7 +90,7 @@ class Learnt(Shown):
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of classes that the population knows."""
-        return tuple(self.population.coords.get("label", ()))
+        return tuple(self.population.coords.get("class_name", ()))
 
     def _card(self) -> Card:
         """The projection's size, and the population as its posterior shows it."""
@@ -490,7 +490,7 @@ def with_names(
         episodes: the tasks that it was learnt from.
         seed: of the draws.
     """
-    coords = {**posterior.coords, "label": labels_over(episodes)}
+    coords = {**posterior.coords, "class_name": labels_over(episodes)}
     dims = {s: axes for s, axes in model.population_dims.items() if s not in model.scale_dims}
     with torch.no_grad():
         drawn = with_repeats(

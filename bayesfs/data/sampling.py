@@ -96,7 +96,9 @@ def sample_episodes(
     s_rows = rows_of_frames(table.start, table.count, None, support.video, frames_per_video)
     kept_rows = np.flatnonzero(keep)
     q_rows = rows_of_frames(np.cumsum(kept) - kept, kept, kept_rows, query.video, query_frames)
-    return assemble(embeddings, table, support, query, s_rows, q_rows, episodes_per_user)
+    found = assemble(embeddings, table, support, query, s_rows, q_rows, episodes_per_user)
+    _warn_few(shots, found)
+    return found
 
 
 def population_episodes(
@@ -249,6 +251,17 @@ def _warn_left_out(
         warnings.warn(
             f"{len(single)} users have one object only, so that every prediction is certain: "
             f"{single[:5]}",
+            stacklevel=3,
+        )
+
+
+def _warn_few(asked: int | None, episodes: EpisodeBatch) -> None:
+    """Say it where no object has as many support videos as were asked for."""
+    shots = episodes.shot_mask.sum(-1)[episodes.way_mask]
+    if asked is not None and len(shots) and int(shots.max()) < asked:
+        warnings.warn(
+            f"asked for {asked} support videos of each object, but none has as many: they have "
+            f"{int(shots.min())} to {int(shots.max())}, one being kept to ask about",
             stacklevel=3,
         )
 

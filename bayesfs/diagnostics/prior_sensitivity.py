@@ -99,9 +99,16 @@ def prior_sensitivity(
         One row per scalar with the columns `COLUMNS`; empty without densities, or with fewer than
         `DRAWS_MIN` draws.
     """
+    if group not in tree.children:
+        raise DataError(
+            f"expected a tree with the group {group!r}, got {sorted(tree.children)}; a joint fit "
+            "has its population in 'posterior'"
+        )
     prefix = "population_" if group == "population" else ""
     posterior = tree[group].to_dataset()
     stats = tree[f"{prefix}sample_stats"].to_dataset()
+    if group == "posterior" and not any(str(name).startswith(PRIOR) for name in stats):
+        stats = _densities(tree)
     rows: list[tuple[object, ...]] = []
     if posterior.sizes.get("chain", 0) * posterior.sizes.get("draw", 0) < DRAWS_MIN:
         posterior = posterior[[]]
@@ -109,6 +116,25 @@ def prior_sensitivity(
         if f"{PRIOR}{site}" in stats and "log_likelihood" in stats:
             rows += list(_of_site(posterior[site], stats, per_site, seed))
     return pd.DataFrame(rows, columns=["scalar", *COLUMNS]).set_index("scalar")
+
+
+def _densities(tree: xr.DataTree) -> xr.Dataset:
+    """The groups `log_prior` and `support_log_density` as statistics of the draws.
+
+    As `with_densities`: of the population's sites if there are any, else of each task.
+    """
+    if not {"log_prior", "support_log_density"} <= set(tree.children):
+        return xr.Dataset()
+    sites = tree["log_prior"].to_dataset()
+    population = [site for site in sites if "task" not in tree["posterior"][site].dims]
+    over = ("chain", "draw") if population else ("chain", "draw", "task")
+
+    def summed(value: xr.DataArray) -> xr.DataArray:
+        return value.sum([axis for axis in value.dims if axis not in over])
+
+    told = [summed(v) for v in tree["support_log_density"].to_dataset().values()]
+    priors = {f"{PRIOR}{site}": summed(sites[site]) for site in population or sites}
+    return xr.Dataset({**priors, "log_likelihood": sum(told[1:], told[0])})
 
 
 def learnt_from(tree: xr.DataTree) -> xr.DataTree:

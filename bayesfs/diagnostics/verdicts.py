@@ -35,6 +35,10 @@ BFMI_MIN = 0.3
 KHAT_MAX = 0.7
 """Vehtari et al. 2024; for variational inference Yao et al. 2018."""
 
+KHAT_NEVER = 2.0
+"""K-hat beyond which nothing may be concluded: above 1 even the weights' mean is infinite, and
+estimates of k near that are noisy."""
+
 ELBO_GAIN_MAX = 0.5
 """Nats per task that the ELBO may still gain in its last tenth, if that is more than noise."""
 
@@ -202,7 +206,8 @@ def task_check(name: str, values: xr.DataArray, limit: float, tasks: NDArray[Any
     if np.isnan(flat).all() or (flat == -np.inf).all():
         return without(name, "there are too few draws for it")
     above = np.flatnonzero(~(flat <= limit))  # NaN is none that passes
-    step, grave = "a richer guide, more steps, or NUTS", bool((~(flat < np.inf)).any())
+    step = "a richer guide, more steps, or NUTS"
+    grave = bool((~(flat < (KHAT_NEVER if name == "k-hat" else np.inf))).any())
     if not len(tasks):
         return Check(name, float(np.nanmax(flat)), f"≤ {limit}", not len(above), "", step, grave)
     reason = f"{len(above)} of {flat.size} tasks above"

@@ -125,8 +125,10 @@ class HeldOutUsers(Evaluation):
             known = sorted(set(splits.tolist()))
             raise DataError(
                 f"expected frames of the split {split!r}, found only {known}; a population is "
-                "learnt from several people's videos, in an ORBIT-shaped tree: one person's own "
-                "folder is for `bayesfs predict` with a run of such a tree"
+                "learnt from several people's videos, in an ORBIT-shaped tree (one person's own "
+                "folder is for `bayesfs predict` with a run of such a tree), or from groups of a "
+                "data frame whose split column (from_dataframe(..., split=)) says 'train' for "
+                "those to learn from and 'test' for those to predict"
             )
         check_held_out(found, user[splits != split].tolist(), split)
         return found

@@ -99,9 +99,14 @@ def with_again(posterior: Posterior, count: int) -> dict[str, Tensor] | None:
 
 
 def alike(population: Mapping[str, Tensor], sites: Iterable[str]) -> int:
-    """How many draws after each other have the same values of some sites; 1 where it varies."""
+    """How many draws after each other share the values of some sites and differ in the others.
+
+    1 where that varies, or where draws are repeated as a whole.
+    """
     runs = distinct_rows({site: population[site] for site in sites})
     count = len(next(iter(population.values())))
+    if len(distinct_rows(population)) < count:
+        return 1
     lengths = {b - a for a, b in pairwise([*runs, count])}
     return lengths.pop() if len(lengths) == 1 else 1
 

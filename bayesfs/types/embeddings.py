@@ -154,13 +154,14 @@ class Embeddings(Shown):
 
         Args:
             frame: one row an observation.
-            label: column of what is to be recognised, such as "class".
+            label: column of what is to be recognised, such as "class"; rows whose text there is
+                empty ("") are asked about without being taught.
             group: column of whose labels these are, such as "school": one task each, and the level
                 that other groups teach something about; all rows are of one group by default.
             cluster: column of what makes rows dependent, such as "visit", which counts as one piece
                 of evidence; every row is a cluster of its own by default. Names need be unique only
                 within a label of a group.
-            features: columns of numbers; all others that are numeric by default.
+            features: columns of numbers; all others that are numeric or boolean by default.
             split: column with "train" for the groups that a population is learnt from and "test"
                 for those that are predicted; all are "train" by default.
 

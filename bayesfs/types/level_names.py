@@ -17,6 +17,11 @@ from bayesfs.errors import DataError
 AXES = {"task": "group", "way": "label", "video": "cluster", "shot": "cluster", "frame": "row"}
 """Axis -> the level that it runs over; "shot" is of taught clusters, "video" of asked ones."""
 
+AXES_OF_TREES = frozenset(
+    {"chain", "draw", "feature", "level", "sample", "condition", "class_name"}
+)
+"""Axes of the results that keep their names in the words of the data."""
+
 
 @dataclass(frozen=True)
 class LevelNames:
@@ -42,6 +47,12 @@ class LevelNames:
 
     def __post_init__(self) -> None:
         words = (self.label, self.group, self.cluster, self.row)
+        taken = sorted({*words} & AXES_OF_TREES)
+        if taken:
+            raise DataError(
+                f"expected names of levels that no axis of the results has, got {taken}; rename "
+                f"the column, such as to {taken[0] + '_name'!r}"
+            )
         if not all(words) or len(set(words)) < len(words):
             raise DataError(f"expected four different names of levels, got {words}")
 

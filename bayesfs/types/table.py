@@ -51,11 +51,15 @@ def read_table(
             f"expected a data frame of pandas, polars or another library, got "
             f"{type(frame).__name__}; arrays go to Embeddings.from_arrays"
         ) from error
+    except nw.exceptions.DuplicateError as error:
+        raise DataError(f"expected a column of each name, got several: {error}") from error
     named = {"label": label, "group": group, "cluster": cluster, "split": split}
     given = {role: name for role, name in named.items() if name is not None}
     wanted = features
     if wanted is None:
-        numeric = [name for name, kind in table.schema.items() if kind.is_numeric()]
+        numeric = [
+            name for name, kind in table.schema.items() if kind.is_numeric() or kind == nw.Boolean
+        ]
         wanted = [name for name in numeric if name not in given.values()]
     if isinstance(wanted, str):
         raise DataError(f"expected features as a list of columns, got the text {wanted!r}")

@@ -212,7 +212,7 @@ def test_scales_and_names_are_found_again(engine: SVI | Laplace) -> None:
     learnt = engine.infer(MarginalLikelihood(model), batch, seed=0)
     assert set(learnt.draws) == set(model.scale_dims)
     whole = with_names(model, learnt, batch, seed=0)
-    assert whole.coords["label"] == NAMES
+    assert whole.coords["class_name"] == NAMES
     sd = model.moments(whole.population, 2)
     truth = torch.from_numpy(level_sds(value))
     z = (sd["sd"].log().mean(0) - truth.log()) / sd["sd"].log().std(0)
@@ -358,3 +358,10 @@ class TestSharedClasses(ModelContract):
 
     def make_model(self) -> SharedClasses:
         return SharedClasses(labels=("object 0", "object 2", "keys"))
+
+
+def test_draws_of_a_task_are_no_draws_of_what_names_share() -> None:
+    """A population whose draws are repeated as a whole says nothing about a level of its own."""
+    given, batch = learnt_population(8, spread=0.3)
+    posterior = Exact(draws=16, population_draws=4).infer(MODEL, batch, seed=0, given=given)
+    assert "video_shared" not in by_level(MODEL, posterior, batch, seed=0)

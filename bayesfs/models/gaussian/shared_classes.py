@@ -66,15 +66,15 @@ class SharedClasses(LevelModel, NamesClasses):
     groups alone say what it is.
 
     Attributes:
-        labels: names that the population knows, in the order of the axis "label"; a `Study` sets
-            them (`with_labels`).
+        labels: names that the population knows, in the order of the axis "class_name"; a `Study`
+            sets them (`with_labels`).
         spread: prior sd of the log relative sds.
         centre_sd: prior sd of the population's mean, in sds of the features.
         scale: prior scale of scale_l.
 
     Example:
         >>> SharedClasses(labels=("a", "b")).dims["shared_raw"]
-        ('label', 'feature')
+        ('class_name', 'feature')
     """
 
     labels: tuple[str, ...] = ()
@@ -92,12 +92,12 @@ class SharedClasses(LevelModel, NamesClasses):
     @property
     def coords(self) -> Mapping[str, tuple[str, ...]]:
         """Axis -> names; those of the levels and of the classes that the population knows too."""
-        return {**super().coords, "level": LEVELS, "label": self.labels}
+        return {**super().coords, "level": LEVELS, "class_name": self.labels}
 
     @property
     def population_dims(self) -> Mapping[str, tuple[str, ...]]:
         """Population site -> axes."""
-        return {**self.scale_dims, "shared_raw": ("label", "feature")}
+        return {**self.scale_dims, "shared_raw": ("class_name", "feature")}
 
     @property
     def scale_dims(self) -> Mapping[str, tuple[str, ...]]:
