@@ -126,14 +126,15 @@ def _densities(tree: xr.DataTree) -> xr.Dataset:
     if not {"log_prior", "support_log_density"} <= set(tree.children):
         return xr.Dataset()
     sites = tree["log_prior"].to_dataset()
-    population = [site for site in sites if "task" not in tree["posterior"][site].dims]
+    population = [s for s in sites if "task" not in tree["posterior"][str(s)].dims]
     over = ("chain", "draw") if population else ("chain", "draw", "task")
 
     def summed(value: xr.DataArray) -> xr.DataArray:
         return value.sum([axis for axis in value.dims if axis not in over])
 
     told = [summed(v) for v in tree["support_log_density"].to_dataset().values()]
-    priors = {f"{PRIOR}{site}": summed(sites[site]) for site in population or sites}
+    own = population or [*sites]
+    priors = {f"{PRIOR}{site}": summed(sites[site]) for site in own}
     return xr.Dataset({**priors, "log_likelihood": sum(told[1:], told[0])})
 
 
