@@ -52,10 +52,18 @@ class Panel:
 
     @property
     def outside(self) -> float:
-        """Share of the places at which some curve leaves the band."""
+        """Share of the band at which some curve leaves it, by more than a step of the band."""
         at, low, high = self.band
-        curves = np.stack([np.interp(at, x, y) for x, y in self.lines])
-        return float(((curves < low - 1e-9) | (curves > high + 1e-9)).any(0).mean())
+        step = 1 / (len(at) + 1)
+        curves = np.stack([self._curve(at, *line) for line in self.lines])
+        return float(((curves < low - step) | (curves > high + step)).any(0).mean())
+
+    def _curve(self, at: Floats, x: Floats, y: Floats) -> Floats:
+        """A line at some places; an ECDF is 0 before its first step and 1 after its last."""
+        found = np.interp(at, x, y)
+        if self.diagonal:
+            return found
+        return np.where(at < x[0], -at, np.where(at > x[-1], 1 - at, found))
 
     def table(self, names: tuple[str, ...]) -> pd.DataFrame:
         """The curves and their band at `PLACES` places.
@@ -65,7 +73,7 @@ class Panel:
         """
         x, low, high = self.band
         at = np.linspace(float(x.min()), float(x.max()), PLACES)
-        columns = [at, *(np.interp(at, *line) for line in self.lines)]
+        columns = [at, *(self._curve(at, *line) for line in self.lines)]
         columns += [np.interp(at, x, low), np.interp(at, x, high)]
         heads = (*names, "if calibrated, from", "to")
         return pd.DataFrame(dict(zip(heads, columns, strict=True)))

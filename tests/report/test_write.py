@@ -562,6 +562,19 @@ def test_ranks_of_a_chain_elsewhere_leave_the_band() -> None:
     assert rank_panels((Scalar("one chain", good[:1]),)) == {}
 
 
+@pytest.mark.parametrize("chains", [2, 4])
+def test_the_band_of_ranks_is_neither_all_nor_nothing(chains: int) -> None:
+    """That of arviz-stats for two chains holds everything."""
+    rng = np.random.default_rng(0)
+    alike = [Scalar(f"x{i}", rng.normal(size=(chains, 200))) for i in range(40)]
+    left = [panel.outside > 0 for panel in rank_panels(alike).values()]
+    assert np.mean(left) <= 0.1
+    shifted = rng.normal(size=(chains, 200))
+    shifted[0] += 1.0
+    (panel,) = rank_panels([Scalar("shifted", shifted)]).values()
+    assert panel.outside > 0.2
+
+
 def test_calibration_is_arvizs_of_the_same_tree(page: str, report_data: ReportData) -> None:
     """The curves in the page are those that a person gets of the run's file of draws."""
     tree, found = report_data.trees[5], ReportView(report_data).model.calibration
