@@ -107,6 +107,11 @@ def _softplus(x: Array, beta: float = 1, threshold: float = 20) -> Array:
     return jnp.where(beta * x > threshold, x, jax.nn.softplus(beta * x) / beta)
 
 
+def _elu(x: Array, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Array:
+    below = alpha * jnp.expm1(input_scale * jnp.minimum(x, 0))
+    return scale * jnp.where(x > 0, x, below)
+
+
 def _cholesky(x: Array, *, upper: bool = False, **_: Any) -> tuple[Array, Array]:
     factor = jnp.linalg.cholesky(x, upper=upper)
     return factor, jnp.zeros(x.shape[:-2], jnp.int32)
@@ -233,6 +238,13 @@ _ARITHMETIC: Mapping[str, Operation] = {
     "sigmoid.default": jax.nn.sigmoid,
     "log_sigmoid_forward.default": lambda x: (jax.nn.log_sigmoid(x), x),
     "softplus.default": _softplus,
+    "relu.default": jax.nn.relu,
+    "leaky_relu.default": lambda x, slope=0.01: jnp.where(x > 0, x, slope * x),
+    "elu.default": _elu,
+    "silu.default": jax.nn.silu,
+    "gelu.default": lambda x, approximate="none": jax.nn.gelu(x, approximate == "tanh"),
+    "hardtanh.default": lambda x, low=-1, high=1: jnp.clip(x, low, high),
+    "mish.default": lambda x: x * jnp.tanh(jax.nn.softplus(x)),
     "erf.default": jsp.special.erf,
     "erfc.default": jsp.special.erfc,
     "special_ndtr.default": jsp.special.ndtr,
