@@ -22,6 +22,7 @@ from torch import Tensor
 from bayesfs.errors import InferenceError
 from bayesfs.inference.nuts.chains import Run, Sampler, safe_workers
 from bayesfs.inference.nuts.lockstep import DEPTHS
+from bayesfs.inference.nuts.pyro_nuts import PyroNUTS
 from bayesfs.inference.nuts.translate import precision_of, translate
 from bayesfs.inference.program.batches import Axis, alike_groups, infer_in_batches
 from bayesfs.inference.program.informed import fit_informed
@@ -124,6 +125,16 @@ class NUTS(Engine):
                 alike=ALIKE,
             )
         return _first_tasks(posterior, len(episodes)) if whole is not episodes else posterior
+
+    def stand_in(self) -> Engine:
+        """Pyro's own sampler with the same lengths, which runs a program as it stands."""
+        return PyroNUTS(
+            warmup=self.warmup,
+            draws=self.draws,
+            chains=self.chains,
+            target_accept=self.target_accept,
+            max_depth=self.max_depth,
+        )
 
     def _fit(
         self,
