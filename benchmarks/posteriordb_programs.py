@@ -120,7 +120,7 @@ def garch(y: Tensor, sigma1: Tensor) -> None:
 
 
 def carried(share: Tensor, news: Tensor) -> Tensor:
-    """v with v_1 = news_1 and v_t = news_t + share v_(t-1)."""
+    """V with v_1 = news_1 and v_t = news_t + share v_(t-1)."""
     below = torch.diag(torch.ones(len(news) - 1, dtype=news.dtype), -1)
     lower = torch.eye(len(news), dtype=news.dtype) - share * below
     return torch.linalg.solve_triangular(lower, news.unsqueeze(1), upper=False).squeeze(1)

@@ -28,6 +28,7 @@ from bayesfs.inference.program.batches import Axis, alike_groups, infer_in_batch
 from bayesfs.inference.program.informed import fit_informed
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.streams import Streams
+from bayesfs.inference.program.whiten import Whitened, is_worthwhile
 from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -60,6 +61,9 @@ class NUTS(Engine):
         warmup_depth: the same during warm-up, where one long tree would hold up all chains.
         batch_size: tasks in lockstep; bounds the memory. 8 tasks of 4 chains fit a core's cache.
         workers: batches that run at a time; None means one per core, where that is safe.
+        whiten: sample in coordinates whitened by the mode and its curvature, which do away with
+            scales and correlations; None does so where latents are not N(0, I) a priori. See
+            `bayesfs.inference.program.whiten`.
         informed: sample only what the support informs, where the model knows it, and draw the
             rest from the prior: the same posterior in fewer latents. See
             `bayesfs.inference.program.informed`.
@@ -80,9 +84,10 @@ class NUTS(Engine):
     chains: int = 4
     target_accept: float = 0.8
     max_depth: int = DEPTHS
-    warmup_depth: int = 4
+    warmup_depth: int = DEPTHS
     batch_size: int = 8
     workers: int | None = None
+    whiten: bool | None = None
     informed: bool = True
     population_draws: int = 1
 
@@ -166,25 +171,36 @@ class NUTS(Engine):
         """Record and compile here, sample in a thread: Pyro's tracing is not safe in threads."""
         like, kept = density.episodes.support, -(-draws // self.chains)
         done.expect(self.warmup + kept)
-        program, data = translate(density, like)
+        whiten = is_worthwhile(density) if self.whiten is None else self.whiten
+        origin = like.new_zeros(density.tasks, density.size)
+        target = Whitened.at_mode(density, origin) if whiten else None
+        program, data = translate(target or density, like)
         start = density.prior_by_task(self.chains, streams.integers(2**31))
         if not torch.isfinite(density.value_and_gradient(start)[0]).all():
             raise InferenceError("the log density is not finite at draws from the prior")
+        start = target.whiten(start) if target else start
         sampler = Sampler(
             program, self.warmup, self.target_accept, self.warmup_depth, self.max_depth
         )
         with precision_of(like):
             run = Run.prepare(sampler, data, start.cpu().numpy(), streams.integers(2**31))
-        return pool.submit(self._sample, run, density, kept, seed, done)
+        return pool.submit(self._sample, run, density, target, kept, seed, done)
 
     def _sample(
-        self, run: Run, density: Potential, draws: int, seed: int, done: _Progress
+        self,
+        run: Run,
+        density: Potential,
+        target: Whitened | None,
+        draws: int,
+        seed: int,
+        done: _Progress,
     ) -> Posterior:
         like = density.episodes.support
         with precision_of(like):  # a setting of the thread
             chains = run.draw(draws, done)
+        z = _flat(chains.position, like).movedim(0, 1)
         return density.posterior(
-            _flat(chains.position, like).movedim(0, 1),
+            target.unwhiten(z) if target else z,
             kind="mcmc",
             seed=seed,
             chains=self.chains,

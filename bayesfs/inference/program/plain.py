@@ -7,13 +7,16 @@ each latent site,
     log p(z) = sum_sites log p(site) + log |d site / d z|,
 
 with the site's transform from its support at that place of the program, so that a support may
-depend on sites before it. Independent problems (rows of the data) are added by
+depend on sites before it. A normal site whose mean or scale depends on latents before it is
+non-centred, site = mean + scale z, which changes the coordinates and not the posterior: a scale
+near zero is no funnel then. Independent problems (rows of the data) are added by
 `bayesfs.inference.program.each`, as particles are. What engines see is a model with one real
 site for each latent one; `PlainProgram.named` gives draws their names, axes and ranges back.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +27,7 @@ import numpy as np
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import ImproperUniform, constraints
+from pyro.distributions import ImproperUniform, Independent, Normal, constraints
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -47,6 +50,8 @@ START = 2.0
 
 CHUNK = 64
 """Draws that are given their names at a time; bounds the memory."""
+
+LOG_2PI = math.log(2 * math.pi)
 
 ATTEMPTS = 100
 """Starts that are tried until the density is finite there, as Stan does."""
@@ -162,15 +167,24 @@ class PlainProgram(Model):
 
         def one(*values: Tensor) -> Any:
             batched = dict(zip(self._batched, values[len(z) :], strict=True))
-            return what(_run(self.program, {**self._fixed, **batched}, values[: len(z)]))
+            data = {**self._fixed, **batched}
+            return what(_run(self.program, data, values[: len(z)], self._relative))
 
         return each(one, [*z, *(value[rows] for value in self._batched.values())])
 
     def _read(self) -> tuple[FlatSite, ...]:
         """The latents, from one run at a start of its own; also notes the axes of every site."""
         data = {**self._fixed, **{name: value[0] for name, value in self._batched.items()}}
-        with seeded(0), torch.no_grad():
-            run = _run(self.program, data, self.episodes.support)
+        runs = []
+        for start in (0, 1):
+            with seeded(start), torch.no_grad():
+                runs.append(_run(self.program, data, self.episodes.support, frozenset()))
+        run, other = runs
+        self._relative = frozenset(
+            name
+            for name, normal in run.normals.items()
+            if name in other.normals and not _is_same(normal, other.normals[name])
+        )
         if not run.latents:
             raise InferenceError(
                 f"the program has no latent site to infer; its sites are {sorted(run.axes)}"
@@ -233,10 +247,13 @@ class _Run(Messenger):  # type: ignore[misc]
         axes: names of the axes of latent and deterministic sites.
         values: of the same.
         log_density: (), Jacobians included.
+        normals: the normal distributions of latent sites, as they were in this run.
     """
 
-    def __init__(self, z: Sequence[Tensor] | Tensor) -> None:
+    def __init__(self, z: Sequence[Tensor] | Tensor, relative: frozenset[str]) -> None:
         super().__init__()
+        self._relative = relative
+        self.normals: dict[str, Normal] = {}
         self._start = z if isinstance(z, Tensor) else None
         self._given = iter(z)
         self.latents: list[FlatSite] = []
@@ -250,12 +267,19 @@ class _Run(Messenger):  # type: ignore[misc]
         fn, name = msg["fn"], msg["name"]
         if fn.has_enumerate_support or fn.support.is_discrete:
             raise InferenceError(f"site {name!r} is discrete; sum it out of the program")
+        normal = _normal(msg)
+        if normal is not None:
+            self.normals[name] = normal
         transform = biject_to(fn.support)
         if self._start is None:
             flat = next(self._given)
         else:
             flat = _uniform(transform.inverse_shape(fn.batch_shape + fn.event_shape), self._start)
-        value = transform(flat)
+        if normal is not None and name in self._relative:
+            value = normal.loc + normal.scale * flat
+            self.log_density = self.log_density - 0.5 * (flat.square() + LOG_2PI).sum()
+        else:
+            value = transform(flat)
         msg["value"], msg["done"] = value, True
         if not is_identity(transform):
             self.log_density = self.log_density + log_jacobian(transform, flat, value).sum()
@@ -271,6 +295,8 @@ class _Run(Messenger):  # type: ignore[misc]
         if msg["infer"].get("_deterministic"):
             self._keep(msg, msg["value"])
             return
+        if not msg["is_observed"] and msg["name"] in self._relative:
+            return
         term = scale_and_mask(msg["fn"].log_prob(msg["value"]), msg["scale"], msg["mask"])
         self.log_density = self.log_density + term.sum()
 
@@ -279,12 +305,37 @@ class _Run(Messenger):  # type: ignore[misc]
         self.axes[msg["name"]] = _axes(msg, value)
 
 
-def _run(program: Program, data: Mapping[str, Any], z: Sequence[Tensor] | Tensor) -> _Run:
-    """Run a program at z, or at a start of the dtype and device of a tensor."""
-    run = _Run(z)
+def _run(
+    program: Program,
+    data: Mapping[str, Any],
+    z: Sequence[Tensor] | Tensor,
+    relative: frozenset[str],
+) -> _Run:
+    """Run a program at z, or at a start of the dtype and device of a tensor.
+
+    Args:
+        program: what is run.
+        data: its keyword arguments.
+        z: values of the latents, or a tensor.
+        relative: normal sites that are non-centred.
+    """
+    run = _Run(z, relative)
     with run, _constants_of((z if isinstance(z, Tensor) else z[0]).dtype):
         program(**data)
     return run
+
+
+def _normal(msg: Any) -> Normal | None:
+    """The normal distribution of a site, if it is one, each entry of its own, not masked."""
+    fn = msg["fn"]
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    plain = isinstance(fn, Normal) and msg["mask"] is None and msg["scale"] in (None, 1.0)
+    return fn if plain else None
+
+
+def _is_same(one: Normal, other: Normal) -> bool:
+    return torch.equal(one.loc, other.loc) and torch.equal(one.scale, other.scale)
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.stein import stein_moments
 from bayesfs.inference.program.streams import Streams
+from bayesfs.inference.program.whiten import Whitened, is_worthwhile
 from bayesfs.inference.svi.elbo import Fit, Schedule, maximise_elbo
 from bayesfs.inference.svi.guides import Guide, MeanField
-from bayesfs.inference.svi.whiten import Whitened
 from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -116,12 +116,17 @@ class SVI(Engine):
         progress: Progress | None,
     ) -> Posterior:
         like = density.episodes.support.new_zeros(density.tasks, density.size)
-        target = Whitened.at_mode(density, like) if self.guide.whiten else density
+        target: Potential | Whitened = density
+        start = self.guide.start(like, START_SCALE)
+        whiten = self.guide.whiten
+        if is_worthwhile(density) if whiten is None else whiten:
+            target = Whitened.at_mode(density, like)
+            start = torch.where(target.has_mode[:, None], self.guide.start(like, 1.0), start)
         fit = maximise_elbo(
             target,
             self.guide,
             Schedule(self.steps, self.learning_rate, self.particles, self.early_stopping),
-            start=self.guide.start(like, 1.0 if self.guide.whiten else START_SCALE),
+            start=start,
             generator=torch.Generator().manual_seed(seed + branch),
             progress=progress,
         )
