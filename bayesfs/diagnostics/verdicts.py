@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from bayesfs.diagnostics.prior_sensitivity import MUTE, decided_by_prior
+from bayesfs.inference.program.limits import KHAT_MAX
 
 RHAT_MAX = 1.01
 """Vehtari et al. 2021. Among many scalars some pass it by chance: 1 % may, up to `RHAT_NEVER`."""
@@ -31,9 +32,6 @@ MCSE_MAX = 0.05
 BFMI_MIN = 0.3
 """Betancourt 2016."""
 
-KHAT_MAX = 0.7
-"""Vehtari et al. 2024; for variational inference Yao et al. 2018."""
-
 ELBO_GAIN_MAX = 0.5
 """Nats per task that the ELBO may still gain in its last tenth, if that is more than noise."""
 
@@ -41,17 +39,8 @@ ELBO_DOUBT_MAX = 0.1
 """Nats per latent of a task that its gain may be, noise included: beyond that nobody can say that
 it has stopped."""
 
-GRADIENT_MAX = 0.01
-"""Nats per unit of a latent with a standard normal prior, at the mode."""
-
 KSD_LEFT_MAX = 0.1
 """Share of the first kernel Stein discrepancy that may be left in the end."""
-
-KSD_RATIO_MAX = 2.0
-"""Squared kernel Stein discrepancy, as a multiple of that of as many independent draws."""
-
-STEIN_MOMENTS_MAX = 1.0
-"""Largest deviation of a latent's score from Stein's identities, as a multiple of what passes."""
 
 WEIGHTS_MAX = 0.05
 """Share of query videos whose weights may have a k-hat above `KHAT_MAX`."""

@@ -21,7 +21,6 @@ from bayesfs.diagnostics.loo import can_leave_one_out, heldout_elpd, support_elp
 from bayesfs.diagnostics.predictive_checks import EXTREME
 from bayesfs.diagnostics.prior_sensitivity import COLUMNS, MUTE, decided_by_prior, prior_sensitivity
 from bayesfs.diagnostics.verdicts import (
-    KHAT_MAX,
     Check,
     baseline_check,
     calibration_check,
@@ -33,6 +32,7 @@ from bayesfs.diagnostics.verdicts import (
     unlike_check,
     without,
 )
+from bayesfs.inference.program.limits import KHAT_MAX
 from bayesfs.metrics.pav import PavCurve, pav_curve
 from bayesfs.metrics.pit import PitCurve, pit_curve
 from bayesfs.results.baseline import paired_gain

@@ -7,10 +7,11 @@ import torch
 from scipy import stats
 
 from bayesfs.errors import InferenceError
+from bayesfs.inference.program.closeness import pareto_khat
 from bayesfs.inference.svi.elbo import Schedule, maximise_elbo
 from bayesfs.inference.svi.flow import Flow
 from bayesfs.inference.svi.guides import FullRank, LowRank, MeanField
-from bayesfs.inference.svi.svi import SVI, pareto_khat
+from bayesfs.inference.svi.svi import SVI
 from bayesfs.models.heads.linear import HierarchicalHead
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import EngineContract, GaussianToy

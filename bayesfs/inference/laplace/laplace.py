@@ -8,6 +8,7 @@ in the unconstrained space of `bayesfs.inference.program.potential`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,6 +29,7 @@ from bayesfs.inference.laplace.nested import (
     nested_laplace,
 )
 from bayesfs.inference.program.batches import infer_in_batches
+from bayesfs.inference.program.closeness import closeness
 from bayesfs.inference.program.curvature import maximise
 from bayesfs.inference.program.density import Density
 from bayesfs.inference.program.potential import Potential
@@ -50,6 +52,8 @@ class Laplace(Engine):
         log_evidence (task,): Laplace's estimate of log p(support), in nats.
         gradient (task,): largest absolute derivative at the mode; far from 0 means no mode.
         ridge (task,): added to the precision's diagonal to make it positive definite.
+        khat, stein_moments, evidence_bound (task,): without a grid, how close it is; see
+            `bayesfs.inference.program.closeness`.
 
     Attributes:
         structure: "full": one dense precision per task. "kronecker": independent sites; the
@@ -61,6 +65,8 @@ class Laplace(Engine):
             `bayesfs.inference.laplace.nested`.
         nodes: points of that grid.
         draws: posterior draws returned.
+        khat_draws: how many of the draws are held against the density, where there is no grid; 0
+            leaves the diagnostics out.
         steps: L-BFGS iterations at most.
         batch_size: tasks at a time; bounds the memory.
         population_draws: see `bayesfs.inference.svi.svi.SVI`.
@@ -79,6 +85,7 @@ class Laplace(Engine):
     grid: str | None = None
     nodes: int = 15
     draws: int = 1000
+    khat_draws: int = 200
     steps: int = 200
     batch_size: int = 64
     population_draws: int = 1
@@ -151,12 +158,19 @@ class Laplace(Engine):
         mode, gradient = maximise(density, like, steps=self.steps)
         factors = self._factors(density, mode)
         noise = streams.normal((draws, density.size), like)
+        z = mode.unsqueeze(1) + correlated_noise(factors, noise)
         stats = {
             "log_evidence": laplace_evidence(density, mode, factors),
             "gradient": gradient,
             "ridge": torch.stack([f.ridge for f in factors]).amax(0),
         }
-        return mode.unsqueeze(1) + correlated_noise(factors, noise), stats
+        if self.khat_draws:
+            some = noise[:, : self.khat_draws]
+            constant = sum((f.log_det for f in factors), like.new_zeros(len(like)))
+            constant = constant - density.size * math.log(2 * math.pi)
+            log_q = 0.5 * (constant.unsqueeze(1) - some.square().sum(-1))
+            stats |= closeness(density, z[:, : self.khat_draws], log_q)
+        return z, stats
 
     def _factors(self, density: Density, mode: Tensor) -> list[Factor]:
         if self.structure == "kronecker":

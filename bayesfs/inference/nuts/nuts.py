@@ -58,7 +58,8 @@ class NUTS(Engine):
         chains: chains per task.
         target_accept: acceptance rate that the step size is adapted to.
         max_depth: trajectories have at most 2^max_depth - 1 steps; at most 10.
-        warmup_depth: the same during warm-up, where one long tree would hold up all chains.
+        warmup_depth: the same in the first two fifths of warm-up, where one long tree would hold
+            up all chains; the rest adapts to trees as they will be.
         batch_size: tasks in lockstep; bounds the memory. 8 tasks of 4 chains fit a core's cache.
         workers: batches that run at a time; None means one per core, where that is safe.
         whiten: sample in coordinates whitened by the mode and its curvature, which do away with
@@ -84,7 +85,7 @@ class NUTS(Engine):
     chains: int = 4
     target_accept: float = 0.8
     max_depth: int = DEPTHS
-    warmup_depth: int = DEPTHS
+    warmup_depth: int = 4
     batch_size: int = 8
     workers: int | None = None
     whiten: bool | None = None

@@ -93,7 +93,8 @@ class Whitened:
 
     def whiten(self, z: Tensor) -> Tensor:
         """From z (task, particle, size) to u."""
-        return torch.linalg.solve(self.axes, (z - self.centre.unsqueeze(1)).mT).mT
+        columns: Tensor = torch.linalg.solve(self.axes, (z - self.centre.unsqueeze(1)).mT)
+        return columns.mT
 
     def log_density(self, u: Tensor) -> Tensor:
         """(task, particle): log density of u, Jacobian included."""

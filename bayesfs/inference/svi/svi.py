@@ -11,13 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
-from bayesfs._distributions.importance import smoothed
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
+from bayesfs.inference.program.closeness import closeness
 from bayesfs.inference.program.potential import Potential
-from bayesfs.inference.program.stein import stein_moments
 from bayesfs.inference.program.streams import Streams
 from bayesfs.inference.program.whiten import Whitened, is_worthwhile
 from bayesfs.inference.svi.elbo import Fit, Schedule, maximise_elbo
@@ -28,8 +26,9 @@ from bayesfs.types import EpisodeBatch, Posterior
 START_SCALE = 0.4
 """Standard deviation that guides start from; the prior of a non-centred latent has 1."""
 
-DENSITY_DRAWS = 16
-"""Draws whose densities are evaluated at a time for the diagnostics; bounds the memory."""
+
+PROPOSALS = 10
+"""Draws of a guide for each one that is kept, where they are resampled."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ class SVI(Engine):
         early_stopping: leave the constant-rate half early once the ELBO has stopped growing.
         draws: posterior draws returned.
         khat_draws: how many of the draws give khat and evidence_bound; 0 leaves both out.
+        corrected: draw ten times as many, and resample them by their Pareto-smoothed weights p / q
+            in tasks where k-hat is at most .7, so that the guide's own error goes.
         batch_size: tasks at a time; bounds the memory.
         population_draws: 1 conditions on the mean of a given population; more carry that many of
             its draws through, at so many times the cost.
@@ -71,6 +72,7 @@ class SVI(Engine):
     early_stopping: bool = True
     draws: int = 1000
     khat_draws: int = 200
+    corrected: bool = False
     batch_size: int = 256
     population_draws: int = 1
 
@@ -137,6 +139,7 @@ class SVI(Engine):
             fit,
             draws=draws,
             khat_draws=self.khat_draws,
+            corrected=self.corrected,
             streams=Streams.of(density, seed, branch),
             seed=seed,
         )
@@ -152,6 +155,7 @@ def sample_guide(
     khat_draws: int,
     streams: Streams,
     seed: int,
+    corrected: bool = False,
 ) -> Posterior:
     """Posterior drawn from fitted guides, with their diagnostics.
 
@@ -162,41 +166,22 @@ def sample_guide(
         fit: its parameters, and the history of the ELBO.
         draws: draws per task.
         khat_draws: how many of them give the diagnostics.
+        corrected: resample them from ten times as many, see `SVI`.
         streams: source of the noise.
         seed: recorded in the posterior.
     """
     parameters = fit.parameters
-    noise = streams.normal((draws, guide.noise_size(target.size)), parameters)
+    proposals = draws * (PROPOSALS if corrected else 1)
+    noise = streams.normal((proposals, guide.noise_size(target.size)), parameters)
     z = guide.draw(parameters, noise)
     stats = {"elbo": fit.elbo}
-    if khat_draws:
-        some = torch.split(z[:, :khat_draws].detach(), DENSITY_DRAWS, 1)
-        values, scores = zip(*(_with_score(target, part) for part in some), strict=True)
-        log_p = torch.cat(values, 1)
-        log_weight = log_p - guide.log_density(parameters, noise[:, :khat_draws])
-        stats |= {
-            "evidence_bound": log_weight.mean(1),
-            "khat": pareto_khat(log_weight),
-            "stein_moments": stein_moments(z[:, :khat_draws].detach(), torch.cat(scores, 1)),
-        }
+    if corrected:
+        made = closeness(target, z, guide.log_density(parameters, noise), resampled=draws)
+        z = made.pop("z")
+        stats |= made
+    elif khat_draws:
+        log_q = guide.log_density(parameters, noise[:, :khat_draws])
+        stats |= closeness(target, z[:, :khat_draws], log_q)
     if isinstance(target, Whitened):
         z = target.unwhiten(z)
     return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
-
-
-def _with_score(target: Potential | Whitened, z: Tensor) -> tuple[Tensor, Tensor]:
-    """(task, draw) log density, and its gradient (task, draw, size)."""
-    with torch.enable_grad():
-        point = z.requires_grad_()
-        value = target.log_density(point)
-        (score,) = torch.autograd.grad(value.sum(), point)
-    return value.detach(), score
-
-
-def pareto_khat(log_weight: Tensor) -> Tensor:
-    """(task, draw) log importance weights -> (task,) Pareto k-hat.
-
-    See `bayesfs._distributions.importance.smoothed` for what it is where no tail can be fitted.
-    """
-    each = [smoothed(weights)[1] for weights in log_weight.double().cpu().numpy()]
-    return log_weight.new_tensor(each)
