@@ -149,6 +149,13 @@ def poisson_process(x: Tensor, k: Tensor) -> None:
     observe(dist.Poisson(f.exp()), k)
 
 
+def bent(y: Tensor, bend: Tensor) -> None:
+    """Gaussian without a bend, a banana with one; for many tasks at once."""
+    a = pyro.sample("a", dist.Normal(0.0, 1.0))
+    b = pyro.sample("b", dist.Normal(0.0, 1.0))
+    pyro.sample("y", dist.Normal(a + bend * b.square(), 0.3).expand([4]).to_event(1), obs=y)
+
+
 def columns(*parts: Tensor) -> Tensor:
     """(row, column), the first column ones."""
     return torch.stack([torch.ones_like(parts[0]), *parts], 1)

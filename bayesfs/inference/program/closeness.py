@@ -18,7 +18,10 @@ from bayesfs.inference.program.limits import KHAT_MAX
 from bayesfs.inference.program.stein import stein_moments
 
 DENSITY_DRAWS = 16
-"""Draws whose densities are evaluated at a time; bounds the memory."""
+"""Draws whose densities are evaluated at a time at least."""
+
+SCALARS = 2**18
+"""Latents of all of them together at most, beyond that number; bounds the memory."""
 
 
 def closeness(
@@ -40,7 +43,8 @@ def closeness(
         khat (task,): Pareto k-hat of the weights p / q.
         stein_moments (task,): see `bayesfs.inference.program.stein`.
     """
-    parts = [_with_score(density, part) for part in torch.split(z.detach(), DENSITY_DRAWS, 1)]
+    at_once = max(DENSITY_DRAWS, SCALARS // z[:, 0].numel())
+    parts = [_with_score(density, part) for part in torch.split(z.detach(), at_once, 1)]
     values, scores = zip(*parts, strict=True)
     log_weight, score = torch.cat(values, 1) - log_q, torch.cat(scores, 1)
     stats = {"evidence_bound": log_weight.mean(1), "khat": pareto_khat(log_weight)}

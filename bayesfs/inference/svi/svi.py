@@ -8,9 +8,11 @@ instead.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
@@ -19,7 +21,7 @@ from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.streams import Streams
 from bayesfs.inference.program.whiten import Whitened, is_worthwhile
 from bayesfs.inference.svi.elbo import Fit, Schedule, maximise_elbo
-from bayesfs.inference.svi.guides import Guide, MeanField
+from bayesfs.inference.svi.guides import Guide, LowRank, MeanField
 from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -29,6 +31,9 @@ START_SCALE = 0.4
 
 PROPOSALS = 10
 """Draws of a guide for each one that is kept, where they are resampled."""
+
+DEGREES = 7
+"""Degrees of freedom of such draws at least."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,9 @@ class SVI(Engine):
         early_stopping: leave the constant-rate half early once the ELBO has stopped growing.
         draws: posterior draws returned.
         khat_draws: how many of the draws give khat and evidence_bound; 0 leaves both out.
-        corrected: draw ten times as many, and resample them by their Pareto-smoothed weights p / q
-            in tasks where k-hat is at most .7, so that the guide's own error goes.
+        corrected: draw ten times as many with heavier tails, and resample them by their
+            Pareto-smoothed weights p / q in tasks where k-hat is at most .7, so that the guide's
+            own error goes. Not with `LowRank`, whose draws have more noise than latents.
         batch_size: tasks at a time; bounds the memory.
         population_draws: 1 conditions on the mean of a given population; more carry that many of
             its draws through, at so many times the cost.
@@ -78,6 +84,8 @@ class SVI(Engine):
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.particles, self.draws, self.batch_size, self.population_draws)
+        if self.corrected and isinstance(self.guide, LowRank):
+            raise InferenceError("corrected=True needs a guide with as much noise as latents")
         if min(counts) < 1 or self.learning_rate <= 0:
             raise InferenceError(
                 "expected steps, particles, draws, batch_size, population_draws and learning_rate "
@@ -176,7 +184,10 @@ def sample_guide(
     z = guide.draw(parameters, noise)
     stats = {"elbo": fit.elbo}
     if corrected:
-        made = closeness(target, z, guide.log_density(parameters, noise), resampled=draws)
+        noise, log_ratio = heavier(noise, streams)
+        z = guide.draw(parameters, noise)
+        log_q = guide.log_density(parameters, noise) + log_ratio
+        made = closeness(target, z, log_q, resampled=draws)
         z = made.pop("z")
         stats |= made
     elif khat_draws:
@@ -185,3 +196,27 @@ def sample_guide(
     if isinstance(target, Whitened):
         z = target.unwhiten(z)
     return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
+
+
+def heavier(noise: Tensor, streams: Streams) -> tuple[Tensor, Tensor]:
+    """Normal noise made Student's t, whose tails reach beyond those of most posteriors.
+
+        t = e (nu / chi^2_nu)^(1/2),    nu = max(`DEGREES`, size),
+
+    so that the spread of |t| stays near that of |e| in many dimensions.
+
+    Args:
+        noise: (task, draw, size) standard normal.
+        streams: of the tasks.
+
+    Returns:
+        t, and (task, draw) log density of t under Student's t less that under N(0, I).
+    """
+    size = noise.shape[-1]
+    degrees = max(DEGREES, size)
+    square = streams.normal((noise.shape[1], degrees), noise).square().sum(-1)
+    t = noise * (degrees / square).sqrt().unsqueeze(-1)
+    length = t.square().sum(-1)
+    constant = math.lgamma((degrees + size) / 2) - math.lgamma(degrees / 2)
+    constant += 0.5 * size * math.log(2 / degrees)
+    return t, constant - 0.5 * (degrees + size) * torch.log1p(length / degrees) + 0.5 * length
