@@ -9,7 +9,9 @@ it work?
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesfs._distributions.importance import smoothed
@@ -47,21 +49,22 @@ def closeness(
     parts = [_with_score(density, part) for part in torch.split(z.detach(), at_once, 1)]
     values, scores = zip(*parts, strict=True)
     log_weight, score = torch.cat(values, 1) - log_q, torch.cat(scores, 1)
-    stats = {"evidence_bound": log_weight.mean(1), "khat": pareto_khat(log_weight)}
+    smooth = [smoothed(weights) for weights in log_weight.double().cpu().numpy()]
+    khat = log_weight.new_tensor([k for _, k in smooth])
+    stats = {"evidence_bound": log_weight.mean(1), "khat": khat}
     z = z.detach()
     if resampled:
-        places = torch.stack([_places(w, resampled) for w in log_weight]).unsqueeze(-1)
+        places = torch.stack([_places(w, k, resampled) for w, k in smooth]).unsqueeze(-1)
         z, score = (x.take_along_dim(places.to(x.device), 1) for x in (z, score))
         stats["z"] = z
     return {**stats, "stein_moments": stein_moments(z, score)}
 
 
-def _places(log_weight: Tensor, count: int) -> Tensor:
+def _places(log_weight: NDArray[np.float64], khat: float, count: int) -> Tensor:
     """(count,) numbers of draws, each as often as its smoothed weight says, in a mixed order."""
-    smooth, khat = smoothed(log_weight.double().cpu().numpy())
     if not khat <= KHAT_MAX:
         return torch.arange(count)
-    share = torch.from_numpy(smooth).softmax(0).cumsum(0)
+    share = torch.from_numpy(log_weight).softmax(0).cumsum(0)
     at = (torch.arange(count) + 0.5) / count
     chosen = torch.searchsorted(share, at.to(share)).clamp(max=len(share) - 1)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(count))

@@ -29,7 +29,7 @@ START_SCALE = 0.4
 """Standard deviation that guides start from; the prior of a non-centred latent has 1."""
 
 
-PROPOSALS = 10
+PROPOSALS = 4
 """Draws of a guide for each one that is kept, where they are resampled."""
 
 DEGREES = 7
@@ -58,7 +58,7 @@ class SVI(Engine):
         early_stopping: leave the constant-rate half early once the ELBO has stopped growing.
         draws: posterior draws returned.
         khat_draws: how many of the draws give khat and evidence_bound; 0 leaves both out.
-        corrected: draw ten times as many with heavier tails, and resample them by their
+        corrected: draw four times as many with heavier tails, and resample them by their
             Pareto-smoothed weights p / q in tasks where k-hat is at most .7, so that the guide's
             own error goes. Not with `LowRank`, whose draws have more noise than latents.
         batch_size: tasks at a time; bounds the memory.
@@ -174,7 +174,7 @@ def sample_guide(
         fit: its parameters, and the history of the ELBO.
         draws: draws per task.
         khat_draws: how many of them give the diagnostics.
-        corrected: resample them from ten times as many, see `SVI`.
+        corrected: resample them from four times as many, see `SVI`.
         streams: source of the noise.
         seed: recorded in the posterior.
     """
