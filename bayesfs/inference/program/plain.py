@@ -104,7 +104,7 @@ class PlainProgram(Model):
 
     @cached_property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """FlatSite site -> ("task", one axis for each of its unconstrained ones)."""
+        """Latent site -> ("task", one axis for each of its unconstrained ones)."""
         return {
             latent.name: ("task", *_numbers(latent.name, range(len(latent.flat))))
             for latent in self.latents
@@ -159,7 +159,7 @@ class PlainProgram(Model):
         return posterior.changed(draws=draws, dims=axes, coords={})
 
     def _values(self, z: Sequence[Tensor], rows: Tensor) -> dict[str, Tensor]:
-        """FlatSite or deterministic site -> (task, *its axes), at one draw of z."""
+        """Latent or deterministic site -> (task, *its axes), at one draw of z."""
         return cast("dict[str, Tensor]", self._of_each(lambda run: run.values, z, rows))
 
     def _of_each(self, what: Callable[[_Run], Any], z: Sequence[Tensor], rows: Tensor) -> Any:
@@ -173,7 +173,7 @@ class PlainProgram(Model):
         return each(one, [*z, *(value[rows] for value in self._batched.values())])
 
     def _read(self) -> tuple[FlatSite, ...]:
-        """The latents, from one run at a start of its own; also notes the axes of every site."""
+        """The latents, from two runs at starts of their own; also notes the axes of every site."""
         data = {**self._fixed, **{name: value[0] for name, value in self._batched.items()}}
         runs = []
         for start in (0, 1):
