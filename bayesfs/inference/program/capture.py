@@ -76,6 +76,18 @@ _SCATTER: Mapping[Any, Any] = {
 }
 """View -> the operation that writes a value into its place."""
 
+_IN_PLACE: Mapping[Any, Any] = {
+    _ATEN.copy_.default: _ATEN.copy.default,
+    _ATEN.index_put_.default: _ATEN.index_put.default,
+    _ATEN.masked_fill_.Scalar: _ATEN.masked_fill.Scalar,
+    _ATEN.masked_fill_.Tensor: _ATEN.masked_fill.Tensor,
+    _ATEN.add_.Tensor: _ATEN.add.Tensor,
+    _ATEN.sub_.Tensor: _ATEN.sub.Tensor,
+    _ATEN.mul_.Tensor: _ATEN.mul.Tensor,
+    _ATEN.div_.Tensor: _ATEN.div.Tensor,
+}
+"""Operation in place -> the one that makes a new tensor."""
+
 _ITSELF = frozenset((_ATEN.detach.default, _ATEN.alias.default))
 _WRITABLE = _ITSELF | set(_SCATTER)
 
@@ -229,11 +241,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         What is changed is the tensor, or through selections and slices of it the one below them.
         """
-        name, overload = func._schema.name.removeprefix("aten::"), func._overloadname
-        twin = getattr(getattr(_ATEN, name.removesuffix("_"), None), overload, None)
+        twin = _IN_PLACE.get(func)
         below = self._below(id(args[0])) if args else []
         root = below[-1][0] if below else (args[0] if args else None)
-        known = id(root) in self._slots or (id(root) in self._made and id(root) not in self._used)
+        seen_as = {id(root)} | {at for at in self._views if self._root_of(at) is root}
+        known = id(root) in self._slots or (
+            id(root) in self._made and self._used.isdisjoint(seen_as)
+        )
         if twin is None or not known or any(f not in _WRITABLE for _, f, _ in below):
             raise CannotRecord(f"{func} changes values that depend on the input")
         value = self._call(twin, (self._before(args[0]), *args[1:]), kwargs)
@@ -241,7 +255,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             value = self._call(_SCATTER[view], (self._before(base), value, *where), {})
         output = func(*args, **kwargs)
         self._slots[id(root)] = value
-        for at in [at for at, (x, _, _) in self._views.items() if self._root(x) is root]:
+        for at in seen_as - {id(root)}:
             same = all(view in _ITSELF for _, view, _ in self._below(at))
             self._slots |= {at: value} if same else {}
             self._past |= set() if same else {at}
@@ -256,9 +270,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             at = id(found[-1][0])
         return found
 
-    def _root(self, tensor: Tensor) -> Tensor:
-        below = self._below(id(tensor))
-        return below[-1][0] if below else tensor
+    def _root_of(self, at: int) -> Tensor:
+        """The tensor below a view, known by its id."""
+        return self._below(at)[-1][0]
 
     def _before(self, tensor: Tensor) -> Any:
         """A tensor as it is now."""
