@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bayesfs.features.standardisation import Standardise
     from bayesfs.inference.exact import Exact
     from bayesfs.inference.nuts.nuts import NUTS
+    from bayesfs.inference.plain import infer
     from bayesfs.inference.svgd.svgd import SVGD
     from bayesfs.inference.svi.svi import SVI
     from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
@@ -62,6 +63,7 @@ __all__ = [
     "default_population",
     "embed",
     "explain",
+    "infer",
     "make_episode",
     "open_store",
     "predict",
@@ -91,6 +93,7 @@ _HOME = {
     "default_population": "training.shared_population",
     "embed": "features.extraction.embed",
     "explain": "explanation.explain",
+    "infer": "inference.plain",
     "make_episode": "data.from_arrays",
     "open_store": "data.store",
     "predict": "prediction",

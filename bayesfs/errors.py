@@ -48,6 +48,10 @@ class InferenceError(BayesfsError):
     """An engine cannot give a posterior for this model and data."""
 
 
+class UntranslatableError(InferenceError):
+    """A program branches on values, or uses what has no translation to compiled code."""
+
+
 class NotPositiveDefiniteError(InferenceError):
     """A covariance has no Cholesky factor even with the largest jitter tried."""
 

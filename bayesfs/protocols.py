@@ -463,6 +463,13 @@ class Engine(Protocol):
         """
         return None
 
+    def stand_in(self) -> Engine | None:
+        """An engine for plain programs that this one has no translation of; None if there is none.
+
+        `bayesfs.inference.plain.infer` hands them over, and says so.
+        """
+        return None
+
     def closed_form(
         self, model: Model, given: Posterior
     ) -> tuple[Mapping[str, Tensor], int] | None:

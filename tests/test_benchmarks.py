@@ -29,6 +29,16 @@ FIGURES = {
         "names_twice",
     ),
     "learn_population": ("people", "objects", "nll_worst_1", "ece_worst_1"),
+    "posteriordb": (
+        "nuts_max_error_sd",
+        "svi_default_max_error_sd",
+        "verdict_hits",
+        "verdict_false_alarms",
+        "checked_time_vs_nuts",
+        "kilpisjarvi_mod-kilpisjarvi.nuts.max_error_sd",
+        "kilpisjarvi_mod-kilpisjarvi.numpyro_nuts.seconds",
+        "eight_schools-eight_schools_noncentered.svi.fit",
+    ),
     "tabular": (
         "data_frame_lines",
         "units_max_change",

@@ -1,4 +1,4 @@
-"""Importance weights in logs, their tail fitted safely: `smoothed`, `pareto_khat`.
+"""Importance weights in logs, smoothed by a Pareto tail that is fitted safely: `smoothed`.
 
 The largest M = min(S / 5, 3 sqrt(S / r_eff)) of S weights are fitted by a generalised Pareto
 distribution, whose shape k says how far the average of the weights can be trusted. The fit itself
@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
-from torch import Tensor
 
 TAIL_NEEDS = 25
 """Draws that a tail is fitted to at least."""
@@ -66,12 +65,3 @@ def smoothed(log_weight: NDArray[Any], efficiency: float = 1.0) -> tuple[Array, 
     if not np.isfinite(smooth).all():
         return raw, float(k)
     return np.where(np.isfinite(raw), smooth, raw), float(k)
-
-
-def pareto_khat(log_weight: Tensor) -> Tensor:
-    """(task, draw) log importance weights -> (task,) Pareto k-hat.
-
-    See `smoothed` for what it is where no tail can be fitted.
-    """
-    each = [smoothed(weights)[1] for weights in log_weight.double().cpu().numpy()]
-    return log_weight.new_tensor(each)

@@ -28,12 +28,8 @@ from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.diagnostics.loo import weight_pareto_k
 from bayesfs.diagnostics.verdicts import (
     ESS_MIN,
-    GRADIENT_MAX,
-    KHAT_MAX,
-    KSD_RATIO_MAX,
     MCSE_MAX,
     RHAT_MAX,
-    STEIN_MOMENTS_MAX,
     Check,
     bfmi_check,
     divergence_check,
@@ -47,6 +43,13 @@ from bayesfs.diagnostics.verdicts import (
     without,
 )
 from bayesfs.errors import DataError
+from bayesfs.inference.program.limits import (
+    GRADIENT_MAX,
+    KHAT_MAX,
+    KSD_RATIO_MAX,
+    LATENTS_PER_PARTICLE_MAX,
+    STEIN_MOMENTS_MAX,
+)
 
 MAX_SCALARS = 1000
 """Scalars per site that are looked at, evenly spread."""
@@ -173,6 +176,11 @@ def _applicable(
         if "ksd_ratio" not in stats:
             return [ksd_check(stats)]
         moments = stein_check(stats, tasks)
+        if "latents_per_particle" in stats:
+            apart = stats["latents_per_particle"]
+            moments.append(
+                task_check("latents per particle", apart, LATENTS_PER_PARTICLE_MAX, tasks)
+            )
         return [task_check("KSD ratio", stats["ksd_ratio"], KSD_RATIO_MAX, tasks), *moments]
     if kind == "exact":
         return []

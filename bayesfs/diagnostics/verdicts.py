@@ -17,6 +17,7 @@ from scipy.special import ndtri
 
 from bayesfs.diagnostics.predictive_checks import LABEL_ACCURACY
 from bayesfs.diagnostics.prior_sensitivity import MUTE, decided_by_prior
+from bayesfs.inference.program.limits import KHAT_MAX
 
 RHAT_MAX = 1.01
 """Vehtari et al. 2021. Among many scalars some pass it by chance: 1 % may, up to `RHAT_NEVER`."""
@@ -32,9 +33,6 @@ MCSE_MAX = 0.05
 BFMI_MIN = 0.3
 """Betancourt 2016."""
 
-KHAT_MAX = 0.7
-"""Vehtari et al. 2024; for variational inference Yao et al. 2018."""
-
 KHAT_NEVER = 2.0
 """K-hat beyond which nothing may be concluded: above 1 even the weights' mean is infinite, and
 estimates of k near that are noisy."""
@@ -46,17 +44,8 @@ ELBO_DOUBT_MAX = 0.1
 """Nats per latent of a task that its gain may be, noise included: beyond that nobody can say that
 it has stopped."""
 
-GRADIENT_MAX = 0.01
-"""Nats per unit of a latent with a standard normal prior, at the mode."""
-
 KSD_LEFT_MAX = 0.1
 """Share of the first kernel Stein discrepancy that may be left in the end."""
-
-KSD_RATIO_MAX = 2.0
-"""Squared kernel Stein discrepancy, as a multiple of that of as many independent draws."""
-
-STEIN_MOMENTS_MAX = 1.0
-"""Largest deviation of a latent's score from Stein's identities, as a multiple of what passes."""
 
 WEIGHTS_MAX = 0.05
 """Share of query videos whose weights may have a k-hat above `KHAT_MAX`."""

@@ -22,8 +22,8 @@ import xarray as xr
 from arviz_stats import compare
 
 from bayesfs.diagnostics.loo import can_leave_one_out, heldout_elpd, support_elpd
-from bayesfs.diagnostics.verdicts import KHAT_MAX
 from bayesfs.errors import DataError
+from bayesfs.inference.program.limits import KHAT_MAX
 from bayesfs.metrics.calibration import reliability
 from bayesfs.metrics.paired import PairedDifference, paired_difference
 from bayesfs.results.rows import ITEMS, Item, labelled_items

@@ -22,7 +22,6 @@ from bayesfs.diagnostics.loo import can_leave_one_out, heldout_elpd, support_elp
 from bayesfs.diagnostics.predictive_checks import EXTREME
 from bayesfs.diagnostics.prior_sensitivity import COLUMNS, MUTE, decided_by_prior, prior_sensitivity
 from bayesfs.diagnostics.verdicts import (
-    KHAT_MAX,
     Check,
     baseline_check,
     calibration_check,
@@ -34,6 +33,7 @@ from bayesfs.diagnostics.verdicts import (
     unlike_check,
     without,
 )
+from bayesfs.inference.program.limits import KHAT_MAX
 from bayesfs.metrics.pav import PavCurve, pav_curve
 from bayesfs.metrics.pit import PitCurve, pit_curve
 from bayesfs.plots.arviz_panels import Panel, panels_of

@@ -58,6 +58,7 @@ from torch import Tensor
 
 from bayesfs._utils.arrays import numpy_of
 from bayesfs.errors import DataError, ShapeError
+from bayesfs.inference.program.limits import LIMITS
 from bayesfs.protocols import Model
 from bayesfs.results.axes import (
     common_classes,
@@ -107,6 +108,9 @@ _PER_TASK = (
     "borrowed",
     "exchangeable",
     "candidate_ess",
+    "latents_per_particle",
+    "escalated",
+    *(f"first_{name}" for name in LIMITS),
 )
 """Statistics that are one number per task, not per draw, where there are as many of them."""
 

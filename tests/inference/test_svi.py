@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
-from bayesfs._distributions.importance import pareto_khat
 from bayesfs.errors import InferenceError
+from bayesfs.inference.program.closeness import pareto_khat
 from bayesfs.inference.svi.elbo import Schedule, maximise_elbo
 from bayesfs.inference.svi.flow import Flow
 from bayesfs.inference.svi.guides import FullRank, LowRank, MeanField

@@ -8,13 +8,13 @@ in the unconstrained space of `bayesfs.inference.program.potential`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from bayesfs._distributions.importance import pareto_khat
 from bayesfs.errors import InferenceError
 from bayesfs.inference.laplace.factors import (
     Factor,
@@ -29,6 +29,7 @@ from bayesfs.inference.laplace.nested import (
     nested_laplace,
 )
 from bayesfs.inference.program.batches import infer_in_batches
+from bayesfs.inference.program.closeness import closeness
 from bayesfs.inference.program.curvature import maximise
 from bayesfs.inference.program.density import Density
 from bayesfs.inference.program.potential import Potential
@@ -38,12 +39,6 @@ from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
 Structure = Literal["full", "kronecker", "diagonal"]
-
-KHAT_DRAWS = 256
-"""Draws whose importance weights are looked at."""
-
-DENSITY_DRAWS = 16
-"""Draws at a time whose density is computed; bounds the memory."""
 
 MAX_DENSE = 8192
 """Largest number of latents for a dense precision (256 MB per task in single precision)."""
@@ -57,8 +52,8 @@ class Laplace(Engine):
         log_evidence (task,): Laplace's estimate of log p(support), in nats.
         gradient (task,): largest absolute derivative at the mode; far from 0 means no mode.
         ridge (task,): added to the precision's diagonal to make it positive definite.
-        khat (task,): Pareto k-hat of importance weights p / q of 256 draws, without a grid: above
-            .7 the posterior is not near a normal distribution in these many latents.
+        khat, stein_moments, evidence_bound (task,): without a grid, how close it is; see
+            `bayesfs.inference.program.closeness`.
 
     Attributes:
         structure: "full": one dense precision per task. "kronecker": independent sites; the
@@ -70,6 +65,8 @@ class Laplace(Engine):
             `bayesfs.inference.laplace.nested`.
         nodes: points of that grid.
         draws: posterior draws returned.
+        khat_draws: how many of the draws are held against the density, where there is no grid; 0
+            leaves the diagnostics out.
         steps: L-BFGS iterations at most.
         batch_size: tasks at a time; bounds the memory.
         population_draws: see `bayesfs.inference.svi.svi.SVI`.
@@ -88,6 +85,7 @@ class Laplace(Engine):
     grid: str | None = None
     nodes: int = 15
     draws: int = 1000
+    khat_draws: int = 200
     steps: int = 200
     batch_size: int = 64
     population_draws: int = 1
@@ -161,15 +159,17 @@ class Laplace(Engine):
         factors = self._factors(density, mode)
         noise = streams.normal((draws, density.size), like)
         z = mode.unsqueeze(1) + correlated_noise(factors, noise)
-        some = torch.split(z[:, :KHAT_DRAWS], DENSITY_DRAWS, 1)
-        log_p = torch.cat([density.value_and_gradient(part)[0] for part in some], 1)
-        log_q = -0.5 * noise[:, :KHAT_DRAWS].square().sum(-1)
         stats = {
-            "khat": pareto_khat(log_p - log_q),
             "log_evidence": laplace_evidence(density, mode, factors),
             "gradient": gradient,
             "ridge": torch.stack([f.ridge for f in factors]).amax(0),
         }
+        if self.khat_draws:
+            some = noise[:, : self.khat_draws]
+            constant = sum((f.log_det for f in factors), like.new_zeros(len(like)))
+            constant = constant - density.size * math.log(2 * math.pi)
+            log_q = 0.5 * (constant.unsqueeze(1) - some.square().sum(-1))
+            stats |= closeness(density, z[:, : self.khat_draws], log_q)
         return z, stats
 
     def _factors(self, density: Density, mode: Tensor) -> list[Factor]:

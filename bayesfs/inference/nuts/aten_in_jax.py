@@ -86,6 +86,41 @@ def _index(x: Array, indices: tuple[Any, ...]) -> Array:
     return x[tuple(slice(None) if i is None else i for i in indices)]
 
 
+def _index_put(x: Array, indices: tuple[Any, ...], value: Array, accumulate: bool = False) -> Array:
+    if len(indices) == 1 and indices[0].dtype == bool and jnp.size(value) == 1:
+        mask = indices[0].reshape(indices[0].shape + (1,) * (x.ndim - indices[0].ndim))
+        return jnp.where(mask, x + value if accumulate else value, x)
+    place = x.at[tuple(slice(None) if i is None else i for i in indices)]
+    return place.add(value) if accumulate else place.set(value)
+
+
+def _at(x: Array, dim: int, where: Any) -> tuple[Any, ...]:
+    """Index of a place, or a slice, on one axis."""
+    return (*[slice(None)] * (dim % x.ndim), where)
+
+
+def _slice_scatter(
+    x: Array, value: Array, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Array:
+    stop = x.shape[dim] if end is None else min(end, x.shape[dim])
+    return x.at[_at(x, dim, slice(start, stop, step))].set(value)
+
+
+def _binary_cross_entropy(
+    logit: Array, label: Array, weight: Any = None, more: Any = None, reduction: int = 1
+) -> Array:
+    if weight is not None or more is not None or reduction:
+        raise NotImplementedError("weighted or summed cross-entropy")
+    return (1 - label) * logit + jax.nn.softplus(-logit)
+
+
+def _pad(x: Array, sizes: tuple[int, ...], value: float = 0) -> Array:
+    """Torch counts from the last axis; a negative size takes away."""
+    pairs = [(*pair, 0) for pair in zip(sizes[::2], sizes[1::2], strict=True)]
+    config = [(0, 0, 0)] * (x.ndim - len(pairs)) + pairs[::-1]
+    return jax.lax.pad(x, jnp.asarray(value, x.dtype), config)
+
+
 def _gather(x: Array, dim: int, index: Array, **_: Any) -> Array:
     """Entries along one axis; a short axis is summed over, so that its gradient is no scatter."""
     size = x.shape[dim]
@@ -186,9 +221,14 @@ _SHAPES: Mapping[str, Operation] = {
         jnp.split(x, list(range(size, x.shape[dim], size)), dim)
     ),
     "unbind.int": lambda x, dim=0: tuple(jnp.moveaxis(x, dim, 0)),
+    "constant_pad_nd.default": _pad,
     "cat.default": lambda xs, dim=0: jnp.concatenate(xs, dim),
     "stack.default": lambda xs, dim=0: jnp.stack(xs, dim),
     "index.Tensor": _index,
+    "index_put.default": _index_put,
+    "select_scatter.default": lambda x, value, dim, i: x.at[_at(x, dim, i)].set(value),
+    "slice_scatter.default": _slice_scatter,
+    "copy.default": lambda x, value, non_blocking=False: jnp.broadcast_to(value, x.shape),
     "index_select.default": lambda x, dim, i: jnp.take(x, i, dim),
     "gather.default": _gather,
     "diagonal.default": _diagonal,
@@ -257,6 +297,7 @@ _ARITHMETIC: Mapping[str, Operation] = {
     "maximum.default": jnp.maximum,
     "minimum.default": jnp.minimum,
     "logaddexp.default": jnp.logaddexp,
+    "binary_cross_entropy_with_logits.default": _binary_cross_entropy,
     "xlogy.Tensor": jsp.special.xlogy,
 }
 
@@ -287,6 +328,7 @@ _REDUCTIONS: Mapping[str, Operation] = {
     "amax.default": lambda x, dim=(), keepdim=False: jnp.max(x, _axes(dim), keepdims=keepdim),
     "amin.default": lambda x, dim=(), keepdim=False: jnp.min(x, _axes(dim), keepdims=keepdim),
     "cumsum.default": lambda x, dim: jnp.cumsum(x, dim),
+    "cumprod.default": lambda x, dim: jnp.cumprod(x, dim),
     "logsumexp.default": lambda x, dim, keepdim=False: jax.nn.logsumexp(x, dim, keepdims=keepdim),
     "_log_softmax.default": _log_softmax,
     "_softmax.default": lambda x, dim, _: jax.nn.softmax(x, dim),

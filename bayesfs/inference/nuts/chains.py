@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 BLOCK = 50
 """Transitions per call of the compiled function, between two reports of progress."""
 
+SETTLING = 0.4
+"""Share of warm-up with shallow trees: there, step sizes are far off and one tree holds up all."""
+
 VECTOR = 16
 """Latents are padded to a multiple of this, so that every loop is vectorised: a fifth faster."""
 
@@ -50,7 +53,7 @@ class Sampler:
         program: density of the tasks.
         warmup: transitions that adapt.
         target_accept: acceptance rate to adapt to.
-        warmup_depth: largest depth of a tree in them.
+        warmup_depth: largest depth of a tree in the first of them, `SETTLING`.
         max_depth: the same afterwards.
     """
 
@@ -222,7 +225,8 @@ def _advance(
         state, positions, infos = carry
         t = first + i
         warming = t < sampler.warmup
-        depth = jnp.where(warming, sampler.warmup_depth, sampler.max_depth)
+        settling = t < int(SETTLING * sampler.warmup)
+        depth = jnp.where(settling, sampler.warmup_depth, sampler.max_depth)
         position, info = _scaled_transition(density, fold_in(key, t), state, chains, size, depth)
         point = position[:, :size]
         adaptation = lax.cond(

@@ -22,11 +22,13 @@ from torch import Tensor
 from bayesfs.errors import InferenceError
 from bayesfs.inference.nuts.chains import Run, Sampler, safe_workers
 from bayesfs.inference.nuts.lockstep import DEPTHS
+from bayesfs.inference.nuts.pyro_nuts import PyroNUTS
 from bayesfs.inference.nuts.translate import precision_of, translate
 from bayesfs.inference.program.batches import Axis, alike_groups, infer_in_batches
 from bayesfs.inference.program.informed import fit_informed
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.streams import Streams
+from bayesfs.inference.program.whiten import Whitened, is_worthwhile
 from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -56,9 +58,13 @@ class NUTS(Engine):
         chains: chains per task.
         target_accept: acceptance rate that the step size is adapted to.
         max_depth: trajectories have at most 2^max_depth - 1 steps; at most 10.
-        warmup_depth: the same during warm-up, where one long tree would hold up all chains.
+        warmup_depth: the same in the first two fifths of warm-up, where one long tree would hold
+            up all chains; the rest adapts to trees as they will be.
         batch_size: tasks in lockstep; bounds the memory. 8 tasks of 4 chains fit a core's cache.
         workers: batches that run at a time; None means one per core, where that is safe.
+        whiten: sample in coordinates whitened by the mode and its curvature, which do away with
+            scales and correlations; None does so where latents are not N(0, I) a priori. See
+            `bayesfs.inference.program.whiten`.
         informed: sample only what the support informs, where the model knows it, and draw the
             rest from the prior: the same posterior in fewer latents. See
             `bayesfs.inference.program.informed`.
@@ -82,6 +88,7 @@ class NUTS(Engine):
     warmup_depth: int = 4
     batch_size: int = 8
     workers: int | None = None
+    whiten: bool | None = None
     informed: bool = True
     population_draws: int = 1
 
@@ -125,6 +132,16 @@ class NUTS(Engine):
             )
         return _first_tasks(posterior, len(episodes)) if whole is not episodes else posterior
 
+    def stand_in(self) -> Engine:
+        """Pyro's own sampler with the same lengths, which runs a program as it stands."""
+        return PyroNUTS(
+            warmup=self.warmup,
+            draws=self.draws,
+            chains=self.chains,
+            target_accept=self.target_accept,
+            max_depth=self.max_depth,
+        )
+
     def _fit(
         self,
         pool: Executor,
@@ -155,25 +172,36 @@ class NUTS(Engine):
         """Record and compile here, sample in a thread: Pyro's tracing is not safe in threads."""
         like, kept = density.episodes.support, -(-draws // self.chains)
         done.expect(self.warmup + kept)
-        program, data = translate(density, like)
+        whiten = is_worthwhile(density) if self.whiten is None else self.whiten
+        origin = like.new_zeros(density.tasks, density.size)
+        target = Whitened.at_mode(density, origin) if whiten else None
+        program, data = translate(target or density, like)
         start = density.prior_by_task(self.chains, streams.integers(2**31))
         if not torch.isfinite(density.value_and_gradient(start)[0]).all():
             raise InferenceError("the log density is not finite at draws from the prior")
+        start = target.whiten(start) if target else start
         sampler = Sampler(
             program, self.warmup, self.target_accept, self.warmup_depth, self.max_depth
         )
         with precision_of(like):
             run = Run.prepare(sampler, data, start.cpu().numpy(), streams.integers(2**31))
-        return pool.submit(self._sample, run, density, kept, seed, done)
+        return pool.submit(self._sample, run, density, target, kept, seed, done)
 
     def _sample(
-        self, run: Run, density: Potential, draws: int, seed: int, done: _Progress
+        self,
+        run: Run,
+        density: Potential,
+        target: Whitened | None,
+        draws: int,
+        seed: int,
+        done: _Progress,
     ) -> Posterior:
         like = density.episodes.support
         with precision_of(like):  # a setting of the thread
             chains = run.draw(draws, done)
+        z = _flat(chains.position, like).movedim(0, 1)
         return density.posterior(
-            _flat(chains.position, like).movedim(0, 1),
+            target.unwhiten(z) if target else z,
             kind="mcmc",
             seed=seed,
             chains=self.chains,

@@ -20,7 +20,7 @@ import torch
 from jax import Array
 from torch import Tensor
 
-from bayesfs.errors import InferenceError
+from bayesfs.errors import InferenceError, UntranslatableError
 from bayesfs.inference.nuts.aten_in_jax import OPERATIONS
 from bayesfs.inference.program.capture import CannotRecord, Recording, Slot, record
 from bayesfs.inference.program.density import Density
@@ -80,7 +80,7 @@ def translate(density: Density, like: Tensor) -> tuple[JaxProgram, tuple[Array, 
         within `precision_of(like)`.
 
     Raises:
-        InferenceError: the density branches on values, or uses an operation that has no
+        UntranslatableError: the density branches on values, or uses an operation that has no
             translation here; the message names it.
 
     Example:
@@ -92,7 +92,7 @@ def translate(density: Density, like: Tensor) -> tuple[JaxProgram, tuple[Array, 
     try:
         recording = record(lambda z: density.log_density(z[:, None])[:, 0], example)
     except CannotRecord as reason:
-        raise InferenceError(
+        raise UntranslatableError(
             f"the model cannot be compiled for JAX: {reason}; use `PyroNUTS`, SVI or SVGD"
         ) from reason
     constants: dict[int, tuple[int, Tensor]] = {}
@@ -125,12 +125,26 @@ def _steps(recording: Recording, constants: dict[int, tuple[int, Tensor]]) -> It
     for call in recording.calls:
         name = str(call.operation).removeprefix("aten.")
         if name not in OPERATIONS:
-            raise InferenceError(
+            raise UntranslatableError(
                 f"the model uses {name!r}, which has no translation to JAX yet; add it to "
                 "bayesfs/inference/nuts/aten_in_jax.py, or use `PyroNUTS`, SVI or SVGD"
             )
         kwargs = tuple((k, freeze(v)) for k, v in call.kwargs.items())
-        yield Step(name, freeze(call.args), kwargs, freeze(call.output))
+        args = _with_places(call.args) if name.startswith("index") else call.args
+        yield Step(name, freeze(args), kwargs, freeze(call.output))
+
+
+def _with_places(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Constant masks among the indices, which JAX would not know while compiling, as numbers."""
+    return tuple(
+        [place for index in arg for place in _places(index)] if isinstance(arg, list) else arg
+        for arg in args
+    )
+
+
+def _places(index: Any) -> tuple[Any, ...]:
+    is_mask = isinstance(index, Tensor) and index.dtype is torch.bool
+    return index.nonzero(as_tuple=True) if is_mask else (index,)
 
 
 def _lookup(value: Any, values: dict[Slot, Any], data: tuple[Array, ...]) -> Any:

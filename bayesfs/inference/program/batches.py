@@ -23,7 +23,7 @@ HISTORY = "elbo"
 PER_STEP = ("ksd",)
 """Statistics (step, task): joined along tasks, the last value of an early stop repeated."""
 
-WORST = ("khat", "gradient", "ridge", "ksd_ratio", "stein_moments")
+WORST = ("khat", "gradient", "ridge", "ksd_ratio", "stein_moments", "latents_per_particle")
 """Statistics that warn: over draws of the population, the largest counts, not the mean."""
 
 

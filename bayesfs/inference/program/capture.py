@@ -70,6 +70,27 @@ _QUICK: Mapping[Any, Any] = {
     _ATEN._unsafe_view.default: torch.Tensor.reshape,
     _ATEN.expand.default: torch.Tensor.expand,
 }
+_SCATTER: Mapping[Any, Any] = {
+    _ATEN.select.int: _ATEN.select_scatter.default,
+    _ATEN.slice.Tensor: _ATEN.slice_scatter.default,
+}
+"""View -> the operation that writes a value into its place."""
+
+_IN_PLACE: Mapping[Any, Any] = {
+    _ATEN.copy_.default: _ATEN.copy.default,
+    _ATEN.index_put_.default: _ATEN.index_put.default,
+    _ATEN.masked_fill_.Scalar: _ATEN.masked_fill.Scalar,
+    _ATEN.masked_fill_.Tensor: _ATEN.masked_fill.Tensor,
+    _ATEN.add_.Tensor: _ATEN.add.Tensor,
+    _ATEN.sub_.Tensor: _ATEN.sub.Tensor,
+    _ATEN.mul_.Tensor: _ATEN.mul.Tensor,
+    _ATEN.div_.Tensor: _ATEN.div.Tensor,
+}
+"""Operation in place -> the one that makes a new tensor."""
+
+_ITSELF = frozenset((_ATEN.detach.default, _ATEN.alias.default))
+_WRITABLE = _ITSELF | set(_SCATTER)
+
 _BY_SHAPE = frozenset(
     (
         _ATEN.new_zeros.default,
@@ -86,7 +107,7 @@ _BY_VALUE = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output
 
 
 class CannotRecord(Exception):
-    """The operations depend on tensor values, on chance or on changes in place."""
+    """The operations depend on tensor values, on chance, or change what others may see."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +148,8 @@ class Recording:
 def capture(function: Callable[..., Any], *example: Tensor) -> Callable[..., Any]:
     """The same function, recorded at the shapes of `example`.
 
-    Where recording is impossible (a branch on a tensor's value, randomness, changes in place),
-    the function itself is returned and the reason is logged.
+    Where recording is impossible (a branch on a tensor's value, randomness, a change in place
+    of what others may see), the function itself is returned and the reason is logged.
 
     Args:
         function: tensors -> a tensor or a tuple of tensors; pure.
@@ -154,7 +175,8 @@ def record(function: Callable[..., Any], *example: Tensor) -> Recording:
     """The tensor operations of a function at the shapes of `example`, in order.
 
     Raises:
-        CannotRecord: there is a branch on a tensor's value, randomness or a change in place.
+        CannotRecord: there is a branch on a tensor's value, randomness, or a change in place of
+            what others may see.
     """
     recorder = _Recorder(example)
     with torch.no_grad(), recorder:
@@ -173,6 +195,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._count = 0
         self._alive: list[Any] = []  # so that no id is used twice
         self._outputs: dict[Any, Any] = {}
+        self._views: dict[int, tuple[Tensor, Any, Any]] = {}
+        self._made: set[int] = set()  # constants that nobody outside holds
+        self._used: set[int] = set()  # constants that a call holds
+        self._past: set[int] = set()  # views whose tensor was changed since
         for tensor in inputs:
             self._new_slot(tensor)
 
@@ -189,12 +215,74 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise CannotRecord(f"{func} is random")
-        if tracked and (func._schema.is_mutable or self._by_value(func, args)):
-            raise CannotRecord(f"{func} reads or changes values that depend on the input")
+        if tracked and func._schema.is_mutable:
+            return self._change(func, args, kwargs)
+        if tracked and self._by_value(func, args):
+            raise CannotRecord(f"{func} reads values that depend on the input")
+        if not self._past.isdisjoint(map(id, _leaves((args, kwargs)))):
+            raise CannotRecord(f"{func} reads a view that was taken before its tensor was changed")
         output = func(*args, **kwargs)
         if tracked:
             self._note(func, args, kwargs, output)
+        self._remember(func, args, output)
         return output
+
+    def _remember(self, func: Any, args: Any, output: Any) -> None:
+        """What is seen through which view, and which constants were made while recording."""
+        for tensor in (x for x in _leaves(output) if isinstance(x, Tensor)):
+            if not func.is_view:
+                self._made.add(id(tensor))
+            elif tensor is not args[0]:
+                self._views[id(tensor)] = (args[0], func, args[1:])
+            self._alive.append(tensor)
+
+    def _change(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation in place, noted as one that makes a new tensor.
+
+        What is changed is the tensor, or through selections and slices of it the one below them.
+        """
+        twin = _IN_PLACE.get(func)
+        below = self._below(id(args[0])) if args else []
+        root = below[-1][0] if below else (args[0] if args else None)
+        seen_as = {id(root)} | {at for at in self._views if self._root_of(at) is root}
+        known = id(root) in self._slots or (
+            id(root) in self._made and self._used.isdisjoint(seen_as)
+        )
+        if twin is None or not known or any(f not in _WRITABLE for _, f, _ in below):
+            raise CannotRecord(f"{func} changes values that depend on the input")
+        value = self._call(twin, (self._before(args[0]), *args[1:]), kwargs)
+        for base, view, where in (b for b in below if b[1] not in _ITSELF):
+            value = self._call(_SCATTER[view], (self._before(base), value, *where), {})
+        output = func(*args, **kwargs)
+        self._slots[id(root)] = value
+        for at in seen_as - {id(root)}:
+            same = all(view in _ITSELF for _, view, _ in self._below(at))
+            self._slots |= {at: value} if same else {}
+            self._past |= set() if same else {at}
+        self._alive.append((args, kwargs))
+        return output
+
+    def _below(self, at: int) -> list[tuple[Tensor, Any, Any]]:
+        """The tensors that one, known by its id, is a view of, nearest first, and how."""
+        found = []
+        while at in self._views:
+            found.append(self._views[at])
+            at = id(found[-1][0])
+        return found
+
+    def _root_of(self, at: int) -> Tensor:
+        """The tensor below a view, known by its id."""
+        return self._below(at)[-1][0]
+
+    def _before(self, tensor: Tensor) -> Any:
+        """A tensor as it is now."""
+        return tensor if id(tensor) in self._slots else tensor.clone()
+
+    def _call(self, func: Any, args: Any, kwargs: Any) -> Slot:
+        slot = Slot(self._count)
+        self._count += 1
+        self.calls.append(Call(func, self.refer(args), self.refer(kwargs), slot))
+        return slot
 
     def _by_value(self, func: Any, args: Any) -> bool:
         """Whether the result's shape, or a Python number, depends on values of the input."""
@@ -215,6 +303,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             arguments = (self.refer(args), self.refer(kwargs))
             key = (func, repr(_mapped(_identity, arguments)))
             if key not in self._outputs:
+                self._used |= {id(x) for x in _leaves(arguments) if isinstance(x, Tensor)}
                 self._outputs[key] = _mapped(self._new_slot, output)
                 self.calls.append(Call(func, *arguments, self._outputs[key]))
             known = self._outputs[key]

@@ -137,4 +137,4 @@ def _hessian_products(density: Density, z: Tensor, vectors: Tensor) -> Tensor:
     score = grad(lambda x: density.log_density(x.unsqueeze(1)).sum())
     with PYRO:
         product: Tensor = vmap(lambda v: jvp(score, (z,), (v,))[1], in_dims=1, out_dims=1)(vectors)
-    return product
+    return product.to(z)  # a constant without axes may have made it double

@@ -13,7 +13,8 @@ Conventions for the Pyro program of a model:
       sites only; padded entries of latent sites follow their prior, so that the density stays
       proper and padding changes nothing else.
     - the program needs to broadcast over tasks only; particles are added by `torch.func.vmap`.
-      So no branch may depend on the value of a latent site, and there are no discrete latents.
+      Where a branch depends on the value of a latent site they run one after another, slowly.
+      There are no discrete latents.
 
 The density of one task sums its sites over all axes but "task" (sites whose prior is N(0, I), as
 in every non-centred model, are summed as one, straight from z):
@@ -36,10 +37,10 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
-from torch.func import vmap
 
 from bayesfs.errors import InferenceError, ShapeError
 from bayesfs.inference.program.capture import capture
+from bayesfs.inference.program.each import each
 from bayesfs.inference.program.sites import (
     PYRO,
     Block,
@@ -99,7 +100,7 @@ class Potential:
         """(task, particle, size) -> (task, particle) log density in nats; differentiable."""
         self._check(z)
         with _plain_pyro():
-            rest = vmap(self._density, in_dims=1, out_dims=1)(self._split(z))
+            rest = self._of_particles(self._split(z))
         return rest + self._standard_prior(z)
 
     def value_and_gradient(self, z: Tensor) -> ValueAndGradient:
@@ -217,7 +218,7 @@ class Potential:
         # plain autograd: torch.func.grad imports torch's compiler, which takes seconds
         with torch.enable_grad(), _plain_pyro():
             parts = tuple(part.detach().requires_grad_() for part in self._split(z))
-            value = vmap(self._density, in_dims=1, out_dims=1)(parts)
+            value = self._of_particles(parts)
             total = value.sum()
             gradient = (
                 # as a graph: the recorder takes no sums in place
@@ -235,7 +236,11 @@ class Potential:
         constant = float(self._standard.sum()) * math.log(2 * math.pi)
         return -0.5 * ((self._standard.to(z) * z * z).sum(-1) + constant)
 
-    def _density(self, parts: tuple[Tensor, ...]) -> Tensor:
+    def _of_particles(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """Parts (task, particle, size of the site) -> (task, particle)."""
+        return cast(Tensor, each(self._density, parts, axis=1))
+
+    def _density(self, *parts: Tensor) -> Tensor:
         """One particle, all but `_standard_prior`: parts (task, size of the site) -> (task,)."""
         values = dict(self.population)
         terms = [parts[0].new_zeros(self.tasks)]

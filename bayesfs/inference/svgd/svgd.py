@@ -33,6 +33,9 @@ class SVGD(Engine):
             fell.
         ksd_ratio (task,): squared discrepancy under `IMQ` at the end, as a multiple of what as
             many independent draws of the posterior would have: about 1 or less is good.
+        stein_moments (task,): see `bayesfs.inference.program.stein`.
+        latents_per_particle (task,): above one half `LinearStein` takes each latent apart: sds are
+            then those given all other latents, and correlations are lost.
 
     Attributes:
         particles: per task.
@@ -142,6 +145,9 @@ class SVGD(Engine):
             "ksd": flowed.ksd,
             "ksd_ratio": flowed.ksd_ratio,
             "stein_moments": flowed.stein_moments,
+            "latents_per_particle": flowed.ksd_ratio.new_full(
+                flowed.ksd_ratio.shape, density.size / particles
+            ),
         }
         return density.posterior(flowed.z, kind="particles", seed=seed, sample_stats=stats)
 

@@ -35,8 +35,11 @@ class Guide(Protocol):
     """
 
     @property
-    def whiten(self) -> bool:
-        """Whether to fit it in coordinates whitened by the mode and its curvature."""
+    def whiten(self) -> bool | None:
+        """Whether to fit it in coordinates whitened by the mode and its curvature; None decides.
+
+        It is done, then, where `bayesfs.inference.program.whiten.is_worthwhile`.
+        """
         ...
 
     def noise_size(self, size: int) -> int:
@@ -66,10 +69,11 @@ class MeanField:
 
     Attributes:
         whiten: fit it in coordinates whitened by the mode and its curvature: the correlations
-            there are kept, the scale along each of them is learnt.
+            there are kept, the scale along each of them is learnt. None does so where latents are
+            not N(0, I) a priori.
     """
 
-    whiten: bool = False
+    whiten: bool | None = None
 
     def noise_size(self, size: int) -> int:
         """One normal per latent."""

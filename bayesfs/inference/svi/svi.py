@@ -8,28 +8,32 @@ instead.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from bayesfs._distributions.importance import pareto_khat
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
+from bayesfs.inference.program.closeness import closeness
 from bayesfs.inference.program.potential import Potential
-from bayesfs.inference.program.stein import stein_moments
 from bayesfs.inference.program.streams import Streams
+from bayesfs.inference.program.whiten import Whitened, is_worthwhile
 from bayesfs.inference.svi.elbo import Fit, Schedule, maximise_elbo
-from bayesfs.inference.svi.guides import Guide, MeanField
-from bayesfs.inference.svi.whiten import Whitened
+from bayesfs.inference.svi.guides import Guide, LowRank, MeanField
 from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
 START_SCALE = 0.4
 """Standard deviation that guides start from; the prior of a non-centred latent has 1."""
 
-DENSITY_DRAWS = 16
-"""Draws whose densities are evaluated at a time for the diagnostics; bounds the memory."""
+
+PROPOSALS = 4
+"""Draws of a guide for each one that is kept, where they are resampled."""
+
+DEGREES = 7
+"""Degrees of freedom of such draws at least."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,9 @@ class SVI(Engine):
         early_stopping: leave the constant-rate half early once the ELBO has stopped growing.
         draws: posterior draws returned.
         khat_draws: how many of the draws give khat and evidence_bound; 0 leaves both out.
+        corrected: draw four times as many with heavier tails, and resample them by their
+            Pareto-smoothed weights p / q in tasks where k-hat is at most .7, so that the guide's
+            own error goes. Not with `LowRank`, whose draws have more noise than latents.
         batch_size: tasks at a time; bounds the memory.
         population_draws: 1 conditions on the mean of a given population; more carry that many of
             its draws through, at so many times the cost.
@@ -71,11 +78,14 @@ class SVI(Engine):
     early_stopping: bool = True
     draws: int = 1000
     khat_draws: int = 200
+    corrected: bool = False
     batch_size: int = 256
     population_draws: int = 1
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.particles, self.draws, self.batch_size, self.population_draws)
+        if self.corrected and isinstance(self.guide, LowRank):
+            raise InferenceError("corrected=True needs a guide with as much noise as latents")
         if min(counts) < 1 or self.learning_rate <= 0:
             raise InferenceError(
                 "expected steps, particles, draws, batch_size, population_draws and learning_rate "
@@ -116,12 +126,17 @@ class SVI(Engine):
         progress: Progress | None,
     ) -> Posterior:
         like = density.episodes.support.new_zeros(density.tasks, density.size)
-        target = Whitened.at_mode(density, like) if self.guide.whiten else density
+        target: Potential | Whitened = density
+        start = self.guide.start(like, START_SCALE)
+        whiten = self.guide.whiten
+        if is_worthwhile(density) if whiten is None else whiten:
+            target = Whitened.at_mode(density, like)
+            start = torch.where(target.has_mode[:, None], self.guide.start(like, 1.0), start)
         fit = maximise_elbo(
             target,
             self.guide,
             Schedule(self.steps, self.learning_rate, self.particles, self.early_stopping),
-            start=self.guide.start(like, 1.0 if self.guide.whiten else START_SCALE),
+            start=start,
             generator=torch.Generator().manual_seed(seed + branch),
             progress=progress,
         )
@@ -132,6 +147,7 @@ class SVI(Engine):
             fit,
             draws=draws,
             khat_draws=self.khat_draws,
+            corrected=self.corrected,
             streams=Streams.of(density, seed, branch),
             seed=seed,
         )
@@ -147,6 +163,7 @@ def sample_guide(
     khat_draws: int,
     streams: Streams,
     seed: int,
+    corrected: bool = False,
 ) -> Posterior:
     """Posterior drawn from fitted guides, with their diagnostics.
 
@@ -157,32 +174,49 @@ def sample_guide(
         fit: its parameters, and the history of the ELBO.
         draws: draws per task.
         khat_draws: how many of them give the diagnostics.
+        corrected: resample them from four times as many, see `SVI`.
         streams: source of the noise.
         seed: recorded in the posterior.
     """
     parameters = fit.parameters
-    noise = streams.normal((draws, guide.noise_size(target.size)), parameters)
+    proposals = draws * (PROPOSALS if corrected else 1)
+    noise = streams.normal((proposals, guide.noise_size(target.size)), parameters)
     z = guide.draw(parameters, noise)
     stats = {"elbo": fit.elbo}
-    if khat_draws:
-        some = torch.split(z[:, :khat_draws].detach(), DENSITY_DRAWS, 1)
-        values, scores = zip(*(_with_score(target, part) for part in some), strict=True)
-        log_p = torch.cat(values, 1)
-        log_weight = log_p - guide.log_density(parameters, noise[:, :khat_draws])
-        stats |= {
-            "evidence_bound": log_weight.mean(1),
-            "khat": pareto_khat(log_weight),
-            "stein_moments": stein_moments(z[:, :khat_draws].detach(), torch.cat(scores, 1)),
-        }
+    if corrected:
+        noise, log_ratio = heavier(noise, streams)
+        z = guide.draw(parameters, noise)
+        log_q = guide.log_density(parameters, noise) + log_ratio
+        made = closeness(target, z, log_q, resampled=draws)
+        z = made.pop("z")
+        stats |= made
+    elif khat_draws:
+        log_q = guide.log_density(parameters, noise[:, :khat_draws])
+        stats |= closeness(target, z[:, :khat_draws], log_q)
     if isinstance(target, Whitened):
         z = target.unwhiten(z)
     return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
 
 
-def _with_score(target: Potential | Whitened, z: Tensor) -> tuple[Tensor, Tensor]:
-    """(task, draw) log density, and its gradient (task, draw, size)."""
-    with torch.enable_grad():
-        point = z.requires_grad_()
-        value = target.log_density(point)
-        (score,) = torch.autograd.grad(value.sum(), point)
-    return value.detach(), score
+def heavier(noise: Tensor, streams: Streams) -> tuple[Tensor, Tensor]:
+    """Normal noise made Student's t, whose tails reach beyond those of most posteriors.
+
+        t = e (nu / chi^2_nu)^(1/2),    nu = max(`DEGREES`, size),
+
+    so that the spread of |t| stays near that of |e| in many dimensions.
+
+    Args:
+        noise: (task, draw, size) standard normal.
+        streams: of the tasks.
+
+    Returns:
+        t, and (task, draw) log density of t under Student's t less that under N(0, I).
+    """
+    size = noise.shape[-1]
+    degrees = max(DEGREES, size)
+    square = streams.normal((noise.shape[1], degrees), noise).square().sum(-1)
+    t = noise * (degrees / square).sqrt().unsqueeze(-1)
+    length = t.square().sum(-1)
+    constant = math.lgamma((degrees + size) / 2) - math.lgamma(degrees / 2)
+    constant += 0.5 * size * math.log(2 / degrees)
+    return t, constant - 0.5 * (degrees + size) * torch.log1p(length / degrees) + 0.5 * length

@@ -1,0 +1,89 @@
+"""How close an approximation is to a density, from its own draws: `closeness`.
+
+Draws of q whose weights p / q have a finite variance can be resampled by them to be draws of p, at
+some loss.
+
+Source: Vehtari et al. (2024), Pareto smoothed importance sampling; Yao et al. (2018), Yes, but did
+it work?
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bayesfs._distributions.importance import smoothed
+from bayesfs.inference.program.density import Density
+from bayesfs.inference.program.limits import KHAT_MAX
+from bayesfs.inference.program.stein import stein_moments
+
+DENSITY_DRAWS = 16
+"""Draws whose densities are evaluated at a time at least."""
+
+SCALARS = 2**18
+"""Latents of all of them together at most, beyond that number; bounds the memory."""
+
+
+def closeness(
+    density: Density, z: Tensor, log_q: Tensor, *, resampled: int = 0
+) -> dict[str, Tensor]:
+    """Statistics of draws z of an approximation q to p, and the draws resampled to be p's.
+
+    Args:
+        density: log p, unconstrained, not normalised.
+        z: (task, draw, size).
+        log_q: (task, draw) log density of q at them.
+        resampled: how many draws to take of them, systematically, by their Pareto-smoothed weights;
+            0 takes none. Of a task whose k-hat is above `KHAT_MAX`, or not known, the first ones
+            are taken as they are.
+
+    Returns:
+        z (task, resampled, size): where draws were resampled; the rest is then of these draws.
+        evidence_bound (task,): mean of log p - log q, in nats.
+        khat (task,): Pareto k-hat of the weights p / q.
+        stein_moments (task,): see `bayesfs.inference.program.stein`.
+    """
+    at_once = max(DENSITY_DRAWS, SCALARS // z[:, 0].numel())
+    parts = [_with_score(density, part) for part in torch.split(z.detach(), at_once, 1)]
+    values, scores = zip(*parts, strict=True)
+    log_weight, score = torch.cat(values, 1) - log_q, torch.cat(scores, 1)
+    smooth = [smoothed(weights) for weights in log_weight.double().cpu().numpy()]
+    khat = log_weight.new_tensor([k for _, k in smooth])
+    stats = {"evidence_bound": log_weight.mean(1), "khat": khat}
+    z = z.detach()
+    if resampled:
+        places = torch.stack([_places(w, k, resampled) for w, k in smooth]).unsqueeze(-1)
+        z, score = (x.take_along_dim(places.to(x.device), 1) for x in (z, score))
+        stats["z"] = z
+    return {**stats, "stein_moments": stein_moments(z, score)}
+
+
+def _places(log_weight: NDArray[np.float64], khat: float, count: int) -> Tensor:
+    """(count,) numbers of draws, each as often as its smoothed weight says, in a mixed order."""
+    if not khat <= KHAT_MAX:
+        return torch.arange(count)
+    share = torch.from_numpy(log_weight).softmax(0).cumsum(0)
+    at = (torch.arange(count) + 0.5) / count
+    chosen = torch.searchsorted(share, at.to(share)).clamp(max=len(share) - 1)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(count))
+    return chosen[order]
+
+
+def _with_score(density: Density, z: Tensor) -> tuple[Tensor, Tensor]:
+    """(task, draw) log density, and its gradient (task, draw, size)."""
+    with torch.enable_grad():
+        point = z.requires_grad_()
+        value = density.log_density(point)
+        (score,) = torch.autograd.grad(value.sum(), point)
+    return value.detach(), score
+
+
+def pareto_khat(log_weight: Tensor) -> Tensor:
+    """(task, draw) log importance weights -> (task,) Pareto k-hat.
+
+    See `bayesfs._distributions.importance.smoothed` for what it is where no tail can be fitted.
+    """
+    each = [smoothed(weights)[1] for weights in log_weight.double().cpu().numpy()]
+    return log_weight.new_tensor(each)
