@@ -85,7 +85,7 @@ class Laplace(Engine):
     grid: str | None = None
     nodes: int = 15
     draws: int = 1000
-    khat_draws: int = 200
+    khat_draws: int = 1000
     steps: int = 200
     batch_size: int = 64
     population_draws: int = 1

@@ -1,9 +1,8 @@
 """A density in coordinates in which it is close to a standard normal: `Whitened`.
 
-With H the curvature (minus the Hessian) at the mode, S = diag(H)^-1/2, and V and h eigenvectors and
-eigenvalues of S H S,
+With H the curvature (minus the Hessian) at the mode, S = diag(H)^-1/2 and S H S = L L',
 
-    z = mode + A u,    A = S V |h|^-1/2,
+    z = mode + A u,    A = S L'^-1,
 
 so that a Gaussian becomes exactly N(0, I), whatever its scales and correlations were. That is worth
 something only where there is a mode: the Newton decrement g' H^-1 g, twice the nats that a
@@ -71,9 +70,13 @@ class Whitened:
             raise InferenceError(
                 f"expected at most {MAX_WHITE} latents for whitened coordinates, got {density.size}"
             )
-        mode, axes, found = newton(density, maximise(density, start)[0])
-        own = torch.eye(density.size, dtype=axes.dtype, device=axes.device)
-        axes = torch.where(found[:, None, None], axes, own)
+        mode, curvature, found = newton(density, maximise(density, start)[0])
+        own = torch.eye(density.size, dtype=curvature.dtype, device=curvature.device)
+        curvature = torch.where(found[:, None, None], curvature, own)
+        scale = curvature.diagonal(0, -2, -1).rsqrt().unsqueeze(-1)
+        lower = torch.linalg.cholesky(scale * curvature * scale.mT)
+        axes = torch.linalg.solve_triangular(lower.mT, own.expand_as(lower), upper=True)
+        axes = (scale * axes).to(start)
         centre = torch.where(found[:, None], mode, start)
         return cls(density, centre, axes, torch.linalg.slogdet(axes)[1], found)
 
@@ -117,20 +120,22 @@ def is_worthwhile(density: Potential) -> bool:
 
 
 def newton(density: Density, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Climb from near a mode by Newton steps A A' g, in which every curvature counts as positive.
+    """Climb from near a mode by Newton steps, in which every curvature counts as positive.
 
     Args:
         density: unconstrained log density of the tasks.
         z: (task, size) where to start.
 
     Returns:
-        Where the climb ended (task, size), A there (task, size, size), and whether that is a mode
-        (task,).
+        Where the climb ended (task, size), H there (task, size, size) in double precision, and
+        whether that is a mode (task,).
     """
     lengths = z.new_tensor(LENGTHS)[:, None]
     rows = torch.arange(len(z), device=z.device)
     for step in range(NEWTON + 1):
-        axes, curved = _axes(density, z)
+        curvature = precision(density, z).double()
+        axes, curved = _axes(curvature)
+        axes = axes.to(z)
         value, gradient = (x.squeeze(1) for x in density.value_and_gradient(z.unsqueeze(1)))
         along = (axes.mT @ gradient.unsqueeze(-1)).squeeze(-1)
         decrement = along.square().sum(-1)
@@ -142,15 +147,14 @@ def newton(density: Density, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if step == NEWTON or not better.any():
             break
         z = torch.where(better[:, None], trial[rows, best], z)
-    return z, axes, curved & (decrement < DECREMENT_MAX)
+    return z, curvature, curved & (decrement < DECREMENT_MAX)
 
 
-def _axes(density: Density, z: Tensor) -> tuple[Tensor, Tensor]:
-    """A (task, size, size) at z, in double precision inside, and whether all curvature is positive.
+def _axes(curvature: Tensor) -> tuple[Tensor, Tensor]:
+    """B (task, size, size), B B' = |H|^-1, and whether all curvature is positive (task,).
 
     The identity where a curvature is not finite.
     """
-    curvature = precision(density, z).double()
     finite = torch.isfinite(curvature).all(-1).all(-1)
     curvature = torch.where(finite[:, None, None], curvature, 0.0)
     diagonal = curvature.diagonal(0, -2, -1).abs()
@@ -158,4 +162,4 @@ def _axes(density: Density, z: Tensor) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh(scale.unsqueeze(-1) * curvature * scale.unsqueeze(-2))
     curved = finite & (values > SMALLEST).all(-1)
     root = torch.where(finite[:, None], values.abs().clamp_min(SMALLEST), 1.0).rsqrt()
-    return (scale.unsqueeze(-1) * vectors * root.unsqueeze(-2)).to(z), curved
+    return scale.unsqueeze(-1) * vectors * root.unsqueeze(-2), curved

@@ -77,7 +77,7 @@ class SVI(Engine):
     particles: int = 2
     early_stopping: bool = True
     draws: int = 1000
-    khat_draws: int = 200
+    khat_draws: int = 1000
     corrected: bool = False
     batch_size: int = 256
     population_draws: int = 1
