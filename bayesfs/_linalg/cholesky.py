@@ -65,7 +65,7 @@ def readable(condition: Tensor) -> bool | None:
     """Whether the condition holds; None inside a transform that hides values."""
     try:
         return bool(condition)
-    except RuntimeError:  # vmap and make_fx: values are symbols
+    except RuntimeError:  # vmap, make_fx and recordings: values are symbols
         return None
 
 

@@ -738,7 +738,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "watch": _on_its_cores(watch_source),
     "teach": _on_its_cores(teach_videos),
     "correct": _on_its_cores(correct),
-    "forget": forget,
+    "forget": _on_its_cores(forget),
     "export": _on_its_cores(export),
     "init": init,
 }

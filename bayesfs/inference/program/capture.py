@@ -106,8 +106,12 @@ _BY_SHAPE = frozenset(
 _BY_VALUE = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
 
 
-class CannotRecord(Exception):
-    """The operations depend on tensor values, on chance, or change what others may see."""
+class CannotRecord(RuntimeError):
+    """The operations depend on tensor values, on chance, or change what others may see.
+
+    As torch's transforms raise it, so that code which can do without a look at values does
+    (`bayesfs._linalg.cholesky.readable`).
+    """
 
 
 @dataclass(frozen=True)
