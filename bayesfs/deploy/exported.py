@@ -8,6 +8,7 @@ it is called written.
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import warnings
@@ -183,7 +184,7 @@ def write_onnx(
     if folder.exists():
         raise DataError(f"{str(folder)!r} exists already; choose another name")
     try:
-        import onnxruntime  # type: ignore[import-untyped]  # noqa: F401
+        importlib.import_module("onnxruntime")
     except ImportError as error:
         raise DataError("expected onnxruntime: pip install 'bayesfs[onnx]'") from error
     px = taught.backbone.px
@@ -234,7 +235,7 @@ def _compare(
     Raises:
         InferenceError: too far.
     """
-    import onnxruntime
+    onnxruntime: Any = importlib.import_module("onnxruntime")
 
     try:
         session = onnxruntime.InferenceSession(path)

@@ -11,6 +11,7 @@ or, from a program,
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -46,7 +47,7 @@ class TaughtObjects:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        import onnxruntime  # type: ignore[import-untyped]
+        onnxruntime: Any = importlib.import_module("onnxruntime")
 
         place = Path(folder)
         header: dict[str, Any] = json.loads((place / "taught.json").read_text(encoding="utf-8"))
