@@ -49,6 +49,7 @@ class Laplace(Engine):
     """A Gaussian at the mode, with the curvature there.
 
     Diagnostics in `Posterior.sample_stats`:
+
         log_evidence (task,): Laplace's estimate of log p(support), in nats.
         gradient (task,): largest absolute derivative at the mode; far from 0 means no mode.
         ridge (task,): added to the precision's diagonal to make it positive definite.

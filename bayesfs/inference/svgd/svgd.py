@@ -28,6 +28,7 @@ class SVGD(Engine):
     """Interacting particles, many tasks at once, none of which moves another one's.
 
     Diagnostics in `Posterior.sample_stats`:
+
         ksd (check, task): kernelised Stein discrepancy under the kernel that moves the particles,
             every ten steps and at the end. It has no scale of its own; what counts is how far it
             fell.
