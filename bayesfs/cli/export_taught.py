@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from bayesfs.cli.name_videos import tasks_in_condition, teacher_of
-from bayesfs.cli.watch_video import taught_frames, with_query
+from bayesfs.cli.name_videos import teacher_of
+from bayesfs.cli.watch_video import Watcher, taught_frames
 from bayesfs.deploy.exported import TaughtTask, write_onnx
 from bayesfs.errors import DataError
 from bayesfs.protocols import TorchBackbone
@@ -44,19 +44,14 @@ def export_taught(
             f"expected a backbone that is a torch network, got {teacher.backbone.name!r}; export "
             "is for those"
         )
-    taught = taught_frames(teach, teacher)
-    first = taught.dataset.isel(frame=slice(0, 1))
-    token = with_query(taught, first["features"].values, first["quality"].values)
-    task = tasks_in_condition(teacher, token, condition)
-    study, learnt = teacher.study, teacher.learnt
-    model = study.model_of(learnt)
-    posterior = study.engine.infer(model, task, seed=teacher.seed, given=learnt.population)
+    watcher = Watcher.of(teacher, taught_frames(teach, teacher), condition)
+    task, learnt = watcher.task, teacher.learnt
     rules = teacher.rules(float(task.shot_mask.sum() / task.way_mask.sum()))
     made = TaughtTask(
         teacher.backbone,
         learnt.projection,
-        model,
-        posterior,
+        watcher.model,
+        watcher.posterior,
         learnt.population,
         task,
         condition,

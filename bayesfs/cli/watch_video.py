@@ -40,7 +40,7 @@ from bayesfs.features.extraction.prefetch import Prefetch
 from bayesfs.features.quality import COVARIATES, quality
 from bayesfs.prediction import predict
 from bayesfs.protocols import Backbone, KnowsTypical, Model
-from bayesfs.types import Embeddings, Posterior
+from bayesfs.types import Embeddings, EpisodeBatch, Posterior
 from bayesfs.uncertainty.decompose import decompose
 
 WINDOW = 30
@@ -76,6 +76,7 @@ class Watcher:
     Attributes:
         teacher: model, engine, population and rules.
         taught: embeddings of what teaches.
+        task: what was taught, and a token to name, which is its first frame.
         model: as the study has it for tasks.
         posterior: of the taught task.
         condition: that frames to answer for are recorded in.
@@ -83,6 +84,7 @@ class Watcher:
 
     teacher: Teacher
     taught: Embeddings
+    task: EpisodeBatch
     model: Model
     posterior: Posterior
     condition: Condition
@@ -96,7 +98,7 @@ class Watcher:
         tasks = tasks_in_condition(teacher, token, condition)
         model = study.model_of(learnt)
         posterior = study.engine.infer(model, tasks, seed=teacher.seed, given=learnt.population)
-        return cls(teacher, taught, model, posterior, condition)
+        return cls(teacher, taught, tasks, model, posterior, condition)
 
     def answer(self, frames: list[Arrived]) -> Explanation:
         """What some frames of one video show jointly, its set and its doubt."""

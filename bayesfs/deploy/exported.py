@@ -25,8 +25,7 @@ from torch import Tensor, nn
 
 from bayesfs.deploy import runner
 from bayesfs.errors import DataError, InferenceError
-from bayesfs.features.projection import QUALITY_LIMIT, Projection
-from bayesfs.features.quality import CLIP_MARGIN, LUMA, SHARPNESS_FLOOR
+from bayesfs.features.projection import Projection
 from bayesfs.prediction import predict
 from bayesfs.protocols import Model, TorchBackbone
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior
@@ -37,7 +36,7 @@ OPSET = 18
 TOLERANCE = 1e-5
 """Largest difference from torch that is taken: of probabilities, nats, and shares of a feature."""
 
-FEATURES = ("features", "quality")
+FEATURES = ("features",)
 
 ANSWER = ("prob", "aleatoric", "epistemic")
 
@@ -66,7 +65,7 @@ class TaughtTask:
 
 
 class BackboneNetwork(nn.Module):
-    """Frames -> features and measured quality.
+    """Frames -> features.
 
     Args:
         taught: what answers.
@@ -76,12 +75,12 @@ class BackboneNetwork(nn.Module):
         super().__init__()
         self.taught = taught
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(frame, px, px, 3) uint8 -> (frame, input feature), (frame, covariate)."""
+    def forward(self, images: Tensor) -> Tensor:
+        """(frame, px, px, 3) uint8 -> (frame, input feature)."""
         backbone = self.taught.backbone
         mean, std = (255 * torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))
         x = (images.permute(0, 3, 1, 2).float() - mean) / std
-        return backbone.forward(x).float(), _quality(images)
+        return backbone.forward(x).float()
 
 
 class HeadNetwork(nn.Module):
@@ -95,20 +94,17 @@ class HeadNetwork(nn.Module):
         super().__init__()
         self.taught = taught
 
-    def forward(self, features: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(frame, input feature), (frame, covariate) -> (way,), () nats and () nats."""
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(frame, input feature) -> (way,), () nats and () nats."""
         taught, task = self.taught, self.taught.task
         query = _projected(features.double(), taught.projection, taught.condition)
         shape = (1, 1, len(features))
-        changed: dict[str, Any] = {
-            "query": query[None, None].to(task.query),
-            "query_mask": torch.ones(shape, dtype=torch.bool),
-            "query_frame": None,
-        }
-        if task.query_quality is not None:
-            standard = _standard(quality.double(), taught.projection, taught.condition)
-            changed["query_quality"] = standard[None, None].to(task.query_quality)
-        asked = task.changed(**changed)
+        asked = task.changed(
+            query=query[None, None].to(task.query),
+            query_mask=torch.ones(shape, dtype=torch.bool),
+            query_frame=None,
+            query_quality=None,  # a model that weighs frames by it draws for each query
+        )
         found = predict(taught.model, taught.posterior, asked, given=taught.population).video
         _, aleatoric, epistemic = decompose_draws(found)
         return found.prob[0, 0], aleatoric[0, 0], epistemic[0, 0]
@@ -124,39 +120,8 @@ def _projected(features: Tensor, projection: Projection, condition: str) -> Tens
     return (z / z.square().sum(1, keepdim=True).sqrt().clamp(min=1e-12)).float()
 
 
-def _standard(raw: Tensor, projection: Projection, condition: str) -> Tensor:
-    """Quality in sds of the frames that were learnt from, where the model uses it."""
-    if not projection.quality_mean.shape[1]:
-        return raw
-    at = CONDITIONS.index(condition)
-    z = (raw - _double(projection.quality_mean[at])) / _double(projection.quality_sd[at])
-    return z.clamp(-QUALITY_LIMIT, QUALITY_LIMIT)
-
-
 def _double(value: Any) -> Tensor:
     return torch.from_numpy(np.asarray(value, np.float64))
-
-
-def _quality(images: Tensor) -> Tensor:
-    """As `bayesfs.features.quality.quality`."""
-    luma = images.float() @ torch.from_numpy(np.asarray(LUMA, np.float32))
-    inner = luma[:, 1:-1, 1:-1]
-    laplacian = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
-    brightest = images.float().amax(-1)
-    columns = (
-        (_variance(laplacian - 4 * inner) + SHARPNESS_FLOOR).log(),
-        luma.double().mean((1, 2)) / 255,
-        _variance(luma).sqrt() / 255,
-        (brightest <= CLIP_MARGIN).double().mean((1, 2)),
-        (brightest >= 255 - CLIP_MARGIN).double().mean((1, 2)),
-    )
-    return torch.stack(columns, -1).float()
-
-
-def _variance(x: Tensor) -> Tensor:
-    """(frame, height, width) -> (frame,)."""
-    x = x.double()
-    return (x - x.mean((1, 2), keepdim=True)).square().mean((1, 2))
 
 
 def write_onnx(
@@ -206,14 +171,13 @@ def write_onnx(
         _trace(backbone, (images,), path, ("images",), FEATURES)
         with torch.no_grad():
             made = backbone(images)
-        _compare(path, {"images": images}, FEATURES, made, gaps)
+        _compare(path, {"images": images}, FEATURES, (made,), gaps)
         for count in range(1, frames + 1):
             path = folder / f"head-{count}.onnx"
-            example, asked = [part[:count] for part in made], [part[-count:] for part in made]
-            _trace(head, tuple(example), path, FEATURES, ANSWER)
+            _trace(head, (made[:count],), path, FEATURES, ANSWER)
             with torch.no_grad():
-                wanted = head(*asked)
-            _compare(path, dict(zip(FEATURES, asked, strict=True)), ANSWER, wanted, gaps)
+                wanted = head(made[-count:])
+            _compare(path, {"features": made[-count:]}, ANSWER, wanted, gaps)
         text = json.dumps(header, ensure_ascii=False, indent=1)
         (folder / "taught.json").write_text(f"{text}\n", encoding="utf-8")
         shutil.copyfile(Path(runner.__file__), folder / "recognise.py")
@@ -239,8 +203,7 @@ def _compare(
 
     try:
         session = onnxruntime.InferenceSession(path)
-        read = [one.name for one in session.get_inputs()]  # a head may not look at quality
-        found = session.run(names, {name: inputs[name].numpy() for name in read})
+        found = session.run(names, {name: value.numpy() for name, value in inputs.items()})
     except Exception as error:
         raise InferenceError(f"{path.name} cannot be run: {str(error)[:200]}") from error
     for name, a, b in zip(names, wanted, found, strict=True):

@@ -72,10 +72,8 @@ class TaughtObjects:
         images = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
         if count not in self._heads:
             self._heads[count] = self._opened(f"head-{count}")
-        features, quality = self._backbone.run(None, {"images": images})
-        head, made = self._heads[count], {"features": features, "quality": quality}
-        found = head.run(None, {one.name: made[one.name] for one in head.get_inputs()})
-        prob, aleatoric, epistemic = found
+        (features,) = self._backbone.run(None, {"images": images})
+        prob, aleatoric, epistemic = self._heads[count].run(None, {"features": features})
         prob = prob[: len(self.classes)]
         order = np.argsort(-prob, kind="stable")
         if self.least_in_set is None:

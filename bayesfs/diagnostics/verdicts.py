@@ -189,14 +189,24 @@ def elbo_check(stats: xr.Dataset, tasks: int, latents: float) -> Check:
     return Check(name, float(gain), line, passed, reason, "more steps")
 
 
-def task_check(name: str, values: xr.DataArray, limit: float, tasks: NDArray[Any]) -> Check:
-    """The largest value over tasks, and which tasks pass the limit; no tasks for a population."""
+def task_check(
+    name: str,
+    values: xr.DataArray,
+    limit: float,
+    tasks: NDArray[Any],
+    *,
+    never: float = np.inf,
+) -> Check:
+    """The largest value over tasks, and which tasks pass the limit; no tasks for a population.
+
+    A value that is not below `never` is grave.
+    """
     flat = np.atleast_1d(values.to_numpy().astype(float)).ravel()
     if np.isnan(flat).all() or (flat == -np.inf).all():
         return without(name, "there are too few draws for it")
     above = np.flatnonzero(~(flat <= limit))  # NaN is none that passes
     step = "a richer guide, more steps, or NUTS"
-    grave = bool((~(flat < (KHAT_NEVER if name == "k-hat" else np.inf))).any())
+    grave = bool((~(flat < never)).any())
     if not len(tasks):
         return Check(name, float(np.nanmax(flat)), f"≤ {limit}", not len(above), "", step, grave)
     reason = f"{len(above)} of {flat.size} tasks above"
