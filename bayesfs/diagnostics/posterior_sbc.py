@@ -64,8 +64,13 @@ def calibrate_near(
         The ranks, one per simulation and quantity.
 
     Raises:
-        DataError: the model draws no features, or the engine gives fewer draws than are ranked.
+        DataError: the model draws no features, the engine gives fewer draws than are ranked, or a
+            number is below 1.
     """
+    if min(simulations, values) < 1:
+        raise DataError(
+            f"expected simulations and values of at least 1, got {simulations} and {values}"
+        )
     picks = evenly_spaced(population.num_draws, values)
     copies = -(-simulations // (len(picks) * len(episodes)))
     parts = []
