@@ -13,6 +13,7 @@ import xarray as xr
 import bayesfs as bf
 from bayesfs._utils.display import LINES
 from bayesfs.data.store import open_store, save_store
+from bayesfs.diagnostics.convergence import diagnose
 from bayesfs.errors import DataError
 from bayesfs.explanation.sentences import advice_text
 from bayesfs.features.standardisation import Standardisation
@@ -147,7 +148,8 @@ def test_every_value_shows_itself_in_a_dozen_lines(
     many = tasks.select([i % len(tasks) for i in range(200)])
     values = [
         data, learnt, tasks, many, answer, answer.posterior, answer.predictive,
-        answer.predictive.video, learnt.population,
+        answer.predictive.video, learnt.population, study(),
+        diagnose(answer.to_datatree(learnt, {})),
     ]  # fmt: skip
     for value in values:
         text = repr(value)
@@ -169,6 +171,8 @@ def test_axes_tables_and_sentences_speak_of_schools(
     assert sizes["school"] == len(tasks)
     assert tree["posterior"]["class"].values.tolist() == ["a", "b"]
     assert not {"task", "way", "video", "shot", "frame"} & set(sizes)
+    for group in ("posterior", "population", "prior"):
+        assert tree[group]["feature"].values.tolist() == ["height", "weight"]
     levels = ["school", "class", "visit_clean", "visit_clutter", "row_clean", "row_clutter"]
     assert tree["posterior"]["level"].values.tolist() == levels
     words = tasks.levels
