@@ -27,7 +27,7 @@ from torch import Tensor
 
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.diagnostics.sbc import LEVELS, Calibration, ranked
-from bayesfs.diagnostics.sbc_tasks import Simulated
+from bayesfs.diagnostics.sbc_tasks import Simulated, frames_of
 from bayesfs.errors import DataError
 from bayesfs.inference.program.simulation import Simulator
 from bayesfs.protocols import Engine, Model, Progress
@@ -157,8 +157,8 @@ def with_replicates(
             f"posterior SBC needs a model that draws the features of the support; "
             f"{type(model).__name__} draws {', '.join(sorted(run.observed))}"
         )
-    new = made[0][:, :, shots:] * doubled.support_mask[:, :, shots:, :, None]
-    support = torch.cat([episodes.support, new.expand_as(episodes.support)], 2)
+    new = frames_of(made[0][:, :, shots:], episodes)
+    support = torch.cat([episodes.support, new], 2)
     return Simulated(doubled.changed(support=support), {s: v[None] for s, v in known.items()})
 
 

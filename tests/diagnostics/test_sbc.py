@@ -22,6 +22,7 @@ from bayesfs.inference.exact import Exact
 from bayesfs.inference.program.simulation import Simulator
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.models.niw.classes import NIWClasses
 from bayesfs.plots.sbc import coverage_picture, rank_picture
 from bayesfs.protocols import Engine
 from bayesfs.synthetic.tasks import synthetic_episodes
@@ -256,3 +257,17 @@ def test_the_width_of_a_site_is_of_all_its_scalars_and_leaves_padding_out() -> N
         expected = score(u[t].numpy()[exists[t]]).mean() / mean
         assert found.widths["class_raw"][t] == pytest.approx(expected)
     assert found.joined(found).table["p"]["width of class_raw"] < 1
+
+
+def test_a_video_whose_mean_was_drawn_keeps_its_frames_and_has_that_mean() -> None:
+    """Equal frames would be taken for copies, and a posterior given them be too wide."""
+    model, template = NIWClasses(), tasks(20, frames=3, dim=3)
+    given = population_draw(model, template)
+    told = simulate_tasks(model, template, population=given, seed=2)
+    assert torch.equal(told.episodes.support_mask, template.support_mask)
+    held = {s: v[0] for s, v in given.population.items()}
+    run = Simulator(model, template).draw(seed=2, held=held)
+    mask = template.support_mask[..., None]
+    mean = (told.episodes.support * mask).sum(-2) / mask.sum(-2).clamp(min=1)
+    drawn = run.observed["videos"].reshape(mean.shape)
+    assert torch.allclose(mean[template.shot_mask], drawn[template.shot_mask])
