@@ -44,7 +44,7 @@ SMALLEST = 1e-3
 
 
 @dataclass(frozen=True)
-class State:
+class Particles:
     """Particles, the log density and its gradient there, and their momenta in units of 1 / scale.
 
     Attributes:
@@ -65,7 +65,9 @@ class State:
         return 0.5 * self.momentum.square().sum(-1) - self.value
 
 
-def moved(density: Density, z: Tensor, transitions: int, streams: Streams) -> tuple[State, Tensor]:
+def moved(
+    density: Density, z: Tensor, transitions: int, streams: Streams
+) -> tuple[Particles, Tensor]:
     """Move the particles of every task.
 
     Args:
@@ -78,7 +80,7 @@ def moved(density: Density, z: Tensor, transitions: int, streams: Streams) -> tu
         Where the particles are in the end, and (task,) the mean acceptance of the second half.
     """
     scale = z.std(1, keepdim=True).clamp(min=SMALLEST)
-    state = State(z, *density.value_and_gradient(z), torch.zeros_like(z))
+    state = Particles(z, *density.value_and_gradient(z), torch.zeros_like(z))
     log_step, rates = z.new_full((len(z),), math.log(FIRST_STEP)), []
     for k in range(transitions):
         within, chance = streams.uniform((1,), z), streams.uniform((z.shape[1],), z)
@@ -95,20 +97,20 @@ def moved(density: Density, z: Tensor, transitions: int, streams: Streams) -> tu
     return state, torch.stack(rates).mean(0)
 
 
-def _leapfrog(density: Density, state: State, scale: Tensor, step: Tensor) -> State:
+def _leapfrog(density: Density, state: Particles, scale: Tensor, step: Tensor) -> Particles:
     z, score, momentum = state.z, state.score, state.momentum
     for _ in range(LEAPS):
         momentum = momentum + 0.5 * step * scale * score
         z = z + step * scale * momentum
         value, score = density.value_and_gradient(z)
         momentum = momentum + 0.5 * step * scale * score
-    return State(z, value, score, momentum)
+    return Particles(z, value, score, momentum)
 
 
-def _chosen(taken: Tensor, end: State, start: State) -> State:
+def _chosen(taken: Tensor, end: Particles, start: Particles) -> Particles:
     """The end where it is taken (task, particle), else the start."""
     each = taken[..., None]
-    return State(
+    return Particles(
         torch.where(each, end.z, start.z),
         torch.where(taken, end.value, start.value),
         torch.where(each, end.score, start.score),

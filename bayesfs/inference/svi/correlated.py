@@ -26,7 +26,7 @@ from bayesfs.inference.program.whiten import Whitened
 MAX_OWN = 64
 """Latents at most that are taken together."""
 
-DRAWS = 128
+CURVATURE_DRAWS = 128
 """Draws of the fit that the curvature is averaged over, and at least four for each latent."""
 
 AT_ONCE = 16

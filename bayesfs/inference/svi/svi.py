@@ -21,7 +21,7 @@ from bayesfs.inference.program.density import Density
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.streams import Streams
 from bayesfs.inference.program.whiten import Whitened, is_worthwhile
-from bayesfs.inference.svi.correlated import DRAWS, MAX_OWN, uncorrelated
+from bayesfs.inference.svi.correlated import CURVATURE_DRAWS, MAX_OWN, uncorrelated
 from bayesfs.inference.svi.elbo import Fit, Schedule, maximise_elbo
 from bayesfs.inference.svi.guides import Guide, LowRank, MeanField
 from bayesfs.protocols import Engine, Model, Progress
@@ -174,7 +174,7 @@ class SVI(Engine):
     ) -> tuple[Whitened, Fit]:
         """The fit in coordinates in which it had no correlations, from there."""
         mean, log_scale = fit.parameters.chunk(2, -1)
-        noise = streams.normal((max(DRAWS, 4 * len(own)), target.size), fit.parameters)
+        noise = streams.normal((max(CURVATURE_DRAWS, 4 * len(own)), target.size), fit.parameters)
         z = self.guide.draw(fit.parameters, noise)
         white = uncorrelated(target, z, mean, log_scale.exp(), own)
         steps = max(1, self.steps // AGAIN)
