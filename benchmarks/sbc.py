@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from bayesfs._utils.threads import share_cores
-from bayesfs.diagnostics.sbc import LEVELS, Calibration, calibrate
+from bayesfs.diagnostics.sbc import RANKED_DRAWS, Calibration, calibrate
 from bayesfs.errors import BayesfsError
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.gibbs.gibbs import Gibbs
@@ -118,12 +118,12 @@ class Subject:
 
 def subjects(sizes: Sizes) -> dict[str, Subject]:
     """Every model with its engines; names are those of the figures."""
-    svi = partial(SVI, steps=sizes.steps, draws=4 * LEVELS, khat_draws=0)
+    svi = partial(SVI, steps=sizes.steps, draws=4 * RANKED_DRAWS, khat_draws=0)
     nuts = NUTS(warmup=sizes.warmup, draws=sizes.draws, chains=4, batch_size=sizes.batch)
-    wide = partial(Laplace, draws=4 * LEVELS)
-    svgd = SVGD(particles=LEVELS + 1, steps=min(sizes.steps, 300), completions=1)
+    wide = partial(Laplace, draws=4 * RANKED_DRAWS)
+    svgd = SVGD(particles=RANKED_DRAWS + 1, steps=min(sizes.steps, 300), completions=1)
     gaussian = {
-        "Exact": Exact(draws=LEVELS),
+        "Exact": Exact(draws=RANKED_DRAWS),
         "SVI": svi(guide=FullRank()),
         "Laplace": wide(),
         "SVGD": svgd,
@@ -135,15 +135,15 @@ def subjects(sizes: Sizes) -> dict[str, Subject]:
         "Laplace": wide(grid="task_scale_raw"),
         "SVGD": replace(svgd, precondition=False),
     }
-    of_robust = {"Own": OwnApproximation(LEVELS), "SVI": svi(guide=FullRank())}
+    of_robust = {"Own": OwnApproximation(RANKED_DRAWS), "SVI": svi(guide=FullRank())}
     head = {
         **moved(of_head),
-        "Gibbs": Gibbs(burn_in=sizes.warmup // 4, draws=LEVELS + 1, thin=3, chains=2),
+        "Gibbs": Gibbs(burn_in=sizes.warmup // 4, draws=RANKED_DRAWS + 1, thin=3, chains=2),
         "NUTS": nuts,
     }
-    classes = {"Exact": Exact(draws=LEVELS), "NUTS": nuts}
+    classes = {"Exact": Exact(draws=RANKED_DRAWS), "NUTS": nuts}
     robust = {**moved(of_robust), "NUTS": nuts}
-    measured = {"Exact": Exact(draws=LEVELS), "NUTS": nuts}
+    measured = {"Exact": Exact(draws=RANKED_DRAWS), "NUTS": nuts}
     with_quality = GaussianHierarchy(covariates=("sharpness",))
     narrow = {"MeanField": svi(guide=MeanField())}
     return {
@@ -157,7 +157,7 @@ def subjects(sizes: Sizes) -> dict[str, Subject]:
 
 def moved(engines: Mapping[str, Engine]) -> dict[str, Engine]:
     """Engines whose draws are moved to the posterior; each goes on from one draw of theirs."""
-    return {f"Moved({name})": Moved(e, draws=LEVELS + 1) for name, e in engines.items()}
+    return {f"Moved({name})": Moved(e, draws=RANKED_DRAWS + 1) for name, e in engines.items()}
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Narrowed(Engine):
         progress: Progress | None = None,
     ) -> Posterior:
         """The draws; of the population they stay."""
-        exact = Exact(draws=LEVELS).infer(model, episodes, seed=seed, given=given)
+        exact = Exact(draws=RANKED_DRAWS).infer(model, episodes, seed=seed, given=given)
         draws = {
             site: value.mean(0) + self.factor * (value - value.mean(0))
             if "task" in model.dims[site]
@@ -248,7 +248,7 @@ def regression_ranks(tasks: int, seed: int) -> Calibration:
         noise = torch.randn(3, *shape, 1, dtype=torch.float64)
         truth, other = ((roots[0] @ e)[..., 0] for e in noise[:2])
         targets = truth + (roots[1] @ noise[2])[..., 0]
-        start, error = torch.randn(2, LEVELS, *shape, dtype=torch.float64)
+        start, error = torch.randn(2, RANKED_DRAWS, *shape, dtype=torch.float64)
     draws = condition(prior, targets).function(start, error)
     frames = torch.distributions.MultivariateNormal(torch.zeros_like(truth), scale_tril=roots[1])
     quantities: dict[str, Callable[[Tensor], Tensor]] = {
@@ -259,7 +259,7 @@ def regression_ranks(tasks: int, seed: int) -> Calibration:
         "TARP": lambda f: (f - other).square().sum((-1, -2)),
     }
     ranks = {n: (q(draws) < q(truth)).sum(0).numpy() for n, q in quantities.items()}
-    return Calibration(ranks, LEVELS)
+    return Calibration(ranks, RANKED_DRAWS)
 
 
 def report(name: str, found: Calibration, seconds: float, out: Path | None) -> None:

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from bayesfs._utils.spacing import evenly_spaced
-from bayesfs.diagnostics.sbc import LEVELS, Calibration, ranked
-from bayesfs.diagnostics.sbc_tasks import Simulated, frames_of
+from bayesfs.diagnostics.sbc import RANKED_DRAWS, Calibration, ranked
+from bayesfs.diagnostics.sbc_tasks import Simulated, filled_frames
 from bayesfs.errors import DataError
 from bayesfs.inference.program.simulation import Simulator
 from bayesfs.protocols import Engine, Model, Progress
@@ -77,9 +77,10 @@ def calibrate_near(
     for done, pick in enumerate(picks):
         given = one_draw(population, pick)
         start = engine.infer(model, episodes, seed=seed + pick, given=given)
-        if start.num_draws < max(copies, LEVELS):
+        needed = max(copies, RANKED_DRAWS)
+        if start.num_draws < needed:
             raise DataError(
-                f"expected at least {max(copies, LEVELS)} posterior draws, got {start.num_draws}; "
+                f"expected at least {needed} posterior draws, got {start.num_draws}; "
                 "let the engine take more"
             )
         truth = _dealt(start, copies)
@@ -157,7 +158,7 @@ def with_replicates(
             f"posterior SBC needs a model that draws the features of the support; "
             f"{type(model).__name__} draws {', '.join(sorted(run.observed))}"
         )
-    new = frames_of(made[0][:, :, shots:], episodes)
+    new = filled_frames(made[0][:, :, shots:], episodes)
     support = torch.cat([episodes.support, new], 2)
     return Simulated(doubled.changed(support=support), {s: v[None] for s, v in known.items()})
 

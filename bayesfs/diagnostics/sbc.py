@@ -57,7 +57,7 @@ from bayesfs.types import EpisodeBatch, Posterior
 Quantity = Callable[[Mapping[str, Tensor]], Tensor]
 """Draws (site -> (draw, task, ...)) -> (draw, task)."""
 
-LEVELS = 63
+RANKED_DRAWS = 63
 """Posterior draws that the truth is ranked among, thinned from all."""
 
 NULL_DRAWS = 20_000
@@ -148,7 +148,7 @@ def calibrate(
     *,
     population: Posterior | None = None,
     seed: int = 0,
-    levels: int = LEVELS,
+    levels: int = RANKED_DRAWS,
 ) -> Calibration:
     """Simulate the support of every task of a batch, infer, and rank the truth.
 
@@ -174,7 +174,12 @@ def calibrate(
 
 
 def ranked(
-    model: Model, posterior: Posterior, simulated: Simulated, *, seed: int, levels: int = LEVELS
+    model: Model,
+    posterior: Posterior,
+    simulated: Simulated,
+    *,
+    seed: int,
+    levels: int = RANKED_DRAWS,
 ) -> Calibration:
     """The truth of simulated tasks among the draws of their posterior; see `calibrate`.
 

@@ -62,7 +62,7 @@ def simulate_tasks(
         raise DataError(f"expected one observed site, got {sorted(run.observed)}")
     data = next(iter(run.observed.values()))
     if (features := program.as_support(data)) is not None:
-        return Simulated(template.changed(support=frames_of(features, template)), truth)
+        return Simulated(template.changed(support=filled_frames(features, template)), truth)
     if data.shape == template.support_mask.shape and not data.is_floating_point():
         return _relabelled(model, template, truth, data)
     raise DataError(
@@ -71,7 +71,7 @@ def simulate_tasks(
     )
 
 
-def frames_of(features: Tensor, template: EpisodeBatch) -> Tensor:
+def filled_frames(features: Tensor, template: EpisodeBatch) -> Tensor:
     """Frames of the support (task, way, shot, frame, feature), zero for padding.
 
     Args:
