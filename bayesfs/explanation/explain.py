@@ -25,6 +25,7 @@ import numpy as np
 from torch import Tensor
 
 from bayesfs.decisions.rules import Rules
+from bayesfs.decisions.words import answered
 from bayesfs.errors import DataError
 from bayesfs.explanation.advice import ENOUGH, advise
 from bayesfs.explanation.evidence import Evidence, gather
@@ -162,11 +163,8 @@ def _answer(prob: np.ndarray[Any, Any], rules: Rules | None) -> list[int]:
     """
     if rules is None:
         return likeliest(prob)
-    chosen = rules.video.in_set(prob)
-    order = [int(i) for i in np.argsort(-prob, kind="stable")]
-    named = [i for i in order if chosen[i]]
-    alone = rules.video.alone(prob) and prob[order[0]] > 0.5
-    return named if len(named) > 1 or alone else order[:2]
+    named = answered(prob[None], rules.video)[0]
+    return [int(i) for i in np.argsort(-prob, kind="stable") if named[i]]
 
 
 def _parts(evidence: Evidence, task: int, video: int) -> dict[str, float]:

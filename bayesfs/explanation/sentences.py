@@ -23,13 +23,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bayesfs.decisions.words import MOST_NAMES
 from bayesfs.types.level_names import VIDEOS, LevelNames
 
 SURE = 0.9
 """Probability that the named objects together must have."""
-
-MOST_NAMES = 3
-"""More alternatives than these say nothing."""
 
 LOCALE = Path(__file__).parent / "locale"
 
