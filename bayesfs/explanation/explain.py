@@ -4,12 +4,19 @@ The reasons are numbers: uncertainty by kind and level (`bayesfs.uncertainty.by_
 cause (`bayesfs.uncertainty.by_quality`), and what one more video of each object is worth
 (`bayesfs.uncertainty.information_gain`). From them comes at most one piece of advice:
 
-- sure: none; nothing taught in sight, or in most frames: to show the object;
+- sure: none;
+- unlike anything taught: to show another side; seen in some frames and not in most: to keep it in
+  the picture;
 - else whichever takes more nats off this video: to mend its costliest measured cause (hold
   steadier, more light, ...), or to record one more video of one of the likely objects, in the
   condition in which it is worth most;
 - where neither takes off enough: to show another side where the video leaves the doubt, and
   "enough" where teaching leaves it, since more of it would hardly help.
+
+A reason is given only where the frames support it: a measured cause where its measure is far from
+typical (`EVIDENCE`), "out of view" where other frames of the video show what was taught. Where an
+object stands, how large it is and what else is there is not measured, and nothing is said of it;
+a doubt without such evidence is said to have no known reason.
 
 An explanation is data; `Explanation.sentence` puts it into words (`bayesfs.explanation.sentences`).
 """
@@ -17,7 +24,7 @@ An explanation is data; `Explanation.sentence` puts it into words (`bayesfs.expl
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -49,6 +56,15 @@ CAUSES: Mapping[tuple[str, bool], str] = {
     ("bright_clipped", True): "bright",
 }
 """Measured quality, and whether it is above the typical -> cause."""
+
+EVIDENCE: Mapping[str, tuple[str, float]] = {
+    "blurred": ("sharpness", -1.0),
+    "dark": ("brightness", -1.0),
+    "bright": ("brightness", 1.0),
+    "flat": ("contrast", -1.0),
+}
+"""Cause -> the measure that must be so many sds from typical, on average over the video's frames,
+before it is named: clipped pixels alone may be a black thing, or a white table."""
 
 
 def explain(
@@ -196,9 +212,18 @@ def _causes(evidence: Evidence, task: int, video: int) -> dict[str, float]:
     for j, name in enumerate(names):
         above = bool((np.abs(drop[:, j]) * quality[:, j]).sum() > 0)
         cause, nats = CAUSES.get((name, above), ""), float(drop[:, j].mean())
-        if cause and nats > found.get(cause, 0.0):
+        if cause and nats > found.get(cause, 0.0) and _evident(cause, names, quality):
             found[cause] = nats
     return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _evident(cause: str, names: Sequence[str], quality: np.ndarray[Any, Any]) -> bool:
+    """Whether the frames (frame, covariate) support a cause; one that is never named needs none."""
+    if cause not in EVIDENCE:
+        return True
+    measure, least = EVIDENCE[cause]
+    found = quality[:, names.index(measure)].mean() if measure in names else 0.0
+    return bool(found * np.sign(least) >= abs(least))
 
 
 def _absent(evidence: Evidence, task: int, video: int) -> float:

@@ -11,8 +11,7 @@ from bayesfs.explanation.sentences import advice_text, answer_text
 from bayesfs.types.level_names import VIDEOS, LevelNames
 
 Action = Literal[
-    "nothing", "enough", "record", "steadier", "more light", "less light", "closer", "show",
-    "other side",
+    "nothing", "enough", "record", "steadier", "more light", "less light", "show", "other side",
 ]  # fmt: skip
 
 
