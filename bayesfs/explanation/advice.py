@@ -34,9 +34,9 @@ def advise(found: Explanation, missing: float, enough: float = ENOUGH) -> Advice
         enough: nats below which one more video is not advised.
     """
     if not found.answer:
-        return Advice("other side", "unlike")
+        return Advice("teach")
     if missing > 0.5 and len(found.answer) > 1:
-        return Advice("show") if missing < 1.0 else Advice("other side", "unlike")
+        return Advice("show") if missing < 1.0 else Advice("teach")
     if len(found.answer) == 1:
         best = max(found.gain.values(), default=math.nan)
         return Advice("enough", nats=best) if best < enough else Advice("nothing")

@@ -5,8 +5,8 @@ cause (`bayesfs.uncertainty.by_quality`), and what one more video of each object
 (`bayesfs.uncertainty.information_gain`). From them comes at most one piece of advice:
 
 - sure: none;
-- unlike anything taught: to show another side; seen in some frames and not in most: to keep it in
-  the picture;
+- unlike anything taught: to teach it so, if it is one of theirs; seen in some frames and not in
+  most: to keep it in the picture;
 - else whichever takes more nats off this video: to mend its costliest measured cause (hold
   steadier, more light, ...), or to record one more video of one of the likely objects, in the
   condition in which it is worth most;

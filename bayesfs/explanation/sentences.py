@@ -117,8 +117,8 @@ def advice_text(
         "show": _("A part of the video shows nothing taught; keep the object in the picture."),
         "other side": _("{first} and {second} look alike here; show another side."),
         "other side alone": _("The reason is not known; show another side."),
-        "other side unlike": _(
-            "It looks unlike what was taught, why is not known; show another side."
+        "teach": _(
+            "Why it looks unlike what was taught is not known; if it is yours, teach it so."
         ),
         "other side several": _("These look alike here; show another side."),
         "record": _("One more video of {name} would help."),
