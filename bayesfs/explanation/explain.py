@@ -45,26 +45,14 @@ from bayesfs.uncertainty.by_level import ALL_PARTS, is_epistemic, told_apart
 REJECTED = 0.05
 """Without rules: share of taught videos that may be taken for something new."""
 
-CAUSES: Mapping[tuple[str, bool], str] = {
-    ("sharpness", False): "blurred",
-    ("sharpness", True): "busy",
-    ("brightness", False): "dark",
-    ("brightness", True): "bright",
-    ("contrast", False): "flat",
-    ("contrast", True): "busy",
-    ("dark_clipped", True): "dark",
-    ("bright_clipped", True): "bright",
-}
-"""Measured quality, and whether it is above the typical -> cause."""
-
 EVIDENCE: Mapping[str, tuple[str, float]] = {
-    "blurred": ("sharpness", -1.0),
     "dark": ("brightness", -1.0),
     "bright": ("brightness", 1.0),
     "flat": ("contrast", -1.0),
+    "blurred": ("sharpness", -1.0),
 }
-"""Cause -> the measure that must be so many sds from typical, on average over the video's frames,
-before it is named: clipped pixels alone may be a black thing, or a white table."""
+"""Cause -> the measure that must be so many sds from typical before it is named. The first one that
+holds explains the others away: little light takes contrast and sharpness with it."""
 
 
 def explain(
@@ -197,33 +185,32 @@ def _parts(evidence: Evidence, task: int, video: int) -> dict[str, float]:
     return {"total": total, "aleatoric": total - epistemic, "epistemic": epistemic, **levels}
 
 
-def _causes(evidence: Evidence, task: int, video: int) -> dict[str, float]:
-    """Measured cause -> mean nats per frame.
+def evident_cause(measures: Sequence[str], quality: np.ndarray[Any, Any]) -> str:
+    """What the measured quality shows to be wrong; "" for nothing.
 
-    A cause that two qualities show costs what the costlier one does, since drops do not add up.
+    Args:
+        measures: names of the covariates.
+        quality: (covariate,) standardised, of a frame or on average over some.
     """
+    for cause, (measure, least) in EVIDENCE.items():
+        found = quality[measures.index(measure)] if measure in measures else 0.0
+        if found * np.sign(least) >= abs(least):
+            return cause
+    return ""
+
+
+def _causes(evidence: Evidence, task: int, video: int) -> dict[str, float]:
+    """Measured cause -> mean nats per frame, where the video's frames show one that costs any."""
     if evidence.causes is None or evidence.episodes.query_quality is None:
         return {}
     mask = evidence.episodes.query_mask[task, video].cpu().numpy()
-    drop = evidence.causes["frame_drop"].values[task, video][mask]
     quality = evidence.episodes.query_quality[task, video].cpu().numpy()[mask]
-    names = [str(name) for name in evidence.causes["covariate"].values]
-    found: dict[str, float] = {}
-    for j, name in enumerate(names):
-        above = bool((np.abs(drop[:, j]) * quality[:, j]).sum() > 0)
-        cause, nats = CAUSES.get((name, above), ""), float(drop[:, j].mean())
-        if cause and nats > found.get(cause, 0.0) and _evident(cause, names, quality):
-            found[cause] = nats
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
-def _evident(cause: str, names: Sequence[str], quality: np.ndarray[Any, Any]) -> bool:
-    """Whether the frames (frame, covariate) support a cause; one that is never named needs none."""
-    if cause not in EVIDENCE:
-        return True
-    measure, least = EVIDENCE[cause]
-    found = quality[:, names.index(measure)].mean() if measure in names else 0.0
-    return bool(found * np.sign(least) >= abs(least))
+    measures = evidence.causes["covariate"].values.tolist()
+    cause = evident_cause(measures, quality.mean(0)) if measures else ""
+    if cause not in evidence.causes["cause"].values:
+        return {}
+    drop = evidence.causes["frame_cause"].sel(cause=cause).values[task, video][mask]
+    return {cause: float(drop.mean())} if drop.mean() > 0 else {}
 
 
 def _absent(evidence: Evidence, task: int, video: int) -> float:

@@ -155,7 +155,6 @@ def part_text(part: str, language: str | None = None, levels: LevelNames = VIDEO
         "dark": _("too little light"),
         "bright": _("too much light"),
         "flat": _("little contrast"),
-        "busy": _("more detail than usual"),
         "absent": _("it looks unlike what was taught"),
     }
     return levels.in_words(texts.get(part, part))

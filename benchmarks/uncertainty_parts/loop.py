@@ -172,8 +172,16 @@ def enough_right(nll: Floats, worth: Floats) -> list[float]:
     return falls
 
 
-def row_12(bench: Bench, learnt: Learnt, *, asked: int, trials: int) -> Found:
-    """People who do as they are told, against others; predicted against realised gain."""
+def row_12(bench: Bench, learnt: Learnt, *, asked: int, trials: int, loops: int) -> Found:
+    """People who do as they are told, against others; predicted against realised gain.
+
+    Args:
+        bench: data and model.
+        learnt: from the train users.
+        asked: query videos of each object, at most half of its cluttered ones.
+        trials: other orders of recordings, and other queries, over which gains are averaged.
+        loops: how many of these are followed to the end.
+    """
     model = bench.hierarchy(learnt)
     if model is None:
         return {}
@@ -185,13 +193,13 @@ def row_12(bench: Bench, learnt: Learnt, *, asked: int, trials: int) -> Found:
         recordings = Recordings.of(data, asked, seed=trial)
         recordings = Recordings(bench.base.placed(recordings.tasks), recordings.place)
         ways = int(recordings.tasks.way_mask.sum(-1).max())
-        for name, policy in POLICIES.items():
-            person = Person(model, learnt.population, recordings, np.random.default_rng(trial))
+        person = Person(model, learnt.population, recordings, np.random.default_rng(trial))
+        pairs += predicted_and_real(person)
+        for name, policy in POLICIES.items() if trial < loops else ():
             nll, worth = followed(person, policy, (EACH - 1) * ways)
             curves[name].append(nll)
             if name == "advised":
                 falls += enough_right(nll, worth)
-        pairs += predicted_and_real(person)
     return shown(curves, ways) | gains_shown(pairs) | enough_shown(falls)
 
 
