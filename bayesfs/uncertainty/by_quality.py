@@ -86,16 +86,16 @@ def by_cause(
     sets = [[j] for j in range(len(names))]
     sets += [[names.index(m) for m in REACH[cause] if m in names] for cause in causes]
     with torch.no_grad():
-        now = aleatoric(episodes) if sets else None
-        drops = [now - aleatoric(typical(episodes, moved)) for moved in sets]
+        now = [aleatoric(episodes) for _ in sets[:1]]  # none where nothing is measured
+        drops = [now[0] - aleatoric(typical(episodes, moved)) for moved in sets]
     absent = absent_probability(model, population, episodes, population_draws=population_draws)
     shape = episodes.query_mask.shape
     drop = torch.stack(drops, -1) if drops else absent[0].new_zeros(*shape, 0)
-    drop = drop.masked_fill(~episodes.query_mask[..., None], math.nan).cpu().numpy()
+    by_set = drop.masked_fill(~episodes.query_mask[..., None], math.nan).cpu().numpy()
     mask, axes = ~episodes.query_mask, ("task", "video", "frame")
     data = {
-        "frame_drop": ((*axes, "covariate"), drop[..., : len(names)]),
-        "frame_cause": ((*axes, "cause"), drop[..., len(names) :]),
+        "frame_drop": ((*axes, "covariate"), by_set[..., : len(names)]),
+        "frame_cause": ((*axes, "cause"), by_set[..., len(names) :]),
         "frame_absent": (
             axes,
             absent[0].masked_fill(mask, math.nan).cpu().numpy(),
