@@ -23,14 +23,14 @@ all draws and queries of a task share them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
-from bayesfs.models.gaussian.conjugate import ClassPosterior, Levels, condition_classes, groups
-from bayesfs.models.gaussian.covariance import Operator
+from bayesfs.models.gaussian.conjugate import ClassPosterior, Levels, condition_classes
+from bayesfs.models.gaussian.covariance import Operator, Points
 from bayesfs.models.gaussian.labels import (
     Queries,
     frame_queries,
@@ -103,7 +103,7 @@ def _after(
     noise: Noise,
 ) -> Tensor:
     """(draw, task, query, new, way) log p(y | x, D, v)."""
-    x, condition, count = queries
+    x, count = queries.x, queries.frames
     law = log_labels_of(post, levels, queries, prior)
     chosen = noise.classes(law.exp(), len(base))
     dim = x.shape[-1]
@@ -111,8 +111,8 @@ def _after(
     film = video.noise.colour(noise.normal(len(base), "way", (dim,), base))
     out = law[:, :, None].expand(*law.shape[:2], law.shape[-1], law.shape[-1])
     out = out.repeat(len(base), 1, 1, 1, 1)
-    graded = count if levels.slope is None else grade(count)
-    for q, n, columns, mask in groups(condition, graded):
+    graded = queries if levels.slope is None else replace(queries, frames=grade(count))
+    for q, n, columns, mask, _ in graded.groups:
         spread = levels.video[q] + levels.frame[q].scaled(1.0 / n)
         asked = Asked(x[:, columns] - levels.offset[q], levels.loading[q], spread)
         pull = _pull(post, base, asked, chosen[:, :, columns], white)
@@ -205,6 +205,6 @@ def logits_after(
     pe = precision.expand_axis(2).apply(e)
     pulled = gain.transposed().expand_axis(2).apply(pe)
     linear = r * torch.einsum("twqd,stqd->stqw", pulled, d)
-    square = (gain.transposed() @ precision @ gain).scaled(r**2).squares(d)
+    square = (gain.transposed() @ precision @ gain).scaled(r**2).squares(Points(d))
     constant = (e * pe).sum(-1).mT + spread.logdet()[:, None]
     return linear - 0.5 * (square + constant)
