@@ -133,7 +133,7 @@ class Study(Shown):
 
     def _card(self) -> Card:
         """What it is composed of, each a line."""
-        objective = getattr(self.objective, "__name__", self.objective)
+        objective = self.objective.__name__ if isinstance(self.objective, type) else self.objective
         told = {
             "model": self.model,
             "engine": self.engine,
