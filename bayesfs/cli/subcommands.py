@@ -594,7 +594,7 @@ def benchmark(
             --models models/gaussian.py models/deep_kernel_gp.py --shots 1 5 --ways 10 --noise 0.5
 
         bayesfs benchmark store.zarr --out benchmarks/corrupted --tree my-videos \
-            --corruptions noise blur darkness overexposure low_contrast occlusion cut_off
+            --corruptions noise blur darkness overexposure low_contrast jpeg occlusion cut_off
 
     Args:
         data: feature store, or labelled features.
@@ -609,7 +609,7 @@ def benchmark(
             what tells pictures apart.
         corruptions: what to do to the pictures of the query before the backbone sees them, scored
             at the most shots with the mean uncertainty of each kind: noise, blur, darkness,
-            overexposure, low_contrast, occlusion, cut_off.
+            overexposure, low_contrast, jpeg, occlusion, cut_off.
         severities: how badly, 1 to 5.
         tree: the recordings that the feature store was made from, to corrupt.
         device: where engines run, and the backbone on corrupted pictures; the best there is by
