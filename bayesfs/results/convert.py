@@ -150,7 +150,7 @@ def to_xarray(
     table = value if isinstance(value, pd.DataFrame) else to_pandas(value, episodes)
     index = table.index
     if index.is_unique and None not in index.names:
-        sizes = [index.get_level_values(name).nunique() for name in index.names]
+        sizes = [index.get_level_values(level).nunique() for level in range(index.nlevels)]
         if len(table) == math.prod(sizes):
             return table.to_xarray()
     names = [name for name in index.names if name is not None]
