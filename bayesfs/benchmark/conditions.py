@@ -93,7 +93,8 @@ def noisy(embeddings: Embeddings, level: float, *, seed: int) -> Embeddings:
     x = embeddings.features
     spread = np.sqrt(np.square(x - x.mean(0)).sum(1).mean())
     noise = np.random.default_rng(seed).normal(size=x.shape) / np.sqrt(x.shape[1])
-    return embeddings.with_features((x + level * spread * noise).astype(x.dtype))
+    noisy = (x + level * spread * noise).astype(x.dtype)
+    return embeddings.with_features(noisy, embeddings.columns)
 
 
 def with_query_of(episodes: EpisodeBatch, other: EpisodeBatch) -> EpisodeBatch:

@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.types import CONDITIONS, UNLABELLED, EpisodeBatch, refuse_missing
+from bayesfs.types.episodes import NAMES
 
 _PAD = {"query_labels": UNLABELLED, "support_frame": -1, "query_frame": -1}
 _CELLS = (
@@ -53,10 +54,12 @@ def stack(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
         if name == "untaught" and any(v is not None for v in values):
             values = [_none_untaught(b) if b.untaught is None else b.untaught for b in batches]
         joined[name] = None if any(v is None for v in values) else _cat(values, name)
-    for name in ("tasks", "classes", "videos"):
+    for name in NAMES:
         named = [getattr(b, name) for b in batches]
         joined[name] = sum(named, ()) if all(named) else ()
     joined["levels"] = batches[0].levels
+    columns = {b.columns for b in batches}
+    joined["columns"] = columns.pop() if len(columns) == 1 else ()
     return EpisodeBatch.of_own(**joined)
 
 

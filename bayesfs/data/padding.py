@@ -115,6 +115,7 @@ def assemble(
         classes=_class_names(table, support, len(tasks)),
         videos=_video_names(table, shown, len(tasks)),
         levels=embeddings.levels,
+        columns=embeddings.columns,
     )
 
 

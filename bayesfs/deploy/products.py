@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
 from bayesfs.models.gaussian.conjugate import LOG_2PI, ClassPosterior, Levels
-from bayesfs.models.gaussian.covariance import Dense, Diagonal
+from bayesfs.models.gaussian.covariance import Dense, Diagonal, Points
 from bayesfs.types import LabelDraws
 
 
@@ -160,14 +160,14 @@ def labels_of(x: Tensor, made: Prepared) -> LabelDraws:
     at, draws = x[:, None], made.draws
     populations, count, ways = draws.own.shape[:3]
     linear = (made.linear @ x[..., None])[..., 0]
-    density = linear - 0.5 * (made.square.squares(at)[:, 0] + made.constant)
+    density = linear - 0.5 * (made.square.squares(Points(at))[:, 0] + made.constant)
     log_prob = density.log_softmax(-1)
     start = (torch.arange(populations).to(x)[:, None] + 0.5) / populations
     chosen = _evenly_chosen(log_prob.exp(), count, start, made.by_place)
     p, d = torch.arange(populations)[:, None], torch.arange(count)
     single = at.float()
     cross = (draws.pulls[p, d, chosen] @ single[..., None])[..., 0]
-    square = draws.spread.squares(single)[:, 0].reshape(populations, ways, ways)
+    square = draws.spread.squares(Points(single))[:, 0].reshape(populations, ways, ways)
     logits = (cross - 0.5 * (square[p, chosen] + draws.own[p, d, chosen])).to(x)
     given = logits.log_softmax(-1).flatten(0, 1)
     weight = given.new_full(given.shape[:1], -math.log(len(given)))
@@ -179,7 +179,7 @@ def labels_of_many(x: Tensor, made: Prepared) -> LabelDraws:
     draws = made.draws
     populations, count, ways = draws.own.shape[:3]
     density = x @ made.linear.mT
-    density = density - 0.5 * (made.square.squares(x) + made.constant[:, None])
+    density = density - 0.5 * (made.square.squares(Points(x)) + made.constant[:, None])
     log_prob = density.log_softmax(-1)
     given = []
     for p in range(populations):
@@ -187,7 +187,7 @@ def labels_of_many(x: Tensor, made: Prepared) -> LabelDraws:
         chosen = _evenly_chosen(log_prob[p].exp(), count, (p + 0.5) / populations, made.by_place).mT
         at = chosen[:, None, None].expand(-1, 1, ways, -1)  # (draw, 1, way j, query)
         cross = (draws.pulls[p] @ single.mT).gather(1, at)[:, 0]
-        square = draws.spread[p].squares(single).mT.reshape(1, ways, ways, -1)
+        square = draws.spread[p].squares(Points(single)).mT.reshape(1, ways, ways, -1)
         square = square.expand(count, -1, -1, -1).gather(1, at)[:, 0]
         own = draws.own[p].gather(1, chosen[..., None].expand(-1, -1, ways)).mT
         given.append((cross - 0.5 * (square + own)).mT.to(x).log_softmax(-1))

@@ -195,19 +195,27 @@ def power_scaling(
         seed: of the random deals.
     """
     rng = np.random.default_rng(seed)
-    prior, likelihood = _psense(values, log_prior), _psense(values, log_likelihood)
-    chance = [_chance(values, weight, rng) for weight in (log_prior, log_likelihood)]
-    pairs = zip(prior.tolist(), likelihood.tolist(), strict=True)
+    rows = values.reshape(-1, values.shape[-1])
+    (prior, low), (likelihood, high) = (
+        _beside_chance(rows, weight.ravel(), rng) for weight in (log_prior, log_likelihood)
+    )
     return [
-        (p, chance[0], x, chance[1], diagnosis(p > chance[0], p, x > chance[1], x))
-        for p, x in pairs
+        (p, low, x, high, diagnosis(p > low, p, x > high, x))
+        for p, x in zip(prior.tolist(), likelihood.tolist(), strict=True)
     ]
 
 
-def _chance(values: Values, log_weight: Values, rng: np.random.Generator) -> float:
-    """The largest sensitivity of any scalar to weights dealt at random."""
-    deals = (rng.permutation(log_weight.ravel()).reshape(log_weight.shape) for _ in range(DEALS))
-    return max(float(_psense(values, dealt).max()) for dealt in deals)
+def _beside_chance(
+    rows: Values, log_weight: Values, rng: np.random.Generator
+) -> tuple[Values, float]:
+    """(scalar,) sensitivities, and the largest of any scalar to weights dealt at random.
+
+    Dealing the weights to the draws is dealing the draws to the weights the other way round, so
+    that the weights are smoothed once for all deals.
+    """
+    deals = (np.argsort(rng.permutation(len(rows))) for _ in range(DEALS))
+    found = _psense(np.concatenate([rows, *(rows[deal] for deal in deals)], 1), log_weight)
+    return found[: rows.shape[1]], float(found[rows.shape[1] :].max())
 
 
 def diagnosis(prior_real: bool, prior: float, likelihood_real: bool, likelihood: float) -> str:
@@ -226,16 +234,15 @@ def decided_by_prior(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["diagnosis"].isin((WEAK, DISAGREE))]
 
 
-def _psense(values: Values, log_weight: Values) -> Values:
-    """(scalar,) sensitivity to a density known at every draw."""
+def _psense(rows: Values, log_weight: Values) -> Values:
+    """(scalar,) sensitivity of draws (draw, scalar) to a density (draw,) known at every draw."""
     from arviz_stats import psense  # takes seconds to import, and a study does without
 
     names = ("chain", "draw")  # as one chain: ArviZ cannot smooth chains of one draw
-    rows, weight = values.reshape(1, -1, values.shape[-1]), log_weight.reshape(1, -1)
     tree = xr.DataTree.from_dict(
         {
-            "posterior": xr.Dataset({"x": ((*names, "scalar"), rows)}),
-            "log_prior": xr.Dataset({"x": (names, weight)}),
+            "posterior": xr.Dataset({"x": ((*names, "scalar"), rows[None])}),
+            "log_prior": xr.Dataset({"x": (names, log_weight[None])}),
         }
     )
     with np.errstate(all="ignore"), warnings.catch_warnings():

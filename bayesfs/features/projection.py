@@ -92,7 +92,8 @@ class Projection:
                 "with another backbone than the one the population was learnt on?"
             )
         condition = condition_index(embeddings)
-        projected = embeddings.with_features(self.of_frames(embeddings, condition))
+        columns = embeddings.columns if self.axes is None else ()
+        projected = embeddings.with_features(self.of_frames(embeddings, condition), columns)
         return self._with_standard_quality(projected, condition)
 
     def of_frames(self, embeddings: Embeddings, condition: Array) -> Array:

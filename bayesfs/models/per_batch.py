@@ -32,16 +32,17 @@ def once_per_batch(
 
     @wraps(function)
     def remembered(episodes: EpisodeBatch, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if kwargs or _differentiated(episodes):
+        if kwargs:
             return function(episodes, *args, **kwargs)
-        own = kept.get(id(episodes))
-        if own is None:
-            own = kept[id(episodes)] = {}
-            weakref.finalize(episodes, kept.pop, id(episodes), None)
-        key = tuple(map(id, args))
-        if key not in own:
-            own[key] = (args, function(episodes, *args, **kwargs))  # args: their ids stay taken
-        return own[key][1]
+        own, key = kept.get(id(episodes), {}), tuple(map(id, args))
+        if key in own:
+            return own[key][1]
+        found = function(episodes, *args, **kwargs)
+        if not _differentiated(episodes):
+            if id(episodes) not in kept:
+                weakref.finalize(episodes, kept.pop, id(episodes), None)
+            kept.setdefault(id(episodes), {})[key] = (args, found)  # args: their ids stay taken
+        return found
 
     return remembered
 

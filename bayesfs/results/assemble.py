@@ -159,7 +159,7 @@ def assemble_tree(
     """
     _check(posterior, predictive, uncertainty, episodes)
     index = query_index(episodes)
-    named = {} if model is None else dict(model.coords)
+    named = {"feature": episodes.columns} | ({} if model is None else dict(model.coords))
     if "level" in named:
         named["level"] = tuple(map(episodes.levels.of_level, named["level"]))
     groups = {

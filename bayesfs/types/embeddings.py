@@ -220,10 +220,19 @@ class Embeddings(Shown):
             keep &= here
         return Embeddings.of_own(self.dataset.isel(frame=np.flatnonzero(keep)))
 
-    def with_features(self, features: np.ndarray[Any, Any]) -> Embeddings:
-        """The same frames and labels with other features (frame, feature)."""
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the features, where they are columns of a table; or ()."""
+        named = self.dataset.coords.get("feature")
+        return () if named is None else tuple(map(str, named.values))
+
+    def with_features(
+        self, features: np.ndarray[Any, Any], columns: Sequence[str] = ()
+    ) -> Embeddings:
+        """The same frames and labels with other features (frame, feature), named or not."""
         rest = self.dataset.drop_vars("features").drop_dims("feature", errors="ignore")
-        return Embeddings(rest.assign(features=(("frame", "feature"), features)))
+        named = rest.assign_coords(feature=list(columns)) if columns else rest
+        return Embeddings(named.assign(features=(("frame", "feature"), features)))
 
     def _card(self) -> Card:
         """Sizes, and how many of what each split holds."""

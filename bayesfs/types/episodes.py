@@ -32,6 +32,10 @@ def user_of(task: str) -> str:
     return task.rpartition("#")[0] or task
 
 
+NAMES = ("tasks", "classes", "videos")
+"""Attributes that name something of each task."""
+
+
 @dataclass(frozen=True, repr=False)
 class EpisodeBatch(Shown):
     """T few-shot tasks, padded to common sizes, with masks; one task is a batch of one.
@@ -61,6 +65,7 @@ class EpisodeBatch(Shown):
         classes: class names of each task, in label order.
         videos: query video names of each task.
         levels: what the data call the levels.
+        columns: names of the features, where they are columns of a table; or ().
 
     Raises:
         ShapeError: sizes disagree, a label is not a class of its task, a value is not finite, or so
@@ -83,6 +88,7 @@ class EpisodeBatch(Shown):
     classes: tuple[tuple[str, ...], ...] = ()
     videos: tuple[tuple[str, ...], ...] = ()
     levels: LevelNames = VIDEOS
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.support.ndim != 5 or self.query.ndim != 4:
@@ -174,7 +180,9 @@ class EpisodeBatch(Shown):
                 )
 
     def _check_names(self) -> None:
-        for name in ("tasks", "classes", "videos"):
+        if self.columns and len(self.columns) != self.dim:
+            raise ShapeError(f"expected {self.dim} columns, one a feature, got {self.columns[:8]}")
+        for name in NAMES:
             own = getattr(self, name)
             if own and len(own) != len(self):
                 raise ShapeError(f"expected {name} of {len(self)} tasks, got {len(own)}")
@@ -242,7 +250,7 @@ class EpisodeBatch(Shown):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
                 changed[f.name] = value[index]
-            elif value and isinstance(value, tuple):
+            elif value and f.name in NAMES:
                 changed[f.name] = tuple(value[i] for i in tasks)
         return self.changed(**changed)
 

@@ -169,6 +169,8 @@ def test_axes_tables_and_sentences_speak_of_schools(
     assert sizes["school"] == len(tasks)
     assert tree["posterior"]["class"].values.tolist() == ["a", "b"]
     assert not {"task", "way", "video", "shot", "frame"} & set(sizes)
+    for group in ("posterior", "population", "prior"):
+        assert tree[group]["feature"].values.tolist() == ["height", "weight"]
     levels = ["school", "class", "visit_clean", "visit_clutter", "row_clean", "row_clutter"]
     assert tree["posterior"]["level"].values.tolist() == levels
     words = tasks.levels

@@ -58,6 +58,10 @@ class GaussianDensity:
     def size(self):
         return self.mean.shape[1]
 
+    @property
+    def reads(self):
+        return self.mean.numel()
+
     def log_density(self, z):
         error = z - self.mean.unsqueeze(1)
         log_det = torch.logdet(self.precision) - self.size * math.log(2 * math.pi)

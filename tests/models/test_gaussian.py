@@ -369,7 +369,8 @@ def test_interpolated_densities_equal_those_of_every_query_by_itself() -> None:
     population = draw_population(WITH_QUALITY, 3)
     population["quality_slope"] = torch.tensor([[0.45, -0.3]] * 2, dtype=torch.float64)
     levels = WITH_QUALITY.levels(population, 3)
-    x, condition, count = queries = frame_queries(batch, levels)
+    queries = frame_queries(batch, levels)
+    x, condition, count = queries.x, queries.condition, queries.frames
     assert float(count.max() / count.min()) > 20
     means = condition_classes(batch, levels).mean
     centre = (

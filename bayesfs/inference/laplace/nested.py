@@ -57,6 +57,11 @@ class Pinned:
         """One less than the density's."""
         return self.density.size - 1
 
+    @property
+    def reads(self) -> int:
+        """Numbers that go into the density."""
+        return self.density.reads
+
     def complete(self, z: Tensor) -> Tensor:
         """Put the pinned latent in its place: (task, particle, size) -> (..., size + 1)."""
         pinned = torch.full_like(z[..., :1], self.value)

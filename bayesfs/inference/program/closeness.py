@@ -22,8 +22,8 @@ from bayesfs.inference.program.stein import stein_moments
 DENSITY_DRAWS = 16
 """Draws whose densities are evaluated at a time at least."""
 
-SCALARS = 2**18
-"""Latents of all of them together at most, beyond that number; bounds the memory."""
+READS = 2**22
+"""Numbers that they read all together at most, beyond that; bounds the memory."""
 
 
 def closeness(
@@ -45,7 +45,7 @@ def closeness(
         khat (task,): Pareto k-hat of the weights p / q.
         stein_moments (task,): see `bayesfs.inference.program.stein`.
     """
-    at_once = max(DENSITY_DRAWS, SCALARS // z[:, 0].numel())
+    at_once = max(DENSITY_DRAWS, READS // density.reads)
     parts = [_with_score(density, part) for part in torch.split(z.detach(), at_once, 1)]
     values, scores = zip(*parts, strict=True)
     log_weight, score = torch.cat(values, 1) - log_q, torch.cat(scores, 1)

@@ -20,6 +20,11 @@ class Density(Protocol):
         """Length of z."""
         ...
 
+    @property
+    def reads(self) -> int:
+        """Numbers that go into the density of one row per task: latents and data."""
+        ...
+
     def log_density(self, z: Tensor) -> Tensor:
         """(task, particle, size) -> (task, particle)."""
         ...

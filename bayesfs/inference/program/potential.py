@@ -96,6 +96,12 @@ class Potential:
         self._standard = _standard_weights(sites, episodes.support)
         self._recorded: dict[tuple[Any, ...], Callable[[Tensor], Any]] = {}
 
+    @property
+    def reads(self) -> int:
+        """Numbers that go into the density of one row per task: latents and data."""
+        data = self.episodes.support.numel() + self.episodes.query.numel()
+        return self.tasks * self.size + data
+
     def log_density(self, z: Tensor) -> Tensor:
         """(task, particle, size) -> (task, particle) log density in nats; differentiable."""
         self._check(z)

@@ -90,6 +90,11 @@ class Whitened:
         """Length of u."""
         return self.density.size
 
+    @property
+    def reads(self) -> int:
+        """Numbers that go into the density."""
+        return self.density.reads
+
     def unwhiten(self, u: Tensor) -> Tensor:
         """From u (task, particle, size) to z."""
         return self.centre.unsqueeze(1) + u @ self.axes.mT

@@ -32,7 +32,8 @@ from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
 from bayesfs.errors import ShapeError
-from bayesfs.models.gaussian.covariance import Operator
+from bayesfs.models.gaussian.covariance import Operator, Points
+from bayesfs.models.per_batch import once_per_batch
 from bayesfs.types import CONDITIONS, EpisodeBatch
 
 LOG_2PI = math.log(2.0 * math.pi)
@@ -178,7 +179,15 @@ def support_weights(episodes: EpisodeBatch, levels: Levels) -> Tensor:
 
 def support_means(episodes: EpisodeBatch, levels: Levels) -> tuple[Tensor, Tensor]:
     """Mean frame (task, way, shot, feature) and effective number of frames of support videos."""
+    if levels.slope is None:
+        return _plain_support_means(episodes)
     return video_means(episodes.support, support_weights(episodes, levels))
+
+
+@once_per_batch
+def _plain_support_means(episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
+    """The same where every frame counts alike, whatever the population's values."""
+    return video_means(episodes.support, episodes.support_mask)
 
 
 def video_noise(levels: Levels, condition: Tensor, count: Tensor) -> Operator:
@@ -301,22 +310,19 @@ def groups(condition: Tensor, count: Tensor) -> Iterator[tuple[int, float, Tenso
 
 
 def log_normal(
-    x: Tensor,  # (task, query, feature)
+    points: Points,  # (task, query, feature)
     mean: Tensor,  # (task, way, feature)
     cov: Operator,  # (task, way) or broadcastable to it; further axes in front are kept
 ) -> Tensor:
     """(..., task, query, way) log density of every query under every class, in nats.
 
-    Evaluated through the expanded square, one matrix product for all queries of a task.
+    Evaluated through the expanded square, two matrix products for all queries of a task; points and
+    means are measured from an origin near the data, which limits cancellation.
     """
     precision = cov.inverse()
-    centre = mean.mean(-2, keepdim=True)  # moving the origin near the data limits cancellation
-    x, mean = x - centre, mean - centre
     pm = precision.apply(mean)
-    cross = x @ pm.mT
-    square = precision.squares(x)
     const = (mean * pm).sum(-1) + cov.logdet() + mean.shape[-1] * LOG_2PI
-    return cross - 0.5 * (square + const[..., None, :])
+    return points.x @ pm.mT - 0.5 * (precision.squares(points) + const[..., None, :])
 
 
 def log_normal_each(

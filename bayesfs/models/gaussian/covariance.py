@@ -7,6 +7,7 @@ broadcast over leading axes and offer the same few operations; models never ask 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, Self
 
 import torch
@@ -16,6 +17,22 @@ from bayesfs._linalg.jitter import jittered_cholesky
 
 Index = Tensor | int | slice | tuple[Tensor | slice | int, ...]
 """What selects batch entries of an operator."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Places that do not change while covariances do: their squares are computed once.
+
+    Attributes:
+        x: (..., query, feature).
+    """
+
+    x: Tensor
+
+    @cached_property
+    def squared(self) -> Tensor:
+        """(..., query, feature) elementwise."""
+        return self.x.square()
 
 
 class Operator(Protocol):
@@ -61,7 +78,7 @@ class Operator(Protocol):
         """Inverse of `colour`."""
         ...
 
-    def squares(self, x: Tensor) -> Tensor:
+    def squares(self, points: Points) -> Tensor:
         """Squares x' M_way x: (..., query, feature), M over (..., way) -> (..., query, way)."""
         ...
 
@@ -125,9 +142,9 @@ class Diagonal:
         """Divide by the sds."""
         return x / self.d.sqrt()
 
-    def squares(self, x: Tensor) -> Tensor:
+    def squares(self, points: Points) -> Tensor:
         """One matrix product with the squared entries."""
-        return x.square() @ self.d.mT
+        return points.squared @ self.d.mT
 
     def sum(self, axis: int) -> Diagonal:
         """Sum over a batch axis."""
@@ -193,9 +210,9 @@ class Dense:
         )
         return torch.as_tensor(solved[..., 0])
 
-    def squares(self, x: Tensor) -> Tensor:
+    def squares(self, points: Points) -> Tensor:
         """Through M_way x."""
-        return torch.einsum("...qd,...wde,...qe->...qw", x, self.m, x)
+        return torch.einsum("...qd,...wde,...qe->...qw", points.x, self.m, points.x)
 
     def sum(self, axis: int) -> Dense:
         """Sum over a batch axis."""

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -36,7 +38,8 @@ from bayesfs.models.gaussian.conjugate import (
     log_normal,
     video_means,
 )
-from bayesfs.models.gaussian.covariance import Operator
+from bayesfs.models.gaussian.covariance import Operator, Points
+from bayesfs.models.per_batch import once_per_batch
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 
 GRADE = 0.05
@@ -55,31 +58,92 @@ WIDE_NODES = 14
 """The same where one piece must hold all."""
 
 
-class Queries(NamedTuple):
+class QueryGroup(NamedTuple):
+    """Queries that share condition and number of frames, hence one noise covariance.
+
+    Attributes:
+        condition: recording condition.
+        frames: effective number of frames behind each.
+        columns: (column,) the queries where the group occurs in some task.
+        mask: (task, column) where it does.
+        points: (task, column, feature) of `Queries.points`.
+    """
+
+    condition: int
+    frames: float
+    columns: Tensor
+    mask: Tensor
+    points: Points
+
+
+@dataclass(frozen=True)
+class Queries:
     """What is to be labelled: frames, or videos as their mean frames.
 
     Attributes:
         x: (task, query, feature).
         condition: (task, query) recording condition.
         frames: (task, query) effective number of frames behind x; 0 for padding.
+        origin: (task, 1, feature) a place near the data, from which `points` are measured.
     """
 
     x: Tensor
     condition: Tensor
     frames: Tensor
+    origin: Tensor
+
+    @cached_property
+    def points(self) -> Points:
+        """The same from the origin."""
+        return Points(self.x - self.origin)
+
+    @cached_property
+    def groups(self) -> tuple[QueryGroup, ...]:
+        """The queries by what their noise depends on."""
+        found = groups(self.condition, self.frames)
+        return tuple(QueryGroup(*group, Points(self.points.x[:, group[2]])) for group in found)
 
 
 def frame_queries(episodes: EpisodeBatch, levels: Levels) -> Queries:
     """Every query frame as a query of its own."""
-    weight = query_weights(episodes, levels)
-    condition = episodes.query_condition.repeat_interleave(episodes.query.shape[2], 1)
-    return Queries(episodes.query.flatten(1, 2), condition, weight.flatten(1, 2).to(episodes.query))
+    if levels.slope is None:
+        return _plain_queries(episodes)[0]
+    return _frames(episodes, query_weights(episodes, levels).to(episodes.query))
 
 
 def video_queries(episodes: EpisodeBatch, levels: Levels) -> Queries:
     """Every query video as its weighted mean frame, which is sufficient for the class."""
-    x, count = video_means(episodes.query, query_weights(episodes, levels))
-    return Queries(x, episodes.query_condition, count)
+    if levels.slope is None:
+        return _plain_queries(episodes)[1]
+    return _videos(episodes, query_weights(episodes, levels))
+
+
+@once_per_batch
+def _plain_queries(episodes: EpisodeBatch) -> tuple[Queries, Queries]:
+    """Frames and videos where every frame counts alike, whatever the population's values."""
+    weight = episodes.query_mask.to(episodes.query)
+    both = _frames(episodes, weight), _videos(episodes, weight)
+    for group in (*both[0].groups, *both[1].groups):
+        _ = group.points.squared  # now, and not inside a transform that a batch outlives
+    return both
+
+
+def _frames(episodes: EpisodeBatch, weight: Tensor) -> Queries:
+    condition = episodes.query_condition.repeat_interleave(episodes.query.shape[2], 1)
+    return Queries(
+        episodes.query.flatten(1, 2), condition, weight.flatten(1, 2), _support_centre(episodes)
+    )
+
+
+def _videos(episodes: EpisodeBatch, weight: Tensor) -> Queries:
+    x, count = video_means(episodes.query, weight)
+    return Queries(x, episodes.query_condition, count, _support_centre(episodes))
+
+
+@once_per_batch
+def _support_centre(episodes: EpisodeBatch) -> Tensor:
+    """(task, 1, feature) mean of the support's frames; zero where there are none."""
+    return video_means(episodes.support.flatten(1, 3), episodes.support_mask.flatten(1))[0][:, None]
 
 
 def query_weights(episodes: EpisodeBatch, levels: Levels) -> Tensor:
@@ -241,17 +305,17 @@ def _log_density(
 
     Without slopes of quality few noise covariances occur, and each is one matrix product.
     """
-    x, condition, count = queries
-    out = x.new_zeros(*x.shape[:2], mean.shape[1])
+    condition = queries.condition
+    out = queries.x.new_zeros(*queries.x.shape[:2], mean.shape[1])
     if levels.slope is not None:
         for q in condition.unique().tolist():  # type: ignore[no-untyped-call]
             out = _log_density_of_condition(out, queries, mean, cov, levels, q)
         return out
-    for q, n, columns, mask in groups(condition, count):
+    for q, n, columns, mask, points in queries.groups:
         r, noise = levels.loading[q], _noise(levels, q, n).expand_axis(0).expand_axis(0)
         total = noise if cov is None else cov.scaled(r**2) + noise
-        value = log_normal(x[:, columns] - levels.offset[q], r * mean, total)
-        out = _place(out, columns, mask, value)
+        centre = levels.offset[q] - queries.origin + r * mean
+        out = _place(out, columns, mask, log_normal(points, centre, total))
     return out
 
 
@@ -266,15 +330,16 @@ def _log_density_of_condition(
     slopes are learnt), where values cannot be looked at, one piece holds all: to some 1e-5 nats
     over the hundredfold range that standardised quality spans.
     """
-    x, condition, count = queries
-    u, mask = -torch.where(count > 0, count, 1.0).log(), (condition == q) & (count > 0)
+    count = queries.frames
+    u, mask = -torch.where(count > 0, count, 1.0).log(), (queries.condition == q) & (count > 0)
     r = levels.loading[q]
+    centre_of_class = levels.offset[q] - queries.origin + r * mean
     for columns, here, centre, half, size in _pieces(u, mask):
         basis, nodes = chebyshev(((u[:, columns] - centre) / half).clamp(-1.0, 1.0), size)
         scale = (centre + half * nodes).exp()[:, None, None]
         noise = levels.video[q] + levels.frame[q].scaled(scale)
         total = noise if cov is None else cov.scaled(r**2).expand_axis(0) + noise
-        values = log_normal(x[:, columns] - levels.offset[q], r * mean, total)
+        values = log_normal(Points(queries.points.x[:, columns]), centre_of_class, total)
         value = torch.einsum("tqn,ntqw->tqw", basis, values)  # over nodes
         out = _place(out, columns, here, value)
     return out
@@ -332,13 +397,13 @@ def _label_draws(
     noise: Noise,
 ) -> LabelDraws:
     """Exact predictive of each query, and label distributions of draws from p(mu | x, D)."""
-    x, condition, count = queries
+    x, count = queries.x, queries.frames
     log_prob = log_labels_of(post, levels, queries, prior)
     chosen = noise.classes(log_prob.exp(), len(base))
     white = noise.normal(len(base), "task", (x.shape[-1],), base)
     logits = x.new_zeros(len(base), *log_prob.shape)
-    graded = count if levels.slope is None else grade(count)
-    for q, n, columns, mask in groups(condition, graded):
+    graded = queries if levels.slope is None else replace(queries, frames=grade(count))
+    for q, n, columns, mask, _ in graded.groups:
         value = _conditioned_logits(
             post, base, levels, q, n, x[:, columns], chosen[:, :, columns], white
         )

@@ -127,7 +127,7 @@ def _sampled(
     noise: Noise,
 ) -> Tensor:
     """(stage, draw, task, query) entropies given a; given mu; given mu and b."""
-    x, condition, count = queries
+    x, condition, count = queries.x, queries.condition, queries.frames
     r, cov = levels.loading[condition], post.cov()
     z, law = x - levels.offset[condition], video_noise(levels, condition, count)
     chosen = noise.classes(log_prob.exp(), draws)

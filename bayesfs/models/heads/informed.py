@@ -55,6 +55,7 @@ def informed_head(
     small = episodes.changed(
         support=torch.einsum("twsfd,tdn->twsfn", x, basis),
         query=episodes.query.new_zeros(*episodes.query.shape[:-1], size),
+        columns=(),
     )
     head = replace(model, relevance_spread=0.0, task_mean=False)
     known = {name: value for name, value in given.draws.items() if name in head.dims}

@@ -213,7 +213,7 @@ def along_axes(episodes: EpisodeBatch, axes: Axes, width: int) -> EpisodeBatch:
             raise ShapeError(f"expected principal axes for each user, missing those of {user!r}")
         support[t, ..., : own.dim] = along(episodes.support[t], episodes.support_condition[t], own)
         query[t, ..., : own.dim] = along(episodes.query[t], episodes.query_condition[t], own)
-    return replace(episodes, support=support, query=query)
+    return replace(episodes, support=support, query=query, columns=())
 
 
 def along(x: Tensor, condition: Tensor, projection: Projection) -> Tensor:
