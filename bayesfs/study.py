@@ -99,8 +99,8 @@ class Learnt(Shown):
         return replace(self.population._card(), title=f"Learnt: {kind}, {size}; population")
 
 
-@dataclass(frozen=True)
-class Study:
+@dataclass(frozen=True, repr=False)
+class Study(Shown):
     """A model, engines and an evaluation, composed.
 
     Attributes:
@@ -129,7 +129,21 @@ class Study:
     objective: Objective | None = None
     reduction: FeatureReduction = field(default_factory=PrincipalAxes)
     dtype: torch.dtype = torch.float64
-    device: torch.device | str | None = field(default=None, repr=False)
+    device: torch.device | str | None = None
+
+    def _card(self) -> Card:
+        """What it is composed of, each a line."""
+        objective = getattr(self.objective, "__name__", self.objective)
+        told = {
+            "model": self.model,
+            "engine": self.engine,
+            "evaluation": self.evaluation,
+            "population engine": self.population_engine or "the same engine",
+            "objective": objective or "the model itself",
+            "reduction": self.reduction,
+            "dtype, device": f"{self.dtype}, {self.device or 'the best there is'}",
+        }
+        return Card("Study", [*told.items()])
 
     @property
     def place(self) -> torch.device:

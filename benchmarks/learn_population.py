@@ -1,14 +1,13 @@
-"""Learn the population that comes with bayesfs: `bayesfs/_populations/efficientnet-lite0.npz`.
+"""Learn a population that comes with bayesfs: `bayesfs/_populations/BACKBONE.npz`.
 
-    python benchmarks/learn_population.py --stills grocery_feats_lite0_160px.npz --out FILE.npz
-    python benchmarks/learn_population.py --people STORE.zarr --stills FEATURES.npz --out FILE.npz
+    python benchmarks/learn_population.py --photographs FOLDER --out FILE.npz
+    python benchmarks/learn_population.py --backbone efficientnet-lite2 --photographs FOLDER ...
     python benchmarks/learn_population.py --smoke
 
 People are rendered (`bayesfs.synthetic.videos`) unless stores are given, so that nothing with a
-licence of its own gets into the file. Stills are labelled photographs (`feat` and `label` in an
-npz): eight groups of eight things stand for people. They are of another pooling than the backbone's
-default, so that only the scale and the trust in each similarity are learnt from them, not the
-scatter. Each world has its posterior; the file holds the population of a world that was not met
+licence of its own gets into the file. Photographs are a folder of folders of labelled ones (the
+Grocery Store Dataset, MIT): eight groups of eight things stand for people. Each world has its
+posterior; the file holds the population of a world that was not met
 (`bayesfs.training.shared_population.for_new_world`), and the card how it did in each. The last line
 is JSON.
 """
@@ -17,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ from bayesfs.cli.recordings import embed_tree
 from bayesfs.data.sources.open import read_tree
 from bayesfs.data.store import open_store, store_attrs
 from bayesfs.evaluation.held_out_users import HeldOutUsers
-from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+from bayesfs.features.backbones.spec import backbone_of
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.reduction import UnitNorm
 from bayesfs.inference.own_approximation import OwnApproximation
@@ -37,7 +37,9 @@ from bayesfs.inference.svi.svi import SVI
 from bayesfs.metrics.items import video_rows
 from bayesfs.metrics.score_table import table_of_rows
 from bayesfs.models.objectives import PredictiveScore
+from bayesfs.models.similarity.heads import WithinScatter
 from bayesfs.models.similarity.pool import SimilarityPool
+from bayesfs.protocols import Backbone
 from bayesfs.study import Learnt, Study, scatter_of
 from bayesfs.synthetic.videos.render import render_tree
 from bayesfs.training.shared_population import SharedPopulation, for_new_world
@@ -45,8 +47,8 @@ from bayesfs.types import Embeddings
 
 SCORES = ("accuracy", "nll", "ece")
 
-STILLS = "photographs of groceries in shops (MIT), groups of things in place of people"
-"""Name of the world of stills."""
+PHOTOGRAPHS = "photographs of groceries in shops (MIT), groups of things in place of people"
+"""Name of their world."""
 
 FAILS = (
     "objects that fill a small part of the frame among others (a cluttered room)",
@@ -64,7 +66,6 @@ class World:
         name: for the card.
         frames: of its people.
         study: how tasks are drawn from it.
-        scattered: whether the scatter is learnt from it.
         real: whether it is photographed. The scale at which similarity tells objects apart, the
             trust in each similarity and how alike two videos of an object are, are learnt from
             photographs alone where there are any: rendered worlds are sharper than real ones.
@@ -73,7 +74,6 @@ class World:
     name: str
     frames: Embeddings
     study: Study
-    scattered: bool
     real: bool
 
 
@@ -95,7 +95,7 @@ def study_of(query_condition: str, shots: tuple[int, ...], steps: int) -> Study:
     )
 
 
-def rendered(folder: Path, backbone: EfficientNetLite0, smoke: bool) -> Embeddings:
+def rendered(folder: Path, backbone: Backbone, smoke: bool) -> Embeddings:
     """Frames of rendered people."""
     sizes = {"objects": 2, "clean_videos": 2, "clean_frames": 2} if smoke else {"objects": 8}
     users = 3 if smoke else 8
@@ -104,22 +104,35 @@ def rendered(folder: Path, backbone: EfficientNetLite0, smoke: bool) -> Embeddin
     return embed_tree(read_tree(tree), backbone, store, Sampling(), thumbnails=False)
 
 
-def stills(path: Path, groups: int = 8, things: int = 8, pictures: int = 12) -> Embeddings:
-    """Photographs as people: each has some things, and some photographs of each."""
-    with np.load(path, allow_pickle=False) as archive:
-        feature, label = archive["feat"].astype(np.float32), archive["label"]
-    known, count = np.unique(label, return_counts=True)
+def photographed(
+    folder: Path, source: Path, backbone: Backbone, groups: int = 8, things: int = 8, most: int = 12
+) -> Embeddings:
+    """Photographs as people: each group has some things, and some photographs of each.
+
+    Args:
+        folder: for what is chosen of them.
+        source: a folder of folders, of which each that holds JPEGs is of one thing.
+        backbone: what makes the features.
+        groups: number of them.
+        things: of each group.
+        most: photographs of a thing.
+    """
+    named: dict[str, list[Path]] = {}
+    for path in sorted(source.rglob("*.jpg")):
+        named.setdefault(path.parent.name, []).append(path)
     rng = np.random.default_rng(0)
-    chosen = rng.permutation(known[count >= pictures])[: groups * things]
-    rows = [rng.permutation(np.flatnonzero(label == one))[:pictures] for one in chosen]
-    index = np.concatenate(rows)
-    person = np.repeat(np.arange(len(rows)) % groups, pictures)
-    return Embeddings.from_arrays(
-        feature[index],
-        object=[f"thing {label[i]}" for i in index],
-        user=[f"group {p}" for p in person],
-        video=[f"picture {i}" for i in index],
-    )
+    known = [name for name, paths in named.items() if len(paths) >= most]
+    chosen = rng.permutation(known)[: groups * things].tolist()
+    for name in chosen:
+        (folder / "photographs" / name).mkdir(parents=True)
+        for k in rng.permutation(len(named[name]))[:most].tolist():
+            path = named[name][k]
+            shutil.copy(path, folder / "photographs" / name / f"{path.parts[-3]}-{path.name}")
+    store = folder / "photographs.zarr"
+    tree = read_tree(folder / "photographs")
+    frames = embed_tree(tree, backbone, store, Sampling(), thumbnails=False)
+    group = [f"group {chosen.index(name) % groups}" for name in frames.coord("object").tolist()]
+    return Embeddings(frames.dataset.assign_coords(user=("frame", np.array(group))))
 
 
 def calibration(world: World, population: Learnt, shots: Sequence[int]) -> dict[str, object]:
@@ -133,7 +146,7 @@ def calibration(world: World, population: Learnt, shots: Sequence[int]) -> dict[
     for count in shots:
         parts = []
         for task, user in enumerate(tasks.users):
-            own = scatter_of(unit, without=user) if world.scattered else population.scatter
+            own = scatter_of(unit, without=user)
             episodes = tasks.select([task]).limit_shots(count)
             answer = world.study.infer(episodes, replace(population, scatter=own), seed=0)
             parts.append(video_rows(answer.predictive, episodes))
@@ -143,21 +156,20 @@ def calibration(world: World, population: Learnt, shots: Sequence[int]) -> dict[
 
 
 def worlds_of(args: argparse.Namespace, folder: Path) -> tuple[list[World], str]:
-    """The worlds, and the name of the backbone of those whose scatter is learnt."""
-    backbone = EfficientNetLite0(px=32 if args.smoke else 160)
+    """The worlds, and the name of the backbone."""
+    backbone = backbone_of(args.backbone, px=32 if args.smoke else args.px)
     steps, shots = (5, (1,)) if args.smoke else (args.steps, (1, 2, 5))
     worlds, name = [], backbone.name
+    study = study_of("clutter", shots, steps)
     for store in args.people:
         name = str(store_attrs(store)["backbone"])
-        study = study_of("clutter", shots, steps)
-        worlds.append(World("rendered people", everybody(open_store(store)), study, True, True))
+        worlds.append(World("rendered people", everybody(open_store(store)), study, False))
     if not args.people:
         frames = everybody(rendered(folder, backbone, args.smoke))
-        study = study_of("clutter", shots, steps)
-        worlds.append(World("rendered people", frames, study, True, False))
-    for path in args.stills:
-        study = study_of("clean", shots, steps)
-        worlds.append(World(STILLS, stills(path), study, False, True))
+        worlds.append(World("rendered people", frames, study, False))
+    if args.photographs is not None:
+        frames = everybody(photographed(folder, args.photographs, backbone))
+        worlds.append(World(PHOTOGRAPHS, frames, study_of("clean", shots, steps), True))
     return worlds, name
 
 
@@ -170,18 +182,14 @@ def everybody(frames: Embeddings) -> Embeddings:
 def learn(args: argparse.Namespace, folder: Path) -> SharedPopulation:
     """The population of a world that was not met, with its card."""
     worlds, name = worlds_of(args, folder)
-    found: list[Learnt] = []
-    scatter = None
-    for world in worlds:
-        learnt = world.study.learn(world.frames, seed=0)
-        scatter = learnt.scatter if world.scattered else scatter
-        found.append(replace(learnt, scatter=scatter))
+    found = [world.study.learn(world.frames, seed=0) for world in worlds]
+    for world, learnt in zip(worlds, found, strict=True):
         sites = {s: v.mean(0).tolist() for s, v in learnt.population.draws.items()}
         print(f"{world.name}: {sites}", flush=True)
-    if scatter is None:
-        raise SystemExit("no world to learn the scatter from")
+    scatters = [scatter_of(unit_norm(world.frames)) for world in worlds]
     real = [each for each, world in zip(found, worlds, strict=True) if world.real] or found
-    like = [w.like for w in (scatter_of(unit_norm(w.frames)) for w in worlds if w.real)]
+    like = [each.like for each, world in zip(scatters, worlds, strict=True) if world.real]
+    scatter = WithinScatter.merged(scatters)
     scatter = replace(scatter, like=float(np.mean(like)) if like else scatter.like)
     model = SimilarityPool(scatter)
     population = for_new_world([each.population for each in real], model)
@@ -232,7 +240,9 @@ def figures(shared: SharedPopulation) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--people", type=Path, nargs="*", default=[])
-    parser.add_argument("--stills", type=Path, nargs="*", default=[])
+    parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--backbone", default="efficientnet-lite0", help="see docs/backbones.md")
+    parser.add_argument("--px", type=int, help="side of the frames; the backbone's own by default")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--smoke", action="store_true")

@@ -36,12 +36,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from transfer_parts.heads import HeadAnswers, Lesson
-from transfer_parts.methods import DEFAULT, METHODS, Answer, Make, Method
+from transfer_parts.methods import DEFAULT, METHODS, Answer, Make, Method, Pool
 from transfer_parts.scores import Cell, Figures, Scored, novelty_auroc, over_worlds
 from transfer_parts.tasks import Sizes, draw_tasks, is_possible, shots_of
 from transfer_parts.worlds import World, embedder_of, photographs, read_worlds, reader
 
 from bayesfs._utils.threads import share_cores
+from bayesfs.training.shared_population import BACKBONES
 from bayesfs.types import Embeddings
 
 SHOTS = (1, 2, 5)
@@ -187,7 +188,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--teach", type=re.compile, help="regular expression of taught videos")
     parser.add_argument("--ask", type=re.compile, help="regular expression of asked videos")
-    parser.add_argument("--px", type=int, default=160, help="side of the frames")
+    parser.add_argument("--px", type=int, help="side of the frames; the backbone's own by default")
     parser.add_argument("--backbone", help="as of `bayesfs features`, or a store's name of one")
     parser.add_argument("--cache", type=Path, help="folder where features are kept")
     parser.add_argument("--methods", nargs="*", help="only these, and the default")
@@ -210,6 +211,8 @@ def main() -> None:
     make = {
         n: m for n, m in METHODS.items() if args.methods is None or n in {*args.methods, DEFAULT}
     }
+    if args.backbone in BACKBONES:
+        make[DEFAULT] = partial(Pool.of, backbone=args.backbone)
     sizes = Sizes(tasks=args.tasks, objects=args.objects, untaught=args.untaught)
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as scratch:
         if args.smoke:

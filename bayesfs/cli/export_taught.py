@@ -31,7 +31,7 @@ def export_taught(
         frames: of a video that are answered for together, at most.
         condition: that the frames to answer for are recorded in.
         trust: run recipes kept in the run directory even if they are not the shipped ones.
-        backbone: where the code or the weights of the run's backbone are, if needed.
+        backbone: see `bayesfs.cli.name_videos.name_videos`.
 
     Raises:
         DataError: nothing is taught, or the backbone is no torch network.

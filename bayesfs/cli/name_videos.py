@@ -56,7 +56,7 @@ from bayesfs.runs.reuse import kept_recipes, same_backbone, same_sampling
 from bayesfs.runs.rules import rules_for
 from bayesfs.runs.run import inputs_of, load_learnt
 from bayesfs.study import Learnt, Study
-from bayesfs.training.shared_population import ENGINE, default_population
+from bayesfs.training.shared_population import BACKBONES, ENGINE, default_population
 from bayesfs.types import CONDITIONS, Embeddings, EpisodeBatch
 
 Row = dict[str, str | float]
@@ -140,13 +140,13 @@ def of_run(run: Path, device: str | None, *, trust: bool, backbone: str | None =
     )
 
 
-def boxed(device: str | None) -> Teacher:
-    """The population that comes with bayesfs, for the backbone that it is of."""
-    shared = default_population()
+def boxed(device: str | None, backbone: str = BACKBONES[0]) -> Teacher:
+    """The population that comes with bayesfs for a backbone."""
+    shared = default_population(backbone)
     study = Study(shared.model, ENGINE, HeldOutUsers(), reduction=UnitNorm(), device=device)
-    backbone = remade(shared.backbone, usable_device(device))
+    network = remade(shared.backbone, usable_device(device))
     learnt = shared.learnt.on(study.place)
-    return Teacher(study, learnt, backbone, Sampling(max_frames=MOST_FRAMES), lambda _: None, 0)
+    return Teacher(study, learnt, network, Sampling(max_frames=MOST_FRAMES), lambda _: None, 0)
 
 
 def teacher_of(
@@ -155,16 +155,11 @@ def teacher_of(
     """What a run learnt, or what comes with bayesfs where none is given.
 
     Raises:
-        RunError: a backbone is given and no run.
+        DataError: no population comes along for the backbone.
     """
     if run is not None:
         return of_run(run, device, trust=trust, backbone=backbone)
-    if backbone is not None:
-        raise RunError(
-            "--backbone is for a run whose features are of another backbone than the one in the "
-            "box: give the run, too: --run RUN --backbone SPEC"
-        )
-    return boxed(device)
+    return boxed(device) if backbone is None else boxed(device, backbone)
 
 
 def name_videos(
@@ -188,8 +183,9 @@ def name_videos(
         table: CSV file to write.
         device: where backbone and engine run; the best there is by default.
         trust: run recipes kept in the run directory even if they are not the shipped ones.
-        backbone: where the code or the weights of the run's backbone are, if its name is not
-            enough.
+        backbone: without a run, whose population is used, see
+            `bayesfs.training.shared_population.BACKBONES`; with one, where the code or the weights
+            of its backbone are, if its name is not enough.
         allow_missing: go on without objects that are not taught, none of their videos being read.
         condition: that the videos to name were recorded in; inferred for each video if unknown.
 
@@ -345,8 +341,8 @@ def taught_store(path: Path, teacher: Teacher) -> Embeddings:
     if made != teacher.backbone.name:
         raise DataError(
             f"{path}: holds features of {made!r}, and these are needed of "
-            f"{teacher.backbone.name!r}; teach it anew from the videos, or use the run that it was "
-            "taught for (--run)"
+            f"{teacher.backbone.name!r}; teach it anew from the videos, or name what it was taught "
+            "for (--backbone or --run)"
         )
     owned_by(store)
     taught = store.coord("object") != UNKNOWN_OBJECT

@@ -17,7 +17,7 @@ from bayesfs.runs.compose import compose
 from bayesfs.runs.directory import RunDirectory, write_atomically
 from bayesfs.runs.reuse import kept_recipes
 from bayesfs.runs.run import inputs_of, load_learnt, store_of
-from bayesfs.training.shared_population import SharedPopulation, default_path, merged
+from bayesfs.training.shared_population import BACKBONES, SharedPopulation, default_path, merged
 
 
 def save_population(run: Path, out: Path, *, trust: bool) -> None:
@@ -54,8 +54,14 @@ def save_population(run: Path, out: Path, *, trust: bool) -> None:
 
 
 def show_population(path: Path | None = None) -> None:
-    """Print the card of a population, and its numbers; the one in the box by default."""
-    shared = SharedPopulation.load(default_path() if path is None else path)
+    """Print the card of a population, and its numbers; the one in the box by default.
+
+    Args:
+        path: a file, or the name of a backbone whose population comes along.
+    """
+    inside = path is None or (str(path) in BACKBONES and not path.exists())
+    name = BACKBONES[0] if path is None else str(path)
+    shared = SharedPopulation.load(default_path(name) if inside else Path(name))
     for name, value in shared.card.items():
         _print(name, value)
     sites = shared.population.draws

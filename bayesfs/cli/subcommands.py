@@ -320,6 +320,7 @@ def predict(
 
         bayesfs predict my-things new-videos
         bayesfs predict my-things new-videos --run bayesfs-demo/run
+        bayesfs predict my-things new-videos --backbone efficientnet-lite2
 
     Args:
         teach: folder "object name/" of videos, or a store that `bayesfs teach` made of one.
@@ -328,8 +329,10 @@ def predict(
             which your own videos correct.
         table: CSV file to write, with probabilities and uncertainties: a row a video, also of those
             that cannot be read.
-        backbone: where the code or the weights of the run's backbone are, if it cannot be made
-            without, such as torch:MODULE:FUNCTION or timm:NAME,weights=FILE.
+        backbone: efficientnet-lite0, by default, or efficientnet-lite2, stronger and slower (extra
+            lite2), each with a population that comes with bayesfs; with --run, where the code or
+            the weights of its backbone are, if it cannot be made without, such as
+            torch:MODULE:FUNCTION or timm:NAME,weights=FILE.
         device: where backbone and engine run, such as cpu or cuda; the best there is by default.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
         allow_missing: go on without objects of which no video can be read, instead of stopping.
@@ -373,7 +376,7 @@ def teach_videos(
         taught: the store, such as my-things.zarr.
         videos: folder "object name/" of videos.
         run: finished run whose population will be used; by default the one that comes with bayesfs.
-        backbone: where the code or the weights of the run's backbone are, if needed.
+        backbone: as of predict.
         device: where the backbone runs.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
     """
@@ -405,7 +408,7 @@ def correct(
         video: name of a taught video; or the path of a recording, which is then taught.
         thing: name of the object that it shows, which may be new.
         run: finished run whose population is used, as for `teach`.
-        backbone: where the code or the weights of the run's backbone are, if needed.
+        backbone: as of predict.
         device: where the backbone runs.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
         condition: how a recording that was not taught before was recorded.
@@ -459,7 +462,7 @@ def export(
         run: finished run whose population is used; by default the one that comes with bayesfs.
         frames: most frames of a video that are answered for together.
         condition: how the videos to name will be recorded.
-        backbone: where the code or the weights of the run's backbone are, if needed.
+        backbone: as of predict.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
     """
     from bayesfs.cli.export_taught import export_taught
@@ -493,8 +496,7 @@ def watch_source(
         teach: folder "object name/" of videos.
         source: what to watch.
         run: finished run whose population is used; by default the one that comes with bayesfs.
-        backbone: where the code or the weights of the run's backbone are, if it cannot be made
-            without.
+        backbone: as of predict.
         device: where backbone and engine run, such as cpu or cuda; the best there is by default.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
         condition: how the frames are recorded: clean, as the taught ones, or in clutter.
@@ -664,7 +666,7 @@ def population(
     projected. For example:
 
         bayesfs population save runs/first mine.npz
-        bayesfs population show mine.npz
+        bayesfs population show efficientnet-lite2
         bayesfs population merge mine.npz yours.npz --out ours.npz
         bayesfs population push mine.npz /shared/populations/mine
         bayesfs population pull /shared/populations/mine theirs.npz
@@ -672,9 +674,9 @@ def population(
     Args:
         action: "save RUN OUT", "show FILE", "merge FILE FILE --out OUT", "push FILE PLACE" or
             "pull PLACE OUT".
-        files: a run and the file to write, or files of populations; "show" without any shows the
-            one that comes with bayesfs. A place is a folder, which gets the file and a card, or
-            hf://OWNER/NAME on the Hugging Face hub (extra hub).
+        files: a run and the file to write, or files of populations; "show" without any, or with the
+            name of a backbone, shows one that comes with bayesfs. A place is a folder, which gets
+            the file and a card, or hf://OWNER/NAME on the Hugging Face hub (extra hub).
         out: file to write.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
     """

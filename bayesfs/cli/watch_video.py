@@ -167,7 +167,7 @@ def watch_video(
         run: finished run whose population is used; without one, the population in the box.
         device: where backbone and engine run.
         trust: run recipes kept in the run directory even if they are not the shipped ones.
-        backbone: where the code or the weights of the run's backbone are, if needed.
+        backbone: see `bayesfs.cli.name_videos.name_videos`.
         condition: that the frames are recorded in.
         window: latest frames that are answered for jointly.
         every: say the answer at every n-th frame.

@@ -24,6 +24,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from bayesfs._utils.display import Card, Shown, short_number
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.diagnostics.loo import weight_pareto_k
 from bayesfs.diagnostics.verdicts import (
@@ -68,8 +69,8 @@ _CHAIN = ("R-hat", "bulk ESS", "tail ESS", "MCSE / sd", "divergences", "BFMI")
 _ALL = (*_CHAIN, "ELBO trend", "k-hat", "KSD left")
 
 
-@dataclass(frozen=True)
-class Diagnostics:
+@dataclass(frozen=True, repr=False)
+class Diagnostics(Shown):
     """All checks of one posterior.
 
     Attributes:
@@ -85,6 +86,16 @@ class Diagnostics:
     kind: str
     checks: tuple[Check, ...]
     sites: pd.DataFrame
+
+    def _card(self) -> Card:
+        """The verdict, and what was judged, what does not pass first."""
+        judged = [check for check in self.checks if check.passed is not None]
+        rows = [
+            (c.name, short_number(c.value), c.threshold, "yes" if c.passed else "NO")
+            for c in sorted(judged, key=lambda check: bool(check.passed))
+        ]
+        facts = [("kind", self.kind), ("verdict", self.verdict)]
+        return Card(f"Diagnostics of {self.name}", facts, ("check", "value", "limit", "ok"), rows)
 
     @property
     def failed(self) -> tuple[Check, ...]:

@@ -49,6 +49,9 @@ ENGINE = OwnApproximation(draws=256, population_draws=16)
 
 SITES: Mapping[str, tuple[str, ...]] = SimilarityPool().population_dims
 
+BACKBONES = ("efficientnet-lite0", "efficientnet-lite2")
+"""Those whose populations come with bayesfs."""
+
 CARD = ("backbone", "people", "objects", "worlds")
 """What a card says at least."""
 
@@ -170,19 +173,30 @@ class SharedPopulation:
             return cls(population, model, dict(header["card"]))
 
 
-def default_population() -> SharedPopulation:
+def default_population(backbone: str = "efficientnet-lite0") -> SharedPopulation:
     """The population that comes with bayesfs, of features of `EfficientNetLite0()`.
+
+    Args:
+        backbone: one of `BACKBONES`, by default parameters.
+
+    Raises:
+        DataError: none comes along for it.
 
     Example:
         >>> default_population().backbone.partition(":")[0]
         'efficientnet-lite0-57934424'
     """
-    return SharedPopulation.load(default_path())
+    return SharedPopulation.load(default_path(backbone))
 
 
-def default_path() -> Path:
+def default_path(backbone: str = "efficientnet-lite0") -> Path:
     """The file of `default_population`; its card lies beside it as JSON."""
-    return Path(__file__).parents[1] / "_populations" / "efficientnet-lite0.npz"
+    if backbone not in BACKBONES:
+        raise DataError(
+            f"expected a backbone whose population comes along, one of {list(BACKBONES)}, got "
+            f"{backbone!r}; learn one from a run, which then has its backbone (--run)"
+        )
+    return Path(__file__).parents[1] / "_populations" / f"{backbone}.npz"
 
 
 def merged(parts: Sequence[SharedPopulation]) -> SharedPopulation:

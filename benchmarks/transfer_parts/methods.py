@@ -20,7 +20,7 @@ from bayesfs.models.similarity.pool import SimilarityPool
 from bayesfs.prediction import predict
 from bayesfs.sklearn import BayesianFewShotClassifier
 from bayesfs.study import scatter_of
-from bayesfs.training.shared_population import ENGINE, default_population
+from bayesfs.training.shared_population import BACKBONES, ENGINE, default_population
 from bayesfs.types import EpisodeBatch, Posterior
 from transfer_parts.worlds import World
 
@@ -125,13 +125,13 @@ class Pool:
     name: str = "bayesfs"
 
     @classmethod
-    def of(cls, people: Sequence[World]) -> Pool:
+    def of(cls, people: Sequence[World], backbone: str = BACKBONES[0]) -> Pool:
         """What videos of a thing vary in, in the people's worlds of the same backbone.
 
-        Without people, the population that comes with bayesfs.
+        Without people, the population that comes with bayesfs for the backbone.
         """
         if not people:
-            box = default_population()
+            box = default_population(backbone)
             return cls(box.model, box.population)
         usable = [world.embeddings for world in people if world.comparable]
         return cls(SimilarityPool(scatter_of(together(usable)) if usable else None))

@@ -165,7 +165,7 @@ def photographs(path: Path) -> World:
     return World.of(path.stem, Embeddings(stills))
 
 
-def embedder_of(spec: str | None, px: int) -> Backbone:
+def embedder_of(spec: str | None, px: int | None) -> Backbone:
     """The backbone that a person asks for, or of a store's name; EfficientNet-Lite0 for None."""
     if spec is not None and spec.endswith("px"):
         return remade(spec)

@@ -386,7 +386,9 @@ def test_predict_follows_a_run_of_a_network_of_ones_own(
     assert main([*argv, "--backbone", "torch:net_of_others:make"]) == FAILED
     assert "another network" in capsys.readouterr().err
     assert main([*argv[:3], *spec]) == FAILED
-    assert "--run RUN --backbone" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "expected a backbone whose population comes along" in told
+    assert "efficientnet-lite2" in told
 
 
 def test_only_frames_that_an_answer_uses_are_embedded(

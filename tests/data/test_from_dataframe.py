@@ -13,6 +13,7 @@ import xarray as xr
 import bayesfs as bf
 from bayesfs._utils.display import LINES
 from bayesfs.data.store import open_store, save_store
+from bayesfs.diagnostics.convergence import diagnose
 from bayesfs.errors import DataError
 from bayesfs.explanation.sentences import advice_text
 from bayesfs.features.standardisation import Standardisation
@@ -147,7 +148,8 @@ def test_every_value_shows_itself_in_a_dozen_lines(
     many = tasks.select([i % len(tasks) for i in range(200)])
     values = [
         data, learnt, tasks, many, answer, answer.posterior, answer.predictive,
-        answer.predictive.video, learnt.population,
+        answer.predictive.video, learnt.population, study(),
+        diagnose(answer.to_datatree(learnt, {})),
     ]  # fmt: skip
     for value in values:
         text = repr(value)

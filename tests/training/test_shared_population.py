@@ -11,9 +11,11 @@ import torch
 import bayesfs as bf
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+from bayesfs.features.backbones.efficientnet_lite2 import EfficientNetLite2
 from bayesfs.models.similarity.heads import HEADS, WithinScatter
 from bayesfs.models.similarity.pool import SimilarityPool
 from bayesfs.training.shared_population import (
+    BACKBONES,
     SharedPopulation,
     default_path,
     default_population,
@@ -151,14 +153,27 @@ def test_population_of_a_new_world_against_a_joint_normal() -> None:
         assert covariance[site, site] == pytest.approx(joint[2, 2] - gain @ joint[:2, 2], abs=1e-8)
 
 
-def test_the_population_in_the_box_is_small_told_and_of_the_default_backbone() -> None:
-    assert default_path().stat().st_size <= 5 * 10**6
-    found = default_population()
-    assert found.backbone == EfficientNetLite0().name
-    assert json.loads(default_path().with_suffix(".json").read_text(encoding="utf-8")) == found.card
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [("efficientnet-lite0", EfficientNetLite0), ("efficientnet-lite2", EfficientNetLite2)],
+)
+def test_the_populations_in_the_box_are_small_told_and_of_their_backbones_as_they_come(
+    name: str, network: type[EfficientNetLite0 | EfficientNetLite2]
+) -> None:
+    path = default_path(name)
+    assert path.stat().st_size <= 5 * 10**6
+    found = default_population(name)
+    assert found.backbone == network().name
+    assert json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) == found.card
     assert found.scatter.axes.shape == (1280, 128)
     for name in ("people", "objects", "worlds", "calibration", "fails"):
         assert found.card[name]
+
+
+def test_a_backbone_without_a_population_in_the_box_is_refused() -> None:
+    with pytest.raises(DataError, match="efficientnet-lite2"):
+        default_population("timm:resnet18")
+    assert set(BACKBONES) == {path.stem for path in default_path().parent.glob("*.npz")}
 
 
 def test_the_classifier_takes_the_population_in_the_box() -> None:
