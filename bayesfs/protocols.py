@@ -222,10 +222,10 @@ class HasClassMeans(Model, Protocol):
 
 @runtime_checkable
 class Simulates(Collapsible, Protocol):
-    """A model that simulates further support videos, given the support."""
+    """A model that simulates what further support videos would say of the queries."""
 
     @abstractmethod
-    def simulate_videos(
+    def labels_after_video(
         self,
         episodes: EpisodeBatch,
         population: Mapping[str, Tensor],
@@ -234,8 +234,13 @@ class Simulates(Collapsible, Protocol):
         frames: int,
         draws: int,
         seed: int,
-    ) -> Tensor:
-        """(draw, task, way, frame, feature) one more support video of each class."""
+    ) -> tuple[Tensor, Tensor]:
+        """Log label laws of each query after one more video of each class, given query and support.
+
+        Returns:
+            (draw, task, video, frame, new, way) of frames and (draw, task, video, new, way) of
+            videos, with `new` the class of the further video.
+        """
 
 
 @runtime_checkable

@@ -78,6 +78,17 @@ FIGURES = {
         "t9_spearman",
         "t10_users_covered",
         "t11_z_max",
+        "advice_videos_ratio",
+        "gain_slope",
+        "gain_spearman",
+        "enough_right",
+        "cause_spearman",
+        "cause_sign",
+        "cause_size",
+        "words_ece",
+        "self_estimate_covers",
+        "oracle_drift",
+        "oracle_kinds_spearman",
     ),
 }
 

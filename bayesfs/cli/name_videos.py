@@ -39,6 +39,7 @@ from bayesfs.data.sources.video import (
 )
 from bayesfs.data.store import open_store, read_skipped, store_attrs
 from bayesfs.decisions.rules import Rules
+from bayesfs.diagnostics.self_estimate import SelfEstimate, self_estimate
 from bayesfs.diagnostics.verdicts import UNLIKE
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
@@ -47,8 +48,8 @@ from bayesfs.explanation.explanation import Explanation
 from bayesfs.features.backbones.spec import remade
 from bayesfs.features.decoding.sampling import Sampling, Spread
 from bayesfs.features.reduction import UnitNorm
-from bayesfs.prediction import query_evidence
-from bayesfs.protocols import Backbone, KnowsTypical
+from bayesfs.prediction import query_evidence, thinned_values
+from bayesfs.protocols import Backbone, Collapsible, KnowsTypical
 from bayesfs.runs.compose import compose, tell_skipped
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import RunDirectory, explained
@@ -162,6 +163,13 @@ def teacher_of(
     return boxed(device) if backbone is None else boxed(device, backbone)
 
 
+OWN_DRAWS = 4
+"""Population draws by which a person's own videos are asked about."""
+
+FURTHER = 10
+"""Videos to come of which it is said how many will be recognised."""
+
+
 def name_videos(
     teach: Path,
     videos: Path,
@@ -214,6 +222,9 @@ def name_videos(
         )
         if isinstance(answer.model, KnowsTypical):
             tell_unlike(float(answer.model.exchangeability(tasks)[0]))
+        if isinstance(answer.model, Collapsible):
+            values = thinned_values(learnt.population, OWN_DRAWS)
+            tell_own(self_estimate(answer.model, values, tasks)[0])
     rows = prediction_rows(said, found)
     if table is not None:
         classes = [f"p({name})" for name in sorted({n for one in said for n in one.prob})]
@@ -231,6 +242,17 @@ def tell_unlike(p: float) -> None:
             "your videos of one object are not as alike as those of the people that were learnt "
             f"from (p = {p:.3f}): another way of recording, or another kind of things; what is "
             "said of new objects, and how sure it is, may be off"
+        )
+
+
+def tell_own(found: SelfEstimate) -> None:
+    """Say how well a person's taught videos recognise each other, and what that lets expect."""
+    if found.asked:
+        low, high = found.of_further(FURTHER)
+        say(
+            f"of your taught videos, each asked about from the others alone, {found.right} of "
+            f"{found.asked} are recognised: of {FURTHER} more like them, expect {low} to {high} "
+            "(95 %)"
         )
 
 

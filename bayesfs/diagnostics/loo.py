@@ -246,13 +246,28 @@ def left_out_log_prob(
         (task, way, shot), in nats; NaN for padding and for the only video of an object.
     """
     found = episodes.support.new_full(episodes.shot_mask.shape, math.nan)
+    places, labels = left_out_labels(model, population, episodes)
+    found[tuple(places.T)] = labels.gather(1, places[:, 1:2])[:, 0]
+    return found
+
+
+def left_out_labels(
+    model: Collapsible, population: Sequence[Mapping[str, Tensor]], episodes: EpisodeBatch
+) -> tuple[Tensor, Tensor]:
+    """Log p(y | x_i, D without i) over all labels, of every support video i that may be left out.
+
+    Arguments are those of `left_out_log_prob`.
+
+    Returns:
+        (video, 3) task, class and shot of each video, and (video, way) log probabilities.
+    """
     places = removable(episodes)
     per = max(1, MOST_VALUES // max(episodes.support[0].numel(), 1))  # each needs its own support
-    for start in range(0, len(places), per):
-        some = places[start : start + per]
-        labels = video_labels(model, _asked(episodes, some), population)[:, 0]
-        found[tuple(some.T)] = labels.gather(1, some[:, 1:2])[:, 0]
-    return found
+    parts = [
+        video_labels(model, _asked(episodes, places[i : i + per]), population)[:, 0]
+        for i in range(0, len(places), per)
+    ]
+    return places, torch.cat(parts) if parts else episodes.support.new_zeros(0, episodes.way)
 
 
 def _asked(episodes: EpisodeBatch, places: Tensor) -> EpisodeBatch:

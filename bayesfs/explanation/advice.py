@@ -21,10 +21,8 @@ REMEDY: Mapping[str, Action] = {
     "dark": "more light",
     "flat": "more light",
     "bright": "less light",
-    "busy": "closer",
-    "absent": "show",
 }
-"""Cause -> what mends it."""
+"""Cause -> what mends it; one that is not here is measured, but nothing is advised about it."""
 
 
 def advise(found: Explanation, missing: float, enough: float = ENOUGH) -> Advice:
@@ -35,8 +33,10 @@ def advise(found: Explanation, missing: float, enough: float = ENOUGH) -> Advice
         missing: share of the video's frames that show nothing taught.
         enough: nats below which one more video is not advised.
     """
-    if not found.answer or (missing > 0.5 and len(found.answer) > 1):
-        return Advice("show", "absent")
+    if not found.answer:
+        return Advice("teach")
+    if missing > 0.5 and len(found.answer) > 1:
+        return Advice("show") if missing < 1.0 else Advice("teach")
     if len(found.answer) == 1:
         best = max(found.gain.values(), default=math.nan)
         return Advice("enough", nats=best) if best < enough else Advice("nothing")

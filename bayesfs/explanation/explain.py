@@ -4,12 +4,19 @@ The reasons are numbers: uncertainty by kind and level (`bayesfs.uncertainty.by_
 cause (`bayesfs.uncertainty.by_quality`), and what one more video of each object is worth
 (`bayesfs.uncertainty.information_gain`). From them comes at most one piece of advice:
 
-- sure: none; nothing taught in sight, or in most frames: to show the object;
+- sure: none;
+- unlike anything taught: to teach it so, if it is one of theirs; seen in some frames and not in
+  most: to keep it in the picture;
 - else whichever takes more nats off this video: to mend its costliest measured cause (hold
   steadier, more light, ...), or to record one more video of one of the likely objects, in the
   condition in which it is worth most;
 - where neither takes off enough: to show another side where the video leaves the doubt, and
   "enough" where teaching leaves it, since more of it would hardly help.
+
+A reason is given only where the frames support it: a measured cause where its measure is far from
+typical (`EVIDENCE`), "out of view" where other frames of the video show what was taught. Where an
+object stands, how large it is and what else is there is not measured, and nothing is said of it;
+a doubt without such evidence is said to have no known reason.
 
 An explanation is data; `Explanation.sentence` puts it into words (`bayesfs.explanation.sentences`).
 """
@@ -17,7 +24,7 @@ An explanation is data; `Explanation.sentence` puts it into words (`bayesfs.expl
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -25,6 +32,7 @@ import numpy as np
 from torch import Tensor
 
 from bayesfs.decisions.rules import Rules
+from bayesfs.decisions.words import answered
 from bayesfs.errors import DataError
 from bayesfs.explanation.advice import ENOUGH, advise
 from bayesfs.explanation.evidence import Evidence, gather
@@ -37,17 +45,14 @@ from bayesfs.uncertainty.by_level import ALL_PARTS, is_epistemic, told_apart
 REJECTED = 0.05
 """Without rules: share of taught videos that may be taken for something new."""
 
-CAUSES: Mapping[tuple[str, bool], str] = {
-    ("sharpness", False): "blurred",
-    ("sharpness", True): "busy",
-    ("brightness", False): "dark",
-    ("brightness", True): "bright",
-    ("contrast", False): "flat",
-    ("contrast", True): "busy",
-    ("dark_clipped", True): "dark",
-    ("bright_clipped", True): "bright",
+EVIDENCE: Mapping[str, tuple[str, float]] = {
+    "dark": ("brightness", -1.0),
+    "bright": ("brightness", 1.0),
+    "flat": ("contrast", -1.0),
+    "blurred": ("sharpness", -1.0),
 }
-"""Measured quality, and whether it is above the typical -> cause."""
+"""Cause -> the measure that must be so many sds from typical before it is named. The first one that
+holds explains the others away: little light takes contrast and sharpness with it."""
 
 
 def explain(
@@ -162,11 +167,8 @@ def _answer(prob: np.ndarray[Any, Any], rules: Rules | None) -> list[int]:
     """
     if rules is None:
         return likeliest(prob)
-    chosen = rules.video.in_set(prob)
-    order = [int(i) for i in np.argsort(-prob, kind="stable")]
-    named = [i for i in order if chosen[i]]
-    alone = rules.video.alone(prob) and prob[order[0]] > 0.5
-    return named if len(named) > 1 or alone else order[:2]
+    named = answered(prob[None], rules.video)[0]
+    return [int(i) for i in np.argsort(-prob, kind="stable") if named[i]]
 
 
 def _parts(evidence: Evidence, task: int, video: int) -> dict[str, float]:
@@ -183,24 +185,32 @@ def _parts(evidence: Evidence, task: int, video: int) -> dict[str, float]:
     return {"total": total, "aleatoric": total - epistemic, "epistemic": epistemic, **levels}
 
 
-def _causes(evidence: Evidence, task: int, video: int) -> dict[str, float]:
-    """Measured cause -> mean nats per frame.
+def evident_cause(measures: Sequence[str], quality: np.ndarray[Any, Any]) -> str:
+    """What the measured quality shows to be wrong; "" for nothing.
 
-    A cause that two qualities show costs what the costlier one does, since drops do not add up.
+    Args:
+        measures: names of the covariates.
+        quality: (covariate,) standardised, of a frame or on average over some.
     """
+    for cause, (measure, least) in EVIDENCE.items():
+        found = quality[measures.index(measure)] if measure in measures else 0.0
+        if found * np.sign(least) >= abs(least):
+            return cause
+    return ""
+
+
+def _causes(evidence: Evidence, task: int, video: int) -> dict[str, float]:
+    """Measured cause -> mean nats per frame, where the video's frames show one that costs any."""
     if evidence.causes is None or evidence.episodes.query_quality is None:
         return {}
     mask = evidence.episodes.query_mask[task, video].cpu().numpy()
-    drop = evidence.causes["frame_drop"].values[task, video][mask]
     quality = evidence.episodes.query_quality[task, video].cpu().numpy()[mask]
-    names = [str(name) for name in evidence.causes["covariate"].values]
-    found: dict[str, float] = {}
-    for j, name in enumerate(names):
-        above = bool((np.abs(drop[:, j]) * quality[:, j]).sum() > 0)
-        cause, nats = CAUSES.get((name, above), ""), float(drop[:, j].mean())
-        if cause and nats > found.get(cause, 0.0):
-            found[cause] = nats
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    measures = evidence.causes["covariate"].values.tolist()
+    cause = evident_cause(measures, quality.mean(0)) if measures else ""
+    if cause not in evidence.causes["cause"].values:
+        return {}
+    drop = evidence.causes["frame_cause"].sel(cause=cause).values[task, video][mask]
+    return {cause: float(drop.mean())} if drop.mean() > 0 else {}
 
 
 def _absent(evidence: Evidence, task: int, video: int) -> float:

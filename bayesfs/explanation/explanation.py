@@ -11,8 +11,8 @@ from bayesfs.explanation.sentences import advice_text, answer_text
 from bayesfs.types.level_names import VIDEOS, LevelNames
 
 Action = Literal[
-    "nothing", "enough", "record", "steadier", "more light", "less light", "closer", "show",
-    "other side",
+    "nothing", "enough", "record", "steadier", "more light", "less light", "show", "other side",
+    "teach",
 ]  # fmt: skip
 
 
@@ -21,7 +21,8 @@ class Advice:
     """The one thing to do.
 
     Attributes:
-        action: "nothing" needs no words, "enough" says that more teaching would hardly help.
+        action: "nothing" needs no words, "teach" is to record what was not recognised, as it is,
+            "enough" says that more teaching would hardly help.
         reason: the cause that it mends, or the condition to record in; "" where there is none.
         thing: object to record, or "".
         nats: what it is expected to take off: per query for "record" and "enough", per frame for a

@@ -23,13 +23,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bayesfs.decisions.words import MOST_NAMES
 from bayesfs.types.level_names import VIDEOS, LevelNames
 
 SURE = 0.9
 """Probability that the named objects together must have."""
-
-MOST_NAMES = 3
-"""More alternatives than these say nothing."""
 
 LOCALE = Path(__file__).parent / "locale"
 
@@ -116,10 +114,12 @@ def advice_text(
         "more light dark": _("It is dark; use more light."),
         "more light flat": _("There is little contrast; use more light."),
         "less light": _("It is too bright; use less light."),
-        "closer": _("There is much else in the picture; move closer."),
-        "show": _("It may be out of view; move closer or show the object."),
+        "show": _("A part of the video shows nothing taught; keep the object in the picture."),
         "other side": _("{first} and {second} look alike here; show another side."),
-        "other side alone": _("It is not seen clearly; show another side."),
+        "other side alone": _("The reason is not known; show another side."),
+        "teach": _(
+            "Why it looks unlike what was taught is not known; if it is yours, teach it so."
+        ),
         "other side several": _("These look alike here; show another side."),
         "record": _("One more video of {name} would help."),
         "record clean": _("One more video of {name} by itself would help."),
@@ -155,7 +155,6 @@ def part_text(part: str, language: str | None = None, levels: LevelNames = VIDEO
         "dark": _("too little light"),
         "bright": _("too much light"),
         "flat": _("little contrast"),
-        "busy": _("much else in the picture"),
-        "absent": _("the object may be out of view"),
+        "absent": _("it looks unlike what was taught"),
     }
     return levels.in_words(texts.get(part, part))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bayesfs._utils.arrays import Floats
 from bayesfs.explanation.evidence import Evidence
-from bayesfs.explanation.explain import CAUSES
+from bayesfs.explanation.explain import evident_cause
 from bayesfs.explanation.sentences import part_text
 from bayesfs.types import LevelNames
 from bayesfs.uncertainty.by_level import is_epistemic, told_apart
@@ -35,7 +35,6 @@ COLOURS: Mapping[str, str] = {
     "dark": "#888888",
     "bright": "#f0e442",
     "flat": "#dddddd",
-    "busy": "#009e73",
 }
 """From Okabe and Ito, told apart by colour-blind readers; as in a report, what learning could lower
 is blue and the rest orange."""
@@ -48,7 +47,6 @@ HATCH: Mapping[str, str] = {
     "dark": "xxxx",
     "bright": "oooo",
     "flat": "----",
-    "busy": "++++",
 }
 """Hatches of the aleatoric parts; epistemic parts are plain."""
 
@@ -107,21 +105,18 @@ def frame_parts(evidence: Evidence, task: int, video: int) -> dict[str, Floats]:
 def frame_causes(evidence: Evidence, task: int, video: int) -> dict[str, Floats] | None:
     """Cause, and "aleatoric" for no measured one -> (frame,) nats; None without causes.
 
-    Where drops sum to more than there is, they share it in proportion.
+    A frame has the cause that its measured quality shows, and no more doubt than there is.
     """
     quality = evidence.episodes.query_quality
     if evidence.causes is None or quality is None or not evidence.causes.sizes["covariate"]:
         return None
     mask = _mask(evidence, task, video)
-    drop = evidence.causes["frame_drop"].values[task, video][mask].clip(min=0.0)
-    above = quality[task, video].cpu().numpy()[mask] > 0
+    measures = evidence.causes["covariate"].values.tolist()
+    shows = [evident_cause(measures, q) for q in quality[task, video].cpu().numpy()[mask]]
     found: dict[str, Floats] = {}
-    for j, name in enumerate(evidence.causes["covariate"].values):
-        for high in (False, True):
-            cause = CAUSES.get((str(name), high))
-            if cause is not None:
-                nats = np.where(above[:, j] == high, drop[:, j], 0.0)
-                found[cause] = np.maximum(found.get(cause, 0.0), nats)
+    for cause in evidence.causes["cause"].values.tolist():
+        drop = evidence.causes["frame_cause"].sel(cause=cause).values[task, video][mask]
+        found[cause] = np.where(np.array(shows) == cause, drop.clip(min=0.0), 0.0)
     parts = frame_parts(evidence, task, video)
     own = sum((nats for part, nats in parts.items() if _is_aleatoric(part)), np.zeros(mask.sum()))
     summed = sum(found.values(), np.zeros(mask.sum()))

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
-from typeguard import TypeCheckError, check_type
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from bayesfs.errors import RecipeError
 from bayesfs.recipes.mistakes import nearest
+
+ALL = CollectionCheckStrategy.ALL_ITEMS
 
 TINY: Mapping[str, int] = {
     "steps": 20,
@@ -141,7 +143,7 @@ def _typed(text: str, wanted: Any, setting: str) -> Any:
         if isinstance(candidate, bool) and wanted in (int, float):
             continue  # True is an int to Python, but not a number that anyone means
         try:
-            return check_type(candidate, wanted)
+            return check_type(candidate, wanted, collection_check_strategy=ALL)
         except TypeCheckError:
             continue
     name = wanted.__name__ if isinstance(wanted, type) else str(wanted)

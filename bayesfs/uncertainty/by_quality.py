@@ -10,6 +10,11 @@ with A the aleatoric uncertainty of the frame's label, in nats, and all else as 
 the defect blurs the label; it is a statement about the model's noise, not an image that was taken
 again. Drops of several qualities do not add up, as entropy is not linear in the noise.
 
+A defect moves more than one measure: too little light takes contrast and sharpness, too, and a flat
+picture is a soft one. What mending it would save is therefore the drop with all of them typical at
+once (`REACH`), as the measures of a picture taken again would be. Filmed again without its defect
+by the renderer, frames lose as much doubt (benchmarks/uncertainty.py, `cause_spearman`).
+
 A frame that shows nothing taught has the probability `frame_absent` of doing so; the model's own
 reasons are given there, not those of measured quality.
 """
@@ -17,6 +22,7 @@ reasons are given there, not those of measured quality.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 import xarray as xr
@@ -27,6 +33,14 @@ from bayesfs.prediction import thinned, thinned_values
 from bayesfs.protocols import Conjugate, Model, OpenSet
 from bayesfs.types import EpisodeBatch, Posterior
 from bayesfs.uncertainty.decompose import decompose_draws
+
+REACH: Mapping[str, tuple[str, ...]] = {
+    "dark": ("brightness", "dark_clipped", "contrast", "sharpness"),
+    "bright": ("brightness", "bright_clipped", "contrast", "sharpness"),
+    "flat": ("contrast", "sharpness"),
+    "blurred": ("sharpness",),
+}
+"""Defect -> the measures that it moves, its own one first."""
 
 
 def by_cause(
@@ -49,9 +63,10 @@ def by_cause(
         seed: of the draws.
 
     Returns:
-        Dataset with `frame_drop` (task, video, frame, covariate) in nats, `frame_absent` (task,
-        video, frame) and `video_absent` (task, video) probabilities; NaN for padding. Without
-        covariates in the model, `frame_drop` has no columns.
+        Dataset with `frame_drop` (task, video, frame, covariate) in nats, `frame_cause` (task,
+        video, frame, cause) the same for each defect of `REACH` whose own measure the model has,
+        `frame_absent` (task, video, frame) and `video_absent` (task, video) probabilities; NaN for
+        padding. Without covariates in the model, the first two have no columns.
 
     Raises:
         InferenceError: the model cannot say.
@@ -66,22 +81,23 @@ def by_cause(
     def aleatoric(tasks: EpisodeBatch) -> Tensor:
         return decompose_draws(model.predictive(tasks, values, draws=draws, seed=seed).frame)[1]
 
+    names = list(model.covariates)
+    causes = [cause for cause, moved in REACH.items() if moved[0] in names]
+    sets = [[j] for j in range(len(names))]
+    sets += [[names.index(m) for m in REACH[cause] if m in names] for cause in causes]
     with torch.no_grad():
-        drops = [
-            aleatoric(episodes) - aleatoric(typical(episodes, j))
-            for j in range(len(model.covariates))
-        ]
+        now = [aleatoric(episodes) for _ in sets[:1]]  # none where nothing is measured
+        drops = [now[0] - aleatoric(typical(episodes, moved)) for moved in sets]
     absent = absent_probability(model, population, episodes, population_draws=population_draws)
     shape = episodes.query_mask.shape
     drop = torch.stack(drops, -1) if drops else absent[0].new_zeros(*shape, 0)
-    mask = ~episodes.query_mask
+    by_set = drop.masked_fill(~episodes.query_mask[..., None], math.nan).cpu().numpy()
+    mask, axes = ~episodes.query_mask, ("task", "video", "frame")
     data = {
-        "frame_drop": (
-            ("task", "video", "frame", "covariate"),
-            drop.masked_fill(mask[..., None], math.nan).cpu().numpy(),
-        ),
+        "frame_drop": ((*axes, "covariate"), by_set[..., : len(names)]),
+        "frame_cause": ((*axes, "cause"), by_set[..., len(names) :]),
         "frame_absent": (
-            ("task", "video", "frame"),
+            axes,
             absent[0].masked_fill(mask, math.nan).cpu().numpy(),
         ),
         "video_absent": (
@@ -89,14 +105,14 @@ def by_cause(
             absent[1].masked_fill(~episodes.video_mask, math.nan).cpu().numpy(),
         ),
     }
-    coords: dict[str, list[str]] = {"covariate": list(model.covariates)}
+    coords: dict[str, list[str]] = {"covariate": names, "cause": causes}
     if episodes.tasks:
         coords["task"] = list(episodes.tasks)
     return xr.Dataset(data, coords=coords, attrs={"units": "nats"})
 
 
-def typical(episodes: EpisodeBatch, covariate: int) -> EpisodeBatch:
-    """The same tasks with one quality of every query frame as in a typical frame.
+def typical(episodes: EpisodeBatch, covariates: Sequence[int]) -> EpisodeBatch:
+    """The same tasks with some qualities of every query frame as in a typical frame.
 
     Raises:
         InferenceError: the episodes have no measured quality.
@@ -106,7 +122,7 @@ def typical(episodes: EpisodeBatch, covariate: int) -> EpisodeBatch:
             "expected episodes with query_quality, got none; was the feature store made without?"
         )
     quality = episodes.query_quality.clone()
-    quality[..., covariate] = 0.0
+    quality[..., list(covariates)] = 0.0
     return episodes.changed(query_quality=quality)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from accuracy import as_split
 
@@ -21,6 +23,11 @@ def left_out_train_users(bench: Bench, study: Study) -> Judged:
         learnt = study.learn(fold, seed=0)
         answer = study.infer(study.tasks(fold, learnt, seed=0), learnt, seed=0)
         parts.append(judged(answer.predictive, answer.episodes, "frame"))
+    return joined(parts)
+
+
+def joined(parts: Sequence[Judged]) -> Judged:
+    """The queries of several batches."""
     way = max(part.prob.shape[1] for part in parts)
     wide = [np.pad(p.prob, ((0, 0), (0, way - p.prob.shape[1]))) for p in parts]
     rest = {n: np.concatenate([getattr(p, n) for p in parts]) for n in ("user", "label", "absent")}

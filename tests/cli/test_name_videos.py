@@ -72,7 +72,9 @@ def test_every_unlabelled_video_gets_a_sentence_and_a_row(
     table = tmp_path / "table.csv"
     assert main(arguments(world, "--table", str(table))) == 0
     things = sorted(p.name for p in (world / "teach").iterdir())
-    said = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr()
+    assert re.search(r"of \d+ are recognised: of 10 more like them, expect \d+ to 10", shown.err)
+    said = shown.out.splitlines()
     assert sorted(line.partition(": ")[0] for line in said) == [f"of {thing}" for thing in things]
     with table.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

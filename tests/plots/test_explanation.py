@@ -22,15 +22,15 @@ def evidence() -> Evidence:
     batch, _ = synthetic_episodes(users=1, way=2, shots=1, frames=4, query_videos=1, dim=2, seed=0)
     mask = batch.query_mask.clone()
     mask[0, 0, 3] = False
-    quality = torch.tensor([[-2.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [0.0, 0.0]])
+    quality = torch.tensor([[-2.0, 0.5], [-1.0, -0.5], [1.0, -1.0], [0.0, 0.0]])
     batch = replace(batch, query_mask=mask, query_quality=quality.expand(1, 2, 4, 2))
     axes = ("task", "video", "frame")
     value = dict(zip(PARTS, (-0.01, 0.02, 0.09, 0.2, 0.3), strict=True))
     levels = {f"frame_{n}": (axes, np.full((1, 2, 4), v)) for n, v in value.items()}
-    drop = np.array([[0.2, -0.1], [0.1, 0.1], [0.0, 0.9], [0.0, 0.0]])
+    drop = np.array([[-0.1, 0.2], [0.1, 0.1], [0.9, 0.0], [0.0, 0.0]])  # dark, blurred
     absent = np.array([0.1, 0.2, 0.6, 1.0])
     causes = {
-        "frame_drop": ((*axes, "covariate"), np.broadcast_to(drop, (1, 2, 4, 2)).copy()),
+        "frame_cause": ((*axes, "cause"), np.broadcast_to(drop, (1, 2, 4, 2)).copy()),
         "frame_absent": (axes, np.broadcast_to(absent, (1, 2, 4)).copy()),
         "video_absent": (("task", "video"), np.full((1, 2), 0.1)),
     }
@@ -46,7 +46,7 @@ def evidence() -> Evidence:
         Predictive(labels, video),
         xr.Dataset(kinds),
         xr.Dataset(levels),
-        xr.Dataset(causes, coords={"covariate": NAMES}),
+        xr.Dataset(causes, coords={"covariate": NAMES, "cause": ["dark", "blurred"]}),
     )
 
 
@@ -66,7 +66,7 @@ def test_causes_share_the_videos_own_part_and_no_more() -> None:
     np.testing.assert_allclose(sum(causes.values()), parts["video"] + parts["frame"])
     np.testing.assert_allclose(causes["blurred"], [0.2, 0.1, 0.0])
     own = parts["video"] + parts["frame"]
-    np.testing.assert_allclose(causes["dark"], [0.0, 0.1, own[2]])
+    np.testing.assert_allclose(causes["dark"], [0.0, 0.0, own[2]])
     assert "bright" not in causes
     assert (causes["aleatoric"] >= -1e-12).all()
 
@@ -76,7 +76,7 @@ def test_the_picture_is_described_in_words(tmp_path: Path) -> None:
     assert (tmp_path / "why.png").stat().st_size > 5000
     assert text.startswith("Doubt about each of 3 frames in nats, 0.60 on average")
     assert "the single pictures of the video 0.30" in text
-    assert "too little light 0.20, blur 0.10" in text
+    assert "too little light 0.16, blur 0.10" in text
     assert text.endswith("0.30 on average, 0.60 at most.")
 
 

@@ -339,6 +339,7 @@ def test_one_number_is_overridden(setting: str, field: str, value: object) -> No
         ("engine.steps=0", "expected steps >= 1, got 0"),
         ("engine.steps.x=0", "int: there is no 'x'"),
         ("engine.shots=('a',)", "expected a value of type tuple"),
+        ("engine.shots=1,x", "expected a value of type tuple"),
     ],
 )
 def test_a_wrong_override_is_told(setting: str, message: str) -> None:

@@ -12,10 +12,12 @@ from bayesfs.errors import InferenceError
 from bayesfs.models.baselines.classifiers import Prototypes
 from bayesfs.models.gaussian.families import PerFeature
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.prediction import thinned
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.synthetic.truth import Population
 from bayesfs.types import Posterior
 from bayesfs.uncertainty.by_quality import by_cause
+from bayesfs.uncertainty.decompose import decompose_draws
 
 NAMES = ("blur", "darkness", "glare")
 SLOPES = (0.5, 0.35, 0.4)
@@ -82,3 +84,25 @@ def test_padding_is_nan_and_models_that_cannot_say_are_refused() -> None:
     assert (np.isnan(found["frame_absent"].values) == ~batch.query_mask.numpy()).all()
     with pytest.raises(InferenceError, match="expected a model with covariates"):
         by_cause(Prototypes(), known_population(), batch, seed=0)  # type: ignore[arg-type]
+
+
+def test_a_defect_that_moves_two_measures_costs_what_both_do_together() -> None:
+    """A flat picture is a soft one: with both typical, the frame is one without defects."""
+    measures = ("sharpness", "contrast", "other")
+    model = replace(MODEL, covariates=measures)
+    batch, _ = with_defects(tasks())
+    both = torch.zeros_like(batch.query_quality)
+    both[..., :2] = 0.7  # so little that the label is far from unknown
+    flat, none = (replace(batch, query_quality=q) for q in (both, torch.zeros_like(both)))
+    found = by_cause(model, known_population(), flat, draws=64, seed=0)
+    assert found["cause"].values.tolist() == ["flat", "blurred"]
+    values = thinned(known_population(), 1)
+    spoilt, good = (
+        decompose_draws(model.predictive(b, values, draws=64, seed=0).frame)[1]
+        for b in (flat, none)
+    )
+    cost = found["frame_cause"].sel(cause="flat").values
+    np.testing.assert_allclose(cost, (spoilt - good).numpy(), atol=1e-9)
+    single = found["frame_drop"].sel(covariate="sharpness").values
+    np.testing.assert_allclose(found["frame_cause"].sel(cause="blurred").values, single)
+    assert cost.mean() > 1.2 * single.mean()

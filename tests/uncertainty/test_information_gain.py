@@ -7,16 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Categorical
 
 from bayesfs.errors import InferenceError
 from bayesfs.inference.exact import Exact
+from bayesfs.models.gaussian.conjugate import condition_classes
 from bayesfs.models.gaussian.families import PerFeature
+from bayesfs.models.gaussian.further_video import Asked, NewVideo, logits_after
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.synthetic.truth import Population
 from bayesfs.types import Posterior
-from bayesfs.uncertainty.information_gain import expected_gain, with_video
+from bayesfs.uncertainty.information_gain import expected_gain, gain_by_video
 
 DIM = 6
 MODEL = GaussianHierarchy(PerFeature())
@@ -40,6 +41,23 @@ def known_population() -> Posterior:
     return Posterior("exact", draws, dict(MODEL.population_dims))
 
 
+def with_video(batch, way, video):
+    """The tasks with one more clean video (task, frame, feature) of one class."""
+    support = torch.cat([batch.support, torch.zeros_like(batch.support[:, :, :1])], 2)
+    mask = torch.cat([batch.support_mask, torch.zeros_like(batch.support_mask[:, :, :1])], 2)
+    clean = torch.zeros_like(batch.support_condition[:, :, :1])
+    support[:, way, -1], mask[:, way, -1] = video, True
+    condition = torch.cat([batch.support_condition, clean], 2)
+    return replace(
+        batch,
+        support=support,
+        support_mask=mask,
+        support_condition=condition,
+        support_quality=None,
+        support_frame=None,
+    )
+
+
 def keep_shots(batch, shots):
     """Class k keeps shots[k] videos."""
     mask = batch.support_mask.clone()
@@ -48,28 +66,86 @@ def keep_shots(batch, shots):
     return replace(batch, support=batch.support * mask[..., None], support_mask=mask)
 
 
-def test_gain_equals_the_mean_over_videos_drawn_by_hand() -> None:
-    batch, population = keep_shots(tasks(users=2), (1, 2, 1)), known_population()
-    gain = expected_gain(MODEL, population, batch, simulated_videos=150, seed=0)
-    posterior = Exact(draws=150).infer(MODEL, batch, seed=7, given=population)
-    means = MODEL.class_means(posterior.draws, batch)
-    rng, frames = np.random.default_rng(3), 8
+def drawn_after_teaching(batch, way, draws, seed):
+    """Queries and one more video of a class, from p(., . | support); label of each query.
+
+    Returns:
+        The tasks with `draws` query videos of one frame, their labels, and the tasks' further
+        video of each draw, (draw, task, frame, feature).
+    """
+    rng, frames = np.random.default_rng(seed), 8
+    posterior = Exact(draws=draws).infer(MODEL, batch, seed=seed, given=known_population())
+    mean = MODEL.class_means(posterior.draws, batch)  # (draw, task, way, feature)
+    label = torch.from_numpy(rng.integers(0, batch.way, (len(batch), draws)))
+    asked = mean.gather(2, label.T[..., None, None].expand(-1, -1, 1, DIM))[:, :, 0]
+    sd = (0.6**2 + 0.6**2) ** 0.5  # one frame, in clutter
+    query = (asked + sd * torch.from_numpy(rng.normal(size=asked.shape))).transpose(0, 1)
     sd = (0.4**2 + 0.4**2 / frames) ** 0.5
-    value = {site: v[0] for site, v in population.draws.items()}
-    for way in range(batch.way):
-        probs = []
-        for mean in means:
-            mean_frame = mean[:, way] + sd * torch.from_numpy(rng.normal(size=(2, DIM)))
-            scatter = torch.from_numpy(0.4 * rng.normal(size=(2, frames, DIM)))
-            video = mean_frame[:, None] + scatter - scatter.mean(1, keepdim=True)
-            grown = with_video(batch, way, video, "clean")
-            probs.append([labels.exp() for labels in MODEL.log_labels(grown, value)])
-        frame, whole = (torch.stack(part) for part in zip(*probs, strict=True))
-        each = [Categorical(p).entropy() for p in (frame, whole)]
-        mixed = [Categorical(p.mean(0)).entropy() for p in (frame, whole)]
-        falls = [m - e.mean(0) for m, e in zip(mixed, each, strict=True)]
-        want = 0.5 * (falls[0].mean((-1, -2)) + falls[1].mean(-1))
-        torch.testing.assert_close(gain[:, way], want, rtol=0.25, atol=1e-3)
+    centre = mean[:, :, way] + sd * torch.from_numpy(rng.normal(size=asked.shape))
+    scatter = torch.from_numpy(0.4 * rng.normal(size=(draws, len(batch), frames, DIM)))
+    video = centre[:, :, None] + scatter - scatter.mean(2, keepdim=True)
+    shape = (len(batch), draws)
+    asked_of = replace(
+        batch,
+        query=query[:, :, None],
+        query_mask=torch.ones(*shape, 1, dtype=torch.bool),
+        query_condition=torch.ones(shape, dtype=torch.long),
+        query_labels=label,
+        query_frame=None,
+        videos=(),
+    )
+    return asked_of, video
+
+
+def log_loss(asked, number):
+    """(task,) log loss of one query video of each task."""
+    value = {site: v[0] for site, v in known_population().draws.items()}
+    law = MODEL.log_labels(asked, value)[1][:, number]
+    return -law.gather(-1, asked.query_labels[:, number, None])[:, 0]
+
+
+@pytest.mark.parametrize("way", [0, 2])
+def test_gain_is_the_fall_of_the_log_loss_by_videos_drawn_by_hand(way: int) -> None:
+    batch, draws = keep_shots(tasks(users=3), (1, 2, 1)), 600
+    asked, video = drawn_after_teaching(batch, way, draws, seed=3)
+    gain = gain_by_video(MODEL, known_population(), asked, simulated_videos=32, seed=0)[..., way]
+    falls = []
+    for i in range(draws):
+        grown = with_video(asked, way, video[i])
+        falls.append(log_loss(asked, i) - log_loss(grown, i))
+    fall = torch.stack(falls, 1)  # (task, draw)
+    error = float((fall - gain).std()) / fall.numel() ** 0.5
+    assert float(gain.mean()) > 3 * error  # so that no gain at all would be told from it
+    assert abs(float((fall - gain).mean())) < 3 * error
+    slope = float((gain * fall).sum() / gain.square().sum())
+    assert 0.7 < slope < 1.4
+
+
+def test_the_closed_form_is_what_teaching_one_more_video_gives() -> None:
+    """Of a video that is drawn, the label law is that of the tasks with it in their support."""
+    batch = keep_shots(tasks(users=2), (1, 2, 1))
+    value = {site: v[0] for site, v in known_population().draws.items()}
+    levels = MODEL.levels(value, DIM)
+    post = condition_classes(batch, levels)
+    x = torch.randn(2, 3, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    film = torch.randn(1, 2, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    moved = torch.zeros(1, 2, 3, DIM, dtype=torch.float64)
+    new = NewVideo.of(levels, 0, 8)
+    asked = Asked(x - levels.offset[1], levels.loading[1], levels.video[1] + levels.frame[1])
+    got = logits_after(post, asked, new, 1, moved, film).log_softmax(-1)[0]
+    centre = (new.offset + new.loading * post.mean[:, 1] + film[0])[:, None]
+    scatter = torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]
+    grown = with_video(batch, 1, centre + scatter)
+    whole = replace(
+        grown,
+        query=x[:, :, None],
+        query_mask=torch.ones(2, 3, 1, dtype=torch.bool),
+        query_condition=torch.ones(2, 3, dtype=torch.long),
+        query_labels=torch.zeros(2, 3, dtype=torch.long),
+        query_frame=None,
+        videos=(),
+    )
+    torch.testing.assert_close(got, MODEL.log_labels(whole, value)[1])
 
 
 def test_the_object_with_fewest_videos_gains_most() -> None:
@@ -86,7 +162,7 @@ def test_what_is_known_already_gains_nothing() -> None:
     assert float(gain.abs().mean()) < 0.15 * float(few.mean())
 
 
-def test_padded_classes_have_no_gain_and_quality_is_typical() -> None:
+def test_padded_classes_have_no_gain() -> None:
     truth = Population.isotropic(DIM, offset=0.0, quality_slope=(0.3,), dtype=torch.float64)
     batch, _ = synthetic_episodes(truth, users=3, way=4, ragged=True, seed=2)
     model = GaussianHierarchy(PerFeature(), covariates=("blur",))
@@ -95,25 +171,10 @@ def test_padded_classes_have_no_gain_and_quality_is_typical() -> None:
     wide = Posterior("exact", draws, dict(model.population_dims))
     gain = expected_gain(model, wide, batch, simulated_videos=2, seed=0)
     assert (gain.isnan() == ~batch.way_mask).all()
-    frames = torch.arange(20.0, dtype=torch.float64)[:, None].expand(3, 20, DIM)
-    longer = with_video(batch, 0, frames, "clean")
-    assert longer.support_quality[:, 0, -1].abs().max() == 0
-    assert longer.support_mask[:, 0, -1].sum() == 20 * batch.way_mask[:, 0].sum()
 
 
 def test_unknown_conditions_and_models_are_refused() -> None:
     with pytest.raises(InferenceError, match="expected condition to be one of"):
         expected_gain(MODEL, known_population(), tasks(), condition="dark", seed=0)
-    with pytest.raises(InferenceError, match="simulate_videos, got object"):
+    with pytest.raises(InferenceError, match="labels_after_video, got object"):
         expected_gain(object(), known_population(), tasks(), seed=0)  # type: ignore[arg-type]
-
-
-def test_a_simulated_video_counts_with_all_its_frames() -> None:
-    """Copies of its mean frame would count once, and its worth would come out too small."""
-    batch, population = tasks(users=2), known_population()
-    value = {site: v[0] for site, v in population.draws.items()}
-    video = MODEL.simulate_videos(batch, value, condition=0, frames=8, draws=1, seed=0)[0]
-    grown = with_video(batch, 0, video[:, 0], "clean")
-    assert grown.support_mask[:, 0].sum((-1, -2)).tolist() == [
-        8 + int(n) for n in batch.support_mask[:, 0].sum((-1, -2))
-    ]

@@ -18,12 +18,12 @@ from torch import Tensor
 from bayesfs._distributions.noise import Noise
 from bayesfs.models.gaussian.conjugate import (
     Levels,
-    condition_classes,
     log_evidence,
     support_means,
     support_weights,
 )
 from bayesfs.models.gaussian.covariance import Diagonal, Operator
+from bayesfs.models.gaussian.further_video import labels_after_video
 from bayesfs.models.gaussian.labels import (
     Queries,
     closed_form,
@@ -152,7 +152,7 @@ class LevelModel(Conjugate, Hierarchical, Simulates):
         values = self.levels_of_draws(population, episodes)
         return mixture_predictive(episodes, values, draws=draws, seed=seed)
 
-    def simulate_videos(
+    def labels_after_video(
         self,
         episodes: EpisodeBatch,
         population: Mapping[str, Tensor],
@@ -161,21 +161,12 @@ class LevelModel(Conjugate, Hierarchical, Simulates):
         frames: int,
         draws: int,
         seed: int,
-    ) -> Tensor:
-        """(draw, task, way, frame, feature) one more video of each class, from p(x | support).
-
-        Frames of typical quality scatter about the mean frame, on which alone the class depends:
-        the scatter has mean zero, and makes the frames differ, as copies of one would count once.
-        """
+    ) -> tuple[Tensor, Tensor]:
+        """Label laws of each query after one more video of each class; see `further_video`."""
         levels = self.task_levels(population, episodes)
-        noise = Noise.of(episodes, seed)
-        mean = condition_classes(episodes, levels).sample(draws, noise)[1]
-        law = levels.video[condition] + levels.frame[condition].scaled(1.0 / frames)
-        eps = law.colour(noise.normal(draws, "way", (episodes.dim,), mean))
-        video = levels.offset[condition] + levels.loading[condition] * mean + eps
-        scatter = noise.normal(draws, "way", (frames, episodes.dim), mean)
-        scatter = levels.frame[condition].colour(scatter)
-        return video[:, :, :, None] + scatter - scatter.mean(3, keepdim=True)
+        return labels_after_video(
+            episodes, levels, condition=condition, frames=frames, draws=draws, seed=seed
+        )
 
     def level_entropies(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int

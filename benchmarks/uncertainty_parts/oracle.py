@@ -1,0 +1,62 @@
+"""What a calibrated oracle gets: the bound for rows 2 and 5, on people whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from bayesfs.models.gaussian.families import PerFeature
+from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.prediction import thinned
+from bayesfs.synthetic.tasks import synthetic_episodes
+from bayesfs.synthetic.truth import Population
+from bayesfs.types import CONDITIONS, Posterior
+from bayesfs.uncertainty.decompose import decompose
+from uncertainty_parts.bench import SHOTS, Found
+
+SCALES = (0.5, 0.5, 0.35, 0.45, 0.4, 0.6)
+"""Task, class, video (clean, clutter), frame (clean, clutter), as of the simulated people."""
+
+
+def known(dim: int) -> tuple[Population, GaussianHierarchy, Posterior]:
+    """A world, the model that it is of, and the posterior of one who knows it."""
+    world = Population.isotropic(
+        dim,
+        offset=0.0,
+        task_scale=SCALES[0],
+        class_scale=SCALES[1],
+        video_scale=SCALES[2:4],
+        frame_scale=SCALES[4:],
+        dtype=torch.float64,
+    )
+    model = GaussianHierarchy(PerFeature())
+    draws = {
+        "offset_raw": torch.zeros(1, len(CONDITIONS), dim, dtype=torch.float64),
+        "loading": torch.ones(1, dtype=torch.float64),
+        "absent_odds": torch.full((1,), -30.0, dtype=torch.float64),
+        "scale": torch.tensor([SCALES], dtype=torch.float64) * dim**0.5,
+        "relative": torch.ones(1, len(SCALES), dim, dtype=torch.float64),
+    }
+    return world, model, Posterior("exact", draws, dict(model.population_dims))
+
+
+def row_15(users: int, draws: int, dim: int = 32) -> Found:
+    """Rows 2 and 5 of one who knows the truth, whose predictions are calibrated by construction."""
+    world, model, population = known(dim)
+    tasks, _ = synthetic_episodes(world, users=users, way=6, shots=max(SHOTS), seed=0)
+    values, mask = thinned(population, 1), tasks.query_mask.numpy()
+    kinds = [
+        decompose(model.predictive(tasks.limit_shots(s), values, draws=draws, seed=0), tasks)
+        for s in SHOTS
+    ]
+    aleatoric = [float(k["frame_aleatoric"].values[mask].mean()) for k in kinds]
+    at2 = aleatoric[SHOTS.index(2)]
+    last = [kinds[-1][f"frame_{kind}"].values[mask] for kind in ("aleatoric", "epistemic")]
+    found = {
+        "oracle_drift": abs(aleatoric[-1] - at2) / at2,
+        "oracle_kinds_spearman": float(spearmanr(*last).statistic),
+    }
+    print("one who knows the truth, on simulated people: aleatoric at 1 to 5 videos")
+    print("  " + " ".join(f"{a:.3f}" for a in np.array(aleatoric)))
+    return found
