@@ -12,6 +12,16 @@ log-likelihood, which depends on the data and so finds what no function of theta
 an engine that returns the prior; and TARP, the distance to a random point, whose ranks are the
 expected coverage of balls around it.
 
+Width. A posterior whose sds are all .9 of what they should be shows little in one scalar: that
+takes some 500 simulations. It shows in all scalars of a site together. With u the scaled rank of
+each and m = E Phi^-1(u)^2 for uniform ranks,
+
+    s_t = mean over the scalars of the site of Phi^-1(u)^2 in simulation t,    E s_t = m,
+
+and the s_t of independent simulations are held against m by Student's t, for sites of `WIDTH_NEEDS`
+scalars or more. `benchmarks/sbc.py` measures what a
+short run of it finds.
+
 p values. Each quantity's ranks are held against uniformity over all places at once: with C_i the
 number of ranks <= i among N simulations, gamma = 2 min_i min{P(B_i <= C_i), P(B_i >= C_i)},
 B_i ~ Binomial(N, (i + 1) / (L + 1)), whose null distribution is simulated. The pair's p is
@@ -25,14 +35,15 @@ Modrák et al. 2023 (data-dependent quantities); Lemos et al. 2023 (TARP).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.stats import binom, chisquare
+from scipy.special import ndtri
+from scipy.stats import binom, chisquare, ttest_1samp
 from torch import Tensor
 
 from bayesfs._utils.arrays import Ints
@@ -46,11 +57,15 @@ from bayesfs.types import EpisodeBatch, Posterior
 Quantity = Callable[[Mapping[str, Tensor]], Tensor]
 """Draws (site -> (draw, task, ...)) -> (draw, task)."""
 
-LEVELS = 63
+RANKED_DRAWS = 63
 """Posterior draws that the truth is ranked among, thinned from all."""
 
 NULL_DRAWS = 20_000
 """Simulations of uniform ranks behind a p value: it is never below 1 / (this + 1)."""
+
+
+WIDTH_NEEDS = 4
+"""Scalars of a site in a task at least, for its width to be tested."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +75,21 @@ class Calibration:
     Attributes:
         ranks: quantity -> (simulation,) rank in 0..levels.
         levels: posterior draws that the truth was ranked among.
+        widths: site -> (simulation,) mean squared normal score of the ranks of all its scalars, as
+            a multiple of what uniform ranks have.
     """
 
     ranks: Mapping[str, Ints]
     levels: int
+    widths: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def table(self) -> pd.DataFrame:
         """Per quantity: `p` (gamma), `chi_square_p`, mean and sd of the scaled rank.
 
         The scaled rank (rank + 1/2) / (levels + 1) has mean .5 and sd .289 if all is well; a larger
-        sd says too narrow, a smaller one too wide.
+        sd says too narrow, a smaller one too wide. The width of a site has a p alone, and as sd
+        .289 times the root of its mean.
         """
         counts = len(next(iter(self.ranks.values())))
         null = np.sort(null_gamma(counts, self.levels))
@@ -84,12 +103,20 @@ class Calibration:
                 "mean": scaled.mean(),
                 "sd": scaled.std(),
             }
+        for site, widths in self.widths.items():
+            rows[f"width of {site}"] = {
+                "p": float(ttest_1samp(widths, 1.0).pvalue),
+                "chi_square_p": np.nan,
+                "mean": np.nan,
+                "sd": np.sqrt(widths.mean() / 12),
+            }
         return pd.DataFrame.from_dict(rows, orient="index")
 
     @property
     def p(self) -> float:
         """Bonferroni's p value of all quantities together."""
-        return min(1.0, len(self.ranks) * float(self.table["p"].min()))
+        each = self.table["p"]
+        return min(1.0, len(each) * float(each.min()))
 
     @property
     def simulations(self) -> int:
@@ -100,8 +127,10 @@ class Calibration:
         """The simulations of both, as of two populations."""
         if set(self.ranks) != set(other.ranks) or self.levels != other.levels:
             raise DataError("expected calibrations of the same quantities and levels")
-        both = {n: np.concatenate([r, other.ranks[n]]) for n, r in self.ranks.items()}
-        return replace(self, ranks=both)
+        ranks = {n: np.concatenate([r, other.ranks[n]]) for n, r in self.ranks.items()}
+        shared = [site for site in self.widths if site in other.widths]
+        widths = {n: np.concatenate([self.widths[n], other.widths[n]]) for n in shared}
+        return replace(self, ranks=ranks, widths=widths)
 
     def to_datatree(self) -> xr.DataTree:
         """ArviZ's group `prior_sbc`, (rank + 1) / (levels + 1), for its `plot_ecdf_pit`."""
@@ -119,7 +148,7 @@ def calibrate(
     *,
     population: Posterior | None = None,
     seed: int = 0,
-    levels: int = LEVELS,
+    levels: int = RANKED_DRAWS,
 ) -> Calibration:
     """Simulate the support of every task of a batch, infer, and rank the truth.
 
@@ -141,13 +170,49 @@ def calibrate(
     """
     simulated = simulate_tasks(model, template, population=population, seed=seed)
     posterior = engine.infer(model, simulated.episodes, seed=seed, given=population)
+    return ranked(model, posterior, simulated, seed=seed, levels=levels)
+
+
+def ranked(
+    model: Model,
+    posterior: Posterior,
+    simulated: Simulated,
+    *,
+    seed: int,
+    levels: int = RANKED_DRAWS,
+) -> Calibration:
+    """The truth of simulated tasks among the draws of their posterior; see `calibrate`.
+
+    Args:
+        model: the model.
+        posterior: of the simulated tasks.
+        simulated: the tasks, and what they were drawn from.
+        seed: of TARP's reference points.
+        levels: posterior draws to rank among.
+    """
     draws = _thinned(model, posterior, simulated, levels)
     quantities = standard_quantities(model, simulated.episodes, seed=seed)
     ranks = {}
     for name, quantity in quantities.items():
         truth, drawn = quantity(simulated.truth), quantity(draws)
         ranks[name] = (drawn < truth).sum(0).cpu().numpy().astype(np.int64)
-    return Calibration(ranks, levels)
+    return Calibration(ranks, levels, _widths(model, draws, simulated, levels))
+
+
+def _widths(
+    model: Model, draws: Mapping[str, Tensor], simulated: Simulated, levels: int
+) -> dict[str, NDArray[np.float64]]:
+    """Mean squared normal scores of every site with enough scalars; see the module."""
+    score = torch.from_numpy(ndtri((np.arange(levels + 1) + 0.5) / (levels + 1)) ** 2)
+    score = score / score.mean()
+    found = {}
+    for site, mask in task_masks(model, simulated.episodes).items():
+        rank = (draws[site] < simulated.truth[site]).sum(0).cpu()
+        whole = mask.reshape(*mask.shape, *[1] * (rank.ndim - mask.ndim)).expand(rank.shape).cpu()
+        whole, squares = whole.reshape(len(rank), -1), score[rank].reshape(len(rank), -1)
+        if int((count := whole.sum(-1)).min()) >= WIDTH_NEEDS:
+            found[site] = ((squares * whole).sum(-1) / count).numpy()
+    return found
 
 
 def _thinned(
@@ -174,7 +239,7 @@ def standard_quantities(
         per_site: scalars of each site, evenly spread over those that every task has.
     """
     found: dict[str, Quantity] = {}
-    masks = {s: _mask(axes, episodes) for s, axes in model.dims.items() if "task" in axes}
+    masks = task_masks(model, episodes)
     for site, mask in masks.items():
         like = Simulator(model, episodes).draw(seed=seed).draws[site]
         whole = mask.reshape(*mask.shape, *[1] * (like.ndim - mask.ndim)).expand(like.shape)
@@ -188,6 +253,11 @@ def standard_quantities(
     found["log-likelihood"] = program.log_likelihood
     found["TARP"] = _distance({s: program.draw(seed=seed + 1).draws[s] for s in masks}, masks)
     return found
+
+
+def task_masks(model: Model, episodes: EpisodeBatch) -> dict[str, Tensor]:
+    """Task-level site -> which of its entries exist: (task,), (task, way) or (task, way, shot)."""
+    return {s: _mask(axes, episodes) for s, axes in model.dims.items() if "task" in axes}
 
 
 def _mask(axes: tuple[str, ...], episodes: EpisodeBatch) -> Tensor:

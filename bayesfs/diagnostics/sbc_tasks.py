@@ -1,7 +1,8 @@
 """Tasks whose support a model has made itself, with the truth: `simulate_tasks`.
 
 A generative model draws the features of every support frame; nothing else of the template changes.
-Where it draws the mean frame of a video, all frames of the video take that value.
+Where it draws the mean frame of a video, the template's frames move so that this is their mean:
+equal frames would count as one frame read many times, and tell less than they should.
 A head draws the label of every support video given its features, so that videos move to the class
 that their label says, and their latents with them. How many videos a class gets is then random.
 Tasks in which a class would have no video are left out: that is a condition on the data, under
@@ -61,14 +62,27 @@ def simulate_tasks(
         raise DataError(f"expected one observed site, got {sorted(run.observed)}")
     data = next(iter(run.observed.values()))
     if (features := program.as_support(data)) is not None:
-        support = features * template.support_mask[..., None]
-        return Simulated(template.changed(support=support), truth)
+        return Simulated(template.changed(support=filled_frames(features, template)), truth)
     if data.shape == template.support_mask.shape and not data.is_floating_point():
         return _relabelled(model, template, truth, data)
     raise DataError(
         f"expected simulated features {tuple(template.support.shape)} or labels "
         f"{tuple(template.support_mask.shape)}, got {data.dtype} {tuple(data.shape)}"
     )
+
+
+def filled_frames(features: Tensor, template: EpisodeBatch) -> Tensor:
+    """Frames of the support (task, way, shot, frame, feature), zero for padding.
+
+    Args:
+        features: what was drawn, of every frame or (task, way, shot, 1, feature) of every video.
+        template: whose frames keep their differences where videos were drawn.
+    """
+    mask, own = template.support_mask[..., None], template.support
+    if features.shape == own.shape:
+        return features * mask
+    mean = (own * mask).sum(-2, keepdim=True) / mask.sum(-2, keepdim=True).clamp(min=1)
+    return (own - mean + features) * mask
 
 
 def _relabelled(

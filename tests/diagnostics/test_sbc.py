@@ -1,6 +1,7 @@
 """SBC passes what is right and catches what is wrong, in every way that it can be wrong."""
 
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from bayesfs.inference.exact import Exact
 from bayesfs.inference.program.simulation import Simulator
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.models.niw.classes import NIWClasses
 from bayesfs.plots.sbc import coverage_picture, rank_picture
 from bayesfs.protocols import Engine
 from bayesfs.synthetic.tasks import synthetic_episodes
@@ -220,3 +222,52 @@ def test_what_cannot_be_simulated_is_refused() -> None:
         simulate_tasks(model, template, population=twice)
     with pytest.raises(DataError, match="at least 63"):
         calibrate(model, Exact(draws=10), template, population=given)
+
+
+@pytest.mark.slow
+def test_a_short_run_finds_sds_that_are_a_tenth_too_small() -> None:
+    """The test of continuous integration has power: 96 tasks of one population."""
+    model, template = GaussianHierarchy(), tasks(96, way=3, shots=3, frames=3, dim=3)
+    found = {1.0: 0, 0.9: 0}
+    for seed in range(20):
+        draws = Simulator(model, template).draw(seed=seed).draws
+        dims = {s: a for s, a in model.dims.items() if "task" not in a}
+        given = Posterior("exact", {s: draws[s][None] for s in dims}, dims)
+        for stretch in found:
+            engine = Distorted(stretch=stretch)
+            p = calibrate(model, engine, template, population=given, seed=seed).p
+            found[stretch] += p < 0.01
+    assert found[0.9] >= 16
+    assert found[1.0] <= 2
+
+
+def test_the_width_of_a_site_is_of_all_its_scalars_and_leaves_padding_out() -> None:
+    model, template = GaussianHierarchy(), tasks(60)
+    given = population_draw(model, template)
+    found = calibrate(model, Exact(draws=63), template, population=given, seed=1)
+    assert set(found.widths) == {"class_raw", "video_raw"}, "task_raw has two scalars only"
+    simulated = simulate_tasks(model, template, population=given, seed=1)
+    posterior = Exact(draws=63).infer(model, simulated.episodes, seed=1, given=given)
+    u = ((posterior.draws["class_raw"] < simulated.truth["class_raw"]).sum(0) + 0.5) / 64
+    even = NormalDist()
+    score = np.vectorize(lambda p: even.inv_cdf(p) ** 2)
+    mean = np.mean([even.inv_cdf((r + 0.5) / 64) ** 2 for r in range(64)])
+    exists = template.way_mask.numpy()
+    for t in (0, 7, 31):
+        expected = score(u[t].numpy()[exists[t]]).mean() / mean
+        assert found.widths["class_raw"][t] == pytest.approx(expected)
+    assert found.joined(found).table["p"]["width of class_raw"] < 1
+
+
+def test_a_video_whose_mean_was_drawn_keeps_its_frames_and_has_that_mean() -> None:
+    """Equal frames would be taken for copies, and a posterior given them be too wide."""
+    model, template = NIWClasses(), tasks(20, frames=3, dim=3)
+    given = population_draw(model, template)
+    told = simulate_tasks(model, template, population=given, seed=2)
+    assert torch.equal(told.episodes.support_mask, template.support_mask)
+    held = {s: v[0] for s, v in given.population.items()}
+    run = Simulator(model, template).draw(seed=2, held=held)
+    mask = template.support_mask[..., None]
+    mean = (told.episodes.support * mask).sum(-2) / mask.sum(-2).clamp(min=1)
+    drawn = run.observed["videos"].reshape(mean.shape)
+    assert torch.allclose(mean[template.shot_mask], drawn[template.shot_mask])
