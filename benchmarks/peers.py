@@ -1,6 +1,7 @@
 """Other libraries on the episodes of accuracy.py: scikit-learn, GPyTorch, NumPyro and others.
 
     python benchmarks/peers.py --train TREE_OR_STORE --test TREE_OR_STORE
+    python benchmarks/peers.py --photos TREE... [--adaptshot PYTHON]    # see photo_figures
     python benchmarks/peers.py --smoke         # tiny, simulated features, for CI
 
 Each library's own code fits a task's support frames and gives the class probabilities of its query
@@ -233,7 +234,13 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--dim", type=int, default=256, help="principal axes")
     parser.add_argument("--smoke", action="store_true", help="tiny, simulated features")
+    parser.add_argument("--photos", nargs="+", type=Path, help="trees of photographs")
+    parser.add_argument("--adaptshot", type=Path, help="an interpreter that has adaptshot")
+    parser.add_argument("--tasks", type=int, default=40, help="tasks of each tree of photographs")
     options = parser.parse_args()
+    if options.photos:
+        print(json.dumps(photo_figures(options.photos, options.adaptshot, options.tasks)))
+        return
     if not options.smoke and (options.train is None or options.test is None):
         parser.error("--train and --test are needed, or --smoke")
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as folder:
@@ -257,6 +264,21 @@ def main() -> None:
         row = rows.get(name) or empty
         result |= {f"{name}.{k}": None if v is None else round(v, 4) for k, v in row.items()}
     print(json.dumps(result))
+
+
+def photo_figures(trees: list[Path], adaptshot: Path | None, tasks: int) -> dict[str, float | None]:
+    """Ours and every peer on the same tasks of photographs, as they are and spoilt.
+
+    Tasks of 8 things with 3 photographs each; all their other photographs are asked, as they are,
+    blurred and as bad JPEG (severity 5). adaptshot runs in its own environment: `python -m venv
+    adaptshot && adaptshot/bin/pip install adaptshot==0.3.0`, then `--adaptshot
+    adaptshot/bin/python`. The figures are `PEER.TREE-CONDITION.acc` and so on.
+    """
+    from peer_parts.photo_table import figures_of
+
+    with tempfile.TemporaryDirectory(prefix="bayesfs-") as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return figures_of(trees, adaptshot, tasks, Path(scratch))
 
 
 def measure(name: str, train: EpisodeBatch, tasks: EpisodeBatch) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What README.md says works: its Python runs, its commands and their options exist."""
+"""What README.md and docs/commands.md say works: Python runs, commands and options exist."""
 
 import re
 import shlex
@@ -11,8 +11,12 @@ from bayesfs.cli.main import main
 from bayesfs.cli.subcommands import COMMANDS
 from bayesfs.types import Embeddings
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-COMMAND_LINES = sorted(set(re.findall(r"(?:`|bin/)(bayesfs [^`\n]+)", README)))
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+COMMAND_LINES = sorted(set(re.findall(r"(?:`|bin/)(bayesfs [^`\n]+)", README + COMMANDS_PAGE)))
+MOST_LINES = 120
+"""What a newcomer reads before they try it."""
 
 
 def test_its_python_runs_on_arrays(make_embeddings: Callable[..., Embeddings]) -> None:
@@ -50,3 +54,7 @@ def test_its_commands_and_options_exist(line: str, capsys: pytest.CaptureFixture
 
 def test_every_command_is_told_of() -> None:
     assert {line.split()[1] for line in COMMAND_LINES} == set(COMMANDS)
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= MOST_LINES

@@ -1,27 +1,31 @@
 """What goes wrong with a recording, done to good frames at five severities: use `corrupt` first.
 
-Five follow the common corruptions of ImageNet-C, two are those of objects held before a camera:
+Six follow the common corruptions of ImageNet-C, two are those of objects held before a camera:
 
     noise           x + s e, e ~ N(0, 1)
     blur            Gaussian, of a width in pixels of a frame of 224
     darkness        so many stops too little light
     overexposure    so many stops too much light, clipped
     low_contrast    m + c (x - m), with m each channel's mean
+    jpeg            kept as JPEG of so low a quality
     occlusion       a grey square in front of this share of the frame, anywhere
     cut_off         the camera looks aside: this share of the width, and of the height, is lost
 
 with x in [0, 1]. A stop is a factor of two of the light, 2^(1/2.2) of the grey level.
 
-Source: Hendrycks and Dietterich 2019 (hendrycks2019), whose strengths noise, blur and low contrast
-have. They brighten in HSV where we count stops, and have neither darkness nor the last two.
+Source: Hendrycks and Dietterich 2019 (hendrycks2019), whose strengths noise, blur, low contrast
+and JPEG have. They brighten in HSV where we count stops, and have neither darkness nor the last
+two.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
@@ -61,6 +65,14 @@ def _low_contrast(image: Image, kept: float, rng: np.random.Generator) -> Image:
     return mean + kept * (image - mean)
 
 
+def _jpeg(image: Image, quality: float, rng: np.random.Generator) -> Image:
+    levels = np.round(255.0 * image.clip(0.0, 1.0)).astype(np.uint8)
+    with io.BytesIO() as file:
+        PIL.Image.fromarray(levels).save(file, format="JPEG", quality=int(quality))
+        kept: Image = np.asarray(PIL.Image.open(file), np.float64) / 255.0
+    return kept
+
+
 def _occlusion(image: Image, share: float, rng: np.random.Generator) -> Image:
     height, width = image.shape[:2]
     tall, wide = (round(side * share**0.5) for side in (height, width))
@@ -85,6 +97,7 @@ CORRUPTIONS: Mapping[str, tuple[Corruption, tuple[float, ...]]] = {
     "darkness": (_exposure, (-1, -2, -3, -4, -5)),
     "overexposure": (_exposure, (0.5, 1, 1.5, 2, 3)),
     "low_contrast": (_low_contrast, (0.4, 0.3, 0.2, 0.1, 0.05)),
+    "jpeg": (_jpeg, (25, 18, 15, 10, 7)),
     "occlusion": (_occlusion, (0.1, 0.2, 0.3, 0.4, 0.5)),
     "cut_off": (_cut_off, (0.1, 0.2, 0.3, 0.4, 0.5)),
 }

@@ -10,11 +10,12 @@ from typing import Literal
 import xarray as xr
 
 from bayesfs._utils.progress import terminal_safe
+from bayesfs.errors import BayesfsError
 from bayesfs.recipes.load import Recipes
 from bayesfs.report.view import score_cells
 from bayesfs.runs.compose import compose, tell_store
 from bayesfs.runs.record import CONFIG, sources_of, written_in_full
-from bayesfs.runs.run import Order, report_run, run_study
+from bayesfs.runs.run import Finished, Order, report_run, run_study
 from bayesfs.study import Seeds
 from bayesfs.types import LevelNames
 
@@ -33,6 +34,7 @@ def make_run(
     pictures: bool = True,
     device: str | None = None,
     cluster: str | None = None,
+    shard: str | None = None,
     print_config: bool = False,
 ) -> None:
     """Run the study that three recipes make, and print its scores, or say what would run."""
@@ -43,7 +45,14 @@ def make_run(
         return
     sources = sources_of(recipes.roles, recipes.helpers)
     order = Order(study, store, sources, tuple(settings), smoke, seeds, pictures, cluster, full)
-    if cluster is None:
+    if shard is not None:
+        if cluster is not None:
+            raise BayesfsError("expected --cluster or --shard, got both")
+        found = make_shard(order, out, shard)
+        if found is None:
+            return
+        done = found
+    elif cluster is None:
         done = run_study(order, out)
     else:
         from bayesfs.runs.distributed_run import run_on_cluster
@@ -52,6 +61,21 @@ def make_run(
     tell_store(store)
     print_scores(done.scores)
     print(f"report: {done.report}")
+
+
+def make_shard(order: Order, out: Path, text: str) -> Finished | None:
+    """Make one part of a run, or join all of them, in which case there are scores."""
+    from bayesfs.runs.parts import RunPart, folder_of, join_parts, run_part
+
+    part = RunPart.parse(text)
+    if part.number is None:
+        return join_parts(order, out, part.of)
+    groups = run_part(order, out, part)
+    print(
+        f"part {part.number} of {part.of}: {groups} groups of users in {part.folder(out)}; when "
+        f"all parts in {folder_of(out)} are done, --shard all/{part.of} joins them"
+    )
+    return None
 
 
 def make_report(out: Path, format: Literal["html", "md"], store: Path | None = None) -> None:

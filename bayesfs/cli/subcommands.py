@@ -103,6 +103,7 @@ def run(
     no_thumbnails: bool = False,
     device: str | None = None,
     cluster: str | None = None,
+    shard: str | None = None,
     print_config: bool = False,
 ) -> None:
     r"""Learn a population from the train users, score the test users, and report.
@@ -129,6 +130,9 @@ def run(
             the same everywhere up to rounding.
         cluster: score very many users on dask: local, local:WORKERS, or a scheduler's address;
             everybody's predictions go to DIR/results.zarr, and the report shows a few people.
+        shard: "I/N" scores part I of N of the test users in this process and writes it to
+            DIR.shards, so that anything that starts processes can share out the work; "all/N"
+            joins the parts in DIR and reports.
         print_config: print the recipes with every field, as DIR/recipes/full_*.py would have them,
             and do nothing else.
     """
@@ -156,6 +160,7 @@ def run(
         pictures=not no_thumbnails,
         device=device,
         cluster=cluster,
+        shard=shard,
         print_config=print_config,
     )
 
@@ -634,7 +639,7 @@ def benchmark(
             --models models/gaussian.py models/deep_kernel_gp.py --shots 1 5 --ways 10 --noise 0.5
 
         bayesfs benchmark store.zarr --out benchmarks/corrupted --tree my-videos \
-            --corruptions noise blur darkness overexposure low_contrast occlusion cut_off
+            --corruptions noise blur darkness overexposure low_contrast jpeg occlusion cut_off
 
     Args:
         data: feature store, or labelled features.
@@ -649,7 +654,7 @@ def benchmark(
             what tells pictures apart.
         corruptions: what to do to the pictures of the query before the backbone sees them, scored
             at the most shots with the mean uncertainty of each kind: noise, blur, darkness,
-            overexposure, low_contrast, occlusion, cut_off.
+            overexposure, low_contrast, jpeg, occlusion, cut_off.
         severities: how badly, 1 to 5.
         tree: the recordings that the feature store was made from, to corrupt.
         device: where engines run, and the backbone on corrupted pictures; the best there is by
@@ -689,13 +694,15 @@ def benchmark(
 
 
 def population(
-    action: Annotated[Literal["save", "show", "merge"], Positional, arg(metavar="ACTION")],
+    action: Annotated[
+        Literal["save", "show", "merge", "push", "pull"], Positional, arg(metavar="ACTION")
+    ],
     files: Annotated[tuple[Path, ...], Positional, arg(metavar="FILES")],
     *,
     out: Path | None = None,
     trust: bool = False,
 ) -> None:
-    """Share what people's data say of others: save a run's population, show one, merge several.
+    """Share what people's data say of others: save a run's population, show, merge, push, pull.
 
     A population is one small npz file with numbers and a card; no picture, name or feature of
     anybody is in it. It is of the model of models/similarity_pool.py, whose features are not
@@ -704,11 +711,15 @@ def population(
         bayesfs population save runs/first mine.npz
         bayesfs population show efficientnet-lite2
         bayesfs population merge mine.npz yours.npz --out ours.npz
+        bayesfs population push mine.npz /shared/populations/mine
+        bayesfs population pull /shared/populations/mine theirs.npz
 
     Args:
-        action: "save RUN OUT", "show FILE", or "merge FILE FILE --out OUT".
+        action: "save RUN OUT", "show FILE", "merge FILE FILE --out OUT", "push FILE PLACE" or
+            "pull PLACE OUT".
         files: a run and the file to write, or files of populations; "show" without any, or with the
-            name of a backbone, shows one that comes with bayesfs.
+            name of a backbone, shows one that comes with bayesfs. A place is a folder, which gets
+            the file and a card, or hf://OWNER/NAME on the Hugging Face hub (extra hub).
         out: file to write.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
     """
@@ -720,10 +731,14 @@ def population(
         save_population(*files, trust=trust)
     elif action == "merge" and len(files) > 1 and out is not None:
         merge_populations(files, out)
+    elif action in ("push", "pull") and len(files) == 2 and out is None:
+        from bayesfs.cli.population_places import pull_population, push_population
+
+        (push_population if action == "push" else pull_population)(*files)
     else:
         raise BayesfsError(
             "expected: bayesfs population save RUN OUT.npz, or show FILE.npz, or merge A.npz B.npz "
-            "--out C.npz"
+            "--out C.npz, or push FILE.npz PLACE, or pull PLACE OUT.npz"
         )
 
 

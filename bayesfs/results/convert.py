@@ -1,16 +1,19 @@
-"""To other libraries' values: `to_datatree` (ArviZ), `to_pandas`, `to_numpy`.
+"""To other libraries' values: `to_datatree`, `to_pandas`, `to_polars`, `to_xarray`, `to_numpy`.
 
-Each takes a `Posterior` or a `Predictive`. Draws keep their names and axes; padding becomes NaN.
-For one tree with everything that a study knows, use `bayesfs.results.assemble.assemble_tree`,
-`one_task` for the part of one task, and `in_words` to have axes named as the data name levels.
+Each takes a `Posterior` or a `Predictive`, `to_polars` and `to_xarray` any table of pandas, too.
+Draws keep their names and axes; padding becomes NaN. For one tree with everything that a study
+knows, use `bayesfs.results.assemble.assemble_tree`, `one_task` for the part of one task, and
+`in_words` to have axes named as the data name levels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from functools import singledispatch
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -101,6 +104,67 @@ def _(value: Predictive, episodes: EpisodeBatch | None = None) -> pd.DataFrame:
             row |= {part: float(said[f"video_{part}"].values[t, v]) for part in parts}
             rows.append({name: x for name, x in row.items() if name})
     return pd.DataFrame(rows).set_index(index)
+
+
+def to_polars(
+    value: Posterior | Predictive | pd.DataFrame, episodes: EpisodeBatch | None = None
+) -> Any:
+    """The table of `to_pandas`, or any other, as one of polars; what was its index comes first.
+
+    Args:
+        value: a `Posterior`, a `Predictive`, or a table, such as scores or `reliability`.
+        episodes: see `to_pandas`; of a table it is not asked.
+
+    Raises:
+        DataError: polars is not installed.
+
+    Example:
+        >>> to_polars(pd.DataFrame({"nll": [0.5]}, index=pd.Index(["P01"], name="user"))).columns
+        ['user', 'nll']
+    """
+    table = _flat_table(value, episodes)
+    columns = {str(name): table[name].to_numpy() for name in table.columns}
+    try:
+        return nw.from_dict(columns, backend="polars").to_native()
+    except ModuleNotFoundError as error:
+        raise DataError("tables of polars need polars: pip install polars") from error
+
+
+def to_xarray(
+    value: Posterior | Predictive | pd.DataFrame, episodes: EpisodeBatch | None = None
+) -> xr.Dataset:
+    """The table of `to_pandas`, or any other, as a Dataset with a variable a column.
+
+    Levels of an index whose combinations are all there become axes, such as (chain, draw); of
+    other tables the rows are one axis `row`, and the index is a coordinate of it.
+
+    Args:
+        value: see `to_polars`.
+        episodes: see `to_pandas`; of a table it is not asked.
+
+    Example:
+        >>> table = pd.DataFrame({"nll": [0.5]}, index=pd.Index(["P01"], name="user"))
+        >>> dict(to_xarray(table).sizes)
+        {'user': 1}
+    """
+    table = value if isinstance(value, pd.DataFrame) else to_pandas(value, episodes)
+    index = table.index
+    if index.is_unique and None not in index.names:
+        sizes = [index.get_level_values(level).nunique() for level in range(index.nlevels)]
+        if len(table) == math.prod(sizes):
+            return table.to_xarray()
+    names = [name for name in index.names if name is not None]
+    flat = _flat_table(table, None).rename_axis("row").to_xarray()
+    return flat.set_coords(names)
+
+
+def _flat_table(
+    value: Posterior | Predictive | pd.DataFrame, episodes: EpisodeBatch | None
+) -> pd.DataFrame:
+    """A table whose named index is columns."""
+    table = value if isinstance(value, pd.DataFrame) else to_pandas(value, episodes)
+    unnamed = table.index.names == [None]
+    return table.reset_index(drop=unnamed)
 
 
 def to_datatree(value: Posterior | Predictive, episodes: EpisodeBatch | None = None) -> xr.DataTree:

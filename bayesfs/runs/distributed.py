@@ -174,21 +174,35 @@ def score_users(
     several = [name for name, threads in client.nthreads().items() if threads > 1]
     if several:
         raise RunError(_SEVERAL.format(name=several[0], threads=client.nthreads()[several[0]]))
+    batches = all_batches(job, per_batch)
+    todo = [(n, ranges) for n, ranges in batches if not is_done(job, n)]
+    make_folders(job)
+    shared = client.submit(bytes, _portable(job), pure=False)  # unlike scattered data, made again
+    futures = [
+        client.submit(told_batch, shared, number, ranges, per_batch, retries=RETRIES, pure=False)
+        for number, ranges in todo
+    ]
+    _wait(client, futures, len(batches) - len(todo), len(batches), progress)
+
+
+def all_batches(job: ScoringJob, per_batch: int) -> list[tuple[int, Ranges]]:
+    """Number and frames of every batch of test users.
+
+    Raises:
+        DataError: there is no test user.
+    """
     split = job.study.evaluation.test_split
     users = user_rows(job.store, split)
     if not users:
         raise DataError(f"expected frames of the split {split!r} in {str(job.store)!r}, found none")
-    batches = list(enumerate(batches_of(users, per_batch)))
-    todo = [(n, b) for n, b in batches if not all(_is_done(job, s, n) for s in _shots(job))]
+    return [(n, ranges) for n, (_, ranges) in enumerate(batches_of(users, per_batch))]
+
+
+def make_folders(job: ScoringJob) -> None:
+    """The folders that groups of results are added to."""
     with explained(job.results):
-        for shots in _shots(job):
+        for shots in job.study.evaluation.shots:
             job.group(shots, 0).parent.mkdir(parents=True, exist_ok=True)
-    shared = client.submit(bytes, _portable(job), pure=False)  # unlike scattered data, made again
-    futures = [
-        client.submit(told_batch, shared, number, ranges, per_batch, retries=RETRIES, pure=False)
-        for number, (_, ranges) in todo
-    ]
-    _wait(client, futures, len(batches) - len(todo), len(batches), progress)
 
 
 def score_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) -> int:
@@ -209,6 +223,11 @@ def score_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) ->
     _check_worker()
     job = _unpacked(portable)
     limit_threads(1)
+    return write_batch(job, number, ranges, per_batch)
+
+
+def write_batch(job: ScoringJob, number: int, ranges: Ranges, per_batch: int) -> int:
+    """Infer and write one batch of users in this process; see `score_batch`."""
     with explained(job.results):
         names: list[str] = []
         for shots, parts in _tables(job, ranges, number * per_batch // USERS_AT_ONCE).items():
@@ -281,11 +300,14 @@ def _shots(job: ScoringJob) -> tuple[int, ...]:
     return job.study.evaluation.shots
 
 
-def _is_done(job: ScoringJob, shots: int, number: int) -> bool:
+def is_done(job: ScoringJob, number: int) -> bool:
     """Whether the results of a batch are there and whole; damaged ones are made again."""
-    path = job.group(shots, number)
+    return all(_is_whole(job.group(shots, number)) for shots in _shots(job))
+
+
+def _is_whole(group: Path) -> bool:
     try:
-        return path.exists() and bool(check_zarr(path))
+        return group.exists() and bool(check_zarr(group))
     except DataError:
         return False
 

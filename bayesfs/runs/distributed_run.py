@@ -65,12 +65,28 @@ def run_on_cluster(order: Order, out: Path) -> Finished:
             learnt = learn(run, order, lambda: shown_frames(order.study, order.store, ()))
             if run.kept(SCORES_FILE) is None:
                 _score(run, order, learnt)
-            made = _show(run, order, learnt)
-            rows = user_rows(order.store)
-            frames = sum(high - low for ranges in rows.values() for low, high in ranges)
-            keep_metrics(run, load_scores(run))
-            run.finish(**facts_of(order, out, frames, len(rows)))
+            made = conclude(run, order, learnt)
         return finished(run, order, made)
+
+
+def job_of(run: RunDirectory, order: Order, learnt: Learnt) -> ScoringJob:
+    """What everybody who scores is given."""
+    results = run.path.resolve() / RESULTS
+    return ScoringJob(order.study, learnt.on("cpu"), order.store.resolve(), results, order.seeds)
+
+
+def conclude(run: RunDirectory, order: Order, learnt: Learnt) -> dict[int, xr.DataTree]:
+    """Scores of everybody, once every group of results is there, and what is shown of a few."""
+    if run.kept(SCORES_FILE) is None:
+        results = run.path / RESULTS
+        found = {shots: summary(results, shots) for shots in order.study.evaluation.shots}
+        run.keep(SCORES_FILE, partial(save_summary, found))
+    made = _show(run, order, learnt)
+    rows = user_rows(order.store)
+    frames = sum(high - low for ranges in rows.values() for low, high in ranges)
+    keep_metrics(run, load_scores(run))
+    run.finish(**facts_of(order, run.path, frames, len(rows)))
+    return made
 
 
 def shown_frames(study: Study, store: Path, shown: Sequence[str]) -> Embeddings:
@@ -91,17 +107,13 @@ def shown_frames(study: Study, store: Path, shown: Sequence[str]) -> Embeddings:
 
 
 def _score(run: RunDirectory, order: Order, learnt: Learnt) -> None:
-    """Everybody's results and scores."""
-    results = run.path.resolve() / RESULTS
-    job = ScoringJob(order.study, learnt.on("cpu"), order.store.resolve(), results, order.seeds)
+    """Everybody's results."""
     with (
         noted(run, "warnings"),
         connect(order.cluster or "local") as client,
         bar("users") as progress,
     ):
-        score_users(client, job, progress=progress)
-    found = {shots: summary(results, shots) for shots in order.study.evaluation.shots}
-    run.keep(SCORES_FILE, partial(save_summary, found))
+        score_users(client, job_of(run, order, learnt), progress=progress)
 
 
 def _show(run: RunDirectory, order: Order, learnt: Learnt) -> dict[int, xr.DataTree]:

@@ -219,7 +219,9 @@ class Inputs(TypedDict):
         data: fingerprint of the data.
         thumbnails: whether the report may show them.
         version: of bayesfs.
-        cluster: whether it was scored on a cluster.
+        cluster: whether it was scored on a cluster, or in parts.
+        users_per_group: users of a group of results, of a run in parts.
+        shard: which part of a run it is.
     """
 
     recipes: dict[str, str]
@@ -231,6 +233,8 @@ class Inputs(TypedDict):
     version: str
     cluster: NotRequired[bool]
     episode_seed: NotRequired[int]
+    users_per_group: NotRequired[int]
+    shard: NotRequired[str]
 
 
 def seeds_of(inputs: Inputs) -> Seeds:

@@ -5,12 +5,13 @@ from html.parser import HTMLParser
 
 import arviz_stats
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from bayesfs.errors import DataError
 from bayesfs.prediction import label_draws
-from bayesfs.results.convert import to_datatree, to_numpy, to_pandas
+from bayesfs.results.convert import to_datatree, to_numpy, to_pandas, to_polars, to_xarray
 from bayesfs.synthetic.tasks import synthetic_embeddings, synthetic_episodes
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompose import decompose
@@ -151,3 +152,29 @@ def test_what_a_notebook_shows(
     frames, _ = synthetic_embeddings(users=2, test_users=1, way=2, seed=0)
     assert "train" in shown(frames)
     assert "test" in shown(frames)
+
+
+def test_tables_of_polars_have_the_index_as_columns(
+    posterior: Posterior, predictive: Predictive, episodes: EpisodeBatch
+) -> None:
+    pytest.importorskip("polars")
+    for value in (posterior, predictive):
+        table, found = to_pandas(value, episodes), to_polars(value, episodes)
+        assert found.columns == [*table.index.names, *table.columns]
+        column = table.columns[-1]
+        np.testing.assert_array_equal(found[column].to_numpy(), table[column])
+    scores = pd.DataFrame({"nll": [0.5, 0.7]})
+    assert to_polars(scores).columns == ["nll"]  # rows without names are not numbered
+
+
+def test_tables_as_datasets_have_axes_where_all_combinations_are_there(
+    posterior: Posterior, predictive: Predictive, episodes: EpisodeBatch
+) -> None:
+    draws = to_xarray(posterior, episodes)
+    assert dict(draws.sizes) == {"chain": 2, "draw": 10}
+    np.testing.assert_array_equal(draws["scale"].values.ravel(), posterior.draws["scale"].numpy())
+    videos, table = to_xarray(predictive, episodes), to_pandas(predictive, episodes)
+    assert dict(videos.sizes) == {"row": len(table)}  # a video is of one task only
+    assert set(videos.coords) == {"row", "task", "video"}
+    np.testing.assert_array_equal(videos["total"], table["total"])
+    assert dict(to_xarray(pd.DataFrame({"nll": [0.5, 0.7]})).sizes) == {"row": 2}

