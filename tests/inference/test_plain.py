@@ -273,3 +273,20 @@ def test_what_cannot_be_inferred_is_refused(program, keywords, message):
 def test_an_engine_that_asks_for_more_than_a_program_is_refused():
     with pytest.raises(InferenceError, match="Conjugate"):
         infer(coin, Exact(), data={"heads": Y.round().clamp(0, 1)})
+
+
+def test_plates_within_plates_and_at_places_of_their_own() -> None:
+    """Three normal means of four rows each: posterior N(sum / 5, 1 / 5)."""
+    y = torch.arange(12.0, dtype=torch.float64).reshape(3, 4) / 6
+
+    def program(y: torch.Tensor) -> None:
+        with pyro.plate("group", 3, dim=-2):
+            mean = pyro.sample("mean", dist.Normal(torch.zeros(3, 1, dtype=torch.float64), 1.0))
+            with pyro.plate("row", 4, dim=-1):
+                pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    found = infer(program, bf.SVI(steps=300, draws=2000), data={"y": y}, seed=0).draws["mean"]
+    torch.testing.assert_close(found.mean(0).flatten(), y.sum(1) / 5, atol=0.03, rtol=0.0)
+    torch.testing.assert_close(
+        found.var(0).flatten(), torch.full((3,), 0.2, dtype=torch.float64), atol=0.02, rtol=0.0
+    )

@@ -83,7 +83,6 @@ def test_a_scalar_beside_narrow_sites(kernel: SteinKernel) -> None:
     assert float(found["scalar"].std()) == pytest.approx(1.0, abs=0.05)
 
 
-@pytest.mark.xfail(strict=True, reason="starts are drawn inside the plate of the problems")
 def test_plates_within_plates() -> None:
     """The rates as Pyro's test has them: a plate of the counts within that of the rates."""
 

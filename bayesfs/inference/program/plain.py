@@ -30,6 +30,7 @@ from pyro import poutine
 from pyro.distributions import ImproperUniform, Independent, Normal, constraints
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _DIM_ALLOCATOR
 from torch import Tensor
 from torch.distributions import biject_to
 
@@ -209,7 +210,7 @@ class _Begin:
         names = [latent.name for latent in self.model.latents]
         shapes = [(len(self.rows), *latent.flat) for latent in self.model.latents]
         found = [_uniform(shape, self.like) for shape in shapes]
-        with poutine.block(), pyro.validation_enabled(False), torch.no_grad():
+        with _dimensions_of_its_own(), poutine.block(), torch.no_grad():
             for _ in range(ATTEMPTS):
                 good = torch.isfinite(self.model.log_density(found, self.rows))
                 if good.all():
@@ -220,6 +221,17 @@ class _Begin:
                     for k, part in zip(keep, found, strict=True)
                 ]
         return dict(zip(names, found, strict=True))
+
+
+@contextmanager
+def _dimensions_of_its_own() -> Iterator[None]:
+    """Plates inside take any dimension: starts are drawn within the plate of the problems."""
+    outside, _DIM_ALLOCATOR._stack = _DIM_ALLOCATOR._stack, []
+    try:
+        with pyro.validation_enabled(False):
+            yield
+    finally:
+        _DIM_ALLOCATOR._stack = outside
 
 
 class _Start(ImproperUniform):  # type: ignore[misc]
