@@ -127,7 +127,7 @@ def photographed(
         (folder / "photographs" / name).mkdir(parents=True)
         for k in rng.permutation(len(named[name]))[:most].tolist():
             path = named[name][k]
-            shutil.copy(path, folder / "photographs" / name / f"{path.parts[-3]}-{path.name}")
+            shutil.copy(path, folder / "photographs" / name / f"{k}.jpg")
     store = folder / "photographs.zarr"
     tree = read_tree(folder / "photographs")
     frames = embed_tree(tree, backbone, store, Sampling(), thumbnails=False)
