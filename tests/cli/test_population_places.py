@@ -23,7 +23,7 @@ def test_a_folder_gives_back_what_it_got(
         assert main(["population", "push", str(default_path()), str(place)]) == 0
     assert sorted(p.name for p in place.iterdir()) == ["README.md", "population.npz"]
     assert main(["population", "pull", str(place), str(back)]) == 0
-    assert "16 people" in capsys.readouterr().out
+    assert "17 people" in capsys.readouterr().out
     sent, got = default_population(), SharedPopulation.load(back)
     assert got.card == sent.card
     for site, draws in sent.population.draws.items():
@@ -33,7 +33,7 @@ def test_a_folder_gives_back_what_it_got(
 def test_the_card_says_of_whom_how_well_and_what_fails(tmp_path: Path) -> None:
     text = card_text(default_population())
     assert text.startswith("---\nlibrary_name: bayesfs\n")
-    assert "16 people and 128 objects" in text
+    assert "17 people and 136 objects" in text
     assert "photographs of groceries in shops (MIT)" in text
     assert "| 5 | 0.911 | 0.034 | 0.274 |" in text
     assert "## Fails" in text
