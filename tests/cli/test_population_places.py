@@ -23,7 +23,7 @@ def test_a_folder_gives_back_what_it_got(
         assert main(["population", "push", str(default_path()), str(place)]) == 0
     assert sorted(p.name for p in place.iterdir()) == ["README.md", "population.npz"]
     assert main(["population", "pull", str(place), str(back)]) == 0
-    assert "17 people" in capsys.readouterr().out
+    assert f"{default_population().card['people']} people" in capsys.readouterr().out
     sent, got = default_population(), SharedPopulation.load(back)
     assert got.card == sent.card
     for site, draws in sent.population.draws.items():
@@ -31,11 +31,15 @@ def test_a_folder_gives_back_what_it_got(
 
 
 def test_the_card_says_of_whom_how_well_and_what_fails(tmp_path: Path) -> None:
-    text = card_text(default_population())
+    shared = default_population()
+    text = card_text(shared)
     assert text.startswith("---\nlibrary_name: bayesfs\n")
-    assert "17 people and 136 objects" in text
+    card = shared.card
+    assert f"{card['people']} people and {card['objects']} objects" in text
     assert "photographs of groceries in shops (MIT)" in text
-    assert "| 5 | 0.911 | 0.034 | 0.274 |" in text
+    for scores in card["calibration"].values():
+        five = " | ".join(str(scores["5"][name]) for name in ("accuracy", "ece", "nll"))
+        assert f"| 5 | {five} |" in text
     assert "## Fails" in text
     assert "objects that fill a small part of the frame" in text
 
