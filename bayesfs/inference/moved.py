@@ -46,7 +46,7 @@ class Moved(Engine):
         population_draws: see `bayesfs.inference.svi.svi.SVI`.
 
     Example:
-        >>> engine = Moved(SVGD(particles=64))
+        >>> engine = Moved(SVI(draws=64))
         >>> posterior = engine.infer(model, episodes, seed=0, given=population)  # doctest: +SKIP
         >>> posterior.sample_stats["acceptance_rate"]  # doctest: +SKIP
     """

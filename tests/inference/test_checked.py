@@ -95,7 +95,7 @@ def test_resampled_draws_are_those_of_the_density():
     class Shifted:
         """N(.5, 1) in every latent."""
 
-        tasks, size = 1, 3
+        tasks, size, reads = 1, 3, 3
 
         def log_density(self, z):
             return -0.5 * (z - 0.5).square().sum(-1)
