@@ -101,14 +101,12 @@ class Moved(Engine):
     def _fit(
         self, density: Potential, draws: int, branch: int, seed: int, progress: Progress | None
     ) -> Posterior:
-        known = Posterior.of_own(
-            "exact",
-            {name: value[None] for name, value in density.population.items()},
-            {name: tuple(density.model.dims[name]) for name in density.population},
-        )
-        given = None if density.joint else known
         first = self.first.infer(
-            density.model, density.episodes, seed=seed + branch, given=given, progress=progress
+            density.model,
+            density.episodes,
+            seed=seed + branch,
+            given=density.given,
+            progress=progress,
         )
         kept = torch.tensor(evenly_spaced(first.num_draws, draws))
         sites = {site: first.draws[site] for site in density.blocks}

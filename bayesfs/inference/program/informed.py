@@ -40,14 +40,9 @@ def fit_informed(
     Returns:
         Posterior of all sites of the model, or its future.
     """
-    model = density.model
-    if density.joint or not isinstance(model, Reducible):
+    model, given = density.model, density.given
+    if given is None or not isinstance(model, Reducible):
         return fit(density, draws)
-    given = Posterior.of_own(
-        "exact",
-        {name: value[None] for name, value in density.population.items()},
-        {name: tuple(model.dims[name]) for name in density.population},
-    )
     reduced = model.informed(density.episodes, given)
     if reduced is None:
         return fit(density, draws)

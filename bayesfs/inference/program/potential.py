@@ -102,6 +102,16 @@ class Potential:
         data = self.episodes.support.numel() + self.episodes.query.numel()
         return self.tasks * self.size + data
 
+    @property
+    def given(self) -> Posterior | None:
+        """The population that it is conditioned on, as its only draw; None if joint."""
+        if self.joint:
+            return None
+        draws = {name: value[None] for name, value in self.population.items()}
+        return Posterior.of_own(
+            "exact", draws, {name: tuple(self.model.dims[name]) for name in draws}
+        )
+
     def log_density(self, z: Tensor) -> Tensor:
         """(task, particle, size) -> (task, particle) log density in nats; differentiable."""
         self._check(z)
