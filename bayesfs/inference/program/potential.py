@@ -107,7 +107,7 @@ class Potential:
         """The population that it is conditioned on, as its only draw; None if joint."""
         if self.joint:
             return None
-        draws = {name: value[None] for name, value in self.population.items()}
+        draws = self._population_draws(1)
         return Posterior.of_own(
             "exact", draws, {name: tuple(self.model.dims[name]) for name in draws}
         )
@@ -192,12 +192,7 @@ class Potential:
         Population sites that were conditioned on are among its draws, the same in every draw, so
         that a draw is complete.
         """
-        shared = {
-            name: named_value(value, self._shared[name]).expand(z.shape[1], *[-1] * len(dims))
-            for name, value in self.population.items()
-            for dims in [self.model.dims[name]]
-        }
-        draws = {**shared, **self.constrain(z.detach())}
+        draws = {**self._population_draws(z.shape[1]), **self.constrain(z.detach())}
         return Posterior.of_own(
             kind=kind,
             draws=draws,
@@ -207,6 +202,15 @@ class Potential:
             coords={"task": self.episodes.tasks} if self.episodes.tasks else {},
             seed=seed,
         )
+
+    def _population_draws(self, draws: int) -> dict[str, Tensor]:
+        """{site: (draw, *model.dims[site])} of the population, the same in every draw."""
+        return {
+            name: named_value(value, self._shared[name]).expand(
+                draws, *[-1] * len(self.model.dims[name])
+            )
+            for name, value in self.population.items()
+        }
 
     def _check(self, z: Tensor) -> None:
         if z.ndim != 3 or z.shape[0] != self.tasks or z.shape[2] != self.size:
