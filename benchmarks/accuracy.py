@@ -32,7 +32,7 @@ from bayesfs._utils.threads import share_cores
 from bayesfs.data.sources.open import read_tree
 from bayesfs.data.store import open_store
 from bayesfs.evaluation.held_out_users import HeldOutUsers
-from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+from bayesfs.features.backbones.spec import DEFAULT, backbone_of
 from bayesfs.features.extraction.extract import extract
 from bayesfs.features.reduction import FeatureReduction, PrincipalAxes, UnitNorm
 from bayesfs.inference.exact import Exact
@@ -211,7 +211,7 @@ def embeddings_of(path: Path, scratch: Path) -> Embeddings:
         return open_store(path)
     tree = read_tree(path)
     store = scratch / f"{len(list(scratch.iterdir()))}.zarr"
-    return extract(tree.videos, EfficientNetLite0(), store, skipped=tree.skipped, thumbnails=False)
+    return extract(tree.videos, backbone_of(DEFAULT), store, skipped=tree.skipped, thumbnails=False)
 
 
 def join(train: Embeddings, test: Embeddings) -> Embeddings:

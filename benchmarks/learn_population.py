@@ -1,7 +1,7 @@
 """Learn a population that comes with bayesfs: `bayesfs/_populations/BACKBONE.npz`.
 
     python benchmarks/learn_population.py --photographs FOLDER --out FILE.npz
-    python benchmarks/learn_population.py --backbone efficientnet-lite2 --photographs FOLDER ...
+    python benchmarks/learn_population.py --backbone efficientnet-lite0 --photographs FOLDER ...
     python benchmarks/learn_population.py --smoke
 
 People are rendered (`bayesfs.synthetic.videos`) unless stores are given, so that nothing with a
@@ -29,7 +29,7 @@ from bayesfs.cli.recordings import embed_tree
 from bayesfs.data.sources.open import read_tree
 from bayesfs.data.store import open_store, store_attrs
 from bayesfs.evaluation.held_out_users import HeldOutUsers
-from bayesfs.features.backbones.spec import backbone_of
+from bayesfs.features.backbones.spec import DEFAULT, backbone_of
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.reduction import UnitNorm
 from bayesfs.inference.own_approximation import OwnApproximation
@@ -39,6 +39,7 @@ from bayesfs.metrics.score_table import table_of_rows
 from bayesfs.models.objectives import PredictiveScore
 from bayesfs.models.similarity.heads import WithinScatter
 from bayesfs.models.similarity.pool import SimilarityPool
+from bayesfs.models.similarity.typicality import Typicality
 from bayesfs.protocols import Backbone
 from bayesfs.study import Learnt, Study, scatter_of
 from bayesfs.synthetic.videos.render import render_tree
@@ -99,7 +100,9 @@ def rendered(folder: Path, backbone: Backbone, smoke: bool) -> Embeddings:
     """Frames of rendered people."""
     sizes = {"objects": 2, "clean_videos": 2, "clean_frames": 2} if smoke else {"objects": 8}
     users = 3 if smoke else 8
-    tree = render_tree(folder / "tree", train_users=users, test_users=1, size=160, **sizes)
+    tree = render_tree(
+        folder / "tree", train_users=users, test_users=1, size=max(160, backbone.px), **sizes
+    )
     store = folder / "features.zarr"
     return embed_tree(read_tree(tree), backbone, store, Sampling(), thumbnails=False)
 
@@ -191,7 +194,8 @@ def learn(args: argparse.Namespace, folder: Path) -> SharedPopulation:
     like = [each.like for each, world in zip(scatters, worlds, strict=True) if world.real]
     scatter = WithinScatter.merged(scatters)
     scatter = replace(scatter, like=float(np.mean(like)) if like else scatter.like)
-    model = SimilarityPool(scatter)
+    mean, sd = args.other_shift
+    model = SimilarityPool(scatter, typical=Typicality(other_shift=mean, other_shift_sd=sd))
     population = for_new_world([each.population for each in real], model)
     shots = worlds[0].study.evaluation.shots
     kept = [replace(each, population=population) for each in found]
@@ -241,8 +245,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--people", type=Path, nargs="*", default=[])
     parser.add_argument("--photographs", type=Path)
-    parser.add_argument("--backbone", default="efficientnet-lite0", help="see docs/backbones.md")
+    parser.add_argument("--backbone", default=DEFAULT, help="see docs/backbones.md")
     parser.add_argument("--px", type=int, help="side of the frames; the backbone's own by default")
+    parser.add_argument(
+        "--other-shift",
+        type=float,
+        nargs=2,
+        metavar=("MEAN", "SD"),
+        default=(Typicality.other_shift, Typicality.other_shift_sd),
+        help="change of the largest cosine from clean to clutter; -0.12 0.08 at two scales",
+    )
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--smoke", action="store_true")

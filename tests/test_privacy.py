@@ -56,7 +56,7 @@ def test_no_command_leaves_a_place_of_the_machine_in_its_files(
         for name in ("models/gaussian.py", "inference/exact.py", "evaluation/clutter.py")
     ]
     store, runs = shared / "s.zarr", [tmp_path / "far" / "run", shared / "run"]
-    commands = [["features", str(tree), str(store), "--px", "64"]]
+    commands = [["features", str(tree), str(store), "--backbone", "efficientnet-lite0,px=64"]]
     for out in runs:
         commands += [
             ["run", *recipes, "--data", str(store), "--out", str(out), "--smoke"],

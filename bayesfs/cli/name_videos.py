@@ -45,7 +45,7 @@ from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.explanation.explain import explain
 from bayesfs.explanation.explanation import Explanation
-from bayesfs.features.backbones.spec import remade
+from bayesfs.features.backbones.spec import DEFAULT, remade
 from bayesfs.features.decoding.sampling import Sampling, Spread
 from bayesfs.features.reduction import UnitNorm
 from bayesfs.prediction import query_evidence, thinned_values
@@ -57,7 +57,7 @@ from bayesfs.runs.reuse import kept_recipes, same_backbone, same_sampling
 from bayesfs.runs.rules import rules_for
 from bayesfs.runs.run import inputs_of, load_learnt
 from bayesfs.study import Learnt, Study
-from bayesfs.training.shared_population import BACKBONES, ENGINE, default_population
+from bayesfs.training.shared_population import ENGINE, default_population
 from bayesfs.types import CONDITIONS, Embeddings, EpisodeBatch
 
 Row = dict[str, str | float]
@@ -141,7 +141,7 @@ def of_run(run: Path, device: str | None, *, trust: bool, backbone: str | None =
     )
 
 
-def boxed(device: str | None, backbone: str = BACKBONES[0]) -> Teacher:
+def boxed(device: str | None, backbone: str = DEFAULT) -> Teacher:
     """The population that comes with bayesfs for a backbone."""
     shared = default_population(backbone)
     study = Study(shared.model, ENGINE, HeldOutUsers(), reduction=UnitNorm(), device=device)

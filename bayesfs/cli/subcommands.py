@@ -48,7 +48,7 @@ def features(
     tree: Tree,
     store: Store,
     *,
-    backbone: str = "efficientnet-lite0",
+    backbone: str = "multiscale+efficientnet-lite0",
     px: int | None = None,
     device: str | None = None,
     every: int = 1,
@@ -67,7 +67,8 @@ def features(
         tree: ORBIT-shaped tree, or a folder "object name/" of video files, folders of frames or
             photographs.
         store: folder to write, such as my-videos.zarr.
-        backbone: what makes the features: efficientnet-lite0 (comes along), efficientnet-lite2,
+        backbone: what makes the features: multiscale+efficientnet-lite0 (comes along; a frame and
+            its middle), efficientnet-lite0 (the frame alone: twice as fast), efficientnet-lite2,
             timm:NAME, open_clip:NAME/WEIGHTS, torch:MODULE:FUNCTION (your code, which is run),
             onnx:FILE#OUTPUT, or features:FILE (made elsewhere); then options after commas, such as
             px=224, weights=FILE or pool=gem3:centre0.125 (or cls, mean); see docs/backbones.md.
@@ -329,8 +330,9 @@ def predict(
             which your own videos correct.
         table: CSV file to write, with probabilities and uncertainties: a row a video, also of those
             that cannot be read.
-        backbone: efficientnet-lite0, by default, or efficientnet-lite2, stronger and slower (extra
-            lite2), each with a population that comes with bayesfs; with --run, where the code or
+        backbone: multiscale+efficientnet-lite0, by default, efficientnet-lite0, twice as fast and
+            weaker, or efficientnet-lite2 (extra lite2), each with a population that comes with
+            bayesfs; with --run, where the code or
             the weights of its backbone are, if it cannot be made without, such as
             torch:MODULE:FUNCTION or timm:NAME,weights=FILE.
         device: where backbone and engine run, such as cpu or cuda; the best there is by default.

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from bayesfs._utils.guarded_files import kept_npz
 from bayesfs.errors import DataError
+from bayesfs.features.backbones.spec import DEFAULT
 from bayesfs.features.projection import Projection
 from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.models.heads.linear import normal_nodes
@@ -49,8 +50,8 @@ ENGINE = OwnApproximation(draws=256, population_draws=16)
 
 SITES: Mapping[str, tuple[str, ...]] = SimilarityPool().population_dims
 
-BACKBONES = ("efficientnet-lite0", "efficientnet-lite2")
-"""Those whose populations come with bayesfs."""
+BACKBONES = (DEFAULT, "efficientnet-lite0", "efficientnet-lite2")
+"""Those whose populations come with bayesfs; the first where nothing is asked for."""
 
 CARD = ("backbone", "people", "objects", "worlds")
 """What a card says at least."""
@@ -173,8 +174,8 @@ class SharedPopulation:
             return cls(population, model, dict(header["card"]))
 
 
-def default_population(backbone: str = "efficientnet-lite0") -> SharedPopulation:
-    """The population that comes with bayesfs, of features of `EfficientNetLite0()`.
+def default_population(backbone: str = DEFAULT) -> SharedPopulation:
+    """The population that comes with bayesfs, of features of `backbone_of(backbone)`.
 
     Args:
         backbone: one of `BACKBONES`, by default parameters.
@@ -184,12 +185,12 @@ def default_population(backbone: str = "efficientnet-lite0") -> SharedPopulation
 
     Example:
         >>> default_population().backbone.partition(":")[0]
-        'efficientnet-lite0-57934424'
+        'multiscale+efficientnet-lite0-57934424'
     """
     return SharedPopulation.load(default_path(backbone))
 
 
-def default_path(backbone: str = "efficientnet-lite0") -> Path:
+def default_path(backbone: str = DEFAULT) -> Path:
     """The file of `default_population`; its card lies beside it as JSON."""
     if backbone not in BACKBONES:
         raise DataError(

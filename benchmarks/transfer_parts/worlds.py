@@ -17,7 +17,7 @@ from bayesfs.data.stills import read_stills
 from bayesfs.data.store import open_store
 from bayesfs.data.video_table import VideoTable
 from bayesfs.errors import DataError
-from bayesfs.features.backbones.spec import backbone_of, remade
+from bayesfs.features.backbones.spec import DEFAULT, backbone_of, remade
 from bayesfs.features.extraction.extract import extract
 from bayesfs.protocols import Backbone
 from bayesfs.types import CONDITIONS, Embeddings
@@ -166,10 +166,10 @@ def photographs(path: Path) -> World:
 
 
 def embedder_of(spec: str | None, px: int | None) -> Backbone:
-    """The backbone that a person asks for, or of a store's name; EfficientNet-Lite0 for None."""
+    """The backbone that a person asks for, or of a store's name; the default for None."""
     if spec is not None and spec.endswith("px"):
         return remade(spec)
-    return backbone_of(spec or "efficientnet-lite0", px=px)
+    return backbone_of(spec or DEFAULT, px=px)
 
 
 def reader(backbone: Callable[[], Backbone], cache: Path) -> Read:

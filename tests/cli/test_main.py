@@ -122,7 +122,7 @@ def one_video(root: Path) -> list[str]:
     for number in (1, 2):
         Image.new("RGB", (40, 40), (90 * number, 20, 30)).save(folder / f"{number}.jpg")
     (folder / "ä.jpg").write_bytes(b"no picture")
-    return ["features", str(root / "tree"), str(root / "s.zarr"), "--px", "32"]
+    return ["features", str(root / "tree"), str(root / "s.zarr"), "--px", "64"]
 
 
 @pytest.mark.parametrize("way", ["closed", "full", "nobody reads it"])

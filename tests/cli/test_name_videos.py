@@ -45,7 +45,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         size=64,
     )
     assert (
-        main(["features", str(tree), str(root / "s.zarr"), "--px", "64", "--max-frames", "2"]) == 0
+        main(
+            ["features", str(tree), str(root / "s.zarr"), "--max-frames", "2"]
+            + ["--backbone", "efficientnet-lite0,px=64"]
+        )
+        == 0
     )
     recipes = [
         str(recipe_folder() / name)

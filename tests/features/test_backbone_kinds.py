@@ -16,6 +16,7 @@ from bayesfs.data.sources.open import read_tree
 from bayesfs.data.store import open_store, save_store
 from bayesfs.errors import DataError
 from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
+from bayesfs.features.backbones.naming import BackboneName
 from bayesfs.features.backbones.spec import backbone_of, remade
 from bayesfs.features.extraction.embed import embed
 from bayesfs.features.extraction.extract import extract
@@ -111,6 +112,11 @@ class TestLite2(BackboneContract):
         return backbone_of("efficientnet-lite2,px=64", "cpu")
 
 
+class TestLite0AtTwoScales(BackboneContract):
+    def make_backbone(self) -> Backbone:
+        return backbone_of("multiscale+efficientnet-lite0,px=64", "cpu")
+
+
 class TestOwnNetwork(BackboneContract):
     spec = "torch:my_nets:flat,px=32"
 
@@ -125,23 +131,58 @@ class TestTokens(TestOwnNetwork):
     spec = "torch:my_nets:tokens,px=32,pool=mean:centre0.3"
 
 
+class TestTokensAtTwoScales(TestOwnNetwork):
+    spec = "multiscale+torch:my_nets:tokens,px=64,pool=cls"
+
+
 class TestMaps(TestOwnNetwork):
     spec = "torch:my_nets:maps,px=32,pool=gem3,mean=0.5;0.5;0.5,std=0.5;0.5;0.5"
 
 
 class TestOnnx(BackboneContract):
     batch: int | None = None
+    scales = ""
 
     @pytest.fixture(autouse=True)
     def _file(self, tmp_path: Path) -> None:
         self.file = onnx_file(tmp_path / "net.onnx", batch=self.batch)
 
     def make_backbone(self) -> Backbone:
-        return backbone_of(f"onnx:{self.file}", "cpu")
+        return backbone_of(f"{self.scales}onnx:{self.file}", "cpu")
 
 
 class TestOnnxOfTwoFramesAtATime(TestOnnx):
     batch = 2
+
+
+class TestOnnxOfOneFrameAtATimeAtTwoScales(TestOnnx):
+    batch, scales = 1, "multiscale+"
+
+
+@pytest.mark.parametrize("spec", ["torch:my_nets:flat,px=32", "efficientnet-lite0,px=32"])
+def test_two_scales_are_the_whole_frame_and_its_middle(nets: Path, spec: str) -> None:
+    """Against the network itself, on frames that were shrunk and cut by hand."""
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    frames = small.repeat(2, 1).repeat(2, 2)  # so that 2 x 2 means are whole numbers
+    one, two = (
+        backbone_of(spec, "cpu"),
+        backbone_of(f"multiscale+{spec.replace('32', '64')}", "cpu"),
+    )
+    whole, middle = one(small), one(np.ascontiguousarray(frames[:, 16:48, 16:48]))
+    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (whole, middle)]
+    np.testing.assert_allclose(two(frames), sum(unit) / 2, atol=1e-5)
+    moved = frames.copy()
+    moved[:, :16] = 0  # outside the middle
+    assert np.abs(two(moved) - two(frames)).max() > 1e-4
+
+
+def test_a_name_says_that_there_are_two_scales() -> None:
+    two = backbone_of("multiscale+efficientnet-lite0,px=64", "cpu")
+    one = backbone_of("efficientnet-lite0,px=32", "cpu")
+    assert two.name == "multiscale+" + one.name.replace("@32px", "@64px")
+    assert remade(two.name, "cpu").name == two.name
+    assert BackboneName.of_text(two.name).text == two.name
 
 
 def test_the_name_says_weights_pooling_colours_and_pixels(nets: Path) -> None:
@@ -240,6 +281,10 @@ def test_an_onnx_file_has_named_outputs(tmp_path: Path) -> None:
         ("torch:my_nets:flat,px=4", "px >= 32"),
         ("onnx:absent.onnx", "found none|onnxruntime"),
         ("features:absent.npz", "found none"),
+        ("multiscale+resnet", "expected efficientnet-lite0"),
+        ("multiscale+efficientnet-lite0,px=65", "expected px to be even"),
+        ("multiscale+efficientnet-lite0,px=32", "at least 64"),
+        ("multiscale+multiscale+efficientnet-lite0", "expected efficientnet-lite0"),
         ("open_clip:ViT-B-32", "its weights"),
         ("timm:hf-hub:a/b", "name that timm lists|cannot import timm"),
     ],

@@ -10,8 +10,7 @@ import torch
 
 import bayesfs as bf
 from bayesfs.errors import DataError, ShapeError
-from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
-from bayesfs.features.backbones.efficientnet_lite2 import EfficientNetLite2
+from bayesfs.features.backbones.spec import backbone_of
 from bayesfs.models.similarity.heads import HEADS, WithinScatter
 from bayesfs.models.similarity.pool import SimilarityPool
 from bayesfs.training.shared_population import (
@@ -153,17 +152,14 @@ def test_population_of_a_new_world_against_a_joint_normal() -> None:
         assert covariance[site, site] == pytest.approx(joint[2, 2] - gain @ joint[:2, 2], abs=1e-8)
 
 
-@pytest.mark.parametrize(
-    ("name", "network"),
-    [("efficientnet-lite0", EfficientNetLite0), ("efficientnet-lite2", EfficientNetLite2)],
-)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_the_populations_in_the_box_are_small_told_and_of_their_backbones_as_they_come(
-    name: str, network: type[EfficientNetLite0 | EfficientNetLite2]
+    name: str,
 ) -> None:
     path = default_path(name)
     assert path.stat().st_size <= 5 * 10**6
     found = default_population(name)
-    assert found.backbone == network().name
+    assert found.backbone == backbone_of(name, "cpu").name
     assert json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) == found.card
     assert found.scatter.axes.shape == (1280, 128)
     for name in ("people", "objects", "worlds", "calibration", "fails"):

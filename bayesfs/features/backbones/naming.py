@@ -1,6 +1,6 @@
 """What a backbone's name says, and how weights are told apart: `BackboneName`.
 
-    SOURCE-WEIGHTS:POOLING[:normMEAN/STD]@PIXELSpx
+    [multiscale+]SOURCE-WEIGHTS:POOLING[:normMEAN/STD]@PIXELSpx
 
 such as `timm:resnet18.a1_in1k-1f0a33c2:own:norm0.485,0.456,0.406/0.229,0.224,0.225@224px`. The
 weights are told by the first eight digits of their SHA-256; the normalisation is left out where a
@@ -24,13 +24,18 @@ from bayesfs._utils.guarded_files import open_regular
 from bayesfs.errors import DataError
 from bayesfs.features.backbones.pooling import Pooling
 
+MULTISCALE = "multiscale+"
+"""Before the name, or the spec, of a backbone that sees frames at two scales."""
+
 OWN = "own"
 """Pooling of a network that gives one vector a frame by itself."""
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and sd of colours that most networks are trained with."""
 
-NAME = re.compile(r"(.+)-([0-9a-f]{8}):([^@]+?)(?::norm([\d.,e-]+/[\d.,e-]+))?@(\d+)px")
+NAME = re.compile(
+    r"(multiscale\+)?(.+)-([0-9a-f]{8}):([^@]+?)(?::norm([\d.,e-]+/[\d.,e-]+))?@(\d+)px"
+)
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and sd of red, green and blue in [0, 1]."""
@@ -46,6 +51,7 @@ class BackboneName:
         pooling: from positions to a vector; None for a network that does it by itself.
         normalisation: mean and sd of the colours; None for a network that has one only.
         px: side of the frames.
+        multiscale: whether it sees them at two scales.
 
     Example:
         >>> BackboneName("onnx:net", "1f0a33c2", Pooling("cls"), None, 224).text
@@ -57,13 +63,15 @@ class BackboneName:
     pooling: Pooling | None
     normalisation: Normalisation | None
     px: int
+    multiscale: bool = False
 
     @property
     def text(self) -> str:
         """The name."""
         pooled = OWN if self.pooling is None else self.pooling.text
         norm = "" if self.normalisation is None else f":norm{_numbers(self.normalisation)}"
-        return f"{self.source}-{self.weights}:{pooled}{norm}@{self.px}px"
+        scales = MULTISCALE if self.multiscale else ""
+        return f"{scales}{self.source}-{self.weights}:{pooled}{norm}@{self.px}px"
 
     @classmethod
     def of_text(cls, text: str) -> Self:
@@ -78,10 +86,10 @@ class BackboneName:
                 f"the features are of the backbone {text!r}, which cannot be made here; expected a "
                 "name such as 'efficientnet-lite0-57934424:gem3:centre0.125@160px'"
             )
-        source, weights, pooled, norm, px = read.groups()
+        scales, source, weights, pooled, norm, px = read.groups()
         pooling = None if pooled == OWN else Pooling.of_text(pooled)
         colours = read_normalisation(*norm.split("/")) if norm else None
-        return cls(source, weights, pooling, colours, int(px))
+        return cls(source, weights, pooling, colours, int(px), bool(scales))
 
 
 def read_normalisation(mean: str, std: str) -> Normalisation:

@@ -1,8 +1,9 @@
 """From what a person types to a backbone, and from a backbone's name to the same again.
 
-    SPEC = KIND[:WHAT][,OPTION=VALUE]...
+    SPEC = [multiscale+]KIND[:WHAT][,OPTION=VALUE]...
 
-    efficientnet-lite0                       in the box
+    multiscale+efficientnet-lite0            in the box: the frame and its middle, see `multiscale`
+    efficientnet-lite0                       the whole frame alone, in half the time
     efficientnet-lite2                       stronger and slower, extra `lite2`
     timm:resnet18.a1_in1k                    weights from this machine or the hub, extra `timm`
     timm:resnet18,weights=FILE               of a file
@@ -26,15 +27,23 @@ from typing import Self
 import torch
 
 from bayesfs.errors import DataError
-from bayesfs.features.backbones.naming import BackboneName, Normalisation, read_normalisation
+from bayesfs.features.backbones.naming import (
+    MULTISCALE,
+    BackboneName,
+    Normalisation,
+    read_normalisation,
+)
 from bayesfs.features.backbones.pooling import Pooling
 from bayesfs.protocols import Backbone
 
 KINDS = (
     "efficientnet-lite0, efficientnet-lite2, timm:NAME, open_clip:NAME/WEIGHTS, "
-    "torch:MODULE:FUNCTION, onnx:FILE or features:FILE"
+    "torch:MODULE:FUNCTION, onnx:FILE or features:FILE; all but the last also after multiscale+"
 )
 """What may stand before the options, in words."""
+
+DEFAULT = "multiscale+efficientnet-lite0"
+"""What commands take if nothing is asked for."""
 
 OPTIONS = ("px", "pool", "weights", "mean", "std")
 
@@ -52,6 +61,7 @@ class Spec:
         pooling: of positions; None likewise.
         weights: file of the weights, in place of those that the name has.
         normalisation: mean and sd of the colours; None as the backbone has it.
+        multiscale: whether frames are seen at two scales; px is then that of the larger.
     """
 
     kind: str
@@ -60,6 +70,7 @@ class Spec:
     pooling: Pooling | None = None
     weights: Path | None = None
     normalisation: Normalisation | None = None
+    multiscale: bool = False
 
     @classmethod
     def of_text(cls, text: str) -> Self:
@@ -68,7 +79,7 @@ class Spec:
         Raises:
             DataError: an option is unknown, or its value cannot be read.
         """
-        first, *rest = text.split(",")
+        first, *rest = text.removeprefix(MULTISCALE).split(",")
         kind, _, what = first.partition(":")
         options: dict[str, str] = {}
         for part in rest:
@@ -90,6 +101,7 @@ class Spec:
             Pooling.of_text(options["pool"]) if "pool" in options else None,
             Path(options["weights"]) if "weights" in options else None,
             _normalisation(text, options),
+            text.startswith(MULTISCALE),
         )
 
     def refuse(self, *names: str) -> None:
@@ -124,6 +136,8 @@ def backbone_of(spec: str | Spec, device: Device = None, *, px: int | None = Non
     asked = Spec.of_text(spec) if isinstance(spec, str) else spec
     if px is not None:
         asked = replace(asked, px=asked.px or px)
+    if asked.multiscale:
+        return _at_two_scales(asked, device)
     match asked.kind:
         case "efficientnet-lite0" | "efficientnet-lite2":
             return _lite(asked, device)
@@ -171,6 +185,24 @@ def backbone_of(spec: str | Spec, device: Device = None, *, px: int | None = Non
             asked.refuse("px", "pool", "weights", "mean")
             return PrecomputedFeatures(Path(asked.what))
     raise DataError(f"--backbone {asked.kind}: expected {KINDS}")
+
+
+def _at_two_scales(asked: Spec, device: Device) -> Backbone:
+    from bayesfs.features.backbones.multiscale import MultiScale
+    from bayesfs.features.backbones.network import Network
+
+    if asked.px is not None and (asked.px % 2 or asked.px < 64):
+        raise DataError(
+            f"--backbone {MULTISCALE}{asked.kind}: expected px to be even and at least 64, got "
+            f"{asked.px}; a frame of so many pixels is seen as a whole and its middle, half as wide"
+        )
+    half = None if asked.px is None else asked.px // 2
+    network = backbone_of(replace(asked, px=half, multiscale=False), device)
+    if not isinstance(network, Network):
+        raise DataError(
+            f"--backbone {MULTISCALE}{asked.kind}: features made elsewhere are of one scale"
+        )
+    return MultiScale(network)
 
 
 def _lite(asked: Spec, device: Device) -> Backbone:
@@ -225,6 +257,7 @@ def _as_named(name: str, spec: Spec | None) -> Spec:
         px=asked.px or parts.px,
         pooling=asked.pooling or parts.pooling,
         normalisation=asked.normalisation or colours,
+        multiscale=parts.multiscale,
     )
 
 
