@@ -152,7 +152,8 @@ def _learning(view: ReportView) -> str:
         if rows and total > 0:
             error = 100 * math.hypot(*(row.share_error for row in rows))
             points = f" (± {error:.1f})" if error == error else ""
-            told.append(f"{share(sum(row.nats for row in rows) / total)}{points} by {what}")
+            part = 100 * sum(row.nats for row in rows) / total
+            told.append(f"{part:.1f} %{points} by {what}")
     if not told:
         return ": more examples, or more people to learn from"
     return f": {', '.join(told)}"
@@ -194,7 +195,8 @@ def _use(view: ReportView) -> str:
         return f"Do not rely on the answers. Next: {_failed_checks(view)[0].next_step}."
     return {
         FIT: "The answers can be used as they are.",
-        USABLE: "The answers can be used, but not all that was checked is as it should be.",
+        USABLE: "The answers can be used, but not all that was checked is as it should be: "
+        "“Can I trust the fit?” says what, and what to do.",
         UNKNOWN: "Whether the answers can be relied on is not known.",
     }[given]
 
