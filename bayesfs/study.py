@@ -6,7 +6,6 @@ the tasks that an evaluation asks about. `bayesfs.runs.run` keeps the results in
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -161,7 +160,7 @@ class Study(Shown):
     def check(self, embeddings: Embeddings, *, seed: int) -> None:
         """Refuse data that cannot be scored, and a model that is not for the engine.
 
-        Whatever is wrong with the tasks is then known before anything is learnt for them.
+        What is wrong with the tasks, or to be warned of, is then known before anything is learnt.
 
         Args:
             embeddings: backbone features.
@@ -172,9 +171,7 @@ class Study(Shown):
             InferenceError: the engine is not for this model.
         """
         self.engine.check_model(self.model)
-        with warnings.catch_warnings():  # they come again with the tasks themselves
-            warnings.simplefilter("ignore")
-            self.evaluation.test_episodes(embeddings, seed=seed)
+        self.evaluation.test_episodes(embeddings, seed=seed)
 
     def learn(
         self,

@@ -38,7 +38,8 @@ def bar(title: str) -> Iterator[Progress]:
         title: what is going on, shown before the bar.
 
     Yields:
-        A callback (done, total, message) to report to; it may be called as often as one likes.
+        A callback (done, total, message) to report to; it may be called as often as one likes. An
+        empty message leaves the last one.
 
     Example:
         >>> with bar("features") as progress:
@@ -48,14 +49,18 @@ def bar(title: str) -> Iterator[Progress]:
     terminal = sys.stderr is not None and (sys.stderr.isatty() or notebook)
     shown = tqdm(desc=title, disable=not terminal, dynamic_ncols=True, leave=True)
     last, began = "", time.monotonic()
-    told = began
+    told, first = began, (0, began)
 
     def report(done: int, total: int, message: str) -> None:
-        nonlocal last, told
-        last = terminal_safe(message)
-        if shown.disable and (now := time.monotonic()) - told >= EVERY:
+        nonlocal last, told, first
+        last, now = terminal_safe(message) or last, time.monotonic()
+        if not first[0]:
+            first = done, now
+        if shown.disable and now - told >= EVERY:
             told = now
-            say(f"{title}: {_so_far(done, total, now - began)}{f' ({last})' if last else ''}")
+            left = _left(done - first[0], total - done, now - first[1])
+            note = f" ({last})" if last else ""
+            say(f"{title}: {done} of {total}, {duration(now - began)}{left}{note}")
         shown.total = total
         shown.set_postfix_str(last, refresh=False)
         shown.update(done - shown.n)
@@ -69,10 +74,12 @@ def bar(title: str) -> Iterator[Progress]:
         say(f"{title}: done in {took}{f' ({last})' if last else ''}")
 
 
-def _so_far(done: int, total: int, seconds: float) -> str:
-    """How much of how much, for how long, and how long the rest will take at this pace."""
-    text = f"{done} of {total}, {duration(seconds)}"
-    return f"{text}, about {duration(seconds / done * (total - done))} to go" if done else text
+def _left(done: int, left: int, seconds: float) -> str:
+    """How long the rest takes at the pace of what was done since the first report.
+
+    What comes before that, or was done by an earlier process, says nothing of the pace.
+    """
+    return f", about {duration(seconds / done * left)} to go" if done > 0 and left else ""
 
 
 def duration(seconds: float) -> str:

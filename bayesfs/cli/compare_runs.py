@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -108,7 +108,7 @@ def compare_runs(paths: Sequence[Path], out: Path) -> Comparison:
         print("runs on a cluster: compared by the people whom their reports show, not by everybody")
     for sentence in said:
         print(sentence)
-    _print(found)
+    _print(found, names)
     print(f"tables and picture: {out}")
     return found
 
@@ -127,7 +127,9 @@ def compare_trees(trees: Trees, *, alike: bool) -> tuple[Comparison, list[str]]:
     if not shots:
         at = {name: sorted(t) for name, t in trees.items()}
         raise RunError(f"the runs have no number of support videos in common: {at}")
-    said: list[str] = []
+    lacking = sorted(set().union(*trees.values()) - set(shots))
+    more = ", ".join(map(str, lacking))
+    said = [f"not compared at {more} videos per object, which not all runs have"] if more else []
     parts = []
     for count in shots:
         some = {name: t[count] for name, t in trees.items()}
@@ -260,8 +262,21 @@ def _episodes(inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def _print(found: Comparison) -> None:
+def _print(found: Comparison, names: Sequence[str]) -> None:
+    """The tables, in which a run is its number in `names`: a name takes more than a column."""
     console = Console()
+    numbers = {name: f"run {number}" for number, name in enumerate(names, 1)}
+    for name, number in numbers.items():
+        print(f"{number}: {terminal_safe(name)}")
+    columns = ["method", "reference"]
+    tables = (found.scores, found.users, found.elpd)
+    found = replace(
+        found,
+        **{
+            field: table.replace({column: numbers for column in columns if column in table})
+            for field, table in zip(("scores", "users", "elpd"), tables, strict=True)
+        },
+    )
     for shots, scores in found.scores.groupby("shots", sort=True):
         console.print(_score_grid(scores, int(str(shots))))
         reasons = [r for r in scores["reason"].unique() if r]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
+import inspect
 import io
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from typing import TextIO
@@ -24,6 +26,11 @@ INTERRUPTED = 130
 
 CLOSED_PIPE = 141
 """Exit status where whoever read the output has gone, as with `| head`: 128 + SIGPIPE."""
+
+ABOUT = (
+    "Bayesian few-shot recognition of objects in short, real, messy videos. Each command has "
+    "--help with an example; --debug shows tracebacks; --version says the version."
+)
 
 GO_ON = ("demo", "features", "run", "sweep", "benchmark")
 """Commands that go on where they were interrupted."""
@@ -67,21 +74,30 @@ def _run(arguments: Sequence[str]) -> int:
     if arguments == ["--version"]:
         print(f"bayesfs {importlib.metadata.version('bayesfs')}")
         return 0
+    if arguments in (["--help"], ["-h"]):
+        print(overview())
+        return 0
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
                 prog="bayesfs",
-                description="Bayesian few-shot recognition of objects in short, real, messy "
-                "videos. Each command has --help with an example; --debug shows tracebacks; "
-                "--version says the version.",
+                description=ABOUT,
                 args=arguments,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
         except SystemExit as stop:  # help, or wrong usage
             raise SystemExit(_flushed(stop.code if isinstance(stop.code, int) else 0)) from None
     return 0
+
+
+def overview() -> str:
+    """What the command is for, and the first sentence on each subcommand."""
+    first = {name: (inspect.getdoc(made) or "").splitlines()[0] for name, made in COMMANDS.items()}
+    width = max(map(len, first))
+    lines = [f"  {name:{width}}  {sentence}" for name, sentence in first.items()]
+    return "\n".join([*textwrap.wrap(ABOUT, 80), "", "bayesfs COMMAND ...", "", *lines])
 
 
 def _mend_streams() -> None:

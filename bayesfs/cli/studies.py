@@ -85,6 +85,7 @@ def make_report(out: Path, format: Literal["html", "md"], store: Path | None = N
 
 def print_scores(scores: Mapping[int, xr.Dataset]) -> None:
     """A table of the main scores at every number of support videos, with intervals over users."""
+    notes = dict.fromkeys(str(table.attrs.get("interval_note", "")) for table in scores.values())
     for shots, table in sorted(scores.items()):
         levels = LevelNames.of_json(str(table.attrs.get("levels", "")))
         taught = levels.in_words(f"video{'s' if shots > 1 else ''} per object")
@@ -95,5 +96,5 @@ def print_scores(scores: Mapping[int, xr.Dataset]) -> None:
                 print(terminal_safe(f"  {levels.in_words(unit)} {score:9}{value:7.3f}{interval}"))
         if reason := table.attrs.get("interval_reason"):
             print(f"  no intervals: {terminal_safe(str(reason))}")
-        if note := table.attrs.get("interval_note"):
-            print(f"  {terminal_safe(str(note))}")
+    for note in filter(None, notes):
+        print(terminal_safe(note))

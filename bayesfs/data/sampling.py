@@ -259,9 +259,11 @@ def _warn_few(asked: int | None, episodes: EpisodeBatch) -> None:
     """Say it where no object has as many support videos as were asked for."""
     shots = episodes.shot_mask.sum(-1)[episodes.way_mask]
     if asked is not None and len(shots) and int(shots.max()) < asked:
+        low, high = int(shots.min()), int(shots.max())
+        found = f"{low}" if low == high else f"{low} to {high}"
         warnings.warn(
-            f"asked for {asked} support videos of each object, but none has as many: they have "
-            f"{int(shots.min())} to {int(shots.max())}, one being kept to ask about",
+            f"asked for {asked} support videos of each object, but none has as many: without those "
+            f"to ask about there are {found}, and what is said of {asked} is of these",
             stacklevel=3,
         )
 

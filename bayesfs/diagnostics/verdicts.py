@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from bayesfs.diagnostics.predictive_checks import LABEL_ACCURACY
-from bayesfs.diagnostics.prior_sensitivity import MUTE, decided_by_prior
+from bayesfs.diagnostics.prior_sensitivity import DRAWS_MIN, MUTE, decided_by_prior
 from bayesfs.inference.program.limits import KHAT_MAX
+from bayesfs.results.baseline import paired_gain
 
 RHAT_MAX = 1.01
 """Vehtari et al. 2021. Among many scalars some pass it by chance: 1 % may, up to `RHAT_NEVER`."""
@@ -65,6 +66,12 @@ TOGETHER_MAX = 3.5
 LOO_MAX = 0.1
 """Share of support videos left out by weights whose k-hat may be above `KHAT_MAX`."""
 
+
+BEYOND_GUESSING = 2.0
+"""Standard errors over people by which answers beat guessing, at least."""
+
+LITTLE = 0.05
+"""Share of guessing's nats that is little: no more than it, and not surely, is as good as none."""
 
 RECALIBRATE = "the curves below say where; learn from people whose videos are as these are"
 """The next step where stated probabilities do not come true."""
@@ -264,21 +271,35 @@ def calibration_check(name: str, p: float, items: int, reason: str) -> Check:
     return Check(name, p, line, p >= CALIBRATED_P_MIN, reason, RECALIBRATE)
 
 
-def guessing_check(log_prob: NDArray[Any], labels: NDArray[Any]) -> Check:
+def guessing_check(
+    log_prob: NDArray[Any], labels: NDArray[Any], people: NDArray[Any] | None = None
+) -> Check:
     """Nats a video that the answers win over guessing among the taught objects, on average.
+
+    Labels that are dealt at random win nothing but luck: what is won has to be beyond it, or, where
+    one person does not tell what luck is, more than a little.
 
     Args:
         log_prob: (video, way) of the labelled query videos; -inf for padding.
         labels: (video,) their classes.
+        people: (video,) whose they are; None for one person's.
     """
     name = "better than guessing"
     if not len(labels):
         return without(name, "no labelled query video")
     guessed = np.log(np.maximum(np.isfinite(log_prob).sum(1), 1))
-    won = float((log_prob[np.arange(len(labels)), labels] + guessed).mean())
-    reason = f"guessing has {guessed.mean():.2f} nats each"
+    own = -log_prob[np.arange(len(labels)), labels]
+    users = np.zeros(len(labels)) if people is None else people
+    won, error = paired_gain(
+        pd.DataFrame({"user": users, "nll": own}), pd.DataFrame({"nll": guessed})
+    )
+    reason, little = f"guessing has {guessed.mean():.2f} nats each", LITTLE * float(guessed.mean())
+    least, line = little, f"> {100 * LITTLE:.0f} % of that"
+    if not math.isnan(error):
+        reason += f"; ± {error:.2f} over people"
+        least, line = BEYOND_GUESSING * error, f"> 0 nats each by {BEYOND_GUESSING:g} such errors"
     step = "look for labels that are mixed up; if there are none, take features that tell more"
-    return Check(name, won, "> 0 nats each", won > 0, reason, step, grave=True)
+    return Check(name, won, line, won > least, reason, step, grave=not won > little)
 
 
 def baseline_check(gain: float, error: float, videos: int) -> Check:
@@ -385,7 +406,7 @@ def prior_check_of(table: pd.DataFrame) -> Check:
     """Scalars of the population that the prior decides, from `prior_sensitivity`."""
     name = "prior sensitivity"
     if not len(table):
-        return without(name, "the densities of the population's draws were not kept")
+        return without(name, f"fewer than {DRAWS_MIN} draws of the population, or no densities")
     if (table["diagnosis"] == MUTE).all():
         return without(name, MUTE)
     off = decided_by_prior(table)

@@ -127,15 +127,19 @@ def _replace(value: Any, path: Sequence[str], text: str, setting: str) -> Any:
     if rest:
         new = _replace(getattr(value, name), rest, text, setting)
     else:
-        new = _typed(text, get_type_hints(type(value))[name], setting)
+        new = typed(text, get_type_hints(type(value))[name], setting)
     try:
         return replace(value, **{name: new})
     except (ValueError, TypeError) as e:
         raise RecipeError(f"--set {setting}: {e}") from e
 
 
-def _typed(text: str, wanted: Any, setting: str) -> Any:
-    """The value of `text` if it has the type of the field, an int counting as a float."""
+def typed(text: str, wanted: Any, setting: str) -> Any:
+    """The value of `text` if it has the type of the field, an int counting as a float.
+
+    Raises:
+        RecipeError: it has another.
+    """
     value = _literal(text)
     if wanted is float and type(value) is int:
         value = float(value)

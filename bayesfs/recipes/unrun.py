@@ -1,29 +1,75 @@
 """What can be told of recipes at once, from their text alone: `check_unrun`.
 
 Running a recipe imports what it names, which takes seconds. A misspelt name, module, class, field
-or setting is in the text already, and so are the fields of bayesfs's own classes. Whatever is not
-certain from the text is left to `bayesfs.recipes.load`.
+or setting is in the text already, and so are the fields of bayesfs's own classes and the types of
+those that hold numbers or words. Whatever is not certain from the text is left to
+`bayesfs.recipes.load`.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from bayesfs.errors import DataError, RecipeError
 from bayesfs.recipes.mistakes import nearest, syntax_failure
 from bayesfs.recipes.names import bound_names, check_names, missing, names_of
-from bayesfs.recipes.overrides import targets
+from bayesfs.recipes.overrides import choices_in, targets, typed
 from bayesfs.recipes.scripts import read_recipe
-
-Known = tuple[str, list[str]]
-"""Name of a class, and its fields."""
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
+PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "tuple": tuple, "Literal": Literal}
+"""What annotations of numbers and words are made of."""
+
 Place = tuple[str, str]
 """Dotted module, and name in it."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a class or function of bayesfs.
+
+    Attributes:
+        annotation: its type, as the text has it.
+        default: its default.
+        module: where both stand.
+    """
+
+    annotation: ast.expr | None
+    default: ast.expr | None
+    module: str
+
+    @property
+    def type(self) -> Any:
+        """Its type where that is of numbers and words; else None."""
+        if self.annotation is None:
+            return None
+        try:
+            found = eval(ast.unparse(self.annotation), {"__builtins__": {}}, PLAIN)
+        except (NameError, AttributeError, TypeError):
+            return None
+        return None if isinstance(found, str) else found
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an expression certainly makes.
+
+    Attributes:
+        name: the class or function of bayesfs that it calls.
+        arguments: what that takes, by name.
+        given: what it is given, by name; None where the text does not say.
+        names: places of the names in them.
+    """
+
+    name: str
+    arguments: Mapping[str, Argument]
+    given: Mapping[str, ast.expr] | None
+    names: Mapping[str, Place]
 
 
 def check_unrun(paths: Mapping[str, Path], settings: Sequence[str], store: Path | None) -> None:
@@ -31,15 +77,16 @@ def check_unrun(paths: Mapping[str, Path], settings: Sequence[str], store: Path 
 
     Args:
         paths: role -> recipe.
-        settings: as `--set` has them; their values are not looked at.
+        settings: as `--set` has them; of values between commas each by itself, since they are
+            alternatives to a sweep.
         store: feature store; None for none.
 
     Raises:
         RecipeError: a recipe is missing, is no Python, does not define its role, or names what is
-            not there; or a setting does.
+            not there; or a setting does, or has a value of another type than its field.
         DataError: there is no store.
     """
-    sources, values = Sources(), dict[str, Known | None]()
+    sources, values = Sources(), dict[str, Made | None]()
     for role, path in paths.items():
         tree = _parsed(path, source := read_recipe(path))
         bound = bound_names(tree)
@@ -50,8 +97,8 @@ def check_unrun(paths: Mapping[str, Path], settings: Sequence[str], store: Path 
         _check_calls(path, source, tree, own, sources)
         for name in names_of(role):
             if bound is None or name in bound:
-                values[name] = _fields_of(_value(tree, name), own, sources)
-    _check_settings(settings, values)
+                values[name] = _made(_value(tree, name), own, sources)
+    _check_settings(settings, values, sources)
     if store is not None and not (store / "zarr.json").is_file():
         raise DataError(f"{store}: expected a feature store, as `bayesfs features` makes one")
 
@@ -69,15 +116,25 @@ def refuse_in_data(paths: Mapping[str, Path], store: Path) -> None:
         )
 
 
-def _check_settings(settings: Sequence[str], values: Mapping[str, Known | None]) -> None:
-    for setting, name, field in ((s, n, p[0]) for s, n, p, _ in targets(settings)):
+def _check_settings(
+    settings: Sequence[str], values: Mapping[str, Made | None], sources: Sources
+) -> None:
+    for setting, name, path, _ in targets(settings):
         if name not in values:
             near = nearest(name, values, "known are")
             raise RecipeError(f"--set {setting}: there is no {name!r}; {near}")
-        known = values[name]
-        if known and field not in known[1]:
-            near = nearest(field, known[1], "known are")
-            raise RecipeError(f"--set {setting}: {known[0]}: there is no {field!r}; {near}")
+        made, argument = values[name], None
+        for field in path:
+            if made is None:
+                break
+            if field not in made.arguments:
+                near = nearest(field, made.arguments, "known are")
+                raise RecipeError(f"--set {setting}: {made.name}: there is no {field!r}; {near}")
+            argument, made = made.arguments[field], _held(made, field, sources)
+        else:
+            if argument is not None and argument.type is not None:
+                for choice in choices_in(setting):
+                    typed(choice.partition("=")[2], argument.type, setting)
 
 
 class Sources:
@@ -95,23 +152,33 @@ class Sources:
             self._trees[module] = ast.parse(found.read_text(encoding="utf-8")) if found else None
         return self._trees[module]
 
-    def fields(self, place: Place) -> list[str] | None:
+    def names(self, module: str) -> dict[str, Place]:
+        """Places of bayesfs's names in one of its modules."""
+        tree = self.tree(module) or ast.Module([], [])
+        own = {name: (module, name) for node in tree.body if (name := _name(node))}
+        return own | {alias: home for alias, home, _ in _imports(ast.walk(tree))}
+
+    def arguments(self, place: Place) -> dict[str, Argument] | None:
         """Arguments by name of a dataclass or function; None where the text does not say."""
-        tree = self.tree(place[0])
+        module, tree = place[0], self.tree(place[0])
         found = next((n for n in tree.body if _name(n) == place[1]), None) if tree else None
         if isinstance(found, ast.FunctionDef) and not found.args.kwarg:
             taken = (*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs)
-            return [argument.arg for argument in taken]
+            return {one.arg: Argument(one.annotation, None, module) for one in taken}
         if tree is None or not isinstance(found, ast.ClassDef) or not _is_dataclass(found):
             return None
         if any(_name(n) == "__init__" for n in found.body):
             return None
-        homes = {alias: home for alias, home, _ in _imports(ast.walk(tree))}
-        names: list[str] = []
+        names, taken_over = self.names(module), dict[str, Argument]()
         for base in found.bases:
             inner = base.id if isinstance(base, ast.Name) else ""
-            names += self.fields(homes.get(inner, (place[0], inner))) or []
-        return list(dict.fromkeys([*names, *(name for n in found.body if (name := _field(n)))]))
+            taken_over |= self.arguments(names.get(inner, (module, inner))) or {}
+        own = (node for node in found.body if isinstance(node, ast.AnnAssign))
+        return taken_over | {
+            name: Argument(node.annotation, node.value, module)
+            for node in own
+            if (name := _field(node))
+        }
 
 
 def _parsed(path: Path, source: str) -> ast.Module:
@@ -155,24 +222,42 @@ def _check_calls(
     own = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     own |= {n.arg for n in nodes if isinstance(n, ast.arg)}
     for call in (node for node in nodes if isinstance(node, ast.Call)):
-        known = None if _callee(call) in own else _fields_of(call, imported, sources)
-        for argument in call.keywords if known else ():
-            if known and argument.arg and argument.arg not in known[1]:
-                line = argument.value.lineno
-                near = nearest(argument.arg, known[1], "fields:")
+        made = None if _callee(call) in own else _made(call, imported, sources)
+        for argument in call.keywords if made else ():
+            if made and argument.arg and argument.arg not in made.arguments:
+                line, wrong = argument.value.lineno, argument.arg
+                near = nearest(wrong, made.arguments, "fields:")
                 text = source.splitlines()[line - 1].strip()
                 raise RecipeError(
-                    f"{path}, line {line}: {known[0]} has no {argument.arg!r} ({near}), in {text!r}"
+                    f"{path}, line {line}: {made.name} has no {wrong!r} ({near}), in {text!r}"
                 )
 
 
-def _fields_of(
-    value: ast.expr | None, imported: Mapping[str, Place], sources: Sources
-) -> Known | None:
-    """Name and fields of the class that an expression makes an object of, where that is certain."""
+def _made(value: ast.expr | None, names: Mapping[str, Place], sources: Sources) -> Made | None:
+    """What an expression makes, where that is certain."""
     name = _callee(value)
-    fields = sources.fields(imported[name]) if name in imported else None
-    return None if fields is None else (imported[name][1], fields)
+    arguments = sources.arguments(names[name]) if name in names else None
+    if not isinstance(value, ast.Call) or arguments is None:
+        return None
+    given = dict(zip(arguments, value.args, strict=False))
+    given |= {one.arg: one.value for one in value.keywords if one.arg}
+    hidden = any(isinstance(one, ast.Starred) for one in value.args)
+    hidden |= any(one.arg is None for one in value.keywords)
+    return Made(names[name][1], arguments, None if hidden else given, names)
+
+
+def _held(made: Made, field: str, sources: Sources) -> Made | None:
+    """What an argument holds: what it is given, or its default."""
+    argument = made.arguments[field]
+    if made.given is None:
+        return None
+    if field in made.given:
+        return _made(made.given[field], made.names, sources)
+    default, names = argument.default, sources.names(argument.module)
+    if _callee(default) == "field" and isinstance(default, ast.Call):
+        factory = next((k.value for k in default.keywords if k.arg == "default_factory"), None)
+        default = None if factory is None else ast.Call(factory, [], [])
+    return _made(default, names, sources)
 
 
 def _callee(value: ast.expr | None) -> str:
@@ -202,9 +287,9 @@ def _is_dataclass(node: ast.ClassDef) -> bool:
     return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
 
 
-def _field(node: ast.stmt) -> str:
+def _field(node: ast.AnnAssign) -> str:
     """Name of the field that a statement in a dataclass's body makes; empty for none."""
-    if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+    if not isinstance(node.target, ast.Name):
         return ""
     hidden = ast.unparse(node.annotation).startswith("ClassVar")
     return "" if hidden or "init=False" in ast.unparse(node) else node.target.id

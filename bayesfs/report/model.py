@@ -275,7 +275,8 @@ class ModelView:
 
     def _checks(self) -> list[Check]:
         count = len(self.labels)
-        checks = [guessing_check(np.asarray(self.log_prob), np.asarray(self.labels))]
+        people = labelled_items(self.tree, "video")[1]["user"].to_numpy() if count else None
+        checks = [guessing_check(np.asarray(self.log_prob), np.asarray(self.labels), people)]
         if self.gain is not None:
             checks.append(baseline_check(*self.gain, count))
         if "monte_carlo" in self.tree.children:

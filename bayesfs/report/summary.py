@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,10 @@ FIT, USABLE, UNFIT, UNKNOWN = "Fit for use", "Usable, but", "Do not use", "Not j
 
 WORTH_MORE = 0.1
 """Epistemic share from which more teaching is worth it, though no single video may be."""
+
+
+MANY_MORE = 0.25
+"""Share of the uncertainty that more examples could lower from which every object needs some."""
 
 
 class Headline(NamedTuple):
@@ -148,11 +152,10 @@ def _learning(view: ReportView) -> str:
         ("more people to learn from", (EPISTEMIC[0], SHARED)),
     ):
         rows = [row for row in view.level_means if row.level in levels]
-        total = sum(row.nats for row in view.level_means)
-        if rows and total > 0:
+        if rows and (part := _levels_share(view, levels)) == part:
             error = 100 * math.hypot(*(row.share_error for row in rows))
             points = f" (± {error:.1f})" if error == error else ""
-            told.append(f"{share(sum(row.nats for row in rows) / total)}{points} by {what}")
+            told.append(f"{100 * part:.1f} %{points} by {what}")
     if not told:
         return ": more examples, or more people to learn from"
     return f": {', '.join(told)}"
@@ -188,13 +191,15 @@ def _use(view: ReportView) -> str:
     """What may be done with the answers, and the next step where nothing may."""
     given = grade_of(view)
     if given == UNFIT:
-        steps = [check.next_step for fit in view.fits for check in fit.failed if check.next_step]
+        fits = [fit for fit in view.fits if fit.is_grave]
+        steps = [check.next_step for fit in fits for check in fit.failed if check.next_step]
         if steps:  # a model is not judged by a posterior that is none
             return f"Do not rely on the answers. Next, since the fit itself fails: {steps[0]}."
         return f"Do not rely on the answers. Next: {_failed_checks(view)[0].next_step}."
     return {
         FIT: "The answers can be used as they are.",
-        USABLE: "The answers can be used, but not all that was checked is as it should be.",
+        USABLE: "The answers can be used, but not all that was checked is as it should be: "
+        "“Can I trust the fit?” says what, and what to do.",
         UNKNOWN: "Whether the answers can be relied on is not known.",
     }[given]
 
@@ -218,7 +223,18 @@ def _most_helpful(view: ReportView) -> str:
         )
     if len(known) > 1 and len({a.text for a in known}) == 1:
         return f"For everybody, on average: {visible(best.text, 400)}"
-    return f"What would help most, for {visible(best.task)}: {visible(best.text, 400)}"
+    said = f"or {visible(best.task)}: {visible(best.text, 400)}"
+    if (part := _levels_share(view, EPISTEMIC[1:])) >= MANY_MORE:
+        more = f"More videos of every object would help: {share(part)} of the uncertainty"
+        return view.levels.in_words(f"{more} is for want of examples. ") + f"Most of all f{said}"
+    return f"What would help most, f{said}"
+
+
+def _levels_share(view: ReportView, levels: Collection[str]) -> float:
+    """Share of the uncertainty that some levels have; nan where levels are not known."""
+    total = sum(row.nats for row in view.level_means)
+    own = sum(row.nats for row in view.level_means if row.level in levels)
+    return own / total if total > 0 else math.nan
 
 
 def _scored(view: ReportView) -> str:

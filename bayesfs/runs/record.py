@@ -63,7 +63,7 @@ def written_in_full(
     lines = "\n".join(f"    {name} {found}" for name, found in versions.items())
     about = (
         "The same numbers again, on the same data and with these versions:\n\n"
-        f"    bayesfs run {files}\n        --data STORE --out DIR {seeded}\n\n{lines}"
+        f"    bayesfs run {files} --data STORE --out DIR {seeded}\n\n{lines}"
     )
     config = {
         "values": as_json({**values, "dtype": str(study.dtype)}),

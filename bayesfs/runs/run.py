@@ -153,8 +153,8 @@ def completed(
     with run.begin(identity(order, embeddings), {**order.sources, **order.full}):
         made: dict[int, xr.DataTree] = {}
         if not run.is_done:
-            order.study.check(embeddings, seed=order.seeds.episodes)
             with noted(run, "warnings"):
+                order.study.check(embeddings, seed=order.seeds.episodes)
                 learnt = learn(run, order, lambda: embeddings, beside)
                 made = answer_tasks(run, order, embeddings, learnt)
             users = len(np.unique(embeddings.coord("user")))

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import multiprocessing
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -49,7 +49,15 @@ class Cell:
         text = ", ".join(self.settings) or "as given"
         if not PLAIN.fullmatch(text):
             text = hashlib.sha256("\0".join(self.settings).encode()).hexdigest()[:12]
-        return f"{text}, episodes {self.seeds.episodes}, fit {self.seeds.fit}"
+        return f"{text}, {self._seeded}"
+
+    def told(self, alike: Collection[str]) -> str:
+        """What tells it apart from the others: settings that are not alike in all, and seeds."""
+        return ", ".join([*(s for s in self.settings if s not in alike), self._seeded])
+
+    @property
+    def _seeded(self) -> str:
+        return f"episodes {self.seeds.episodes}, fit {self.seeds.fit}"
 
 
 def grid_of(
@@ -162,6 +170,7 @@ def run_sweep(
         RunError: a process was killed; the same call goes on.
     """
     failed: dict[Cell, str] = {}
+    alike = set(cells[0].settings).intersection(*(cell.settings for cell in cells))
     with _processes(min(jobs, len(cells))) as pool:
         futures: dict[Future[str], Cell] = {
             pool.submit(run_cell, sweep, cell, out, jobs): cell for cell in cells
@@ -170,7 +179,7 @@ def run_sweep(
             for done, future in enumerate(as_completed(futures), 1):
                 if reason := future.result():
                     failed[futures[future]] = reason
-                progress(done, len(cells), futures[future].name)
+                progress(done, len(cells), futures[future].told(alike))
             forget_waiting(out)
         except BrokenProcessPool:
             raise RunError(

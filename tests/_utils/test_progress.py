@@ -47,7 +47,7 @@ def test_a_bar_without_a_terminal_says_now_and_then_what_remains(
             progress(done, 6, "")
     assert capsys.readouterr().err.splitlines() == [
         "runs ...",
-        "runs: 2 of 6, 30 s, about 1 min 0 s to go",
-        "runs: 4 of 6, 1 h 1 min, about 30 min 50 s to go",
+        "runs: 2 of 6, 30 s, about 1 min 20 s to go",
+        "runs: 4 of 6, 1 h 1 min, about 41 min 0 s to go",
         "runs: done in 1 h 1 min",
     ]

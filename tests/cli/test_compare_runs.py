@@ -38,7 +38,9 @@ def test_tables_and_picture(
     out = tmp_path / "comparison"
     assert main(["compare", *map(str, runs), "--out", str(out)]) == 0
     said = capsys.readouterr().out
+    assert "run 1: model.loading=0.5\nrun 2: model.loading=0.9\n" in said
     assert "Scores, 1 video per object" in said
+    assert "not compared at" not in said
     assert "Expected log predictive density" in said
     scores = pd.read_csv(out / "scores.csv")
     assert set(scores["shots"]) == {1, 5}
@@ -73,6 +75,7 @@ def test_runs_of_other_seeds_evaluations_and_frames_are_compared_on_what_they_sh
         said = " ".join(capsys.readouterr().out.split())
         assert "the runs have different episodes: compared on 12 videos" in said
         assert "of 2 people (of 2)" in said
+        assert ("not compared at 3, 5 videos per object" in said) == (shots == {1})
         table = pd.read_csv(out / "scores.csv")
         assert name in table["method"].iloc[0]
         assert set(table["shots"]) == shots

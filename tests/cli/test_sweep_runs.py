@@ -53,6 +53,8 @@ def test_seeds_and_grid() -> None:
             seeds_in(wrong)
     cells = grid_of(["a.x=1,2", "a.y=3,4"], [0, 1], [5])
     assert len({cell.name for cell in cells}) == len(cells) == 8
+    assert len({cell.told(()) for cell in cells}) == 8
+    assert cells[0].told(cells[0].settings[1:]).startswith(f"{cells[0].settings[0]}, episodes ")
     assert len({c.name for c in grid_of([f"a.x={'z' * 300}/.."], [0], [0, 1])}) == 2
     assert all("/" not in c.name for c in grid_of(["a.x=../../b"], [0], [0]))
 

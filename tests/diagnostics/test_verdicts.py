@@ -37,6 +37,19 @@ def test_answers_worse_than_guessing_are_not_to_be_used():
     assert guessing_check(logp, (labels + 1) % 6).passed
 
 
+def test_labels_dealt_at_random_are_told():
+    """Some of them win a little by luck, and are not to be used all the same."""
+    rng = np.random.default_rng(0)
+    logp, people = np.log(rng.dirichlet(np.full(5, 50.0), 60)), np.repeat(np.arange(6), 10)
+    dealt = [guessing_check(logp, rng.integers(0, 5, 60), people) for _ in range(100)]
+    assert sum(found.value > 0 for found in dealt) > 10
+    assert sum(of(found).is_grave for found in dealt) >= 95
+    assert of(guessing_check(logp, logp.argmin(1))).is_grave
+    right = np.where(rng.random(60) < 0.7, logp.argmax(1), rng.integers(0, 5, 60))
+    assert guessing_check(logp, right, people).passed
+    assert guessing_check(logp, right).passed
+
+
 def test_guessing_counts_the_taught_objects_of_each_video():
     logp = np.log([[0.6, 0.4, 1.0], [0.2, 0.3, 0.5]])
     logp[0, 2] = -np.inf

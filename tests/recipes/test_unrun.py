@@ -62,7 +62,41 @@ def test_a_setting_is_looked_up_in_the_text(tmp_path: Path, setting: str, messag
     path = recipe(tmp_path, MODEL)
     with pytest.raises(RecipeError, match=message):
         check_unrun({"model": path}, [setting], None)
-    check_unrun({"model": path}, ["model.family.scale=3", "model.loading=x"], None)
+    check_unrun({"model": path}, ["model.family.scale=3", "model.loading=-1"], None)
+
+
+NESTED = MODEL.replace("y()", "y(family=Full(1.0))").replace(
+    "from bayesfs.models",
+    "from bayesfs.models.gaussian.families import Full\nfrom bayesfs.models",
+    1,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "message"),
+    [
+        (MODEL, "model.loading=x", "expected a value of type float, got 'x'"),
+        (MODEL, "model.loading=True", "expected a value of type float, got 'True'"),
+        (MODEL, "model.loading=.25,.5,x", "loading=.25,.5,x: expected .* type float, got 'x'"),
+        (MODEL, "model.covariates=3", r"expected a value of type tuple\[str, ...\], got '3'"),
+        (MODEL, "model.family.scale=two", "expected a value of type float, got 'two'"),
+        (MODEL, "model.family.scal=2", "PowerLaw: there is no 'scal'; did you mean 'scale'"),
+        (NESTED, "model.family.exponent=2", "Full: there is no 'exponent'"),
+    ],
+)
+def test_a_value_of_another_type_is_told_from_the_text(
+    tmp_path: Path, text: str, setting: str, message: str
+) -> None:
+    """Also where the field is one of what another field holds, by default or in the recipe."""
+    with pytest.raises(RecipeError, match=message):
+        check_unrun({"model": recipe(tmp_path, text)}, [setting], None)
+
+
+def test_nested_fields_are_not_guessed(tmp_path: Path) -> None:
+    hidden = MODEL.replace("model =", "extra = {}\nmodel =").replace("y()", "y(**extra)")
+    for text in (hidden, MODEL.replace("y()", "y(**{})")):
+        path = recipe(tmp_path, text.replace("extra", "_extra"))
+        check_unrun({"model": path}, ["model.family.anything=x"], None)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +122,9 @@ def test_every_shipped_recipe_passes_and_its_fields_are_known() -> None:
     for room, role in (("models", "model"), ("inference", "engine"), ("evaluation", "evaluation")):
         for path in sorted((recipe_folder() / room).glob("*.py")):
             value = load_recipe(path, role).values[role]
-            settings = [f"{role}.{f.name}=1" for f in fields(value) if f.init]
+            settings = [
+                f"{role}.{f.name}={getattr(value, f.name)!r}" for f in fields(value) if f.init
+            ]
             check_unrun({role: path}, settings, None)
             with pytest.raises(RecipeError, match="there is no 'nothing'"):
                 check_unrun({role: path}, [f"{role}.nothing=1"], None)
@@ -102,7 +138,7 @@ def test_fields_in_the_text_are_those_of_the_classes() -> None:
                 continue  # needs jax
             for name, value in vars(importlib.import_module(found.name)).items():
                 if isinstance(value, type) and value.__module__ == found.name:
-                    read = sources.fields((found.name, name))
+                    read = sources.arguments((found.name, name))
                     if is_dataclass(value) and read is not None:
                         assert sorted(read) == sorted(f.name for f in fields(value) if f.init)
                         seen += 1

@@ -18,6 +18,7 @@ from bayesfs._distributions.importance import smoothed
 from bayesfs.inference.program.density import Density
 from bayesfs.inference.program.limits import KHAT_MAX
 from bayesfs.inference.program.stein import stein_moments
+from bayesfs.protocols import Progress
 
 DENSITY_DRAWS = 16
 """Draws whose densities are evaluated at a time at least."""
@@ -27,7 +28,12 @@ READS = 2**22
 
 
 def closeness(
-    density: Density, z: Tensor, log_q: Tensor, *, resampled: int = 0
+    density: Density,
+    z: Tensor,
+    log_q: Tensor,
+    *,
+    resampled: int = 0,
+    progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     """Statistics of draws z of an approximation q to p, and the draws resampled to be p's.
 
@@ -38,6 +44,7 @@ def closeness(
         resampled: how many draws to take of them, systematically, by their Pareto-smoothed weights;
             0 takes none. Of a task whose k-hat is above `KHAT_MAX`, or not known, the first ones
             are taken as they are.
+        progress: called now and then with (draws, all draws, message).
 
     Returns:
         z (task, resampled, size): where draws were resampled; the rest is then of these draws.
@@ -46,7 +53,11 @@ def closeness(
         stein_moments (task,): see `bayesfs.inference.program.stein`.
     """
     at_once = max(DENSITY_DRAWS, READS // density.reads)
-    parts = [_with_score(density, part) for part in torch.split(z.detach(), at_once, 1)]
+    parts = []
+    for i, part in enumerate(torch.split(z.detach(), at_once, 1), 1):
+        parts.append(_with_score(density, part))
+        if progress is not None:
+            progress(min(i * at_once, z.shape[1]), z.shape[1], "")
     values, scores = zip(*parts, strict=True)
     log_weight, score = torch.cat(values, 1) - log_q, torch.cat(scores, 1)
     smooth = [smoothed(weights) for weights in log_weight.double().cpu().numpy()]

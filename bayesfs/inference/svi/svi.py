@@ -144,13 +144,15 @@ class SVI(Engine):
         if is_worthwhile(density) if whiten is None else whiten:
             target = Whitened.at_mode(density, like)
             start = torch.where(target.has_mode[:, None], self.guide.start(like, 1.0), start)
+        compared = draws * PROPOSALS if self.corrected else min(draws, self.khat_draws)
+        whole = self.steps + compared // self.particles
         fit = maximise_elbo(
             target,
             self.guide,
             Schedule(self.steps, self.learning_rate, self.particles, self.early_stopping),
             start=start,
             generator=torch.Generator().manual_seed(seed + branch),
-            progress=progress,
+            progress=_part_of(progress, whole),
         )
         streams, own = Streams.of(density, seed, branch), own_latents(density, like)
         if again := self.correlated and density.joint and 0 < len(own) <= MAX_OWN:
@@ -167,6 +169,7 @@ class SVI(Engine):
             streams=streams,
             seed=seed,
             heavy=own if again else None,
+            progress=_part_of(progress, whole, after=self.steps, each=self.particles),
         )
 
     def _fit_again(
@@ -186,6 +189,15 @@ class SVI(Engine):
             generator=torch.Generator().manual_seed(seed),
         )
         return white, Fit(refit.parameters, torch.cat([fit.elbo, refit.elbo]))
+
+
+def _part_of(
+    progress: Progress | None, whole: int, *, after: int = 0, each: int = 1
+) -> Progress | None:
+    """Progress of a part, told as progress of the whole; `each` of its units are one of these."""
+    if progress is None:
+        return None
+    return lambda done, _, message: progress(after + done // each, whole, message)
 
 
 def own_latents(density: Potential, like: Tensor) -> Tensor:
@@ -211,6 +223,7 @@ def sample_guide(
     seed: int,
     corrected: bool = False,
     heavy: Tensor | None = None,
+    progress: Progress | None = None,
 ) -> Posterior:
     """Posterior drawn from fitted guides, with their diagnostics.
 
@@ -225,6 +238,7 @@ def sample_guide(
         streams: source of the noise.
         seed: recorded in the posterior.
         heavy: numbers of the latents that are drawn with heavier tails; None for all.
+        progress: called now and then with (draws, all draws, message).
     """
     parameters = fit.parameters
     proposals = draws * (PROPOSALS if corrected else 1)
@@ -237,12 +251,12 @@ def sample_guide(
         noise = noise.index_copy(-1, places, tails)
         z = guide.draw(parameters, noise)
         log_q = guide.log_density(parameters, noise) + log_ratio
-        made = closeness(target, z, log_q, resampled=draws)
+        made = closeness(target, z, log_q, resampled=draws, progress=progress)
         z = made.pop("z")
         stats |= made
     elif khat_draws:
         log_q = guide.log_density(parameters, noise[:, :khat_draws])
-        stats |= closeness(target, z[:, :khat_draws], log_q)
+        stats |= closeness(target, z[:, :khat_draws], log_q, progress=progress)
     coordinates: Density = target
     while isinstance(coordinates, Whitened):
         z, coordinates = coordinates.unwhiten(z), coordinates.density
