@@ -26,6 +26,9 @@ EACH = 5
 ROUNDS = 12
 """Rounds, one video of every object each, after which people are asked whether it is enough."""
 
+ORDERS = 3
+"""Trials in which they are."""
+
 DRAWS = 2
 """Population draws."""
 
@@ -165,7 +168,8 @@ def told_enough(person: Person, rounds: int) -> dict[str, list[tuple[int, float]
 
     People record a round at a time, one video of every object, alone and among other things by
     turns. The further round has every object in the condition in which it is predicted to be worth
-    most. Besides the rule in use stand single videos, its own mean, and saying it at once.
+    most; who has none left is not asked. Besides the rule in use stand single videos, its own mean,
+    and saying it at once.
 
     Returns:
         rule -> (round, fall of the NLL) of each person who is told.
@@ -175,6 +179,9 @@ def told_enough(person: Person, rounds: int) -> dict[str, list[tuple[int, float]
     for number in range(rounds):
         gain = person.gain(count)
         more = one_each(gain, person)
+        whole = more.sum((1, 2)) == person.recordings.tasks.way_mask.sum(1)
+        if not whole.any():
+            break
         tasks = person.recordings.taught(count)
         joint = gain_of_round(person.model, person.population, tasks, more, seed=number)
         rules = {
@@ -185,7 +192,7 @@ def told_enough(person: Person, rounds: int) -> dict[str, list[tuple[int, float]
         }
         fall = person.nll(count) - person.nll(count + more)
         for name, says in rules.items():
-            for t in says.nonzero()[:, 0].tolist():
+            for t in (says & whole).nonzero()[:, 0].tolist():
                 found.setdefault(name, {}).setdefault(t, (number, float(fall[t])))
         count = count + one_each(in_turn(person, count), person)
     return {name: list(told.values()) for name, told in found.items()}
@@ -224,7 +231,7 @@ def row_12(bench: Bench, learnt: Learnt, *, asked: int, trials: int, loops: int)
         pairs += predicted_and_real(person)
         for name, policy in POLICIES.items() if trial < loops else ():
             curves[name].append(followed(person, policy, (EACH - 1) * ways))
-        if trial < loops:
+        if trial < ORDERS:
             for name, found in told_enough(person, ROUNDS).items():
                 told.setdefault(name, []).extend(found)
     return shown(curves, ways) | gains_shown(pairs) | enough_shown(told)
