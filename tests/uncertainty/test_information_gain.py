@@ -223,10 +223,10 @@ def test_a_round_of_one_video_gains_what_one_video_does_and_a_whole_round_more()
 
 def test_a_round_takes_off_more_than_was_said_of_no_more_than_a_tenth() -> None:
     """One video of every object more, of tasks drawn from the model: the bound, and the mean."""
-    many = tasks(users=200, shots=3, query_videos=9)
+    many = tasks(users=100, shots=3, query_videos=9)
     value = {site: v[0] for site, v in known_population().draws.items()}
     before, after = keep_shots(many, (2, 2, 2)), keep_shots(many, (3, 3, 3))
-    count = torch.zeros(200, 3, 2)
+    count = torch.zeros(100, 3, 2)
     count[..., 0] = 1
     gain = gain_of_round(MODEL, known_population(), before, count, simulated_videos=8, seed=0)
 

@@ -63,6 +63,18 @@ def labels_after_round(
         log p(y | x, D, v): (draw, task, video, frame, way) of frames and (draw, task, video, way)
         of videos.
     """
+    parts = [
+        _one_task(episodes.select([t]), levels.of_task(t), count[[t]], frames, draws, seed)
+        for t in range(len(episodes))
+    ]
+    frame, video = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+    return frame, video
+
+
+def _one_task(
+    episodes: EpisodeBatch, levels: Levels, count: Tensor, frames: int, draws: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The same for a batch of one task, which bounds memory: all draws of its queries are held."""
     noise = Noise.of(episodes, seed)
     post, prior = condition_classes(episodes, levels), taught_prior(episodes)
     base = post.sample(draws, noise)[1] - post.mean
