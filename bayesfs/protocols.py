@@ -242,6 +242,23 @@ class Simulates(Collapsible, Protocol):
             videos, with `new` the class of the further video.
         """
 
+    @abstractmethod
+    def labels_after_round(
+        self,
+        episodes: EpisodeBatch,
+        population: Mapping[str, Tensor],
+        *,
+        count: Tensor,
+        frames: int,
+        draws: int,
+        seed: int,
+    ) -> tuple[Tensor, Tensor]:
+        """The same after all of `count` (task, way, condition) further videos together.
+
+        Returns:
+            (draw, task, video, frame, way) of frames and (draw, task, video, way) of videos.
+        """
+
 
 @runtime_checkable
 class Foresees(Collapsible, Protocol):

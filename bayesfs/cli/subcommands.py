@@ -368,8 +368,8 @@ def teach_videos(
     """Keep what a person taught, so that naming videos need not look at the taught ones again.
 
     TAUGHT is made, or grows: a feature store, which `predict` and `watch` take in place of a folder
-    of videos. `correct` and `forget` change it; the state before a change stays in TAUGHT.before.
-    For example:
+    of videos. `correct`, `forget` and `merge` change it; the state before a change stays in
+    TAUGHT.before. For example:
 
         bayesfs teach my-things.zarr my-videos
         bayesfs predict my-things.zarr new-videos
@@ -439,6 +439,25 @@ def forget(
     from bayesfs.cli.taught import forget_named
 
     forget_named(taught, name)
+
+
+def merge_stores(
+    taught: Annotated[Path, Positional, arg(metavar="TAUGHT")],
+    other: Annotated[Path, Positional, arg(metavar="OTHER")],
+) -> None:
+    """Add what another store teaches, such as that of a second device.
+
+    Objects of one name are one, and a video that both have counts once. For example:
+
+        bayesfs merge my-things.zarr phone.zarr
+
+    Args:
+        taught: the store that `teach` made, which grows.
+        other: another such store, with the same backbone.
+    """
+    from bayesfs.cli.taught import merge_taught
+
+    merge_taught(taught, other)
 
 
 def export(
@@ -801,6 +820,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "teach": _on_its_cores(teach_videos),
     "correct": _on_its_cores(correct),
     "forget": _on_its_cores(forget),
+    "merge": _on_its_cores(merge_stores),
     "export": _on_its_cores(export),
     "init": init,
 }

@@ -113,6 +113,61 @@ def forget_named(taught: Path, name: str) -> None:
     _write(taught, [Embeddings.of_own(known.dataset.isel(frame=np.flatnonzero(~gone)))])
 
 
+def merge_taught(taught: Path, other: Path) -> None:
+    """Add what another store teaches, such as that of a second device.
+
+    Objects of one name are one. A video that both have, frame for frame, counts once; another one
+    of a name that is taken gets a free one.
+
+    Args:
+        taught: feature store, which grows.
+        other: feature store of the same backbone, of this person or of somebody else.
+
+    Raises:
+        DataError: the features are of two backbones, or the other one teaches nothing new.
+    """
+    known, more = open_store(taught), open_store(other)
+    made, theirs = (str(e.dataset.attrs.get("backbone", "unknown")) for e in (known, more))
+    if made != theirs:
+        raise DataError(
+            f"expected features of {made!r}, as in {taught}, got {theirs!r} in {other}; teach it "
+            "anew from its videos"
+        )
+    user, _ = owned_by(known), owned_by(more)
+    content = {_content(known, str(name)) for name in np.unique(known.coord("video"))}
+    taken = {*known.coord("video").tolist()}
+    kept, names = np.zeros(len(more), bool), more.coord("video").astype(object)
+    for name in dict.fromkeys(more.coord("video").tolist()):
+        own = more.coord("video") == name
+        thing = str(more.coord("object")[own][0])
+        if thing == UNKNOWN_OBJECT or _content(more, name) in content:
+            continue
+        last, number = str(name).rpartition("--")[2], 1
+        fresh = f"{user}--{thing}--{last}"
+        while fresh in taken:
+            number += 1
+            fresh = f"{user}--{thing}--{last} {number}"
+        taken.add(fresh)
+        kept |= own
+        names[own] = fresh
+    if not kept.any():
+        raise DataError(f"{other}: teaches nothing that {taught} does not")
+    coords = {
+        "video": ("frame", names.astype(str)),
+        "user": ("frame", np.full(len(more), user)),
+        "split": ("frame", np.full(len(more), str(known.coord("split")[0]))),
+    }
+    changed = more.dataset.assign_coords(coords).isel(frame=np.flatnonzero(kept))
+    _write(taught, [known, Embeddings.of_own(changed)])
+
+
+def _content(store: Embeddings, video: str) -> tuple[str, bytes]:
+    """What tells a video from another: its object and its frames."""
+    own = store.coord("video") == video
+    features = np.ascontiguousarray(store.dataset["features"].values[own])
+    return str(store.coord("object")[own][0]), features.tobytes()
+
+
 def _named(video: str, names: np.ndarray[tuple[int], np.dtype[np.str_]]) -> str | None:
     """The taught video of that name, or with that last part if it is the only one."""
     distinct = [str(name) for name in np.unique(names)]

@@ -1,4 +1,4 @@
-"""How rules of decision do for each user, beside plain thresholding: `check_left_out`."""
+"""How rules of decision do for each user, `check_left_out`, and what is said: `check_words`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from bayesfs.decisions.queries import Judged
 from bayesfs.decisions.rules import UnitRules, unit_rules
+from bayesfs.decisions.words import word_frequencies
 from bayesfs.errors import DataError
 from bayesfs.metrics.selective import plain_sets
 
@@ -75,3 +76,23 @@ def check_left_out(
         rules = unit_rules(queries.of(~here), **wanted)
         parts.append(check_rules(queries.of(here), rules, level))
     return pd.concat(parts, ignore_index=True)
+
+
+def check_words(queries: Judged, others: Judged, rules: UnitRules) -> pd.DataFrame:
+    """How often each sentence comes true, beside what it means: how often it did for other people.
+
+    Args:
+        queries: labelled queries of people from whom nothing was learnt.
+        others: of those that the rules were learnt on.
+        rules: thresholds.
+
+    Returns:
+        One row a sentence: how often it was `said`, the share that `came_true` and the share that
+        it `meant`, by Laplace's rule, each person counting alike.
+    """
+    found, meant = word_frequencies(queries, rules), word_frequencies(others, rules)
+    rows = [
+        {"sentence": word, "said": one.said, "came_true": one.true, "meant": meant[word].true}
+        for word, one in found.items()
+    ]
+    return pd.DataFrame(rows)

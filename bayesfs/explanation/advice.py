@@ -13,6 +13,10 @@ ENOUGH = 0.01
 On train users of real objects the best video takes off .023 to .054 after one video an object,
 .006 to .030 after three, and .003 to .012 after five, where accuracy levels off too."""
 
+ROUND_ENOUGH = 0.05
+"""More videos would hardly help where one more of every object takes less than so many nats off a
+query, nine times out of ten."""
+
 COSTLY = 0.01
 """A measured cause that costs fewer nats than this is none."""
 
@@ -39,11 +43,12 @@ def advise(found: Explanation, missing: float, enough: float = ENOUGH) -> Advice
         return Advice("show") if missing < 1.0 else Advice("teach")
     if len(found.answer) == 1:
         best = max(found.gain.values(), default=math.nan)
-        return Advice("enough", nats=best) if best < enough else Advice("nothing")
+        return Advice("enough", nats=best) if settled(found, enough) else Advice("nothing")
     record, mend = _record(found, enough), _mend(found)
     if record is None and mend is None:
         if found.kind == "epistemic":
-            return Advice("enough")
+            more = None if settled(found, enough) else _record(found, 0.0)
+            return more or Advice("enough")
         if found.confusable not in found.answer:
             return Advice("other side", "alone")
         return Advice("other side", "several" if len(found.answer) > 2 else "")
@@ -52,6 +57,18 @@ def advise(found: Explanation, missing: float, enough: float = ENOUGH) -> Advice
     if math.isnan(record.nats):
         return record if found.kind == "epistemic" else mend
     return record if record.nats >= mend.nats else mend
+
+
+def settled(found: Explanation, enough: float = ENOUGH) -> bool:
+    """Whether more videos would hardly help: by `ROUND_ENOUGH`, or by single ones if unknown.
+
+    Args:
+        found: the explanation.
+        enough: nats below which one more video is not advised.
+    """
+    if math.isfinite(found.round_most):
+        return found.round_most < ROUND_ENOUGH
+    return max(found.gain.values(), default=math.nan) < enough
 
 
 def _record(found: Explanation, enough: float) -> Advice | None:

@@ -11,7 +11,7 @@ cause (`bayesfs.uncertainty.by_quality`), and what one more video of each object
   steadier, more light, ...), or to record one more video of one of the likely objects, in the
   condition in which it is worth most;
 - where neither takes off enough: to show another side where the video leaves the doubt, and
-  "enough" where teaching leaves it, since more of it would hardly help.
+  "enough" where teaching leaves it and one more video of every object would hardly help.
 
 A reason is given only where the frames support it: a measured cause where its measure is far from
 typical (`EVIDENCE`), "out of view" where other frames of the video show what was taught. Where an
@@ -154,6 +154,7 @@ def explain_video(
             None if evidence.own_gain is None else evidence.own_gain[task, video], things
         ),
         advice=Advice("nothing"),
+        round_most=math.nan if evidence.round_most is None else float(evidence.round_most[task]),
         levels=episodes.levels,
     )
     threshold = rules.frame.most_absent if rules else 0.5

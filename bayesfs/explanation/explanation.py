@@ -54,6 +54,8 @@ class Explanation:
         gain: (object, condition) -> expected fall in nats per query after one more such video.
         own_gain: the same for this video.
         advice: what to do.
+        round_most: nats that one more video of every object takes off a query at most, nine times
+            out of ten; NaN where that is not known.
         levels: what the data call the levels.
     """
 
@@ -70,6 +72,7 @@ class Explanation:
     gain: Mapping[tuple[str, str], float]
     own_gain: Mapping[tuple[str, str], float]
     advice: Advice
+    round_most: float = math.nan
     levels: LevelNames = VIDEOS
 
     def sentence(self, language: str | None = None) -> str:

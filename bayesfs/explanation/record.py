@@ -17,7 +17,7 @@ import numpy as np
 from bayesfs._utils.json_files import read_json
 from bayesfs.decisions.rules import Rules
 from bayesfs.diagnostics.verdicts import SHARE_ERROR_MAX
-from bayesfs.explanation.advice import ENOUGH, matters
+from bayesfs.explanation.advice import matters, settled
 from bayesfs.explanation.evidence import Evidence, gather
 from bayesfs.explanation.explain import explain_all
 from bayesfs.explanation.explanation import Explanation
@@ -176,7 +176,7 @@ def _advice(
         if not gain:
             continue
         (thing, condition), nats = max(gain.items(), key=lambda item: item[1])
-        action = "record" if nats >= ENOUGH else "enough"
+        action = "enough" if settled(explanations[0]) else "record"
         reason = condition if matters(gain, thing) else ""
         names = {"name": thing}
         levels = answer.episodes.levels

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bayesfs._utils.json_files import read_json
 from bayesfs._utils.progress import terminal_safe
-from bayesfs.decisions.checks import check_left_out, check_rules
-from bayesfs.decisions.queries import Unit, judged
+from bayesfs.decisions.checks import check_left_out, check_rules, check_words
+from bayesfs.decisions.queries import Judged, Unit, judged
 from bayesfs.decisions.rules import Rules, between, learn_rules
 from bayesfs.errors import RunError
 from bayesfs.protocols import OpenSet
@@ -121,7 +121,8 @@ def check_users(
 ) -> Iterator[str]:
     """Tables of what the rules do for each user: train users by the others' rules, then test users.
 
-    Sets are beside plain ones, the likeliest classes up to a probability of `Rules.level`.
+    Sets are beside plain ones, the likeliest classes up to a probability of `Rules.level`. Last,
+    how often what is said of videos comes true for test users, and did for train users.
 
     Args:
         rules: from `rules_at`.
@@ -151,14 +152,20 @@ def check_users(
             table = _table(answer, learnt, rules, unit, left_out=answer.episodes is train)
             yield f"{unit}s of {whose}, {shots} video{'s' if shots > 1 else ''} per object:"
             yield table.round(2).to_string(index=False, formatters={"user": terminal_safe})
+    known, asked = (_judged(answer, learnt, "video") for answer in answers.values())
+    yield "what is said of test users' videos, how often it comes true, and did for train users:"
+    yield check_words(asked, known, rules.video).round(2).to_string(index=False)
 
 
 def _table(
     answer: Answer, learnt: Learnt, rules: Rules, unit: Unit, *, left_out: bool
 ) -> pd.DataFrame:
-    absent = absent_of(answer, learnt)
-    queries = judged(answer.predictive, answer.episodes, unit, absent)
+    queries = _judged(answer, learnt, unit)
     if left_out:
         wanted = {"level": rules.level, "risk": rules.risk, "rejected": rules.rejected}
         return check_left_out(queries, **wanted)
     return check_rules(queries, getattr(rules, unit), rules.level)
+
+
+def _judged(answer: Answer, learnt: Learnt, unit: Unit) -> Judged:
+    return judged(answer.predictive, answer.episodes, unit, absent_of(answer, learnt))

@@ -10,12 +10,12 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from bayesfs.explanation.advice import ENOUGH
+from bayesfs.explanation.advice import ENOUGH, ROUND_ENOUGH
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.prediction import thinned
 from bayesfs.study import Learnt
 from bayesfs.types import CONDITIONS, Posterior
-from bayesfs.uncertainty.information_gain import expected_gain
+from bayesfs.uncertainty.information_gain import expected_gain, gain_of_round
 from uncertainty_parts.advice import least_confident, nll_and_prob
 from uncertainty_parts.bench import Bench, Floats, Found
 from uncertainty_parts.recordings import CLEAN, CLUTTER, Recordings
@@ -23,11 +23,17 @@ from uncertainty_parts.recordings import CLEAN, CLUTTER, Recordings
 EACH = 5
 """Videos of each object that round robin teaches."""
 
-FURTHER = 5
-"""Videos after which it is seen whether "enough" was right."""
+ROUNDS = 12
+"""Rounds, one video of every object each, after which people are asked whether it is enough."""
+
+ORDERS = 3
+"""Trials in which they are."""
 
 DRAWS = 2
 """Population draws."""
+
+IN_USE = f"a round's bound below {ROUND_ENOUGH}"
+"""The rule by which explanations say "enough"."""
 
 
 @dataclass(frozen=True)
@@ -127,23 +133,18 @@ POLICIES: Mapping[str, Policy] = {
 }
 
 
-def followed(person: Person, policy: Policy, steps: int) -> tuple[Floats, Floats]:
-    """What happens to people who follow a policy.
-
-    Returns:
-        (step, task) NLL from the start on, and (step, task) worth of what was recorded next.
-    """
-    count, nlls, worths = person.recordings.start(), [], []
+def followed(person: Person, policy: Policy, steps: int) -> Floats:
+    """(step, task) NLL of people who follow a policy, from the start on."""
+    count, nlls = person.recordings.start(), []
     for _ in range(steps):
         nlls.append(person.nll(count).numpy())
         worth = policy(person, count).flatten(1)
         best = worth.argmax(1)
-        worths.append(worth.amax(1).numpy())
         able = worth.amax(1) > -torch.inf
         count = count.flatten(1).scatter_add(1, best[:, None], able[:, None].to(count.dtype))
         count = count.reshape(person.recordings.start().shape)
     nlls.append(person.nll(count).numpy())
-    return np.stack(nlls), np.stack(worths)
+    return np.stack(nlls)
 
 
 def predicted_and_real(person: Person) -> list[tuple[tuple[str, int, int, int], float, float]]:
@@ -162,14 +163,46 @@ def predicted_and_real(person: Person) -> list[tuple[tuple[str, int, int, int], 
     return found
 
 
-def enough_right(nll: Floats, worth: Floats) -> list[float]:
-    """Fall of the NLL by `FURTHER` videos more, of each person who is told that it is enough."""
-    falls = []
-    for t in range(nll.shape[1]):
-        said = np.flatnonzero(worth[: len(worth) - FURTHER + 1, t] < ENOUGH)
-        if len(said):
-            falls.append(float(nll[said[0], t] - nll[said[0] + FURTHER, t]))
-    return falls
+def told_enough(person: Person, rounds: int) -> dict[str, list[tuple[int, float]]]:
+    """When each of some rules first says "enough" to each person, and what a further round does.
+
+    People record a round at a time, one video of every object, alone and among other things by
+    turns. The further round has every object in the condition in which it is predicted to be worth
+    most; who has none left is not asked. Besides the rule in use stand single videos, its own mean,
+    and saying it at once.
+
+    Returns:
+        rule -> (round, fall of the NLL) of each person who is told.
+    """
+    found: dict[str, dict[int, tuple[int, float]]] = {}
+    count = person.recordings.start()
+    for number in range(rounds):
+        gain = person.gain(count)
+        more = one_each(gain, person)
+        whole = more.sum((1, 2)) == person.recordings.tasks.way_mask.sum(1)
+        if not whole.any():
+            break
+        tasks = person.recordings.taught(count)
+        joint = gain_of_round(person.model, person.population, tasks, more, seed=number)
+        rules = {
+            "at once": torch.ones(len(tasks), dtype=torch.bool),
+            f"single videos below {ENOUGH}": gain.flatten(1).amax(1) < ENOUGH,
+            f"a round's mean below {ROUND_ENOUGH}": joint.mean.nanmean(1) < ROUND_ENOUGH,
+            IN_USE: joint.at_most() < ROUND_ENOUGH,
+        }
+        fall = person.nll(count) - person.nll(count + more)
+        for name, says in rules.items():
+            for t in (says & whole).nonzero()[:, 0].tolist():
+                found.setdefault(name, {}).setdefault(t, (number, float(fall[t])))
+        count = count + one_each(in_turn(person, count), person)
+    return {name: list(told.values()) for name, told in found.items()}
+
+
+def one_each(worth: Tensor, person: Person) -> Tensor:
+    """(task, way, condition) one video of every object, in the condition that is worth most."""
+    best = torch.nn.functional.one_hot(worth.argmax(-1), worth.shape[-1])
+    able = person.recordings.tasks.way_mask & (worth.amax(-1) > -torch.inf)
+    return best * able[..., None]
 
 
 def row_12(bench: Bench, learnt: Learnt, *, asked: int, trials: int, loops: int) -> Found:
@@ -187,7 +220,8 @@ def row_12(bench: Bench, learnt: Learnt, *, asked: int, trials: int, loops: int)
         return {}
     data = learnt.projection(bench.data.where(split="test"))
     curves: dict[str, list[Floats]] = {name: [] for name in POLICIES}
-    pairs, falls = [], []
+    pairs: list[tuple[tuple[str, int, int, int], float, float]] = []
+    told: dict[str, list[tuple[int, float]]] = {}
     ways = 1
     for trial in range(trials):
         recordings = Recordings.of(data, asked, seed=trial)
@@ -196,11 +230,11 @@ def row_12(bench: Bench, learnt: Learnt, *, asked: int, trials: int, loops: int)
         person = Person(model, learnt.population, recordings, np.random.default_rng(trial))
         pairs += predicted_and_real(person)
         for name, policy in POLICIES.items() if trial < loops else ():
-            nll, worth = followed(person, policy, (EACH - 1) * ways)
-            curves[name].append(nll)
-            if name == "advised":
-                falls += enough_right(nll, worth)
-    return shown(curves, ways) | gains_shown(pairs) | enough_shown(falls)
+            curves[name].append(followed(person, policy, (EACH - 1) * ways))
+        if trial < ORDERS:
+            for name, found in told_enough(person, ROUNDS).items():
+                told.setdefault(name, []).extend(found)
+    return shown(curves, ways) | gains_shown(pairs) | enough_shown(told)
 
 
 def shown(curves: Mapping[str, list[Floats]], ways: int) -> Found:
@@ -236,13 +270,17 @@ def gains_shown(pairs: list[tuple[tuple[str, int, int, int], float, float]]) -> 
     return {"gain_slope": slope, "gain_spearman": rank}
 
 
-def enough_shown(falls: list[float]) -> Found:
-    """How often "enough" was right."""
-    if not falls:
-        return {}
-    found = np.array(falls)
-    print(f'"enough" was said to {len(found)} people; then {FURTHER} videos more took off')
+def enough_shown(told: Mapping[str, list[tuple[int, float]]]) -> Found:
+    """How often "enough" was right: a further round takes off less than was stated."""
     print(
-        f"  {found.mean():.4f} nats on average, less than {ENOUGH} of {(found < ENOUGH).mean():.3f}"
+        'who is told "enough", after how many rounds, what one more takes off, how often less than'
     )
-    return {"enough_right": float((found < FURTHER * ENOUGH).mean())}
+    print(f"  {ROUND_ENOUGH} nats:")
+    right = {}
+    for name, found in told.items():
+        rounds, falls = np.array(found).T
+        right[name] = float((falls < ROUND_ENOUGH).mean())
+        print(
+            f"  {name:32}{len(found):4} {rounds.mean():6.1f} {falls.mean():8.4f} {right[name]:6.2f}"
+        )
+    return {"enough_right": right[IN_USE]} if IN_USE in right else {}

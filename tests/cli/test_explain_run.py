@@ -123,6 +123,9 @@ def test_the_rules_are_checked_user_by_user(
     assert said.count("plain_size") == 4
     assert len(re.findall(r"^ *u[0-2] ", said, re.MULTILINE)) == 2 * 3
     assert len(re.findall(r"^ *u[34] ", said, re.MULTILINE)) == 2 * 2
+    rows = re.findall(r"^ *(?:probably|may be wrong|not recognised) +(\d+) ", said, re.MULTILINE)
+    videos = re.findall(r"^ *u[34] +(\d+) ", said, re.MULTILINE)[:2]
+    assert sum(map(int, rows)) == sum(map(int, videos)), "every video has one of three sentences"
 
 
 def test_a_wrong_name_or_number_is_told(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

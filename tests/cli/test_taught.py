@@ -132,9 +132,27 @@ def test_what_is_forgotten_was_never_taught(
     assert "did you mean" in capsys.readouterr().err
 
 
+def test_merged_stores_answer_as_all_of_their_videos_do(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, phone = taught(world, tmp_path), tmp_path / "phone.zarr"
+    run = ["--run", str(world / "run")]
+    assert main(["teach", str(phone), str(world / "all" / "mine"), *run]) == 0
+    assert main(["merge", str(store), str(phone)]) == 0
+    found, anew = (
+        answers(world, path, tmp_path).select_dtypes("number")
+        for path in (store, world / "all" / "mine")
+    )
+    pd.testing.assert_frame_equal(found, anew, atol=1e-8, rtol=0)
+    capsys.readouterr()
+    assert main(["merge", str(store), str(phone)]) == 2
+    assert "teaches nothing that" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
+        (["merge", "{store}", "{world}/s.zarr"], "one person"),
         (["correct", "{store}", "no such video", "keys", "--run", "{run}"], "no video that was"),
         (["correct", "{store}", "mine", "", "--run", "{run}"], "name of an object"),
         (["correct", "{store}", "mine--x", "keys"], "taught for"),

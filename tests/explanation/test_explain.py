@@ -132,6 +132,17 @@ def test_when_no_video_is_worth_it_that_is_said() -> None:
     assert found.sentence("en") == "May be wrong: keys or wallet. More videos would hardly help."
 
 
+@pytest.mark.parametrize(("most", "action"), [(0.04, "enough"), (0.06, "record")])
+def test_it_is_enough_where_a_round_of_every_object_hardly_helps(most: float, action: str) -> None:
+    """No single video is worth it, but all objects once more may be."""
+    numbers = replace(evidence(gain=NOTHING), round_most=torch.tensor([most]))
+    found = explain_video(numbers, 0, 0)
+    assert found.round_most == pytest.approx(most)
+    assert found.advice.action == action
+    sure = replace(evidence(gain=NOTHING, prob=(0.97, 0.02, 0.01)), round_most=torch.tensor([most]))
+    assert (explain_video(sure, 0, 0).advice.action == "enough") == (action == "enough")
+
+
 @pytest.mark.parametrize(
     ("quality", "cause", "said"),
     [

@@ -11,13 +11,21 @@ import torch
 from bayesfs.errors import InferenceError
 from bayesfs.inference.exact import Exact
 from bayesfs.models.gaussian.conjugate import condition_classes
+from bayesfs.models.gaussian.covariance import Diagonal
 from bayesfs.models.gaussian.families import PerFeature
+from bayesfs.models.gaussian.further_round import logits_after_round
 from bayesfs.models.gaussian.further_video import Asked, NewVideo, logits_after
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
+from bayesfs.models.gaussian.labels import Queries, log_labels_of, taught_prior
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.synthetic.truth import Population
 from bayesfs.types import Posterior
-from bayesfs.uncertainty.information_gain import expected_gain, gain_by_video
+from bayesfs.uncertainty.information_gain import (
+    RoundGain,
+    expected_gain,
+    gain_by_video,
+    gain_of_round,
+)
 
 DIM = 6
 MODEL = GaussianHierarchy(PerFeature())
@@ -97,11 +105,20 @@ def drawn_after_teaching(batch, way, draws, seed):
     return asked_of, video
 
 
-def log_loss(asked, number):
-    """(task,) log loss of one query video of each task."""
+def only_query(asked, number):
+    """The tasks with one of their query videos."""
+    one = slice(number, number + 1)
+    names = ("query", "query_mask", "query_condition", "query_labels")
+    return replace(
+        asked, query_quality=None, **{name: getattr(asked, name)[:, one] for name in names}
+    )
+
+
+def log_loss(asked):
+    """(task,) log loss of each task's one query video."""
     value = {site: v[0] for site, v in known_population().draws.items()}
-    law = MODEL.log_labels(asked, value)[1][:, number]
-    return -law.gather(-1, asked.query_labels[:, number, None])[:, 0]
+    law = MODEL.log_labels(asked, value)[1][:, 0]
+    return -law.gather(-1, asked.query_labels)[:, 0]
 
 
 @pytest.mark.parametrize("way", [0, 2])
@@ -111,8 +128,8 @@ def test_gain_is_the_fall_of_the_log_loss_by_videos_drawn_by_hand(way: int) -> N
     gain = gain_by_video(MODEL, known_population(), asked, simulated_videos=32, seed=0)[..., way]
     falls = []
     for i in range(draws):
-        grown = with_video(asked, way, video[i])
-        falls.append(log_loss(asked, i) - log_loss(grown, i))
+        one = only_query(asked, i)
+        falls.append(log_loss(one) - log_loss(with_video(one, way, video[i])))
     fall = torch.stack(falls, 1)  # (task, draw)
     error = float((fall - gain).std()) / fall.numel() ** 0.5
     assert float(gain.mean()) > 3 * error  # so that no gain at all would be told from it
@@ -148,6 +165,91 @@ def test_the_closed_form_is_what_teaching_one_more_video_gives() -> None:
     torch.testing.assert_close(got, MODEL.log_labels(whole, value)[1])
 
 
+def test_the_closed_form_of_a_round_is_what_teaching_all_of_it_gives() -> None:
+    """Of videos of two classes, in either condition, with class means that names share."""
+    batch = keep_shots(tasks(users=2), (1, 2, 1))
+    value = {site: v[0] for site, v in known_population().draws.items()}
+    rng = torch.Generator().manual_seed(0)
+    x, centre, film, moved = (
+        torch.randn(*shape, DIM, dtype=torch.float64, generator=rng)
+        for shape in ((2, 5), (2, 3), (1, 2, 3), (1, 2, 5, 3))
+    )
+    levels = replace(MODEL.levels(value, DIM), centre=centre)
+    post, grown, known = condition_classes(batch, levels), batch, []
+    for way, q, frames in ((0, 0, 8), (2, 1, 8), (2, 0, 8)):
+        new = NewVideo.of(levels, q, frames)
+        mean = new.offset + new.loading * (
+            post.mean[:, way] + moved[0, :, 0, way] + film[0, :, way]
+        )
+        scatter = torch.linspace(-1, 1, frames, dtype=torch.float64)[:, None]
+        grown = with_video(grown, way, mean[:, None] + scatter)
+        grown.support_condition[:, way, -1] = q
+        known.append(new.noise.inverse().scaled(new.loading**2))
+    none = known[0].scaled(torch.zeros(2, dtype=torch.float64)).d
+    precision = Diagonal(torch.stack([known[0].d + none, none, known[1].d + known[2].d + none], 1))
+    noise = levels.video[1] + levels.frame[1]
+    asked = Asked(x - levels.offset[1], levels.loading[1], noise)
+    same = moved[:, :, :1].expand_as(moved)
+    got = logits_after_round(
+        post, levels, asked, lambda k: same[..., k, :], (precision, precision.apply(film))
+    )
+    law = log_labels_of(
+        condition_classes(grown, levels),
+        levels,
+        Queries(x, torch.ones(2, 5, dtype=torch.long), torch.ones(2, 5), x[:, :1]),
+        taught_prior(batch),
+    )
+    torch.testing.assert_close(got.log_softmax(-1)[0], law)
+
+
+def test_a_round_of_one_video_gains_what_one_video_does_and_a_whole_round_more() -> None:
+    batch, draws = keep_shots(tasks(users=8), (1, 2, 1)), 64
+    single = gain_by_video(MODEL, known_population(), batch, simulated_videos=draws, seed=0)
+    alone = torch.zeros(8, 3, 2)
+    alone[:, 0, 0] = 1
+    options = {"simulated_videos": draws, "seed": 1}
+    one = gain_of_round(MODEL, known_population(), batch, alone, **options)
+    one = one.mean
+    error = float((one - single[..., 0]).std()) / one.numel() ** 0.5
+    assert abs(float((one - single[..., 0]).mean())) < 3 * error
+    assert error < 0.1 * float(one.mean())
+    whole = torch.zeros(8, 3, 2)
+    whole[..., 0] = 1
+    gain = gain_of_round(MODEL, known_population(), batch, whole, **options).mean
+    assert float(gain.mean()) > 1.2 * float(single.mean(1).amax(-1).mean())
+    nothing = gain_of_round(MODEL, known_population(), batch, 0 * whole, **options)
+    assert float(nothing.at_most().abs().max()) < 1e-6
+
+
+def test_a_round_takes_off_more_than_was_said_of_no_more_than_a_tenth() -> None:
+    """One video of every object more, of tasks drawn from the model: the bound, and the mean."""
+    many = tasks(users=100, shots=3, query_videos=9)
+    value = {site: v[0] for site, v in known_population().draws.items()}
+    before, after = keep_shots(many, (2, 2, 2)), keep_shots(many, (3, 3, 3))
+    count = torch.zeros(100, 3, 2)
+    count[..., 0] = 1
+    gain = gain_of_round(MODEL, known_population(), before, count, simulated_videos=8, seed=0)
+
+    def loss(batch):
+        frame, video = MODEL.log_labels(batch, value)
+        label = batch.query_labels[..., None]
+        by_frame = -frame.gather(-1, label[..., None].expand(*frame.shape[:3], 1))[..., 0].mean(2)
+        return 0.5 * (by_frame - video.gather(-1, label)[..., 0]).mean(1)
+
+    fall = loss(before) - loss(after)
+    error = float(fall.std()) / len(fall) ** 0.5
+    assert abs(float((fall - gain.mean.mean(1)).mean())) < 3 * error
+    assert float((fall <= gain.at_most()).double().mean()) >= 0.9
+
+
+def test_queries_of_one_object_fall_together_and_those_of_others_by_themselves() -> None:
+    nan = torch.nan
+    mean, sd = torch.tensor([[0.1, 0.2, nan]] * 2), torch.tensor([[0.3, 0.4, nan]] * 2)
+    gain = RoundGain(mean, sd, torch.tensor([[1, 1, -1], [0, 1, -1]]))
+    expected = torch.tensor([0.15 + 1.2816 * 0.35, 0.15 + 1.2816 * 0.25])
+    torch.testing.assert_close(gain.at_most(0.9), expected, atol=1e-4, rtol=0)
+
+
 def test_the_object_with_fewest_videos_gains_most() -> None:
     batch = keep_shots(tasks(users=24), (1, 4, 4))
     gain = expected_gain(MODEL, known_population(), batch, simulated_videos=16, seed=0)
@@ -178,3 +280,7 @@ def test_unknown_conditions_and_models_are_refused() -> None:
         expected_gain(MODEL, known_population(), tasks(), condition="dark", seed=0)
     with pytest.raises(InferenceError, match="labels_after_video, got object"):
         expected_gain(object(), known_population(), tasks(), seed=0)  # type: ignore[arg-type]
+    with pytest.raises(
+        InferenceError, match=r"expected count \(task, way, condition\) = \(6, 3, 2\)"
+    ):
+        gain_of_round(MODEL, known_population(), tasks(), torch.ones(3, 2), seed=0)

@@ -100,7 +100,7 @@ class ClassPosterior:
     @property
     def mean(self) -> Tensor:
         """(task, way, feature) posterior mean of mu."""
-        return self.gain.apply(self.task_mean[:, None]) + self.pull
+        return self.gain.apply(self.task_mean[..., None, :]) + self.pull
 
     def cov(self) -> Operator:
         """(task, way) marginal posterior covariance of each mu."""
@@ -235,14 +235,35 @@ def _about_centre(
     precision = video_noise(levels, condition, count).inverse().scaled(weight)
     known = precision.scaled(loading**2).sum(2)
     h = (loading[..., None] * precision.apply(centred)).sum(2)
+    return _informed((levels.way.inverse() + known).inverse(), h, levels)
+
+
+def _informed(given_task: Operator, h: Tensor, levels: Levels) -> ClassPosterior:
+    """Posterior of mu - m from S (task, way) and h (..., task, way, feature)."""
     prior = levels.way.inverse()
-    given_task = (prior + known).inverse()
     gain = given_task @ prior
     pull = given_task.apply(h)
     learnt = (prior - prior @ gain).sum(1)
     task_cov = (levels.task.inverse() + learnt).inverse()
-    task_mean = task_cov.apply(prior.apply(pull).sum(1))
+    task_mean = task_cov.apply(prior.apply(pull).sum(-2))
     return ClassPosterior(task_mean, task_cov, given_task, gain, h, pull)
+
+
+def told_more(
+    post: ClassPosterior, precision: Operator, h: Tensor, levels: Levels
+) -> ClassPosterior:
+    """The posterior after more videos of precision P' = sum r^2 N^-1 and information h'.
+
+    Args:
+        post: given the support.
+        precision: (task, way) P', zero for a class without a further video.
+        h: (..., task, way, feature) h' = sum r N^-1 (xbar - o - r m) about mu - m; the means of
+            the result have its leading axes, its covariances none of them.
+        levels: that `post` was made with.
+    """
+    given_task = (post.given_task.inverse() + precision).inverse()
+    found = _informed(given_task, post.informed + h, levels)
+    return found if levels.centre is None else replace(found, pull=found.pull + levels.centre)
 
 
 def log_evidence(episodes: EpisodeBatch, levels: Levels) -> Tensor:

@@ -115,7 +115,7 @@ def _after(
     for q, n, columns, mask, _ in graded.groups:
         spread = levels.video[q] + levels.frame[q].scaled(1.0 / n)
         asked = Asked(x[:, columns] - levels.offset[q], levels.loading[q], spread)
-        pull = _pull(post, base, asked, chosen[:, :, columns], white)
+        pull = class_pull(post, base, asked, chosen[:, :, columns], white)
         logits = torch.stack(
             [
                 logits_after(post, asked, video, new, pull(new), film[:, :, new])
@@ -143,7 +143,7 @@ class Asked:
     noise: Operator
 
 
-def _pull(
+def class_pull(
     post: ClassPosterior,
     base: Tensor,
     asked: Asked,

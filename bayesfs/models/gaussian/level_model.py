@@ -23,6 +23,7 @@ from bayesfs.models.gaussian.conjugate import (
     support_weights,
 )
 from bayesfs.models.gaussian.covariance import Diagonal, Operator
+from bayesfs.models.gaussian.further_round import labels_after_round
 from bayesfs.models.gaussian.further_video import labels_after_video
 from bayesfs.models.gaussian.labels import (
     Queries,
@@ -166,6 +167,22 @@ class LevelModel(Conjugate, Hierarchical, Simulates):
         levels = self.task_levels(population, episodes)
         return labels_after_video(
             episodes, levels, condition=condition, frames=frames, draws=draws, seed=seed
+        )
+
+    def labels_after_round(
+        self,
+        episodes: EpisodeBatch,
+        population: Mapping[str, Tensor],
+        *,
+        count: Tensor,
+        frames: int,
+        draws: int,
+        seed: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Label laws of each query after a round of further videos; see `further_round`."""
+        levels = self.task_levels(population, episodes)
+        return labels_after_round(
+            episodes, levels, count=count, frames=frames, draws=draws, seed=seed
         )
 
     def level_entropies(
