@@ -44,13 +44,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         clutter_frames=3,
         size=64,
     )
-    assert (
-        main(
-            ["features", str(tree), str(root / "s.zarr"), "--max-frames", "2"]
-            + ["--backbone", "efficientnet-lite0,px=64"]
-        )
-        == 0
-    )
+    spec = ["--backbone", "efficientnet-lite0,px=64"]
+    assert main(["features", str(tree), str(root / "s.zarr"), "--max-frames", "2", *spec]) == 0
     recipes = [
         str(recipe_folder() / name)
         for name in ("models/gaussian.py", "inference/exact.py", "evaluation/clutter.py")
