@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from accuracy import SHOTS, bare, embeddings_of, figures, join, simulated
 from numpy.typing import NDArray
+from peer_parts.softmax_heads import laplace_torch_head, numpyro_head
 from torch import Tensor
 
 from bayesfs._utils.threads import share_cores
@@ -107,56 +108,9 @@ def gpytorch_list(train: EpisodeBatch, epochs: int = 40) -> Classify:
     return classify
 
 
-def numpyro_head(train: EpisodeBatch, warmup: int = 200, draws: int = 200) -> Classify:
-    """A Bayesian softmax regression by NUTS: w ~ N(0, s^2), s ~ HalfNormal(5)."""
-    import jax
-    import jax.numpy as jnp
-    import numpyro
-    import numpyro.distributions as dist
-    from numpyro.infer import MCMC, NUTS
-
-    def model(x: Any, y: Any, way: int) -> None:
-        scale = numpyro.sample("scale", dist.HalfNormal(5.0))
-        raw = numpyro.sample("raw", dist.Normal(0, 1).expand([x.shape[1], way]).to_event(2))
-        with numpyro.plate("frame", len(x)):
-            numpyro.sample("y", dist.Categorical(logits=scale * (x @ raw)), obs=y)
-
-    def classify(x: Array, y: Array, z: Array) -> Array:
-        sampler = MCMC(NUTS(model), num_warmup=warmup, num_samples=draws, progress_bar=False)
-        sampler.run(jax.random.PRNGKey(0), jnp.asarray(x), jnp.asarray(y), int(y.max()) + 1)
-        found = sampler.get_samples()
-        logits = jnp.einsum("qd,sdk->sqk", jnp.asarray(z), found["raw"])
-        logits = found["scale"][:, None, None] * logits
-        return np.asarray(jax.nn.softmax(logits, -1).mean(0), np.float64)
-
-    return classify
-
-
-def laplace_torch_head(train: EpisodeBatch, steps: int = 300) -> Classify:
-    """Laplace on a linear head, full Hessian, prior precision by the marginal likelihood."""
-    from laplace import Laplace
-    from torch.utils.data import DataLoader, TensorDataset
-
-    def classify(x: Array, y: Array, z: Array) -> Array:
-        torch.manual_seed(0)
-        support = torch.from_numpy(x).float()
-        label = torch.from_numpy(y)
-        head = torch.nn.Linear(x.shape[1], int(y.max()) + 1)
-        optimiser = torch.optim.Adam(head.parameters(), lr=0.05, weight_decay=1e-3)
-        for _ in range(steps):
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(head(support), label).backward()
-            optimiser.step()
-        rows = TensorDataset(support, label)
-        approximation = Laplace(
-            head, "classification", subset_of_weights="all", hessian_structure="kron"
-        )
-        approximation.fit(DataLoader(rows, batch_size=len(rows)))
-        approximation.optimize_prior_precision(method="marglik")
-        prob = approximation(torch.from_numpy(z).float(), link_approx="probit")
-        return np.asarray(prob.detach().double().numpy())
-
-    return classify
+def without_people(head: Callable[[Array, Array], Callable[[Array], Array]]) -> Peer:
+    """A head that learns nothing from the train users' tasks."""
+    return lambda _: lambda x, y, z: head(x, y)(z)
 
 
 def easyfsl_prototypes(train: EpisodeBatch) -> Classify:
@@ -177,8 +131,8 @@ PEERS: Mapping[str, tuple[str, Peer]] = {
     "scikit_learn_logistic": ("sklearn", scikit_learn_logistic),
     "scikit_learn_gp": ("sklearn", scikit_learn_gp),
     "gpytorch_list": ("gpytorch", gpytorch_list),
-    "numpyro_head": ("numpyro", numpyro_head),
-    "laplace_torch_head": ("laplace", laplace_torch_head),
+    "numpyro_head": ("numpyro", without_people(numpyro_head)),
+    "laplace_torch_head": ("laplace", without_people(laplace_torch_head)),
     "easyfsl_prototypes": ("easyfsl", easyfsl_prototypes),
 }
 """Name -> the module that it needs, and the peer."""
@@ -231,16 +185,19 @@ def main() -> None:
     )
     parser.add_argument("--train", type=Path, help="tree or store with `train` users")
     parser.add_argument("--test", type=Path, help="tree or store with `test` users")
-    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--peers", nargs="*", help="some of them, by name; all by default")
     parser.add_argument("--dim", type=int, default=256, help="principal axes")
     parser.add_argument("--smoke", action="store_true", help="tiny, simulated features")
     parser.add_argument("--photos", nargs="+", type=Path, help="trees of photographs")
     parser.add_argument("--adaptshot", type=Path, help="an interpreter that has adaptshot")
     parser.add_argument("--tasks", type=int, default=40, help="tasks of each tree of photographs")
+    parser.add_argument("--cold", action="store_true", help="time everybody's first answer")
     options = parser.parse_args()
     if options.photos:
-        print(json.dumps(photo_figures(options.photos, options.adaptshot, options.tasks)))
+        print(json.dumps(photo_figures(options)))
         return
+    if unknown := sorted({*(options.peers or ())} - {*PEERS}):
+        parser.error(f"expected peers out of {[*PEERS]}, got {unknown}")
     if not options.smoke and (options.train is None or options.test is None):
         parser.error("--train and --test are needed, or --smoke")
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as folder:
@@ -257,7 +214,7 @@ def main() -> None:
     projection = axes.fit(frames)
     train = evaluation.train_tasks(axes.cross_fit(frames, projection.dim), seed=0)
     tasks = evaluation.test_episodes(projection(data), seed=0).to(torch.float64)
-    rows = {name: measure(name, train.to(torch.float64), tasks) for name in options.peers}
+    rows = {name: measure(name, train.to(torch.float64), tasks) for name in options.peers or PEERS}
     empty = next((dict.fromkeys(row) for row in rows.values() if row), {})
     result: dict[str, Any] = {}
     for name in PEERS:
@@ -266,7 +223,7 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def photo_figures(trees: list[Path], adaptshot: Path | None, tasks: int) -> dict[str, float | None]:
+def photo_figures(options: argparse.Namespace) -> dict[str, float | None]:
     """Ours and every peer on the same tasks of photographs, as they are and spoilt.
 
     Tasks of 8 things with 3 photographs each; all their other photographs are asked, as they are,
@@ -274,11 +231,16 @@ def photo_figures(trees: list[Path], adaptshot: Path | None, tasks: int) -> dict
     adaptshot && adaptshot/bin/pip install adaptshot==0.3.0`, then `--adaptshot
     adaptshot/bin/python`. The figures are `PEER.TREE-CONDITION.acc` and so on.
     """
-    from peer_parts.photo_table import figures_of
+    from peer_parts.photo_methods import FITS, OURS
+    from peer_parts.photo_table import Compared, figures_of
 
+    names = options.peers or [*OURS, *FITS]
+    if unknown := sorted({*names} - {*OURS} - {*FITS}):
+        raise SystemExit(f"expected methods out of {[*OURS, *FITS]}, got {unknown}")
+    compared = Compared(names, options.tasks, options.adaptshot, options.cold)
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return figures_of(trees, adaptshot, tasks, Path(scratch))
+        return figures_of(options.photos, compared, Path(scratch))
 
 
 def measure(name: str, train: EpisodeBatch, tasks: EpisodeBatch) -> dict[str, float]:

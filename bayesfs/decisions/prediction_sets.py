@@ -1,4 +1,7 @@
-"""Prediction sets: `set_threshold` for new users (see `bayesfs.decisions.rules`), `open_set`."""
+"""Prediction sets of calibrated probabilities: `credible_set`, `average_sets`, `open_set`.
+
+`set_threshold` needs no calibration but other people's answers (see `bayesfs.decisions.rules`).
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,38 @@ def credible_set(prob: Floats, level: float) -> NDArray[np.bool_]:
     found = np.zeros(prob.shape, bool)
     np.put_along_axis(found, order, inside & (ranked > 0), -1)
     return found
+
+
+def average_sets(prob: Floats, level: float) -> NDArray[np.bool_]:
+    """(video, way) the smallest sets of videos asked together that hold `level` on average.
+
+    Of all sets C_v with at least one class each, those that minimise
+
+        sum_v |C_v|    subject to    (1 / V) sum_v sum_{k in C_v} p_vk >= level:
+
+    the likeliest class of every video, then the likeliest of all that are left, until the mean is
+    reached. If the probabilities are calibrated, the share of the V videos whose class is in its
+    set is `level` or more on average. A credible set promises that of each video by itself, and is
+    larger than it says in two ways: its last class carries it past `level`, and a video that is
+    well recognised has more than it needs. These sets spend both on the others. The price is that a
+    video of which little is known may have a set that holds less than `level` of its probability.
+    One video alone has its credible set; which videos are asked together changes the answer.
+
+    Args:
+        prob: (video, way) p(y | x, D); 0 for padded classes.
+        level: share of the videos whose class should be in their set.
+
+    Source: Sadinle, Lei and Wasserman (2019), JASA 114, theorem 1, for the one threshold of the
+    smallest sets; here it follows from the probabilities in place of labelled examples.
+    """
+    sets = np.zeros(prob.shape, bool)
+    sets[np.arange(len(prob)), prob.argmax(1)] = True
+    rest = np.where(sets, 0.0, prob).ravel()
+    order = np.argsort(-rest, kind="stable")
+    before = prob[sets].sum() + rest[order].cumsum() - rest[order]
+    wanted = (before < level * len(prob) - SLACK) & (rest[order] > 0)
+    sets.ravel()[order[wanted]] = True
+    return sets
 
 
 def open_set(

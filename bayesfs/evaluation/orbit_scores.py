@@ -46,6 +46,13 @@ class OrbitRun:
     videos: pd.DataFrame
     results: Results
 
+    @classmethod
+    def joined(cls, runs: Sequence[OrbitRun]) -> OrbitRun:
+        """One run of several, each of other users: what a user is asked depends on no other one."""
+        tables = ([run.frames for run in runs], [run.videos for run in runs])
+        frames, videos = (pd.concat(table, ignore_index=True) for table in tables)
+        return cls(frames, videos, {u: tasks for run in runs for u, tasks in run.results.items()})
+
     def metrics(self, *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
         """ORBIT's metrics with both intervals; see `orbit_metrics`."""
         return orbit_metrics(self.frames, level=level, draws=draws, seed=seed)

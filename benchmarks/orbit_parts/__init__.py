@@ -1,0 +1,1 @@
+"""What `benchmarks/orbit.py` is made of."""
