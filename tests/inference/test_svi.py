@@ -26,6 +26,7 @@ class TestMeanField(EngineContract):
         return SVI(draws=2000)
 
 
+@pytest.mark.slow  # by day `TestCheckedContract` begins with it, and its optimum is known below
 class TestFullRank(EngineContract):
     mean_tolerance = 0.1
     sd_ratio = (0.93, 1.07)
