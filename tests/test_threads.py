@@ -24,7 +24,7 @@ from bayesfs.types import EpisodeBatch
 
 THREADS = 4
 ROUNDS = 4
-"""Jobs of each thread; of a job of seconds, which all threads are sure to be in at a time, one."""
+"""Jobs of each thread."""
 
 Array = NDArray[np.float64]
 
@@ -76,12 +76,10 @@ def simulated(number: int) -> Array:
 
 
 @pytest.mark.parametrize(
-    ("job", "rounds"),
-    [(classifier, ROUNDS), (robust, 1), (head, ROUNDS), (pyro_svi, ROUNDS), (simulated, ROUNDS)],
-    ids=["classifier", "robust", "head", "pyro_svi", "simulated"],
+    "job", [classifier, pytest.param(robust, marks=pytest.mark.slow), head, pyro_svi, simulated]
 )
-def test_four_threads_give_what_one_gives(job: Callable[[int], Array], rounds: int) -> None:
-    numbers = [*range(THREADS * rounds)]
+def test_four_threads_give_what_one_gives(job: Callable[[int], Array]) -> None:
+    numbers = [*range(THREADS * ROUNDS)]
     expected = [job(number) for number in numbers[:THREADS]]
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(lambda n: job(n % THREADS), numbers))
