@@ -34,6 +34,7 @@ class TestDiagonalLaplace(EngineContract):
         return Laplace(structure="diagonal", draws=2000)
 
 
+@pytest.mark.slow  # its factor is held against the dense one below, and a grid has it
 class TestKroneckerLaplace(EngineContract):
     sd_ratio = (0.7, 1.1)  # sites are independent in it
     joint_sd_ratio = (0.3, 1.1)

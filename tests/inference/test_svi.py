@@ -177,6 +177,7 @@ class Funnel:
         return self.log_density(z), torch.func.grad(lambda x: self.log_density(x).sum())(z)
 
 
+@pytest.mark.slow
 def test_flow_fits_a_funnel_better_than_any_gaussian():
     gaussian, flow = (fit(Funnel(), g, steps=800, particles=8) for g in (FullRank(), Flow()))
     loss = [-float(f.elbo[-100:].mean()) / Funnel.tasks for f in (gaussian, flow)]
