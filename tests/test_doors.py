@@ -51,7 +51,13 @@ def test_no_trial_is_forgotten(doors: ModuleType) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", TRIALS)
+@pytest.mark.parametrize(
+    "name",
+    [  # `test_privacy` makes the same search after the same command, and after others
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "places_in_what_is_shared"))
+        for name in TRIALS
+    ],
+)
 def test_the_door_is_closed(
     doors: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

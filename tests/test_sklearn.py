@@ -17,7 +17,11 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import (
+    check_estimators_pickle,
+    check_fit_idempotent,
+    parametrize_with_checks,
+)
 
 import bayesfs as bf
 from bayesfs.data import leave_one_out
@@ -82,15 +86,28 @@ EXPECTED_FAILURES: dict[str, str] = {}
 """Checks of scikit-learn that cannot hold here, with the reason."""
 
 
+LEARNS = BayesianFewShotClassifier(engine=bf.Exact(draws=8, population_draws=2))
+"""It learns a population at every fit."""
+
+
 @parametrize_with_checks(
-    [
-        BayesianFewShotClassifier(),
-        BayesianFewShotClassifier(engine=bf.Exact(draws=8, population_draws=2)),
-    ],
-    expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
+    [BayesianFewShotClassifier()], expected_failed_checks=lambda estimator: EXPECTED_FAILURES
 )
 def test_it_is_a_scikit_learn_estimator(estimator: Any, check: Any) -> None:
     check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([LEARNS], expected_failed_checks=lambda estimator: EXPECTED_FAILURES)
+def test_it_is_one_where_it_learns_a_population(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize("check", [check_fit_idempotent, check_estimators_pickle])
+@pytest.mark.filterwarnings("ignore:without groups")
+def test_what_a_learnt_population_could_break(check: Any) -> None:
+    """The rest of these checks, at every fit a population, are the night's."""
+    check("BayesianFewShotClassifier", clone(LEARNS))
 
 
 def test_five_lines_from_arrays_to_a_posterior_and_uncertainty_by_kind() -> None:
@@ -306,8 +323,14 @@ def test_what_is_asked_never_changes_what_was_learnt() -> None:
     assert torch.equal(again.draws["scale"], known.population_.draws["scale"])
 
 
-@pytest.mark.parametrize("factor", [1e-160, 1e-12, 1e-9, 1e12, 1e160])
-@pytest.mark.parametrize("name", ["default", "hierarchy"])
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        *(("default", factor) for factor in (1e-160, 1e-12, 1e-9, 1e12, 1e160)),
+        *(("hierarchy", factor) for factor in (1e-160, 1e-9, 1e160)),
+        *(pytest.param("hierarchy", f, marks=pytest.mark.slow) for f in (1e-12, 1e12)),
+    ],
+)
 def test_answers_do_not_depend_on_the_unit_of_the_features(name: str, factor: float) -> None:
     """Features of sd below 1e-9 were once taken for all alike, and answered 1/3 each."""
     x, y, videos = frames()
@@ -355,6 +378,11 @@ KINDS_OF_ARRAYS = {
     "xarray": lambda x: xr.DataArray(x, dims=("frame", "feature")),
 }
 EACH = pytest.mark.parametrize("name", MADE_BY)
+BY_DAY = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "robust")) for name in MADE_BY],
+)
+"""`EACH`, but for the one that takes longest to be taught anew."""
 
 
 @pytest.mark.parametrize("made", KINDS_OF_ARRAYS.values(), ids=KINDS_OF_ARRAYS)
@@ -379,7 +407,7 @@ def said_of(known: BayesianFewShotClassifier, x: Any, groups: Any = None) -> pd.
     return prob.join(known.predict_uncertainty(x, groups))
 
 
-@EACH
+@BY_DAY
 def test_the_order_of_rows_moves_nothing(name: str) -> None:
     """Of those taught, and of those asked; frames within videos too."""
     x, y, videos = frames()
@@ -400,7 +428,7 @@ def test_a_row_is_answered_alike_alone_and_among_many(name: str) -> None:
     np.testing.assert_allclose(alone.values, together.values[[0, 17, 35]], rtol=0, atol=1e-10)
 
 
-@EACH
+@BY_DAY
 def test_the_names_of_classes_move_nothing(name: str) -> None:
     x, y, videos = frames()
     new, _, _ = frames(seed=1)
@@ -508,7 +536,7 @@ def test_fields_of_the_engine_and_of_the_model_are_parameters() -> None:
 def test_the_number_of_draws_is_searched_over() -> None:
     x, y, videos = frames()
     search = GridSearchCV(
-        BayesianFewShotClassifier(engine=bf.Exact()), {"engine__draws": [8, 16]}, cv=GroupKFold(3)
+        BayesianFewShotClassifier(engine=bf.Exact()), {"engine__draws": [8, 16]}, cv=GroupKFold(2)
     )
     assert search.fit(x, y, groups=videos).best_estimator_.engine.draws in (8, 16)
 

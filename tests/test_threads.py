@@ -75,7 +75,9 @@ def simulated(number: int) -> Array:
     return np.asarray(program.draw(seed=number).observed["x"].numpy())
 
 
-@pytest.mark.parametrize("job", [classifier, robust, head, pyro_svi, simulated])
+@pytest.mark.parametrize(
+    "job", [classifier, pytest.param(robust, marks=pytest.mark.slow), head, pyro_svi, simulated]
+)
 def test_four_threads_give_what_one_gives(job: Callable[[int], Array]) -> None:
     numbers = [*range(THREADS * ROUNDS)]
     expected = [job(number) for number in numbers[:THREADS]]

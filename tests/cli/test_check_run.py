@@ -9,7 +9,12 @@ from bayesfs.cli.check_run import reading, show
 from bayesfs.cli.main import FAILED, main
 from bayesfs.diagnostics.sbc import Calibration
 
-FEW = ("--set", "population_engine.steps=3", "--set", "reduction.dim=4")
+FEW = [
+    word
+    for setting in ("population_engine.steps=3", "population_engine.draws=24", "reduction.dim=4")
+    for word in ("--set", setting)
+]
+"""Few draws of the population too: a run draws up to as many, whatever its engine is asked for."""
 
 
 def run(store: Path, out: Path, engine: str, *settings: str) -> Path:

@@ -24,7 +24,12 @@ SHIPPED = {
     "engine": recipe_folder() / "inference/exact.py",
     "evaluation": recipe_folder() / "evaluation/clutter.py",
 }
-SMALL = ("population_engine.steps=3", "reduction.dim=6", "engine.draws=24")
+SMALL = (
+    "population_engine.steps=3",
+    "population_engine.draws=24",
+    "reduction.dim=6",
+    "engine.draws=24",
+)
 
 
 def learnt_run(store: Path, out: Path, recipes: Mapping[str, Path] = SHIPPED) -> Path:

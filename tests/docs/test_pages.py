@@ -27,6 +27,15 @@ PAGES = sorted(p for p in DOCS.rglob("*.md") if "```python" in p.read_text(encod
 LINKED = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"]
 CONTRACTS = (ModelContract, EngineContract, BackboneContract)
 GUIDES = ("new-model.md", "new-engine.md")
+LONG = (
+    "new-engine.md",
+    "data-frame.md",
+    "diagnostics.md",
+    "workflow.md",
+    "inference/any-program.md",
+    "inference/checked.md",
+)
+"""Half a minute and more each, of what tests of the same engines and models ask by day."""
 SHORT_GUIDES = ("new-decomposition.md", "new-report-section.md", "new-backbone.md")
 NUMBER = re.compile(r"[-+]?\d+\.\d+(?:e[-+]?\d+)?")
 
@@ -63,7 +72,14 @@ def check_contracts(names: dict[str, Any]) -> int:
     return done
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=name, marks=[pytest.mark.slow] * (name in LONG))
+        for path in PAGES
+        for name in [path.relative_to(DOCS).as_posix()]
+    ],
+)
 def test_its_python_runs_and_prints_what_it_says(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

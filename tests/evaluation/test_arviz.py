@@ -115,8 +115,14 @@ MAKERS: dict[str, Callable[[], xr.DataTree]] = {
     "joint NUTS": lambda: joint_tree(HierarchicalHead(), NUTS(warmup=30, draws=20, chains=2)),
 }
 
+DAY = ("study", "joint NUTS")
+"""One is given a population, one infers it; exact draws, and chains. The others: by night."""
 
-@pytest.fixture(scope="module", params=list(MAKERS))
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name not in DAY)) for name in MAKERS],
+)
 def tree(request: pytest.FixtureRequest) -> xr.DataTree:
     return MAKERS[request.param]()
 

@@ -32,6 +32,7 @@ def test_pyros_full_rank_guide_finds_the_posterior():
     assert len(pyro.get_param_store()) == 0
 
 
+@pytest.mark.slow
 def test_both_mean_fields_agree_on_a_head():
     """The same family on the same density, by two implementations."""
     model = HierarchicalHead(weight_scale=2.0)

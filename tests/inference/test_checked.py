@@ -85,8 +85,9 @@ def test_the_second_of_three_keeps_what_it_passes():
 
 
 def test_an_engine_that_tells_nothing_is_refused():
+    one = {name: value[:1] for name, value in mix().items()}
     with pytest.raises(InferenceError, match="reports none of"):
-        infer(bent, Checked(bf.NUTS(warmup=2, draws=2)), data=mix(), batch_axis=0)
+        infer(bent, Checked(bf.NUTS(warmup=2, draws=2)), data=one, batch_axis=0)
     with pytest.raises(InferenceError, match="then"):
         Checked(then=())
 

@@ -100,6 +100,7 @@ def test_softmax_head_agrees_with_nuts(frames):
     assert_same(gibbs, nuts, ("task_scale_raw", "weight_raw", "offset_raw", "task_mean_raw"))
 
 
+@pytest.mark.slow
 def test_one_vs_each_head_agrees_with_nuts():
     episodes, model = tasks_of(), OneVsEachHead()
     assert isinstance(model, LinearHead)

@@ -34,6 +34,7 @@ class TestDiagonalLaplace(EngineContract):
         return Laplace(structure="diagonal", draws=2000)
 
 
+@pytest.mark.slow  # its factor is held against the dense one below, and a grid has it
 class TestKroneckerLaplace(EngineContract):
     sd_ratio = (0.7, 1.1)  # sites are independent in it
     joint_sd_ratio = (0.3, 1.1)
@@ -234,7 +235,7 @@ def test_grid_works_with_every_structure():
     episodes, _ = synthetic_episodes(users=2, way=3, shots=2, frames=2, dim=3, seed=0)
     bounds = {}
     for structure in ("full", "kronecker", "diagonal"):
-        engine = Laplace(structure=structure, grid="task_scale_raw", draws=50)
+        engine = Laplace(structure=structure, grid="task_scale_raw", nodes=7, draws=50)
         posterior = engine.infer(model, episodes, seed=0, given=model.default_population(3))
         assert torch.isfinite(posterior.draws["weight_raw"]).all()
         bounds[structure] = posterior.sample_stats["log_evidence"]

@@ -125,7 +125,13 @@ def test_density_is_pyros(program):
     assert ((ahead - behind) / 2e-5).allclose((gradient * step).sum(-1), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    "program",
+    [  # by day one of each kind of support: a line, a simplex, an order, a bound that moves
+        pytest.param(program, marks=[pytest.mark.slow] * (program in (bernoulli, correlations)))
+        for program in PROGRAMS
+    ],
+)
 def test_every_engine_runs_it(program, recwarn):
     engines = (
         bf.NUTS(warmup=20, draws=20, chains=2),

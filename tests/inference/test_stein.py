@@ -103,6 +103,7 @@ def test_a_mean_field_is_found_along_the_widest_directions(size: int, correlatio
     assert false_alarms <= 0.05
 
 
+@pytest.mark.slow
 def test_joint_fits_that_are_far_off_are_not_fit_for_use() -> None:
     """A head's population fitted with its tasks: only what agrees with NUTS passes every check."""
     batch, _ = synthetic_episodes(

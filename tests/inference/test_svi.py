@@ -26,6 +26,7 @@ class TestMeanField(EngineContract):
         return SVI(draws=2000)
 
 
+@pytest.mark.slow  # by day `TestCheckedContract` begins with it, and its optimum is known below
 class TestFullRank(EngineContract):
     mean_tolerance = 0.1
     sd_ratio = (0.93, 1.07)
@@ -176,6 +177,7 @@ class Funnel:
         return self.log_density(z), torch.func.grad(lambda x: self.log_density(x).sum())(z)
 
 
+@pytest.mark.slow
 def test_flow_fits_a_funnel_better_than_any_gaussian():
     gaussian, flow = (fit(Funnel(), g, steps=800, particles=8) for g in (FullRank(), Flow()))
     loss = [-float(f.elbo[-100:].mean()) / Funnel.tasks for f in (gaussian, flow)]

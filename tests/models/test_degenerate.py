@@ -393,7 +393,12 @@ TRAIN: Mapping[str, Callable[[Embeddings], Embeddings]] = {
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("case", TRAIN)
+@pytest.mark.parametrize(
+    "case",
+    [  # `test_sklearn` asks by day whether units matter
+        pytest.param(name, marks=[pytest.mark.slow] * name.endswith("a million")) for name in TRAIN
+    ],
+)
 def test_learnt_axes_of_degenerate_users(case: str) -> None:
     """Axes that are turned by labels, a population learnt on them, and tasks of new users."""
     size = {"users": 3, "test_users": 1, "way": 3, "shots": 2, "frames": 2, "query_videos": 1}

@@ -150,7 +150,11 @@ def test_exact_draws_have_the_posterior_mean_and_covariance() -> None:
     np.testing.assert_allclose(means.std(0), sd, rtol=0.06)
 
 
-@pytest.mark.parametrize("model", [MODELS[0], MODELS[3], WITH_QUALITY], ids=name_of)
+@pytest.mark.parametrize(
+    "model",
+    [MODELS[0], MODELS[3], pytest.param(WITH_QUALITY, marks=pytest.mark.slow)],
+    ids=name_of,
+)
 def test_closed_form_equals_reweighted_draws(model: GaussianHierarchy) -> None:
     """Two routes to p(y | x, D) and its decomposition: Matheron's rule, importance weights."""
     batch = episodes_for(model, ragged=True)

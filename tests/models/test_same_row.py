@@ -93,7 +93,23 @@ CASES = {
     "head-pyro-nuts": Case(HierarchicalHead(), PyroNUTS(warmup=3, draws=5, chains=1), True),
     "head-amortised": Case(HierarchicalHead(), AmortisedSVI(draws=20, khat_draws=0)),
 }
-ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+NIGHT = (
+    "gaussian-svgd",
+    "robust-nuts",
+    "robust-svgd",
+    "head-nested",
+    "head-nuts",
+    "head-pyro-nuts",
+    "head-svgd",
+)
+"""Cases that take long, asked by night; by day other engines ask their models."""
+ALL = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=[pytest.mark.slow] * (name in NIGHT))
+        for name, case in CASES.items()
+    ],
+)
 
 
 @cache
@@ -237,7 +253,12 @@ def with_quality(narrow: EpisodeBatch, wide: EpisodeBatch) -> EpisodeBatch:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, case in CASES.items() if case.by_task], ids=lambda name: name
+    "name",
+    [
+        pytest.param(name, id=name, marks=[pytest.mark.slow] * (name in NIGHT))
+        for name, case in CASES.items()
+        if case.by_task
+    ],
 )
 @pytest.mark.parametrize("company", [[0, 1], [1, 0]], ids=["first", "last"])
 def test_a_task_in_company(name: str, company: list[int]) -> None:
@@ -262,7 +283,7 @@ def test_a_task_in_company(name: str, company: list[int]) -> None:
 
 @pytest.mark.parametrize(
     "engine",
-    [SVI(steps=5, draws=30, khat_draws=30), SVGD(particles=6, steps=20), Laplace(draws=5)],
+    [SVI(steps=5, draws=30, khat_draws=30), SVGD(particles=6, steps=5), Laplace(draws=5)],
     ids=lambda engine: type(engine).__name__,
 )
 def test_statistics_stay_with_their_tasks(engine: Engine) -> None:

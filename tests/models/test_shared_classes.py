@@ -233,6 +233,7 @@ def simulated(value: dict[str, Tensor], users: int, **sizes: int) -> tuple[Episo
     return made.episodes, shared
 
 
+@pytest.mark.slow
 def test_nuts_on_everything_together_agrees_with_the_collapsed_evidence() -> None:
     value = scales()
     batch, _ = simulated(value, users=8)

@@ -50,6 +50,15 @@ STUDIES = [
 UNROLLED = ("softmax", "logistic_softmax", "one_vs_each", "laplace")
 """Deep-kernel likelihoods whose updates are recorded step by step: some seconds each."""
 
+LONG = (
+    ("linear_head", "nuts", "clean"),
+    ("deep_kernel_dirichlet", "exact", "clutter"),
+    ("gaussian", "exact", "clutter"),
+    ("gaussian_quality", "exact", "clutter"),
+    ("learnt_axes", "exact", "clutter"),
+)
+"""Others that take long; by day other tests ask the same model, or make runs of it."""
+
 ENGINE = """
 from __future__ import annotations
 from dataclasses import dataclass
@@ -396,7 +405,10 @@ def measured_store(small_store: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize(
     "names",
-    [pytest.param(n, marks=[pytest.mark.slow] if n[0].endswith(UNROLLED) else []) for n in STUDIES],
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n[0].endswith(UNROLLED) or n in LONG))
+        for n in STUDIES
+    ],
     ids="-".join,
 )
 def test_every_study_runs(

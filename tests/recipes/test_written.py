@@ -94,7 +94,12 @@ def run(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     out = tmp_path_factory.mktemp("runs") / "first"
     paths = [str(recipe_folder() / p) for p in ("models/gaussian.py", "inference/exact.py")]
     argv = ["run", *paths, str(recipe_folder() / "evaluation/clutter.py")]
-    settings = ["population_engine.steps=15", "reduction.dim=6", "engine.draws=24"]
+    settings = [
+        "population_engine.steps=15",
+        "population_engine.draws=24",
+        "reduction.dim=6",
+        "engine.draws=24",
+    ]
     argv += [a for s in settings for a in ("--set", s)]
     argv += [
         "--episode-seed",

@@ -30,7 +30,12 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     save_store(store, synthetic_embeddings(users=3, test_users=USERS, seed=1, **size)[0])
     names = ("models/gaussian.py", "inference/exact.py", "evaluation/clutter.py")
     recipes = [str(recipe_folder() / name) for name in names]
-    small = ("population_engine.steps=5", "reduction.dim=4", "engine.draws=8")
+    small = (
+        "population_engine.steps=5",
+        "population_engine.draws=8",
+        "reduction.dim=4",
+        "engine.draws=8",
+    )
     return ["run", *recipes, "--data", str(store), *[x for s in small for x in ("--set", s)]]
 
 

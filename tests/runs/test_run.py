@@ -36,7 +36,12 @@ RECIPES = [
 ]
 SMALL = [
     argument
-    for setting in ("population_engine.steps=15", "reduction.dim=6", "engine.draws=24")
+    for setting in (
+        "population_engine.steps=15",
+        "population_engine.draws=24",
+        "reduction.dim=6",
+        "engine.draws=24",
+    )
     for argument in ("--set", setting)
 ]
 

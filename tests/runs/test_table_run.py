@@ -40,7 +40,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     columns = {"label": "class", "group": "school", "cluster": "visit", "split": "split"}
     save_store(folder / "store.zarr", Embeddings.from_dataframe(schools(), **columns))
     argv = ["run", *RECIPES, "--data", str(folder / "store.zarr"), "--out", str(folder / "run")]
-    small = ("population_engine.steps=120", "engine.draws=24", "evaluation.shots=(0, 2)")
+    small = (
+        "population_engine.steps=120",
+        "population_engine.draws=24",
+        "engine.draws=24",
+        "evaluation.shots=(0, 2)",
+    )
     assert main([*argv, *(word for s in small for word in ("--set", s))]) == 0
     return folder / "run"
 

@@ -121,7 +121,7 @@ def log_loss(asked):
     return -law.gather(-1, asked.query_labels)[:, 0]
 
 
-@pytest.mark.parametrize("way", [0, 2])
+@pytest.mark.parametrize("way", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_gain_is_the_fall_of_the_log_loss_by_videos_drawn_by_hand(way: int) -> None:
     batch, draws = keep_shots(tasks(users=3), (1, 2, 1)), 600
     asked, video = drawn_after_teaching(batch, way, draws, seed=3)

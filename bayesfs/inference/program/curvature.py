@@ -38,10 +38,11 @@ def maximise(density: Density, z: Tensor, *, steps: int = 200) -> tuple[Tensor, 
 
     Source: Nocedal and Wright (2006), Numerical optimization, algorithm 7.4.
     """
-    value, gradient = (x.squeeze(1) for x in density.value_and_gradient(z.unsqueeze(1)))
+    sizes = z.new_tensor(STEP_SIZES)
+    start = z.unsqueeze(1).repeat(1, len(sizes), 1)  # as many as later: one recording
+    value, gradient = (x[:, 0] for x in density.value_and_gradient(start))
     if not (torch.isfinite(value).all() and torch.isfinite(gradient).all()):
         raise InferenceError("the log density is not finite where the search for its mode starts")
-    sizes = z.new_tensor(STEP_SIZES)
     pairs: list[tuple[Tensor, Tensor]] = []
     plain, done = (z.new_full((len(z),), flag, dtype=torch.bool) for flag in (True, False))
     for _ in range(steps):
@@ -122,13 +123,20 @@ def precision_columns(
         Indices (column,) within the block, and those columns (task, column, block).
     """
     start, stop, _ = block.indices(density.size)
+
+    def products(z: Tensor, vectors: Tensor) -> Tensor:
+        return _hessian_products(density, z, vectors)
+
+    often = stop - start >= 2 * chunk  # what runs once is not worth a recording
     product: Callable[..., Tensor] | None = None
     for first in range(start, stop, chunk):
         index = torch.arange(first, min(first + chunk, stop), device=z.device)
         vectors = torch.nn.functional.one_hot(index, density.size).to(z)
         vectors = vectors.expand(len(z), -1, -1)
-        if product is None or len(index) < chunk:
-            product = capture(lambda z, v: _hessian_products(density, z, v), z, vectors)
+        if len(index) < chunk or not often:
+            product = torch.no_grad()(products)
+        elif product is None:
+            product = capture(products, z, vectors)
         yield index - start, -product(z, vectors)[..., start:stop]
 
 
