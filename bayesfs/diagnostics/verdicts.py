@@ -296,7 +296,7 @@ def guessing_check(
     reason, little = f"guessing has {guessed.mean():.2f} nats each", LITTLE * float(guessed.mean())
     least, line = little, f"> {100 * LITTLE:.0f} % of that"
     if not math.isnan(error):
-        reason += f"; ± {error:.2f} over people"
+        reason += f"; standard error {error:.2f}"
         least, line = BEYOND_GUESSING * error, f"> 0 nats each by {BEYOND_GUESSING:g} such errors"
     step = "look for labels that are mixed up; if there are none, take features that tell more"
     return Check(name, won, line, won > least, reason, step, grave=not won > little)
@@ -313,7 +313,7 @@ def baseline_check(gain: float, error: float, videos: int) -> Check:
     name = "better than the nearest class mean"
     if not videos:
         return without(name, "no labelled query video")
-    known = "" if math.isnan(error) else f"± {error:.2f} over people"
+    known = "" if math.isnan(error) else f"standard error {error:.2f}"
     step = "use the simpler one, or learn the population from people whose videos are as these are"
     grave = gain < (0.0 if math.isnan(error) else -error)
     return Check(name, gain, "> 0 nats each", gain > 0, known, step, grave=grave)

@@ -89,7 +89,7 @@ def most_of_round(
         gain: (task, way, condition) of single videos, which says in which condition each is filmed.
         seed: of the simulation.
     """
-    best = gain.nan_to_num().argmax(-1)
+    best = gain.to(episodes.support).nan_to_num().argmax(-1)
     count = torch.nn.functional.one_hot(best, gain.shape[-1])
     return gain_of_round(model, population, episodes, count, seed=seed).at_most()
 
