@@ -108,7 +108,7 @@ def oracle(learnt: Learnt, means: np.ndarray) -> Learnt:
     }
     population = bf.Posterior(
         "exact", draws, {s: learnt.population.dims[s] for s in draws},
-        coords={"label": learnt.labels},
+        coords={"class_name": learnt.labels},
     )  # fmt: skip
     return Learnt(projection, population)
 
