@@ -160,7 +160,7 @@ def calibration(world: World, population: Learnt, shots: Sequence[int]) -> dict[
 
 def worlds_of(args: argparse.Namespace, folder: Path) -> tuple[list[World], str]:
     """The worlds, and the name of the backbone."""
-    backbone = backbone_of(args.backbone, px=32 if args.smoke else args.px)
+    backbone = backbone_of(args.backbone, px=64 if args.smoke else args.px)
     steps, shots = (5, (1,)) if args.smoke else (args.steps, (1, 2, 5))
     worlds, name = [], backbone.name
     study = study_of("clutter", shots, steps)

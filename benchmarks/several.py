@@ -1,6 +1,7 @@
 """Are several of a person's things in view? What crops of a picture tell, on composed photographs.
 
     python benchmarks/several.py --photos FOLDER    # object/photo/*.jpg
+    python benchmarks/several.py --smoke            # coloured noise, for CI
 
 Objects with four photographs or more take part. People teach five of them with two photographs
 each, to the population that comes along. They ask about single photographs, about two of their
@@ -52,6 +53,17 @@ def photographs(folder: Path) -> dict[str, list[Picture]]:
         if place.is_dir()
     }
     return {name: each for name, each in found.items() if len(each) >= 2 * TAUGHT}
+
+
+def simulated() -> dict[str, list[Picture]]:
+    """One person's things and a stranger's: noise about a colour each."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for thing in range(THINGS + 1):
+        colour = rng.integers(40, 216, 3)
+        each = colour + rng.integers(-40, 41, (2 * TAUGHT, SIDE, SIDE, 3))
+        found[f"thing {thing}"] = list(each.astype(np.uint8))
+    return found
 
 
 def beside(one: Picture, other: Picture) -> Picture:
@@ -110,8 +122,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--photos", type=Path, required=True, help="folder object/photo/*.jpg")
-    photos = photographs(parser.parse_args().photos)
+    parser.add_argument("--photos", type=Path, help="folder object/photo/*.jpg")
+    parser.add_argument("--smoke", action="store_true", help="tiny, simulated pictures")
+    args = parser.parse_args()
+    if args.photos is None and not args.smoke:
+        parser.error("--photos is needed, or --smoke")
+    photos = simulated() if args.smoke else photographs(args.photos)
     rng, teacher = np.random.default_rng(0), boxed("cpu")
     names = [str(name) for name in rng.permutation(list(photos))]
     said: dict[str, list[bool]] = {}

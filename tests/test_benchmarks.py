@@ -39,6 +39,7 @@ FIGURES = {
         "kilpisjarvi_mod-kilpisjarvi.numpyro_nuts.seconds",
         "eight_schools-eight_schools_noncentered.svi.fit",
     ),
+    "several": ("several.alone", "several.two", "several.beside_another"),
     "tabular": (
         "data_frame_lines",
         "units_max_change",
