@@ -178,6 +178,7 @@ def sweep(
     fit_seeds: str = "0",
     jobs: int = 1,
     smoke: bool = False,
+    device: str | None = None,
 ) -> None:
     r"""Run a grid of settings and seeds, and compare all of it in one table.
 
@@ -200,6 +201,7 @@ def sweep(
         fit_seeds: seeds of the inference.
         jobs: runs at a time.
         smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
+        device: where engines run, as of run.
     """
     from bayesfs.recipes.unrun import check_unrun, refuse_in_data
 
@@ -227,6 +229,7 @@ def sweep(
         fit_seeds=fitted,
         jobs=jobs,
         smoke=smoke,
+        device=device,
     )
 
 

@@ -47,6 +47,7 @@ def sweep_runs(
     fit_seeds: Sequence[int],
     jobs: int,
     smoke: bool,
+    device: str | None = None,
 ) -> pd.DataFrame:
     """Make every run of a grid, print one table and write it.
 
@@ -59,6 +60,7 @@ def sweep_runs(
         fit_seeds: of the inference.
         jobs: runs at a time.
         smoke: make everything tiny.
+        device: where engines run; the best there is by default.
 
     Returns:
         The table, from `bayesfs.evaluation.grid.grid_table`, with a column `shots`.
@@ -69,7 +71,7 @@ def sweep_runs(
     """
     cells = grid_of(settings, episode_seeds, fit_seeds)
     texts = {role: (recipe.path, recipe.source) for role, recipe in recipes.roles.items()}
-    sweep = Sweep(texts, recipes.helpers, store, smoke)
+    sweep = Sweep(texts, recipes.helpers, store, smoke, device)
     open_ = unfinished(sweep, cells, recipes.roles, out)
     with explained(out):
         claim(out, SWEEP)

@@ -90,12 +90,14 @@ class Sweep:
         helpers: file name -> text of the modules beside them.
         store: feature store.
         smoke: whether everything is made tiny.
+        device: where engines run; the best there is by default.
     """
 
     scripts: Mapping[str, tuple[Path, str]]
     helpers: Mapping[str, str]
     store: Path
     smoke: bool = False
+    device: str | None = None
 
     def load(self) -> dict[str, Recipe]:
         """The recipes, run in this process."""
@@ -115,7 +117,7 @@ class Sweep:
         Raises:
             RecipeError: a setting names no field, or one of another type.
         """
-        study = compose(recipes, cell.settings, smoke=self.smoke)
+        study = compose(recipes, cell.settings, smoke=self.smoke, device=self.device)
         given = (cell.seeds, cell.settings)
         return Order(
             study,

@@ -158,3 +158,11 @@ def test_a_folder_of_somebody_else_is_refused(
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     assert main(command(small_store, tmp_path)) == FAILED
     assert "was not made by bayesfs for a sweep" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_told_before_work(
+    small_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(small_store, tmp_path / "sweep", "--device", "nonsense")) == FAILED
+    assert "nonsense" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
