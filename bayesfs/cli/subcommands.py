@@ -335,9 +335,8 @@ def predict(
             that cannot be read.
         backbone: multiscale+efficientnet-lite0, by default, efficientnet-lite0, twice as fast and
             weaker, or efficientnet-lite2 (extra lite2), each with a population that comes with
-            bayesfs; with --run, where the code or
-            the weights of its backbone are, if it cannot be made without, such as
-            torch:MODULE:FUNCTION or timm:NAME,weights=FILE.
+            bayesfs; with --run, where the code or the weights of its backbone are, if it cannot be
+            made without, such as torch:MODULE:FUNCTION or timm:NAME,weights=FILE.
         device: where backbone and engine run, such as cpu or cuda; the best there is by default.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
         allow_missing: go on without objects of which no video can be read, instead of stopping.

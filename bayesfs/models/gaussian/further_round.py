@@ -13,9 +13,6 @@ all draws and queries share, and p(y | x, D, v) follows in closed form.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -28,11 +25,10 @@ from bayesfs.models.gaussian.conjugate import (
     told_more,
 )
 from bayesfs.models.gaussian.covariance import Operator
-from bayesfs.models.gaussian.further_video import Asked, NewVideo, class_pull
+from bayesfs.models.gaussian.further_video import Asked, NewVideo, Pull, asked_together
 from bayesfs.models.gaussian.labels import (
     Queries,
     frame_queries,
-    grade,
     log_labels_of,
     taught_prior,
     video_queries,
@@ -122,16 +118,9 @@ def _after(
     noise: Noise,
 ) -> Tensor:
     """(draw, task, query, way) log p(y | x, D, v)."""
-    x, count = queries.x, queries.frames
     law = log_labels_of(post, levels, queries, prior)
-    chosen = noise.classes(law.exp(), len(base))
-    white = noise.normal(len(base), "task", x.shape[-1:], base)
     out = law.repeat(len(base), 1, 1, 1)
-    graded = queries if levels.slope is None else replace(queries, frames=grade(count))
-    for q, n, columns, mask, _ in graded.groups:
-        spread = levels.video[q] + levels.frame[q].scaled(1.0 / n)
-        asked = Asked(x[:, columns] - levels.offset[q], levels.loading[q], spread)
-        pull = class_pull(post, base, asked, chosen[:, :, columns], white)
+    for columns, mask, asked, pull in asked_together(post, base, levels, queries, law, noise):
         logits = logits_after_round(post, levels, asked, pull, told)
         value = (logits + prior[:, None]).log_softmax(-1)
         out[:, :, columns] = torch.where(mask[..., None], value, out[:, :, columns])
@@ -142,7 +131,7 @@ def logits_after_round(
     post: ClassPosterior,
     levels: Levels,
     asked: Asked,
-    pull: Callable[[int], Tensor],  # class -> (draw, task, query, feature) mu - E mu
+    pull: Pull,
     told: tuple[Operator, Tensor],
 ) -> Tensor:
     """(draw, task, query, way) log N(x; r E[mu | v], r^2 Cov[mu | v] + N), up to a constant."""

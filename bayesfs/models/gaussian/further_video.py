@@ -22,8 +22,8 @@ all draws and queries of a task share them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -34,7 +34,6 @@ from bayesfs.models.gaussian.covariance import Operator, Points
 from bayesfs.models.gaussian.labels import (
     Queries,
     frame_queries,
-    grade,
     log_labels_of,
     taught_prior,
     video_queries,
@@ -103,19 +102,12 @@ def _after(
     noise: Noise,
 ) -> Tensor:
     """(draw, task, query, new, way) log p(y | x, D, v)."""
-    x, count = queries.x, queries.frames
     law = log_labels_of(post, levels, queries, prior)
-    chosen = noise.classes(law.exp(), len(base))
-    dim = x.shape[-1]
-    white = noise.normal(len(base), "task", (dim,), base)
-    film = video.noise.colour(noise.normal(len(base), "way", (dim,), base))
+    parts = asked_together(post, base, levels, queries, law, noise)
+    film = video.noise.colour(noise.normal(len(base), "way", base.shape[-1:], base))
     out = law[:, :, None].expand(*law.shape[:2], law.shape[-1], law.shape[-1])
     out = out.repeat(len(base), 1, 1, 1, 1)
-    graded = queries if levels.slope is None else replace(queries, frames=grade(count))
-    for q, n, columns, mask, _ in graded.groups:
-        spread = levels.video[q] + levels.frame[q].scaled(1.0 / n)
-        asked = Asked(x[:, columns] - levels.offset[q], levels.loading[q], spread)
-        pull = class_pull(post, base, asked, chosen[:, :, columns], white)
+    for columns, mask, asked, pull in parts:
         logits = torch.stack(
             [
                 logits_after(post, asked, video, new, pull(new), film[:, :, new])
@@ -143,14 +135,40 @@ class Asked:
     noise: Operator
 
 
-def class_pull(
+Pull = Callable[[int], Tensor]
+"""Class -> (draw, task, query, feature) mu - E mu of it, given query, y* and support."""
+
+
+def asked_together(
+    post: ClassPosterior,
+    base: Tensor,  # (draw, task, way, feature) mu - E mu
+    levels: Levels,
+    queries: Queries,
+    law: Tensor,  # (1, task, query, way) log p(y | x, D)
+    noise: Noise,
+) -> Iterator[tuple[Tensor, Tensor, Asked, Pull]]:
+    """Columns, mask and queries that share condition and noise, with draws of the class means.
+
+    The draws of y* and of the queries' noise are made at once, those of a group when it is taken.
+    """
+    chosen = noise.classes(law.exp(), len(base))
+    white = noise.normal(len(base), "task", base.shape[-1:], base)
+
+    def of(q: int, n: float, columns: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Asked, Pull]:
+        spread = levels.video[q] + levels.frame[q].scaled(1.0 / n)
+        asked = Asked(queries.x[:, columns] - levels.offset[q], levels.loading[q], spread)
+        return columns, mask, asked, _pull(post, base, asked, chosen[:, :, columns], white)
+
+    return (of(*group[:4]) for group in queries.graded(levels).groups)
+
+
+def _pull(
     post: ClassPosterior,
     base: Tensor,
     asked: Asked,
     chosen: Tensor,  # (draw, task, query) class y* of each draw
     white: Tensor,  # (draw, task, feature)
-) -> Callable[[int], Tensor]:
-    """For a class, (draw, task, query, feature) mu - E mu of it, given query, y*, support."""
+) -> Pull:
     r = asked.loading
     spread, cov = asked.noise.colour(white), post.cov()
     steps = []

@@ -103,6 +103,10 @@ class Queries:
         found = groups(self.condition, self.frames)
         return tuple(QueryGroup(*group, Points(self.points.x[:, group[2]])) for group in found)
 
+    def graded(self, levels: Levels) -> Queries:
+        """The same with `grade`d numbers of frames where frames differ in weight: fewer groups."""
+        return self if levels.slope is None else replace(self, frames=grade(self.frames))
+
 
 def frame_queries(episodes: EpisodeBatch, levels: Levels) -> Queries:
     """Every query frame as a query of its own."""
@@ -397,13 +401,12 @@ def _label_draws(
     noise: Noise,
 ) -> LabelDraws:
     """Exact predictive of each query, and label distributions of draws from p(mu | x, D)."""
-    x, count = queries.x, queries.frames
+    x = queries.x
     log_prob = log_labels_of(post, levels, queries, prior)
     chosen = noise.classes(log_prob.exp(), len(base))
     white = noise.normal(len(base), "task", (x.shape[-1],), base)
     logits = x.new_zeros(len(base), *log_prob.shape)
-    graded = queries if levels.slope is None else replace(queries, frames=grade(count))
-    for q, n, columns, mask, _ in graded.groups:
+    for q, n, columns, mask, _ in queries.graded(levels).groups:
         value = _conditioned_logits(
             post, base, levels, q, n, x[:, columns], chosen[:, :, columns], white
         )
