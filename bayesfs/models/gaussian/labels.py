@@ -104,7 +104,7 @@ class Queries:
         return tuple(QueryGroup(*group, Points(self.points.x[:, group[2]])) for group in found)
 
     def graded(self, levels: Levels) -> Queries:
-        """The same with `grade`d numbers of frames where frames differ in weight: fewer groups."""
+        """The same, numbers of frames rounded by `grade` where frames differ in weight."""
         return self if levels.slope is None else replace(self, frames=grade(self.frames))
 
 

@@ -1,6 +1,6 @@
 """A small ray caster: textured solids under a perspective camera, in NumPy.
 
-`view` draws a list of `Part`s; `Part` is an ellipsoid, box, frustum or torus in the object's own
+`view` draws a list of parts; `Part` is an ellipsoid, box, frustum or torus in the object's own
 coordinates (z up). Rays are intersected in closed form in each part's unit frame, the torus by
 sphere tracing (Hart 1996), and shaded by Lambert's law with a Blinn highlight.
 """
