@@ -362,22 +362,12 @@ class TakesScatter(Model, Protocol):
     """A model that asks how videos scatter about their object in other people's data."""
 
     @abstractmethod
-    def with_scatter(
-        self, axes: NDArray[np.float32], excess: NDArray[np.float32], like: float
-    ) -> Model:
-        """The model with a metric (I + F)^-1 of other people's scatter F.
-
-        Args:
-            axes: (feature, axis) orthonormal.
-            excess: (axis,) eigenvalues of F.
-            like: mean cosine of two videos of one object; NaN where that is not known.
-        """
+    def with_scatter(self, scatter: Any) -> Model:
+        """The model with other people's `bayesfs.models.similarity.heads.WithinScatter`."""
 
     @abstractmethod
-    def with_scatters(
-        self, scatters: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]
-    ) -> Model:
-        """The model with the same for each user, learnt without that user."""
+    def with_scatters(self, scatters: Mapping[str, Any]) -> Model:
+        """The model with one for each user, learnt without that user."""
 
 
 @runtime_checkable

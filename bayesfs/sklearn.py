@@ -446,7 +446,7 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             return SimilarityPool() if self.n_features_in_ >= WIDE else TablePool()
         model: Model = GaussianHierarchy() if self.model is None else self.model
         if others is not None and others.scatter is not None and isinstance(model, TakesScatter):
-            return model.with_scatter(*others.scatter.parts)
+            return model.with_scatter(others.scatter)
         spectrum = self._axes.spectrum
         return model if spectrum is None else model.fit_to(spectrum)
 

@@ -30,7 +30,7 @@ from bayesfs.features.projection import Projection
 from bayesfs.features.reduction import FeatureReduction, PrincipalAxes, fitted_on_others
 from bayesfs.metrics.score_table import score_table
 from bayesfs.models.population_draws import each_value, with_repeats
-from bayesfs.models.similarity.heads import WithinScatter, likeness
+from bayesfs.models.similarity.heads import WithinScatter, likeness, unlikeness
 from bayesfs.prediction import complete_draws, distinct_population, predict
 from bayesfs.protocols import (
     Collapsible,
@@ -210,8 +210,8 @@ class Study(Shown):
         if isinstance(model, TakesScatter):
             unit = projection(used)
             scatter = scatter_of(unit)
-            others = {u: scatter_of(unit, without=u) for u in set(unit.coord("user").tolist())}
-            model = model.with_scatters({u: s.parts for u, s in others.items()})
+            users = set(unit.coord("user").tolist())
+            model = model.with_scatters({u: scatter_of(unit, without=u) for u in users})
         if isinstance(model, TakesAxes):
             unit = projection(used)
             axes = model.reduction.fit(unit)
@@ -252,7 +252,7 @@ class Study(Shown):
         if isinstance(model, NamesClasses):
             model = model.with_labels(labels)
         if scatter is not None and isinstance(model, TakesScatter):
-            model = model.with_scatter(*scatter.parts)
+            model = model.with_scatter(scatter)
         if axes is not None and isinstance(model, TakesAxes):
             model = model.with_axes(axes)
         return model
@@ -476,10 +476,12 @@ def scatter_of(embeddings: Embeddings, *, without: str | None = None) -> WithinS
     np.add.at(total, row.ravel(), embeddings.features.astype(np.float64))
     length = np.linalg.norm(total, axis=1, keepdims=True)
     unit = total / np.where(length > 0, length, 1.0)
-    thing, recorded = (
-        np.unique(videos[:, :n], axis=0, return_inverse=True)[1].ravel() for n in (2, 3)
+    thing, recorded, place = (
+        np.unique(videos[:, columns], axis=0, return_inverse=True)[1].ravel()
+        for columns in ([0, 1], [0, 1, 2], [0, 2])
     )
-    return replace(WithinScatter.fit(unit, thing), like=likeness(unit, recorded))
+    cosines = {"like": likeness(unit, recorded), "unlike": unlikeness(unit, thing, place)}
+    return replace(WithinScatter.fit(unit, thing), **cosines)
 
 
 def labels_over(episodes: EpisodeBatch) -> tuple[str, ...]:

@@ -191,9 +191,10 @@ def learn(args: argparse.Namespace, folder: Path) -> SharedPopulation:
         print(f"{world.name}: {sites}", flush=True)
     scatters = [scatter_of(unit_norm(world.frames)) for world in worlds]
     real = [each for each, world in zip(found, worlds, strict=True) if world.real] or found
-    like = [each.like for each, world in zip(scatters, worlds, strict=True) if world.real]
+    of_real = [each for each, world in zip(scatters, worlds, strict=True) if world.real] or scatters
+    cosines = WithinScatter.merged(of_real)
     scatter = WithinScatter.merged(scatters)
-    scatter = replace(scatter, like=float(np.mean(like)) if like else scatter.like)
+    scatter = replace(scatter, like=cosines.like, unlike=cosines.unlike)
     mean, sd = args.other_shift
     model = SimilarityPool(scatter, typical=Typicality(other_shift=mean, other_shift_sd=sd))
     population = for_new_world([each.population for each in real], model)

@@ -6,7 +6,6 @@ Use `save_posterior` and `load_posterior`, and the same of projections and scatt
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -113,8 +112,8 @@ def load_scatter(path: Path) -> WithinScatter:
     """
     with kept_npz(path, WHAT) as archive:
         counts = {name: int(archive[name]) for name in ("videos", "objects")}
-        like = float(archive["like"]) if "like" in archive.files else math.nan
-        return WithinScatter(archive["axes"], archive["excess"], like=like, **counts)
+        cosines = {n: float(archive[n]) for n in ("like", "unlike") if n in archive.files}
+        return WithinScatter(archive["axes"], archive["excess"], **cosines, **counts)
 
 
 def _kind(name: str) -> PosteriorKind:

@@ -50,6 +50,9 @@ ENGINE = OwnApproximation(draws=256, population_draws=16)
 
 SITES: Mapping[str, tuple[str, ...]] = SimilarityPool().population_dims
 
+COSINES = ("like", "unlike")
+"""What a scatter knows of two videos, if it does."""
+
 BACKBONES = (DEFAULT, "efficientnet-lite0", "efficientnet-lite2")
 """Those whose populations come with bayesfs; the first where nothing is asked for."""
 
@@ -132,8 +135,8 @@ class SharedPopulation:
     def save(self, path: Path) -> None:
         """Write it to one npz file; axes take two bytes a number."""
         scatter = self.scatter
-        like = None if math.isnan(scatter.like) else scatter.like
-        told = {"videos": scatter.videos, "objects": scatter.objects, "like": like}
+        told = {name: getattr(scatter, name) for name in ("videos", "objects", *COSINES)}
+        told = {name: value for name, value in told.items() if not math.isnan(value)}
         header = {
             "card": dict(self.card),
             "model": _numbers(self.model),
@@ -162,9 +165,9 @@ class SharedPopulation:
             header = json.loads(archive["header"].tobytes())
             axes, excess = archive["axes"].astype(np.float32), archive["excess"]
             counts = {name: int(header["scatter"][name]) for name in ("videos", "objects")}
-            like = header["scatter"].get("like")
-            like = math.nan if like is None else float(like)
-            scatter = WithinScatter(axes, excess.astype(np.float32), like=like, **counts)
+            told = {n: header["scatter"].get(n) for n in COSINES}
+            cosines = {n: float(value) for n, value in told.items() if value is not None}
+            scatter = WithinScatter(axes, excess.astype(np.float32), **cosines, **counts)
             draws = {site: torch.from_numpy(archive[site].astype(np.float64)) for site in SITES}
             numbers = {str(name): float(value) for name, value in header["model"].items()}
             told = header.get("typical", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,12 +18,16 @@ from bayesfs.errors import ShapeError
 from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.models.per_batch import once_per_batch
 from bayesfs.models.similarity.heads import (
+    ALIKE_LIMITS,
+    ALIKE_SLOPE,
     HEADS,
     OWN_STRENGTH,
     RIDGE,
     UNIT,
     WithinScatter,
+    likeness,
     support_examples,
+    unlikeness,
 )
 from bayesfs.models.similarity.pool import SimilarityPool, pooled
 from bayesfs.models.similarity.scores import left_out_scores, query_scores
@@ -229,6 +234,72 @@ def test_scatter_of_others_finds_what_videos_vary_in() -> None:
     assert abs(found.axes[3, 0]) > 0.99
     assert found.excess[0] > 10 * found.excess[1]
     np.testing.assert_allclose(found.axes.T @ found.axes, np.eye(4), atol=1e-5)
+
+
+def mean_cosine(videos: Array, first: Array, second: Array) -> float:
+    """Mean cosine over the pairs of different videos that agree, or not, as two labels say."""
+    x = videos / np.linalg.norm(videos, axis=1, keepdims=True)
+    wanted = (first[:, None] == first) & (second[:, None] != second)
+    return float((x @ x.T)[wanted].mean())
+
+
+def sharpness_of(videos: Array, label: Array, like: float, unlike: float) -> float:
+    one = np.zeros(len(videos))
+    c = (mean_cosine(videos, one, label) - unlike) / (like - unlike)
+    return float(np.exp(ALIKE_SLOPE * np.clip(c, *ALIKE_LIMITS)))
+
+
+def test_a_difference_of_cosines_says_less_where_the_taught_are_alike(
+    scatter: WithinScatter,
+) -> None:
+    batch = tasks()
+    told = replace(scatter, like=0.5, unlike=-0.3)
+    plain, found = query_scores(batch, scatter), query_scores(batch, told)
+    folds, less = left_out_scores(batch, scatter), left_out_scores(batch, told)
+    assert folds is not None
+    assert less is not None
+    seen = []
+    for t in range(len(batch)):
+        videos, label = support_of(batch, t)
+        factor = sharpness_of(videos, label, 0.5, -0.3)
+        seen.append(factor)
+        torch.testing.assert_close(found[t], plain[t] * factor, rtol=1e-6, atol=1e-9)
+        several = np.flatnonzero(np.bincount(label)[label] > 1)
+        for fold, i in enumerate(several.tolist()):
+            rest = np.arange(len(label)) != i
+            factor = sharpness_of(videos[rest], label[rest], 0.5, -0.3)
+            torch.testing.assert_close(
+                less.scores[t, fold], folds.scores[t, fold] * factor, rtol=1e-6, atol=1e-9
+            )
+    assert abs(seen[0] - seen[1]) > 0.01
+    assert min(seen) < 0.99
+
+
+@pytest.mark.parametrize(("like", "unlike"), [(np.nan, 0.2), (0.5, np.nan), (0.2, 0.2)])
+def test_nothing_is_foretold_where_others_likeness_is_not_known(
+    like: float, unlike: float, scatter: WithinScatter
+) -> None:
+    told = replace(scatter, like=like, unlike=unlike)
+    assert torch.equal(query_scores(tasks(), told), query_scores(tasks(), scatter))
+    alone = tasks(way=1)
+    known = replace(scatter, like=0.5, unlike=0.1)
+    assert torch.equal(query_scores(alone, known), query_scores(alone, scatter))
+
+
+def test_likeness_is_the_mean_cosine_of_pairs() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 5)) + 1.0
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    thing = np.array([0, 0, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4])
+    place = np.array([0] * 6 + [1] * 6)
+    of_places = [mean_cosine(x[place == p], place[place == p], thing[place == p]) for p in (0, 1)]
+    assert unlikeness(x, thing, place) == pytest.approx(np.mean(of_places))
+    each = [
+        mean_cosine(x[thing == k], thing[thing == k], np.arange((thing == k).sum()))
+        for k in range(5)
+    ]
+    assert likeness(x, thing) == pytest.approx(np.mean(each))
+    assert np.isnan(unlikeness(x[:2], thing[:2], place[:2]))
 
 
 def test_scatter_of_another_backbone_is_refused(scatter: WithinScatter) -> None:

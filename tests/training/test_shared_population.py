@@ -51,6 +51,8 @@ def dense(scatter: WithinScatter) -> np.ndarray:
 
 def test_a_file_gives_back_what_was_saved(tmp_path: Path) -> None:
     one = shared(0)
+    told = replace(one.scatter, like=0.7, unlike=0.4)
+    one = replace(one, model=replace(one.model, scatter=told))
     one.save(tmp_path / "one.npz")
     again = SharedPopulation.load(tmp_path / "one.npz")
     assert again.card == one.card
@@ -59,6 +61,7 @@ def test_a_file_gives_back_what_was_saved(tmp_path: Path) -> None:
         torch.testing.assert_close(again.population.draws[site], value, rtol=0, atol=0)
     np.testing.assert_allclose(dense(again.scatter), dense(one.scatter), atol=0.02)
     assert (again.scatter.videos, again.scatter.objects) == (36, 9)
+    assert (again.scatter.like, again.scatter.unlike) == (0.7, 0.4)
 
 
 def test_damaged_planted_and_foreign_files_are_refused(tmp_path: Path) -> None:
@@ -94,6 +97,8 @@ def test_damaged_planted_and_foreign_files_are_refused(tmp_path: Path) -> None:
     refused(path, "above 0")
     with_header(model={**header["model"], "vague": 7})
     refused(path, "vague")
+    with_header(scatter={**header["scatter"], "like": 7.0})
+    refused(path, "a cosine")
     with pytest.raises(DataError, match="no such file"):
         SharedPopulation.load(tmp_path / "none.npz")
 

@@ -15,6 +15,16 @@ c = mean_k mu_k, the heads are
 
 each divided by its typical size at the best temperature, so that equal weights are a fair start.
 
+How sharply similarity tells objects apart differs between worlds, and where little was taught only
+one thing foretells it: how alike the taught objects are. Among hand signs, or goods of one shelf,
+two videos of different things are nearly as alike as two of one thing elsewhere, and a difference
+of cosines says less. All scores of a task are multiplied by `sharpness`,
+
+    exp(slope c),   c = (b - unlike) / (like - unlike),
+
+b the mean cosine of two of its videos of different classes, like and unlike the same of two videos
+of one object and of two objects in other people's worlds.
+
 Source: Snell, Swersky and Zemel (2017) for cosines to class means; Wang et al. (2019), SimpleShot,
 for centring; Rasmussen and Williams (2006), equation 2.25, for the ridge.
 """
@@ -44,6 +54,14 @@ UNIT = (30.0, 18.0, 21.0, 16.0)
 RIDGE = 0.3
 """Noise variance of the ridge in units of the kernel's diagonal."""
 
+ALIKE_SLOPE = -0.5
+"""Change of the log scale from objects as alike as other people's to objects as alike as two videos
+of one thing are there. Eight development worlds with two backbones each have -1.3, with a residual
+sd of .4 to .6; where the scale is high after all, going all the way costs more than it gains."""
+
+ALIKE_LIMITS = -0.5, 1.2
+"""Least and most c that is gone along with: no world that was met is beyond."""
+
 OWN_STRENGTH = 4.0
 """How far the task's own scatter stretches the metric, in units of its mean eigenvalue."""
 
@@ -59,6 +77,7 @@ class WithinScatter:
         objects: how many objects these show.
         like: mean cosine of two videos of one object in one recording condition; NaN where that is
             not known. Objects count alike.
+        unlike: the same of two videos of different objects of one person.
     """
 
     axes: NDArray[np.float32]
@@ -66,6 +85,7 @@ class WithinScatter:
     videos: int = 0
     objects: int = 0
     like: float = math.nan
+    unlike: float = math.nan
 
     def __post_init__(self) -> None:
         if self.axes.ndim != 2 or self.excess.shape != self.axes.shape[1:]:
@@ -73,11 +93,9 @@ class WithinScatter:
                 f"expected axes (feature, axis) and excess (axis,), got {self.axes.shape} and "
                 f"{self.excess.shape}"
             )
-
-    @property
-    def parts(self) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-        """Axes, excess and likeness, as `bayesfs.protocols.TakesScatter` takes them."""
-        return self.axes, self.excess, self.like
+        for name in ("like", "unlike"):
+            if abs(value := getattr(self, name)) > 1.0:
+                raise ShapeError(f"expected {name} to be a cosine, between -1 and 1, got {value}")
 
     @classmethod
     def fit(
@@ -139,8 +157,13 @@ class WithinScatter:
         rank = min(rank, int((size > 1e-6).sum()))
         counts = sum(each.videos for each in parts), sum(each.objects for each in parts)
         kept = axes[:, :rank].astype(np.float32), np.square(size[:rank]).astype(np.float32)
-        known = [each.like for each in parts if not math.isnan(each.like)]
-        return cls(*kept, *counts, float(np.mean(known)) if known else math.nan)
+        return cls(*kept, *counts, *(_known_mean(parts, name) for name in ("like", "unlike")))
+
+
+def _known_mean(parts: Sequence[WithinScatter], name: str) -> float:
+    """Mean of a cosine over those that know it; NaN where none does."""
+    known = [value for each in parts if not math.isnan(value := getattr(each, name))]
+    return float(np.mean(known)) if known else math.nan
 
 
 def likeness(videos: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
@@ -157,6 +180,30 @@ def likeness(videos: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
     n = count[several]
     pairs = (np.square(total[several]).sum(1) - n) / (n * (n - 1.0))
     return float(pairs.mean()) if len(pairs) else math.nan
+
+
+def unlikeness(
+    videos: NDArray[np.float64], things: NDArray[np.int64], places: NDArray[np.int64]
+) -> float:
+    """Mean cosine of two videos of different things in one place, places counting alike.
+
+    Args:
+        videos: (video, feature) at unit length.
+        things: (video,) number of the object.
+        places: (video,) number of what is compared within, such as a person and condition.
+
+    Returns:
+        The mean; NaN where no place has two things.
+    """
+    found = []
+    for place in np.unique(places):
+        own, thing = videos[places == place], things[places == place]
+        each = np.stack([own[thing == k].sum(0) for k in np.unique(thing)])
+        count = np.unique(thing, return_counts=True)[1]
+        pairs = count.sum() ** 2 - np.square(count).sum()
+        if pairs:
+            found.append((np.square(own.sum(0)).sum() - np.square(each).sum()) / pairs)
+    return float(np.mean(found)) if found else math.nan
 
 
 @dataclass(frozen=True)
@@ -230,6 +277,31 @@ def head_scores(products: Products, label: Tensor, foreign: Products) -> Tensor:
     ]
     size = torch.tensor(UNIT, dtype=label.dtype, device=label.device)
     return torch.stack(scores, -1) * size
+
+
+def sharpness(products: Products, label: Tensor, like: Tensor, unlike: Tensor) -> Tensor:
+    """(...) factor of all scores of a task: below 1 where its objects are alike; see the module.
+
+    1 where other people's likeness is not known, or only one class was taught.
+
+    Args:
+        products: of the features as they are.
+        label: (..., example, way) one-hot classes; a row of zeros is left out or padding.
+        like: (...) mean cosine of two videos of one object of other people, or NaN.
+        unlike: (...) the same of two videos of different objects.
+    """
+    present = label.sum(-1)
+    size = _root(products.gram.diagonal(dim1=-2, dim2=-1))
+    unit = label / size[..., None]
+    whole = unit.sum(-1)
+    total = ((products.gram @ whole[..., None])[..., 0] * whole).sum(-1)
+    within = ((products.gram @ unit) * unit).sum((-2, -1))
+    pairs = present.sum(-1).square() - label.sum(-2).square().sum(-1)
+    between = (total - within) / pairs.clamp(min=1.0)
+    known = (pairs > 0) & (like > unlike)  # not so of NaN
+    room = torch.where(known, like - unlike, 1.0)
+    c = ((between - unlike) / room).clamp(*ALIKE_LIMITS)
+    return torch.where(known, ALIKE_SLOPE * c, 0.0).exp()
 
 
 def _cosine(products: Products, mean: Tensor, centre: Tensor) -> Tensor:

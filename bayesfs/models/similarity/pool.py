@@ -36,11 +36,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
@@ -542,18 +540,13 @@ class SimilarityPool(LogLinearPool, KnowsTypical):
         """The same of support videos, each left out of the task."""
         return left_out_scores(episodes, self.scatter, most)
 
-    def with_scatter(
-        self, axes: NDArray[np.float32], excess: NDArray[np.float32], like: float = math.nan
-    ) -> SimilarityPool:
+    def with_scatter(self, scatter: WithinScatter) -> SimilarityPool:
         """The model with this scatter of videos about their objects in other worlds."""
-        return replace(self, scatter=WithinScatter(axes, excess, like=like))
+        return replace(self, scatter=scatter)
 
-    def with_scatters(
-        self, scatters: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]
-    ) -> SimilarityPool:
+    def with_scatters(self, scatters: Mapping[str, WithinScatter]) -> SimilarityPool:
         """The model with a scatter for each user, which the user's own videos had no part in."""
-        each = {user: WithinScatter(a, e, like=k) for user, (a, e, k) in scatters.items()}
-        return replace(self, scatter=each)
+        return replace(self, scatter=dict(scatters))
 
     def approximate(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int

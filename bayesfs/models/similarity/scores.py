@@ -1,7 +1,7 @@
 """Head scores of a batch of tasks: of their queries, and of each support video left out.
 
 Start with `query_scores`. Both are `bayesfs.models.similarity.heads.head_scores` on the features
-at unit length.
+at unit length, times the task's `sharpness`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from bayesfs._linalg.directions import unit
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import ShapeError
 from bayesfs.models.per_batch import once_per_batch
-from bayesfs.models.similarity.heads import Products, WithinScatter, head_scores, support_examples
+from bayesfs.models.similarity.heads import (
+    Products,
+    WithinScatter,
+    head_scores,
+    sharpness,
+    support_examples,
+)
 from bayesfs.types import EpisodeBatch
 
 FOLDS = 64
@@ -52,8 +58,10 @@ def query_scores(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
     means, label = support_examples(episodes)
     tasks, videos, frames, _ = episodes.query.shape
     query = unit(episodes.query).flatten(1, 2)
-    own, foreign = _products(means, query, scatters_of(episodes, scatter))
-    scores = head_scores(own, label, foreign)
+    scatters = scatters_of(episodes, scatter)
+    own, foreign = _products(means, query, scatters)
+    sharp = sharpness(own, label, *_usual(means, scatters))
+    scores = head_scores(own, label, foreign) * sharp[:, None, None, None]
     return scores.reshape(tasks, videos, frames, *scores.shape[2:])
 
 
@@ -70,11 +78,11 @@ def left_out_scores(episodes: EpisodeBatch, scatter: Scatters, most: int = FOLDS
     if (folds := Folds.of(episodes, label, most)) is None:
         return None
     query = folds.frames(unit(episodes.support))
-    own, foreign = (
-        folds.products(p)
-        for p in _products(means, query.flatten(1, 2), scatters_of(episodes, scatter))
-    )
-    return folds.left_out(head_scores(own, folds.rest, foreign))
+    scatters = scatters_of(episodes, scatter)
+    own, foreign = (folds.products(p) for p in _products(means, query.flatten(1, 2), scatters))
+    usual = (cosine[:, None] for cosine in _usual(means, scatters))
+    sharp = sharpness(own, folds.rest, *usual)
+    return folds.left_out(head_scores(own, folds.rest, foreign) * sharp[..., None, None, None])
 
 
 @dataclass(frozen=True)
@@ -164,6 +172,17 @@ def scatters_of(episodes: EpisodeBatch, scatter: Scatters) -> list[WithinScatter
                 f"{episodes.dim}; was another backbone used, or are the features projected?"
             )
     return found
+
+
+def _usual(means: Tensor, scatters: list[WithinScatter] | None) -> tuple[Tensor, Tensor]:
+    """(task,) cosines of two videos of one object, and of two objects, of other people; or NaN."""
+    like, unlike = (
+        means.new_tensor([getattr(each, name) for each in scatters])
+        if scatters is not None
+        else means.new_full((len(means),), torch.nan)
+        for name in ("like", "unlike")
+    )
+    return like, unlike
 
 
 def _products(
