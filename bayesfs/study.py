@@ -480,8 +480,8 @@ def scatter_of(embeddings: Embeddings, *, without: str | None = None) -> WithinS
         np.unique(videos[:, columns], axis=0, return_inverse=True)[1].ravel()
         for columns in ([0, 1], [0, 1, 2], [0, 2])
     )
-    cosines = {"like": likeness(unit, recorded), "unlike": unlikeness(unit, thing, place)}
-    return replace(WithinScatter.fit(unit, thing), **cosines)
+    like, unlike = likeness(unit, recorded), unlikeness(unit, thing, place)
+    return replace(WithinScatter.fit(unit, thing), like=like, unlike=unlike)
 
 
 def labels_over(episodes: EpisodeBatch) -> tuple[str, ...]:

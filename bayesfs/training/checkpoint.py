@@ -6,6 +6,7 @@ Use `save_posterior` and `load_posterior`, and the same of projections and scatt
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -112,8 +113,11 @@ def load_scatter(path: Path) -> WithinScatter:
     """
     with kept_npz(path, WHAT) as archive:
         counts = {name: int(archive[name]) for name in ("videos", "objects")}
-        cosines = {n: float(archive[n]) for n in ("like", "unlike") if n in archive.files}
-        return WithinScatter(archive["axes"], archive["excess"], **cosines, **counts)
+        like, unlike = (
+            float(archive[name]) if name in archive.files else math.nan
+            for name in ("like", "unlike")
+        )
+        return WithinScatter(archive["axes"], archive["excess"], like=like, unlike=unlike, **counts)
 
 
 def _kind(name: str) -> PosteriorKind:

@@ -165,9 +165,11 @@ class SharedPopulation:
             header = json.loads(archive["header"].tobytes())
             axes, excess = archive["axes"].astype(np.float32), archive["excess"]
             counts = {name: int(header["scatter"][name]) for name in ("videos", "objects")}
-            told = {n: header["scatter"].get(n) for n in COSINES}
-            cosines = {n: float(value) for n, value in told.items() if value is not None}
-            scatter = WithinScatter(axes, excess.astype(np.float32), **cosines, **counts)
+            told = (header["scatter"].get(name) for name in COSINES)
+            like, unlike = (math.nan if value is None else float(value) for value in told)
+            scatter = WithinScatter(
+                axes, excess.astype(np.float32), like=like, unlike=unlike, **counts
+            )
             draws = {site: torch.from_numpy(archive[site].astype(np.float64)) for site in SITES}
             numbers = {str(name): float(value) for name, value in header["model"].items()}
             told = header.get("typical", {})
