@@ -18,7 +18,7 @@ from bayesfs.evaluation.score_sheet import WORDS
 from bayesfs.explanation.record import NextRecording
 from bayesfs.protocols import ReportSection
 from bayesfs.report.draws import rank_panels, scalars, strongest_pairs
-from bayesfs.report.summary import glance, mean_parts, sentences
+from bayesfs.report.summary import answers_tell, glance, mean_parts, sentences
 from bayesfs.report.view import ReportView, ScoreLine
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -115,7 +115,8 @@ def _why(view: ReportView) -> Mapping[str, Any]:
 def _next(view: ReportView) -> Mapping[str, Any]:
     rows = [row for rows in view.objects.values() for row in rows]
     needy = sorted(rows, key=lambda row: -row.epistemic)[:8]
-    return {"needy": needy, "advised": said_once(view.data.advice)}
+    advised = said_once(view.data.advice)
+    return {"needy": needy, "advised": advised, "relied_on": answers_tell(view)}
 
 
 def said_once(advice: Sequence[NextRecording]) -> list[SimpleNamespace]:

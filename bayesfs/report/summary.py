@@ -57,6 +57,14 @@ def grade_of(view: ReportView) -> str:
     return FIT if any(fit.verdict.startswith("fit") for fit in view.fits) else UNKNOWN
 
 
+def answers_tell(view: ReportView) -> bool:
+    """Whether the answers are worth going by: better than guessing and the simplest classifier.
+
+    A fit that fails may still answer well; advice is then as good as the answers are.
+    """
+    return not view.model.verdict.is_grave
+
+
 def failing(view: ReportView) -> list[Diagnostics]:
     """Posteriors and model with a check that is not passed, the grave ones first."""
     failed = [fit for fit in view.verdicts if fit.failed]
@@ -211,9 +219,9 @@ def _failed_checks(view: ReportView) -> list[Check]:
 
 
 def _most_helpful(view: ReportView) -> str:
-    """The one recording that is worth most, or that none is worth much."""
+    """The one recording that is worth most, or that none is worth much, if answers tell."""
     known = [a for a in view.data.advice if a.gain == a.gain]
-    if not known:
+    if not known or not answers_tell(view):
         return ""
     best = max(known, key=lambda a: a.gain)
     if best.gain < ENOUGH and _epistemic(view) >= WORTH_MORE:

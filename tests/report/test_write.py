@@ -340,12 +340,27 @@ def test_advice_is_not_against_the_card_above_it(
     assert "No single further video" in sentences(view)["For the person"][2]
 
 
-def test_a_failed_fit_is_mended_before_the_model(report_data: ReportData) -> None:
-    tree = report_data.trees[5].copy(deep=True)
+def mislabelled(data: ReportData) -> ReportData:
+    """The same with the wrong name on every video, which no run should be used after."""
+    tree = data.trees[5].copy(deep=True)
     label = tree["observed_data"]["label"]
     way = tree["uncertainty"]["video_prob"].values.shape[-1]
     label[:] = (label.values + 1) % way
-    view = ReportView(replace(report_data, trees={5: tree}, scores={}))
+    return replace(data, trees={5: tree}, scores={})
+
+
+def test_nothing_is_advised_by_answers_that_cannot_be_relied_on(report_data: ReportData) -> None:
+    data = mislabelled(report_data)
+    assert len([text for text in sentences(ReportView(data))["For the person"] if text]) == 2
+    for page in (render_html(data), render_markdown(data)):
+        assert "What would help most" not in page
+        told = page[page.rindex("What to record next?") :]
+        assert "these answers cannot be relied on" in told
+        assert not any(one.text in told for one in data.advice)
+
+
+def test_a_failed_fit_is_mended_before_the_model(report_data: ReportData) -> None:
+    view = ReportView(mislabelled(report_data))
     said = sentences(view)["For the person"][1]
     assert said.startswith("Do not rely on the answers. Next")
     steps = [check.next_step for fit in view.fits if fit.is_grave for check in fit.failed]
