@@ -169,6 +169,9 @@ OWN_DRAWS = 4
 FURTHER = 10
 """Videos to come of which it is said how many will be recognised."""
 
+ALIKE = 0.8
+"""Sharpness of similarities below which it is said that the taught things look alike."""
+
 
 def name_videos(
     teach: Path,
@@ -222,6 +225,8 @@ def name_videos(
         )
         if isinstance(answer.model, KnowsTypical):
             tell_unlike(float(answer.model.exchangeability(tasks)[0]))
+        if (sharp := answer.posterior.sample_stats.get("sharpness")) is not None:
+            tell_alike(float(sharp[0]))
         if isinstance(answer.model, Collapsible):
             values = thinned_values(learnt.population, OWN_DRAWS)
             tell_own(self_estimate(answer.model, values, tasks)[0])
@@ -242,6 +247,16 @@ def tell_unlike(p: float) -> None:
             "your videos of one object are not as alike as those of the people that were learnt "
             f"from (p = {p:.3f}): another way of recording, or another kind of things; what is "
             "said of new objects, and how sure it is, may be off"
+        )
+
+
+def tell_alike(sharpness: float) -> None:
+    """Say it where the taught things are more alike than other people's, and what that does."""
+    if sharpness < ALIKE:
+        say(
+            "the things you taught look more alike than those of the people that were learnt from, "
+            "so that likeness tells them apart less surely; answers are held back for it until "
+            "several videos of each show how well it does"
         )
 
 

@@ -107,6 +107,7 @@ _PER_TASK = (
     "stein_moments",
     "borrowed",
     "exchangeable",
+    "sharpness",
     "candidate_ess",
     "latents_per_particle",
     "escalated",

@@ -416,3 +416,11 @@ def test_only_frames_that_an_answer_uses_are_embedded(
     taught = few.embeddings.coord("object") != ""
     assert taught.sum() == 8 * len(things_of(world)) < (many.embeddings.coord("object") != "").sum()
     assert sorted(few.embeddings.coord("path")[taught].tolist()) == sorted(paths.tolist())
+
+
+@pytest.mark.parametrize(("sharpness", "said"), [(0.64, True), (1.0, False), (1.2, False)])
+def test_things_that_look_alike_are_told(
+    sharpness: float, said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name_videos.tell_alike(sharpness)
+    assert ("look more alike than those of the people" in capsys.readouterr().err) is said

@@ -273,6 +273,9 @@ def test_a_difference_of_cosines_says_less_where_the_taught_are_alike(
             )
     assert abs(seen[0] - seen[1]) > 0.01
     assert min(seen) < 0.99
+    model = SimilarityPool(told)
+    posterior = model.approximate(batch, model.default_population(7).draws, draws=8, seed=0)
+    np.testing.assert_allclose(posterior.sample_stats["sharpness"], seen, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("like", "unlike"), [(np.nan, 0.2), (0.5, np.nan), (0.2, 0.2)])

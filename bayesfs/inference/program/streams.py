@@ -40,14 +40,14 @@ class Streams:
         return cls(noise.generators())
 
     def normal(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """(task, *shape) standard normal."""
-        made = [torch.randn(shape, generator=g, dtype=like.dtype) for g in self._generators]
-        return torch.stack(made).to(like.device)
+        """(task, *shape) standard normal, the same in any precision up to rounding."""
+        made = [torch.randn(shape, generator=g, dtype=torch.float64) for g in self._generators]
+        return torch.stack(made).to(like)
 
     def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """(task, *shape) uniform on [0, 1)."""
-        made = [torch.rand(shape, generator=g, dtype=like.dtype) for g in self._generators]
-        return torch.stack(made).to(like.device)
+        """(task, *shape) uniform on [0, 1], the same in any precision up to rounding."""
+        made = [torch.rand(shape, generator=g, dtype=torch.float64) for g in self._generators]
+        return torch.stack(made).to(like)
 
     def keys(self) -> Keys:
         """(task,) keys, for samplers whose need of numbers differs by entry."""

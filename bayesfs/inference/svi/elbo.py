@@ -157,7 +157,7 @@ def _antithetic(
     like: Tensor, shape: tuple[int, ...], generator: torch.Generator
 ) -> Iterator[Tensor]:
     while True:
-        noise = torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(like)
         yield noise
         yield -noise
 

@@ -176,7 +176,7 @@ class SharedClasses(LevelModel, NamesClasses):
         for value in each_value(scales):
             pooled = self._pool(episodes, value)
             mean = torch.cholesky_solve(pooled.information[..., None], pooled.root)[..., 0]
-            eps = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean)
+            eps = torch.randn(mean.shape, generator=generator, dtype=torch.float64).to(mean)
             rest = torch.linalg.solve_triangular(pooled.root.mT, eps[..., None], upper=True)[..., 0]
             sd = self._variances(value, episodes.dim)[1].sqrt()
             rows.append((mean + rest).mT / sd)

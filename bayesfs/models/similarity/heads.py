@@ -279,23 +279,23 @@ def head_scores(products: Products, label: Tensor, foreign: Products) -> Tensor:
     return torch.stack(scores, -1) * size
 
 
-def sharpness(products: Products, label: Tensor, like: Tensor, unlike: Tensor) -> Tensor:
+def sharpness(gram: Tensor, label: Tensor, like: Tensor, unlike: Tensor) -> Tensor:
     """(...) factor of all scores of a task: below 1 where its objects are alike; see the module.
 
     1 where other people's likeness is not known, or only one class was taught.
 
     Args:
-        products: of the features as they are.
+        gram: (..., example, example) inner products of the support videos.
         label: (..., example, way) one-hot classes; a row of zeros is left out or padding.
         like: (...) mean cosine of two videos of one object of other people, or NaN.
         unlike: (...) the same of two videos of different objects.
     """
     present = label.sum(-1)
-    size = _root(products.gram.diagonal(dim1=-2, dim2=-1))
+    size = _root(gram.diagonal(dim1=-2, dim2=-1))
     unit = label / size[..., None]
     whole = unit.sum(-1)
-    total = ((products.gram @ whole[..., None])[..., 0] * whole).sum(-1)
-    within = ((products.gram @ unit) * unit).sum((-2, -1))
+    total = ((gram @ whole[..., None])[..., 0] * whole).sum(-1)
+    within = ((gram @ unit) * unit).sum((-2, -1))
     pairs = present.sum(-1).square() - label.sum(-2).square().sum(-1)
     between = (total - within) / pairs.clamp(min=1.0)
     known = (pairs > 0) & (like > unlike)  # not so of NaN

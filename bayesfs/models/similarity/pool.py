@@ -54,6 +54,7 @@ from bayesfs.models.similarity.scores import (
     left_out_scores,
     query_scores,
     scatters_of,
+    task_sharpness,
 )
 from bayesfs.models.similarity.table_heads import (
     TABLE_HEADS,
@@ -551,10 +552,17 @@ class SimilarityPool(LogLinearPool, KnowsTypical):
     def approximate(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
     ) -> Posterior:
-        """As `LogLinearPool.approximate`; `sample_stats["exchangeable"]` is `exchangeability`."""
+        """As `LogLinearPool.approximate`, with more `sample_stats`.
+
+        `exchangeable` is `exchangeability`, `sharpness` the factor of the heads' scores, below 1
+        where the taught objects are more alike than other people's.
+        """
         found = super().approximate(episodes, population, draws=draws, seed=seed)
-        alike = self.exchangeability(episodes)
-        return replace(found, sample_stats={**found.sample_stats, "exchangeable": alike})
+        more = {
+            "exchangeable": self.exchangeability(episodes),
+            "sharpness": task_sharpness(episodes, self.scatter),
+        }
+        return replace(found, sample_stats={**found.sample_stats, **more})
 
     def typicality(self, episodes: EpisodeBatch, *, condition_known: bool = True) -> Tensor:
         """(task, video) p-values of `bayesfs.models.similarity.typicality.Typicality`."""

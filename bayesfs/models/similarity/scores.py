@@ -58,11 +58,16 @@ def query_scores(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
     means, label = support_examples(episodes)
     tasks, videos, frames, _ = episodes.query.shape
     query = unit(episodes.query).flatten(1, 2)
-    scatters = scatters_of(episodes, scatter)
-    own, foreign = _products(means, query, scatters)
-    sharp = sharpness(own, label, *_usual(means, scatters))
+    own, foreign = _products(means, query, scatters_of(episodes, scatter))
+    sharp = task_sharpness(episodes, scatter)
     scores = head_scores(own, label, foreign) * sharp[:, None, None, None]
     return scores.reshape(tasks, videos, frames, *scores.shape[2:])
+
+
+def task_sharpness(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
+    """(task,) factor of all scores, below 1 where the taught objects are alike: `sharpness`."""
+    means, label = support_examples(episodes)
+    return sharpness(means @ means.mT, label, *_usual(means, scatters_of(episodes, scatter)))
 
 
 @once_per_batch
@@ -81,7 +86,7 @@ def left_out_scores(episodes: EpisodeBatch, scatter: Scatters, most: int = FOLDS
     scatters = scatters_of(episodes, scatter)
     own, foreign = (folds.products(p) for p in _products(means, query.flatten(1, 2), scatters))
     usual = (cosine[:, None] for cosine in _usual(means, scatters))
-    sharp = sharpness(own, folds.rest, *usual)
+    sharp = sharpness(own.gram, folds.rest, *usual)
     return folds.left_out(head_scores(own, folds.rest, foreign) * sharp[..., None, None, None])
 
 

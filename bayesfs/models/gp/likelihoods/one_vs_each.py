@@ -167,7 +167,7 @@ def _sweep(prior: TaskPrior, u: Tensor, factor: Tensor, generator: torch.Generat
     ranked = by_rank(gap, order)
     keys = Keys.of(torch.randint(2**62, (), generator=generator)).extend(*ranked.shape)
     weight = by_rank(sample_polya_gamma(ranked, keys), prior.support.rank) * other
-    noise = torch.randn((2, *u.shape), generator=generator, dtype=u.dtype).to(u.device)
+    noise = torch.randn((2, *u.shape), generator=generator, dtype=torch.float64).to(u)
     start = by_rank((factor[:, None] @ noise[0][..., None])[..., 0], prior.support.rank)
     error = by_rank(noise[1], prior.support.rank)
     for place in range(y.shape[1]):  # classes in an order that relabelling does not change
