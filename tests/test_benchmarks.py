@@ -39,6 +39,12 @@ FIGURES = {
         "kilpisjarvi_mod-kilpisjarvi.numpyro_nuts.seconds",
         "eight_schools-eight_schools_noncentered.svi.fit",
     ),
+    "precision": (
+        "models",
+        "float32_suffices",
+        "linear_head.prob_max_change",
+        "similarity_pool.nll_change",
+    ),
     "several": ("several.alone", "several.two", "several.beside_another"),
     "tabular": (
         "data_frame_lines",
