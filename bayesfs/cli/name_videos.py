@@ -170,7 +170,7 @@ FURTHER = 10
 """Videos to come of which it is said how many will be recognised."""
 
 ALIKE = 0.8
-"""Sharpness of similarities below which it is said that the taught things look alike."""
+"""Factor of the scores below which it is said that the taught things look alike."""
 
 
 def name_videos(
@@ -225,8 +225,8 @@ def name_videos(
         )
         if isinstance(answer.model, KnowsTypical):
             tell_unlike(float(answer.model.exchangeability(tasks)[0]))
-        if (sharp := answer.posterior.sample_stats.get("sharpness")) is not None:
-            tell_alike(float(sharp[0]))
+        if (factor := answer.posterior.sample_stats.get("alike_factor")) is not None:
+            tell_alike(float(factor[0]))
         if isinstance(answer.model, Collapsible):
             values = thinned_values(learnt.population, OWN_DRAWS)
             tell_own(self_estimate(answer.model, values, tasks)[0])
@@ -250,9 +250,9 @@ def tell_unlike(p: float) -> None:
         )
 
 
-def tell_alike(sharpness: float) -> None:
+def tell_alike(factor: float) -> None:
     """Say it where the taught things are more alike than other people's, and what that does."""
-    if sharpness < ALIKE:
+    if factor < ALIKE:
         say(
             "the things you taught look more alike than those of the people that were learnt from, "
             "so that likeness tells them apart less surely; answers are held back for it until "

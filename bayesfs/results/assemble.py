@@ -107,7 +107,7 @@ _PER_TASK = (
     "stein_moments",
     "borrowed",
     "exchangeable",
-    "sharpness",
+    "alike_factor",
     "candidate_ess",
     "latents_per_particle",
     "escalated",

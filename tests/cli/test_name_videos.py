@@ -418,9 +418,9 @@ def test_only_frames_that_an_answer_uses_are_embedded(
     assert sorted(few.embeddings.coord("path")[taught].tolist()) == sorted(paths.tolist())
 
 
-@pytest.mark.parametrize(("sharpness", "said"), [(0.64, True), (1.0, False), (1.2, False)])
+@pytest.mark.parametrize(("alike_factor", "said"), [(0.64, True), (1.0, False), (1.2, False)])
 def test_things_that_look_alike_are_told(
-    sharpness: float, said: bool, capsys: pytest.CaptureFixture[str]
+    alike_factor: float, said: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name_videos.tell_alike(sharpness)
+    name_videos.tell_alike(alike_factor)
     assert ("look more alike than those of the people" in capsys.readouterr().err) is said

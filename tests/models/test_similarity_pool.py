@@ -243,7 +243,7 @@ def mean_cosine(videos: Array, first: Array, second: Array) -> float:
     return float((x @ x.T)[wanted].mean())
 
 
-def sharpness_of(videos: Array, label: Array, like: float, unlike: float) -> float:
+def alike_factor_of(videos: Array, label: Array, like: float, unlike: float) -> float:
     one = np.zeros(len(videos))
     c = (mean_cosine(videos, one, label) - unlike) / (like - unlike)
     return float(np.exp(ALIKE_SLOPE * np.clip(c, *ALIKE_LIMITS)))
@@ -261,13 +261,13 @@ def test_a_difference_of_cosines_says_less_where_the_taught_are_alike(
     seen = []
     for t in range(len(batch)):
         videos, label = support_of(batch, t)
-        factor = sharpness_of(videos, label, 0.5, -0.3)
+        factor = alike_factor_of(videos, label, 0.5, -0.3)
         seen.append(factor)
         torch.testing.assert_close(found[t], plain[t] * factor, rtol=1e-6, atol=1e-9)
         several = np.flatnonzero(np.bincount(label)[label] > 1)
         for fold, i in enumerate(several.tolist()):
             rest = np.arange(len(label)) != i
-            factor = sharpness_of(videos[rest], label[rest], 0.5, -0.3)
+            factor = alike_factor_of(videos[rest], label[rest], 0.5, -0.3)
             torch.testing.assert_close(
                 less.scores[t, fold], folds.scores[t, fold] * factor, rtol=1e-6, atol=1e-9
             )
@@ -275,7 +275,7 @@ def test_a_difference_of_cosines_says_less_where_the_taught_are_alike(
     assert min(seen) < 0.99
     model = SimilarityPool(told)
     posterior = model.approximate(batch, model.default_population(7).draws, draws=8, seed=0)
-    np.testing.assert_allclose(posterior.sample_stats["sharpness"], seen, rtol=1e-6)
+    np.testing.assert_allclose(posterior.sample_stats["alike_factor"], seen, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("like", "unlike"), [(np.nan, 0.2), (0.5, np.nan), (0.2, 0.2)])

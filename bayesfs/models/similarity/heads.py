@@ -18,7 +18,7 @@ each divided by its typical size at the best temperature, so that equal weights 
 How sharply similarity tells objects apart differs between worlds, and where little was taught only
 one thing foretells it: how alike the taught objects are. Among hand signs, or goods of one shelf,
 two videos of different things are nearly as alike as two of one thing elsewhere, and a difference
-of cosines says less. All scores of a task are multiplied by `sharpness`,
+of cosines says less. All scores of a task are multiplied by `alike_factor`,
 
     exp(slope c),   c = (b - unlike) / (like - unlike),
 
@@ -279,7 +279,7 @@ def head_scores(products: Products, label: Tensor, foreign: Products) -> Tensor:
     return torch.stack(scores, -1) * size
 
 
-def sharpness(gram: Tensor, label: Tensor, like: Tensor, unlike: Tensor) -> Tensor:
+def alike_factor(gram: Tensor, label: Tensor, like: Tensor, unlike: Tensor) -> Tensor:
     """(...) factor of all scores of a task: below 1 where its objects are alike; see the module.
 
     1 where other people's likeness is not known, or only one class was taught.

@@ -54,7 +54,7 @@ from bayesfs.models.similarity.scores import (
     left_out_scores,
     query_scores,
     scatters_of,
-    task_sharpness,
+    alike_factors,
 )
 from bayesfs.models.similarity.table_heads import (
     TABLE_HEADS,
@@ -554,13 +554,13 @@ class SimilarityPool(LogLinearPool, KnowsTypical):
     ) -> Posterior:
         """As `LogLinearPool.approximate`, with more `sample_stats`.
 
-        `exchangeable` is `exchangeability`, `sharpness` the factor of the heads' scores, below 1
+        `exchangeable` is `exchangeability`, `alike_factor` the factor of the heads' scores, below 1
         where the taught objects are more alike than other people's.
         """
         found = super().approximate(episodes, population, draws=draws, seed=seed)
         more = {
             "exchangeable": self.exchangeability(episodes),
-            "sharpness": task_sharpness(episodes, self.scatter),
+            "alike_factor": alike_factors(episodes, self.scatter),
         }
         return replace(found, sample_stats={**found.sample_stats, **more})
 

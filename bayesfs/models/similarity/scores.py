@@ -1,7 +1,7 @@
 """Head scores of a batch of tasks: of their queries, and of each support video left out.
 
 Start with `query_scores`. Both are `bayesfs.models.similarity.heads.head_scores` on the features
-at unit length, times the task's `sharpness`.
+at unit length, times the task's `alike_factor`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bayesfs.models.similarity.heads import (
     Products,
     WithinScatter,
     head_scores,
-    sharpness,
+    alike_factor,
     support_examples,
 )
 from bayesfs.types import EpisodeBatch
@@ -59,15 +59,15 @@ def query_scores(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
     tasks, videos, frames, _ = episodes.query.shape
     query = unit(episodes.query).flatten(1, 2)
     own, foreign = _products(means, query, scatters_of(episodes, scatter))
-    sharp = task_sharpness(episodes, scatter)
-    scores = head_scores(own, label, foreign) * sharp[:, None, None, None]
+    factor = alike_factors(episodes, scatter)
+    scores = head_scores(own, label, foreign) * factor[:, None, None, None]
     return scores.reshape(tasks, videos, frames, *scores.shape[2:])
 
 
-def task_sharpness(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
-    """(task,) factor of all scores, below 1 where the taught objects are alike: `sharpness`."""
+def alike_factors(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
+    """(task,) factor of all scores, below 1 where the taught objects are alike: `alike_factor`."""
     means, label = support_examples(episodes)
-    return sharpness(means @ means.mT, label, *_usual(means, scatters_of(episodes, scatter)))
+    return alike_factor(means @ means.mT, label, *_usual(means, scatters_of(episodes, scatter)))
 
 
 @once_per_batch
@@ -86,8 +86,8 @@ def left_out_scores(episodes: EpisodeBatch, scatter: Scatters, most: int = FOLDS
     scatters = scatters_of(episodes, scatter)
     own, foreign = (folds.products(p) for p in _products(means, query.flatten(1, 2), scatters))
     usual = (cosine[:, None] for cosine in _usual(means, scatters))
-    sharp = sharpness(own.gram, folds.rest, *usual)
-    return folds.left_out(head_scores(own, folds.rest, foreign) * sharp[..., None, None, None])
+    factor = alike_factor(own.gram, folds.rest, *usual)
+    return folds.left_out(head_scores(own, folds.rest, foreign) * factor[..., None, None, None])
 
 
 @dataclass(frozen=True)
