@@ -51,10 +51,10 @@ from bayesfs.models.similarity.scores import (
     FOLDS,
     LeftOut,
     Scatters,
+    alike_factors,
     left_out_scores,
     query_scores,
     scatters_of,
-    alike_factors,
 )
 from bayesfs.models.similarity.table_heads import (
     TABLE_HEADS,

@@ -19,8 +19,8 @@ from bayesfs.models.per_batch import once_per_batch
 from bayesfs.models.similarity.heads import (
     Products,
     WithinScatter,
-    head_scores,
     alike_factor,
+    head_scores,
     support_examples,
 )
 from bayesfs.types import EpisodeBatch
