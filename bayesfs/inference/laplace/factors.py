@@ -16,6 +16,10 @@ from bayesfs._linalg.jitter import robust_cholesky
 from bayesfs.inference.program.curvature import precision, precision_columns
 from bayesfs.inference.program.density import Density
 
+COLUMNS = 8
+"""Columns of a curvature whose diagonal is taken, at a time: what holds for many tasks or folds is
+large, and 32 of a low-rank family's 64 features at once took 16 GB."""
+
 SMALLEST = 1e-6
 """Smallest precision of one latent; below it the density has no maximum there."""
 
@@ -147,7 +151,7 @@ def dense_factor(density: Density, z: Tensor, block: slice) -> DensePrecision:
 def diagonal_factor(density: Density, z: Tensor, block: slice) -> DiagonalPrecision:
     """The diagonal of the curvature block at z (task, size), at least `SMALLEST`."""
     parts = []
-    for index, columns in precision_columns(density, z, block):
+    for index, columns in precision_columns(density, z, block, chunk=COLUMNS):
         parts.append(columns[:, torch.arange(len(index), device=index.device), index])
     values = torch.cat(parts, -1)
     ridge = (SMALLEST - values).clamp(min=0).amax(-1)
