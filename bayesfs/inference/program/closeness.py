@@ -9,6 +9,8 @@ it work?
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -71,10 +73,38 @@ def closeness(
     return {**stats, "stein_moments": stein_moments(z, score)}
 
 
+def resampled(z: Tensor, log_weight: Tensor, draws: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Draws resampled by their weights p / q, and what the weights say of themselves.
+
+    Args:
+        z: (task, draw, size).
+        log_weight: (task, draw) log p - log q.
+        draws: how many to take, systematically, by the Pareto-smoothed weights, whatever k-hat is.
+
+    Returns:
+        (task, draws, size), and statistics (task,): evidence_bound, the log of the mean weight in
+        nats; khat of the weights; weight_ess, the number of draws that they are worth.
+    """
+    smooth = [smoothed(weights) for weights in log_weight.double().cpu().numpy()]
+    places = torch.stack([_systematic(w, draws) for w, _ in smooth]).unsqueeze(-1)
+    share = log_weight.new_tensor(np.stack([w for w, _ in smooth])).softmax(1)
+    stats = {
+        "evidence_bound": log_weight.logsumexp(1) - math.log(log_weight.shape[1]),
+        "khat": log_weight.new_tensor([k for _, k in smooth]),
+        "weight_ess": 1.0 / share.square().sum(1),
+    }
+    return z.take_along_dim(places.to(z.device), 1), stats
+
+
 def _places(log_weight: NDArray[np.float64], khat: float, count: int) -> Tensor:
     """(count,) numbers of draws, each as often as its smoothed weight says, in a mixed order."""
     if not khat <= KHAT_MAX:
         return torch.arange(count)
+    return _systematic(log_weight, count)
+
+
+def _systematic(log_weight: NDArray[np.float64], count: int) -> Tensor:
+    """The same, whatever the shape of the weights' tail."""
     share = torch.from_numpy(log_weight).softmax(0).cumsum(0)
     at = (torch.arange(count) + 0.5) / count
     chosen = torch.searchsorted(share, at.to(share)).clamp(max=len(share) - 1)

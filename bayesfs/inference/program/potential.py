@@ -130,6 +130,10 @@ class Potential:
         """The gradient alone (task, particle, size), for engines that need no value: quicker."""
         return cast(Tensor, self._replay(self._gradient, z))
 
+    def value(self, z: Tensor) -> Tensor:
+        """The log density alone (task, particle), detached: for what asks for no gradient."""
+        return cast(Tensor, self._replay(self._value, z))
+
     def constrain(self, z: Tensor) -> dict[str, Tensor]:
         """(task, particle, size) -> {site: (particle, *model.dims[site])}."""
         self._check(z)
@@ -230,6 +234,9 @@ class Potential:
         if key not in self._recorded:
             self._recorded[key] = capture(function, z)
         return self._recorded[key](z)
+
+    def _value(self, z: Tensor) -> Tensor:
+        return self.log_density(z).detach()
 
     def _gradient(self, z: Tensor) -> Tensor:
         return self._value_and_gradient(z)[1]

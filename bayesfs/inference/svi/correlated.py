@@ -1,4 +1,4 @@
-"""Coordinates in which what correlates under a first fit does not any more: `uncorrelated`.
+"""How what a mean field takes apart correlates, from the scores of its draws: `correlated_block`.
 
 The scales of a population correlate with each other, where its many offsets, N(0, I) a priori,
 hardly do. A mean field of all is then too narrow in a few latents alone. Let q be the fit, mu its
@@ -7,9 +7,8 @@ mean there and s the score grad log p of its draws z. Least squares of s on z,
     s ~ a - H (z - mu),
 
 gives a = E_q s and, by Stein's identity, H = -E_q Hessian log p, the precision of the Gaussian that
-is closest to p among all of that block: the fixed point of variational inference. With H^-1 = L L',
-
-    z = mu + L (u + L'a)        for these latents,    z = mu + sd u    for all others.
+is closest to p among all of that block: one step of the fixed point of variational inference,
+N(mu + H^-1 a, H^-1).
 
 Source: Khan and Nielsen (2018), natural-gradient variational inference; Stein (1972).
 refs.bib: khan2018.
@@ -21,13 +20,6 @@ import torch
 from torch import Tensor
 
 from bayesfs.inference.program.density import Density
-from bayesfs.inference.program.whiten import Whitened
-
-MAX_OWN = 64
-"""Latents at most that are taken together."""
-
-CURVATURE_DRAWS = 128
-"""Draws of the fit that the curvature is averaged over, and at least four for each latent."""
 
 AT_ONCE = 16
 """Draws whose scores are evaluated at a time; bounds the memory."""
@@ -39,10 +31,10 @@ FARTHEST = 2.0
 """Sds that the mean moves at most."""
 
 
-def uncorrelated(
+def correlated_block(
     density: Density, z: Tensor, mean: Tensor, sd: Tensor, latents: Tensor
-) -> Whitened:
-    """The density in coordinates in which a Gaussian fit to the latents is N(0, I).
+) -> tuple[Tensor, Tensor]:
+    """Mean and covariance root of the Gaussian that the scores say some latents have.
 
     Args:
         density: of T tasks.
@@ -50,6 +42,9 @@ def uncorrelated(
         mean: (task, size) of the fit.
         sd: (task, size) of the fit.
         latents: (k,) numbers of those that are taken together.
+
+    Returns:
+        (task, k), and a lower triangular L with L L' = H^-1, (task, k, k).
     """
     parts = [density.value_and_gradient(part)[1] for part in torch.split(z, AT_ONCE, 1)]
     own = sd[:, latents]
@@ -60,9 +55,5 @@ def uncorrelated(
     values, vectors = torch.linalg.eigh(-0.5 * (found[:, 1:] + found[:, 1:].mT))
     root = vectors @ (values.clamp(WIDEST, NARROWEST).rsqrt().unsqueeze(-1) * vectors.mT)
     moved = (root @ found[:, :1].mT).clamp(-FARTHEST, FARTHEST)
-    axes = sd.diag_embed()
-    axes[:, latents[:, None], latents] = own.unsqueeze(-1) * root
-    centre = mean.clone()
-    centre[:, latents] += own * (root @ moved).squeeze(-1)
-    everywhere = torch.ones(len(z), dtype=torch.bool, device=z.device)
-    return Whitened(density, centre, axes, torch.linalg.slogdet(axes)[1], everywhere)
+    axes = own.unsqueeze(-1) * root
+    return mean[:, latents] + (axes @ moved).squeeze(-1), torch.linalg.cholesky(axes @ axes.mT)

@@ -17,11 +17,9 @@ from torch import Tensor
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.closeness import closeness
-from bayesfs.inference.program.density import Density
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.streams import Streams
 from bayesfs.inference.program.whiten import Whitened, is_worthwhile
-from bayesfs.inference.svi.correlated import CURVATURE_DRAWS, MAX_OWN, uncorrelated
 from bayesfs.inference.svi.elbo import Fit, Schedule, maximise_elbo
 from bayesfs.inference.svi.guides import Guide, LowRank, MeanField
 from bayesfs.protocols import Engine, Model, Progress
@@ -29,10 +27,6 @@ from bayesfs.types import EpisodeBatch, Posterior
 
 START_SCALE = 0.4
 """Standard deviation that guides start from; the prior of a non-centred latent has 1."""
-
-
-ROUNDS, AGAIN = 2, 5
-"""Further fits where latents are taken together, of this fraction of the steps each."""
 
 PROPOSALS = 4
 """Draws of a guide for each one that is kept, where they are resampled."""
@@ -66,10 +60,6 @@ class SVI(Engine):
         corrected: draw four times as many with heavier tails, and resample them by their
             Pareto-smoothed weights p / q in tasks where k-hat is at most .7, so that the guide's
             own error goes. Not with `LowRank`, whose draws have more noise than latents.
-        correlated: of a joint fit by `MeanField`, fit the latents that are not N(0, I) a priori
-            (the scales of a population; at most 64) again in coordinates in which they are
-            uncorrelated under the fit before, twice; see `bayesfs.inference.svi.correlated`. With
-            `corrected`, these alone are drawn with heavier tails.
         batch_size: tasks at a time; bounds the memory.
         population_draws: 1 conditions on the mean of a given population; more carry that many of
             its draws through, at so many times the cost.
@@ -88,7 +78,6 @@ class SVI(Engine):
     draws: int = 1000
     khat_draws: int = 1000
     corrected: bool = False
-    correlated: bool = False
     batch_size: int = 256
     population_draws: int = 1
 
@@ -96,8 +85,6 @@ class SVI(Engine):
         counts = (self.steps, self.particles, self.draws, self.batch_size, self.population_draws)
         if self.corrected and isinstance(self.guide, LowRank):
             raise InferenceError("corrected=True needs a guide with as much noise as latents")
-        if self.correlated and not isinstance(self.guide, MeanField):
-            raise InferenceError("correlated=True is for the guide MeanField; others correlate")
         if min(counts) < 1 or self.learning_rate <= 0:
             raise InferenceError(
                 "expected steps, particles, draws, batch_size, population_draws and learning_rate "
@@ -154,10 +141,6 @@ class SVI(Engine):
             generator=torch.Generator().manual_seed(seed + branch),
             progress=_part_of(progress, whole),
         )
-        streams, own = Streams.of(density, seed, branch), own_latents(density, like)
-        if again := self.correlated and density.joint and 0 < len(own) <= MAX_OWN:
-            for k in range(ROUNDS):
-                target, fit = self._fit_again(target, fit, own, streams, seed + branch + k)
         return sample_guide(
             density,
             target,
@@ -166,29 +149,10 @@ class SVI(Engine):
             draws=draws,
             khat_draws=self.khat_draws,
             corrected=self.corrected,
-            streams=streams,
+            streams=Streams.of(density, seed, branch),
             seed=seed,
-            heavy=own if again else None,
             progress=_part_of(progress, whole, after=self.steps, each=self.particles),
         )
-
-    def _fit_again(
-        self, target: Potential | Whitened, fit: Fit, own: Tensor, streams: Streams, seed: int
-    ) -> tuple[Whitened, Fit]:
-        """The fit in coordinates in which it had no correlations, from there."""
-        mean, log_scale = fit.parameters.chunk(2, -1)
-        noise = streams.normal((max(CURVATURE_DRAWS, 4 * len(own)), target.size), fit.parameters)
-        z = self.guide.draw(fit.parameters, noise)
-        white = uncorrelated(target, z, mean, log_scale.exp(), own)
-        steps = max(1, self.steps // AGAIN)
-        refit = maximise_elbo(
-            white,
-            self.guide,
-            Schedule(steps, self.learning_rate / 3, self.particles, self.early_stopping),
-            start=self.guide.start(mean, 1.0),
-            generator=torch.Generator().manual_seed(seed),
-        )
-        return white, Fit(refit.parameters, torch.cat([fit.elbo, refit.elbo]))
 
 
 def _part_of(
@@ -198,17 +162,6 @@ def _part_of(
     if progress is None:
         return None
     return lambda done, _, message: progress(after + done // each, whole, message)
-
-
-def own_latents(density: Potential, like: Tensor) -> Tensor:
-    """(k,) numbers of the latents that are not N(0, I) a priori."""
-    places = [
-        place
-        for block in density.blocks.values()
-        if not block.standard
-        for place in range(block.start, block.stop)
-    ]
-    return torch.tensor(places, dtype=torch.long, device=like.device)
 
 
 def sample_guide(
@@ -222,7 +175,6 @@ def sample_guide(
     streams: Streams,
     seed: int,
     corrected: bool = False,
-    heavy: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Posterior:
     """Posterior drawn from fitted guides, with their diagnostics.
@@ -237,7 +189,6 @@ def sample_guide(
         corrected: resample them from four times as many, see `SVI`.
         streams: source of the noise.
         seed: recorded in the posterior.
-        heavy: numbers of the latents that are drawn with heavier tails; None for all.
         progress: called now and then with (draws, all draws, message).
     """
     parameters = fit.parameters
@@ -246,9 +197,7 @@ def sample_guide(
     z = guide.draw(parameters, noise)
     stats = {"elbo": fit.elbo}
     if corrected:
-        places = torch.arange(noise.shape[-1], device=noise.device) if heavy is None else heavy
-        tails, log_ratio = heavier(noise[..., places], streams)
-        noise = noise.index_copy(-1, places, tails)
+        noise, log_ratio = heavier(noise, streams)
         z = guide.draw(parameters, noise)
         log_q = guide.log_density(parameters, noise) + log_ratio
         made = closeness(target, z, log_q, resampled=draws, progress=progress)
@@ -257,9 +206,7 @@ def sample_guide(
     elif khat_draws:
         log_q = guide.log_density(parameters, noise[:, :khat_draws])
         stats |= closeness(target, z[:, :khat_draws], log_q, progress=progress)
-    coordinates: Density = target
-    while isinstance(coordinates, Whitened):
-        z, coordinates = coordinates.unwhiten(z), coordinates.density
+    z = target.unwhiten(z) if isinstance(target, Whitened) else z
     return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
 
 
