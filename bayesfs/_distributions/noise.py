@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.special import gammaincinv
 from torch import Tensor
 
 from bayesfs._distributions.categorical import at_points
@@ -180,7 +180,7 @@ class Noise:
 
         def gamma(rng: np.random.Generator, cell: Any, out: NDArray[Any]) -> None:
             if self._even and out.ndim == 1:  # by the quantile, which takes too long for many
-                out[:] = gammaincinv(half[cell], _evenly(rng.random((2, len(out)))))
+                out[:] = scipy.special.gammaincinv(half[cell], _evenly(rng.random((2, len(out)))))
             else:
                 rng.standard_gamma(half[cell][..., None], out=out)
 
