@@ -243,13 +243,14 @@ class BayesianFewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         self.classes_, label = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             warnings.warn(
-                f"one object only, {self.classes_.tolist()[0]!r}: every answer is certain of it",
+                f"one object only, {str(self.classes_[0])!r}: every answer is certain of it",
                 stacklevel=2,
             )
         if groups is None and len(x) > len(self.classes_):
             warnings.warn(
                 "without groups each frame counts as a video of its own, and frames of one video "
-                "make it far too sure; give groups, or groups=range(len(y)) for single pictures",
+                "make it far too sure; give groups, or groups=range(len(y)) for single pictures or "
+                "rows that do not depend on each other",
                 stacklevel=2,
             )
         videos, order = _videos(groups, len(x), label), _by_content(x)
@@ -545,7 +546,7 @@ def _groups(groups: Any, length: int) -> Array:
 
 def _by_content(x: Array) -> Array:
     """Order of frames (frame, feature) that does not depend on the order they come in."""
-    frames = torch.from_numpy(np.ascontiguousarray(x))
+    frames = torch.from_numpy(np.require(x, requirements=("C", "W")))  # a copy of what is fixed
     content = frame_content(frames, None, torch.ones(len(x), dtype=torch.bool))
     return np.asarray(content.numpy().argsort(kind="stable"))
 

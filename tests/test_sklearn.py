@@ -597,3 +597,14 @@ def known_rows() -> tuple[Any, Any, Any]:
     x = np.eye(3)[y] * 3 + rng.normal(size=(100, 3))
     order = rng.permutation(100)
     return x[order], y[order], 60
+
+
+def test_a_table_that_nobody_may_change_is_taken_without_a_word() -> None:
+    """Such as the values of a data frame, which pandas 3 gives out read-only."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 3)), np.repeat(["a", "b"], 6)
+    x.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = BayesianFewShotClassifier().fit(x, y, groups=range(12)).predict(x)
+    assert set(found) <= {"a", "b"}

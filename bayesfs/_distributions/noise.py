@@ -19,14 +19,15 @@ McKay, Beckman and Conover (1979), for draws that are `even`. refs.bib: salmon20
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.special import gammaincinv, ndtri
 from torch import Tensor
 
 from bayesfs._distributions.categorical import at_points
@@ -152,33 +153,39 @@ class Noise:
 
         The first axis of `tail` may be padded at its end: the numbers before do not depend on it.
         """
+        return self.normals(draws, [level], tail, like)[0]
 
-        def fill(rng: np.random.Generator, cell: Any, shape: tuple[int, ...]) -> Any:
-            return ndtri(_evenly(rng, shape)) if self._even else rng.standard_normal(shape)
-
-        return self._filled(level, draws, tail, like, fill)
+    def normals(
+        self, draws: int, levels: Sequence[Level], tail: tuple[int, ...], like: Tensor
+    ) -> list[Tensor]:
+        """`normal` of each of the levels, as one call after another would give it."""
+        if self._even:
+            return self._filled(levels, draws, (*tail, 2), like, _uniform, _normal_quantile)
+        return self._filled(levels, draws, tail, like, _standard_normal)
 
     def uniform(self, draws: int, level: Level, tail: tuple[int, ...], like: Tensor) -> Tensor:
         """(draw, task[, way[, shot]], *tail) uniform on [0, 1)."""
-        return self._filled(level, draws, tail, like, lambda rng, _, s: rng.random(s))
+        return self._filled([level], draws, tail, like, _uniform)[0]
 
     def generators(self) -> list[torch.Generator]:
         """One of each task by itself, for samplers whose need of numbers is random."""
         self._calls += 1
-        seeds = [int(self._stream(task, 0, 0).integers(2**63)) for task in self.order.task.tolist()]
+        tasks = self.order.task.tolist()
+        seeds = [int(self._stream(self._calls, task, 0, 0).integers(2**63)) for task in tasks]
         return [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def chi_square(self, draws: int, degrees: Tensor) -> Tensor:
         """(draw, task, way, *tail) chi-square with `degrees` (task, way, *tail) of freedom."""
         half = 0.5 * degrees.detach().double().cpu().numpy()
 
-        def gamma(rng: np.random.Generator, cell: Any, shape: tuple[int, ...]) -> Any:
-            if self._even and len(shape) == 1:  # by the quantile, which takes too long for many
-                return gammaincinv(half[cell], _evenly(rng, shape))
-            return rng.standard_gamma(half[cell][..., None], shape)
+        def gamma(rng: np.random.Generator, cell: Any, out: NDArray[Any]) -> None:
+            if self._even and out.ndim == 1:  # by the quantile, which takes too long for many
+                out[:] = scipy.special.gammaincinv(half[cell], _evenly(rng.random((2, len(out)))))
+            else:
+                rng.standard_gamma(half[cell][..., None], out=out)
 
         tail = tuple(degrees.shape[2:])
-        return 2.0 * self._filled("way", draws, tail, degrees, gamma)
+        return 2.0 * self._filled(["way"], draws, tail, degrees, gamma)[0]
 
     def classes(self, prob: Tensor, draws: int) -> Tensor:
         """(draw, task, query) classes with probabilities (task, query, way), evenly spread.
@@ -197,48 +204,84 @@ class Noise:
 
     def _filled(
         self,
-        level: Level,
+        levels: Sequence[Level],
         draws: int,
         tail: tuple[int, ...],
         like: Tensor,
-        fill: Callable[[np.random.Generator, Any, tuple[int, ...]], NDArray[Any]],
-    ) -> Tensor:
-        """Every cell of the level filled from its own stream: (draw, *cells, *tail)."""
+        fill: Callable[[np.random.Generator, Any, NDArray[Any]], object],
+        finish: Callable[[NDArray[Any]], Tensor] = torch.from_numpy,
+    ) -> list[Tensor]:
+        """A call for each level, whose cells are filled from own streams: (draw, *cells, *tail).
+
+        `finish` is given the numbers of a task, (cell, *tail, draw), and may drop an axis of tail.
+        """
         places = {"task": self.order.task, "way": self.order.way, "shot": self.order.shot}
-        cells = tuple(places[level].shape)
-        out = np.empty((*cells, *tail, draws))
-        self._calls += 1
-        for cell, numbers in self._cells(level):
-            out[cell] = fill(self._stream(*numbers), cell, (*tail, draws))
-        moved = np.ascontiguousarray(np.moveaxis(out, -1, 0))
-        return torch.from_numpy(moved).to(like.dtype).to(like.device)
+        streams = {level: self._streams(level) for level in {*levels}}
+        tasks = []
+        for task in range(len(self.order.task)):
+            cells = [
+                (call, *numbers)
+                for call, level in enumerate(levels, self._calls + 1)
+                for numbers in streams[level][task]
+            ]
+            raw = np.empty((len(cells), *tail, draws))
+            for cell, (numbers, out) in enumerate(zip(cells, raw, strict=True)):
+                fill(self._stream(*numbers), (task, cell), out)
+            tasks.append(finish(raw).to(like.dtype))
+        self._calls += len(levels)
+        shapes = [places[level].shape for level in levels]
+        sizes = [math.prod(shape[1:]) for shape in shapes]
+        parts = torch.split(torch.stack(tasks), sizes, 1)
+        return [
+            part.reshape(*shape, *part.shape[2:]).movedim(-1, 0).contiguous().to(like.device)
+            for part, shape in zip(parts, shapes, strict=True)
+        ]
 
-    def _cells(self, level: Level) -> Iterator[tuple[tuple[int, ...], tuple[int, int, int]]]:
-        """Index of each cell, and the numbers of its stream: task, class and video."""
+    def _streams(self, level: Level) -> list[list[tuple[int, int, int]]]:
+        """For each task the numbers of its cells' streams: task, class and video."""
         task, way = self.order.task.tolist(), self.order.way.tolist()
-        for t, key in enumerate(task):
-            if level == "task":
-                yield (t,), (key, 0, 0)
-                continue
-            for w, place in enumerate(way[t]):
-                if level == "way":
-                    yield (t, w), (key, place, 0)
-                    continue
-                for s, shot in enumerate(self.order.shot[t, w].tolist()):
-                    yield (t, w, s), (key, place, shot)
+        if level == "task":
+            return [[(key, 0, 0)] for key in task]
+        if level == "way":
+            return [[(key, w, 0) for w in own] for key, own in zip(task, way, strict=True)]
+        shots = self.order.shot.tolist()
+        return [
+            [(key, w, s) for w, each in zip(own, shot, strict=True) for s in each]
+            for key, own, shot in zip(task, way, shots, strict=True)
+        ]
 
-    def _stream(self, task: int, way: int, shot: int) -> np.random.Generator:
+    def _stream(self, call: int, task: int, way: int, shot: int) -> np.random.Generator:
         """The generator, at the start of one stream."""
         state = self._state["state"]
         state["key"][1] = task % 2**64
-        state["counter"][:] = (0, shot % 2**64, way % 2**64, self._calls)
+        state["counter"][:] = (0, shot % 2**64, way % 2**64, call)
         self._state.update(buffer_pos=4, has_uint32=0, uinteger=0)
         self._bits.state = self._state
         return self._generator
 
 
-def _evenly(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Numbers of (0, 1), one in each of as many equal parts along the last axis, shuffled."""
-    u = rng.random((*shape[:-1], 2, shape[-1]))
-    order = u[..., 0, :].argsort(-1)
-    return np.asarray((order + u[..., 1, :]).clip(1e-9, None) / shape[-1])
+def _uniform(rng: np.random.Generator, cell: Any, out: NDArray[Any]) -> None:
+    rng.random(out=out)
+
+
+def _standard_normal(rng: np.random.Generator, cell: Any, out: NDArray[Any]) -> None:
+    rng.standard_normal(out=out)
+
+
+def _evenly(u: NDArray[Any]) -> NDArray[np.float64]:
+    """(..., draw) numbers of (0, 1) from uniform (..., 2, draw): one in each of so many parts.
+
+    The parts are equal, and shuffled.
+    """
+    p = u[..., 0, :].argsort(-1).astype(np.float64)
+    p += u[..., 1, :]
+    np.maximum(p, 1e-9, out=p)
+    p /= u.shape[-1]
+    return p
+
+
+def _normal_quantile(u: NDArray[Any]) -> Tensor:
+    """Standard normal (..., draw) from uniform (..., 2, draw), spread out `_evenly`."""
+    p = torch.from_numpy(_evenly(u))
+    inside = 1.0 - 1e-15  # where rounding would say certain
+    return p.mul_(2.0).sub_(1.0).clamp_(-inside, inside).erfinv_().mul_(math.sqrt(2.0))

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bayesfs._utils.devices import usable_device
 from bayesfs._utils.progress import say, terminal_safe
-from bayesfs.cli.recordings import embed_tree
+from bayesfs.cli.embedding import embed_tree
 from bayesfs.data.sampling import sample_episodes
 from bayesfs.data.sources.folder import read_folder, read_unlabelled
 from bayesfs.data.sources.video import (
@@ -53,9 +53,6 @@ from bayesfs.protocols import Backbone, Collapsible, KnowsTypical
 from bayesfs.runs.compose import compose, tell_skipped
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import RunDirectory, explained
-from bayesfs.runs.reuse import kept_recipes, same_backbone, same_sampling
-from bayesfs.runs.rules import rules_for
-from bayesfs.runs.run import inputs_of, load_learnt
 from bayesfs.study import Learnt, Study
 from bayesfs.training.shared_population import ENGINE, default_population
 from bayesfs.types import CONDITIONS, Embeddings, EpisodeBatch
@@ -127,6 +124,10 @@ def of_run(run: Path, device: str | None, *, trust: bool, backbone: str | None =
         trust: run recipes that bayesfs does not ship.
         backbone: where the code or the weights of the run's backbone are, if needed.
     """
+    from bayesfs.runs.reuse import kept_recipes, same_backbone, same_sampling
+    from bayesfs.runs.rules import rules_for
+    from bayesfs.runs.run import inputs_of, load_learnt
+
     directory = RunDirectory(run)
     learnt, inputs = load_learnt(directory), inputs_of(directory)
     recipes = kept_recipes(directory, trust=trust)
@@ -417,6 +418,8 @@ def embedded_or_none(
 
 def asked_videos(videos: Path) -> tuple[str, ...]:
     """Paths below a folder of what looks like a recording: files, and folders of frames."""
+    if videos.is_file():
+        return (videos.name,)
     walk = TreeWalk(videos)
     with explained(videos, "list"):
         entries = sorted(p for p in videos.iterdir() if not p.name.startswith("."))

@@ -7,19 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from bayesfs._utils.progress import bar
+from bayesfs.cli.embedding import embed_tree
 from bayesfs.cli.studies import make_run
 from bayesfs.data.sources.open import read_tree
-from bayesfs.data.sources.video import VideoTree
 from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
 from bayesfs.features.decoding.sampling import Sampling
-from bayesfs.features.extraction.extract import extract
 from bayesfs.protocols import Backbone
 from bayesfs.recipes.load import load_recipes, recipe_folder
 from bayesfs.runs.compose import tell_store
 from bayesfs.runs.directory import explained
 from bayesfs.study import Seeds
 from bayesfs.synthetic.videos.render import render_tree
-from bayesfs.types import Embeddings
 
 
 def make_features(
@@ -52,24 +50,3 @@ def make_demo(out: Path, seed: int) -> None:
         "evaluation": shipped / "evaluation" / "clutter.py",
     }
     make_run(load_recipes(paths, ()), store, out / "run", seeds=Seeds(seed, seed))
-
-
-def embed_tree(
-    tree: VideoTree,
-    backbone: Backbone,
-    store: Path,
-    sampling: Sampling,
-    *,
-    thumbnails: bool,
-) -> Embeddings:
-    """Embed a tree into a store, with a bar."""
-    with bar("features") as progress:
-        return extract(
-            tree.videos,
-            backbone,
-            store,
-            thumbnails=thumbnails,
-            sampling=sampling,
-            skipped=tree.skipped,
-            progress=progress,
-        )

@@ -328,7 +328,7 @@ def predict(
 
     Args:
         teach: folder "object name/" of videos, or a store that `bayesfs teach` made of one.
-        videos: folder of the videos to name.
+        videos: folder of the videos to name, or one of them.
         run: finished run whose population is used; by default the one that comes with bayesfs,
             which your own videos correct.
         table: CSV file to write, with probabilities and uncertainties: a row a video, also of those

@@ -18,7 +18,7 @@ import xarray as xr
 
 from bayesfs._utils.atomic import write_whole
 from bayesfs._utils.progress import say, terminal_safe
-from bayesfs.cli.name_videos import Teacher, embedded_or_none, owned_by, taught_store
+from bayesfs.cli.name_videos import Teacher, embedded_or_none, is_store, owned_by, taught_store
 from bayesfs.data.sources.folder import read_folder, recording
 from bayesfs.data.sources.video import UNKNOWN_OBJECT, NothingDecoded, VideoTree
 from bayesfs.data.store import open_store, replace_store, save_store
@@ -38,8 +38,13 @@ def teach_more(taught: Path, videos: Path, teacher: Teacher) -> None:
         teacher: what answers; the store is for its backbone and its frames of a video.
 
     Raises:
-        DataError: nothing can be read, or the store is of another backbone.
+        DataError: nothing can be read, the store is of another backbone, or a folder of videos.
     """
+    if taught.is_dir() and not is_store(taught) and any(taught.iterdir()):
+        raise DataError(
+            f"{taught}: a folder, but no feature store, which keeps what is taught; the store "
+            "comes first, then the videos, as in `bayesfs teach MY.zarr VIDEOS`"
+        )
     known = taught_store(taught, teacher) if taught.exists() else None
     tree = read_folder(videos, user=None if known is None else owned_by(known))
     labelled = tuple(v for v in tree.videos if v.object != UNKNOWN_OBJECT)

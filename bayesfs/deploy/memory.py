@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,11 +90,13 @@ class Memory:
                 f"expected at least one video, with a frame, of each object; got none of {empty}"
             )
         taken, found = set(self.names), list(self.videos)
+        count = Counter(video.object for video in found)
         flat = [(name, v) for name, each in frames.items() for v in each if len(v)]
         rows = projection.of_features(np.concatenate([v for _, v in flat]), condition)
         start = 0
         for name, video in flat:
-            number = 1 + sum(one.object == name for one in found)
+            count[name] += 1
+            number = count[name]
             while f"{name}/{number}" in taken:
                 number += 1
             taken.add(f"{name}/{number}")
@@ -164,7 +167,7 @@ class Memory:
             found.append(replace(video, name=name))
         return Memory(tuple(found))
 
-    def episode(self) -> EpisodeBatch:
+    def episode(self, dtype: torch.dtype = torch.float32) -> EpisodeBatch:
         """All of it as the support of one task, padded; its query is a token."""
         objects = self.objects
         each = [[v for v in self.videos if v.object == name] for name in objects]
@@ -179,10 +182,10 @@ class Memory:
                 mask[0, w, s, : len(video.frames)] = True
                 condition[0, w, s] = CONDITIONS.index(video.condition)
         return EpisodeBatch.of_own(
-            torch.from_numpy(support),
+            torch.from_numpy(support).to(dtype),
             torch.from_numpy(mask),
             torch.from_numpy(condition),
-            torch.zeros(1, 1, 1, width),
+            torch.zeros(1, 1, 1, width, dtype=dtype),
             torch.zeros(1, 1, 1, dtype=torch.bool),
             torch.zeros(1, 1, dtype=torch.long),
             torch.full((1, 1), -1),

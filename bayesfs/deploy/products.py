@@ -11,7 +11,7 @@ up to what is the same for all classes. Products that do not depend on the query
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -20,8 +20,11 @@ from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
 from bayesfs.models.gaussian.conjugate import LOG_2PI, ClassPosterior, Levels
-from bayesfs.models.gaussian.covariance import Dense, Diagonal, Points
+from bayesfs.models.gaussian.covariance import Dense, Diagonal, Points, joined
 from bayesfs.types import LabelDraws
+
+IN_CACHE = 2**16
+"""Numbers in single precision that are worked on at a time."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Prepared:
         constant: (population, way) of log N(x; o + r E mu, r^2 Cov mu + N).
         by_place: (way,) classes in an order that does not depend on their names, in which draws
             are shared out among them.
+        points: (population, draw) evenly spread over (0, 1): a draw takes a query for the class
+            that its point falls to.
         draws: the products for the draws.
     """
 
@@ -43,6 +48,7 @@ class Prepared:
     square: Diagonal | Dense
     constant: Tensor
     by_place: Tensor
+    points: Tensor
     draws: DrawProducts
 
 
@@ -60,11 +66,27 @@ class DrawProducts:
     spread: Diagonal | Dense
     own: Tensor
 
+    def logits(self, x: Tensor, chosen: Tensor) -> Tensor:
+        """(population, draw, way) log densities of one query x, up to what is the same for all.
+
+        Args:
+            x: (population, feature), in single precision.
+            chosen: (population, draw) class y that each draw takes it for.
+        """
+        populations, count, ways = self.own.shape[:3]
+        row = chosen.flatten() + torch.arange(0, populations * count * ways, ways, device=x.device)
+        pulls = self.pulls.flatten(0, 2).index_select(0, row).reshape(populations, count * ways, -1)
+        cross = (pulls @ x[..., None]).reshape(populations, count, ways)
+        square = self.spread.squares(Points(x[:, None])).reshape(populations, ways, ways)
+        at = chosen[..., None].expand(-1, -1, ways)
+        own = self.own.flatten(0, 2).index_select(0, row).reshape(cross.shape)
+        return cross - 0.5 * (square.gather(1, at) + own)
+
 
 def prepare(
-    levels: Sequence[Levels],
-    posteriors: Sequence[ClassPosterior],
-    means: Sequence[Tensor],
+    levels: Levels,
+    post: ClassPosterior,
+    means: Tensor,
     condition: int,
     frames: int,
     noise: Noise,
@@ -72,78 +94,83 @@ def prepare(
     """Products for queries of one condition and so many frames.
 
     Args:
-        levels: population parameters, of each draw of the population.
-        posteriors: exact posterior of the class means, for each of these.
-        means: for each, (draw, 1, way, feature) draws of the class means, in single precision.
+        levels: population parameters, whose first axis is the draw of the population.
+        post: exact posterior of the class means, for each of these.
+        means: (population, draw, way, feature) draws of the class means, in single precision.
         condition: index of the condition.
         frames: of a query.
         noise: of the draws of queries.
     """
-    exact = [
-        _density_products(values, post, condition, frames)
-        for values, post in zip(levels, posteriors, strict=True)
-    ]
-    populations, (draws, _, ways, dim) = len(exact), means[0].shape
-    pulls = torch.empty(populations, draws, ways, ways, dim)
-    own = torch.empty(populations, draws, ways, ways)
-    spread = [
-        _draw_products(in_single(values), in_single(post), drawn, condition, frames, noise, *out)
-        for values, post, drawn, *out in zip(levels, posteriors, means, pulls, own, strict=True)
-    ]
-    offset, linear, square, constant = zip(*exact, strict=True)
+    populations, draws, _, dim = means.shape
+    white = noise.normals(draws, ["task"] * populations, (dim,), means)
+    start = (torch.arange(populations).to(levels.offset)[:, None] + 0.5) / populations
+    single = in_single(levels), in_single(post), means
     return Prepared(
-        torch.stack(offset),
-        torch.stack(linear),
-        _stacked(square),
-        torch.stack(constant),
+        levels.offset[:, condition],
+        *_density_products(levels, post, condition, frames),
         noise.order.rank[0].argsort(),
-        DrawProducts(pulls, _stacked(spread), own),
+        (torch.arange(draws) + start) / draws,
+        _draw_products(*single, condition, frames, torch.cat(white, 1).transpose(0, 1)),
     )
 
 
 def _density_products(
     levels: Levels, post: ClassPosterior, condition: int, frames: int
-) -> tuple[Tensor, Tensor, Any, Tensor]:
-    """Offset, linear, square and constant part of the log density of each class."""
-    r = levels.loading[condition]
-    total = post.cov()[0].scaled(r**2) + noise_of(levels, condition, frames).expand_axis(0)
-    weight, mean = total.inverse(), r * post.mean[0]
+) -> tuple[Tensor, Any, Tensor]:
+    """Linear, square and constant part of the log density of each class."""
+    r = levels.loading[:, condition]
+    noise = noise_of(levels, condition, frames).expand_axis(1)
+    total = post.cov().scaled(r[:, None] ** 2) + noise
+    weight, mean = total.inverse(), r[:, None, None] * post.mean
     linear = weight.apply(mean)
     constant = (mean * linear).sum(-1) + total.logdet() + mean.shape[-1] * LOG_2PI
-    return levels.offset[condition], linear, weight, constant
+    return linear, weight, constant
 
 
 def _draw_products(
     levels: Levels,
     post: ClassPosterior,
-    means: Tensor,  # (draw, 1, way, feature)
+    means: Tensor,  # (population, draw, way, feature)
     condition: int,
     frames: int,
-    noise: Noise,
-    pulls: Tensor,  # (draw, way y, way j, feature), to fill
-    own: Tensor,  # (draw, way y, way j), to fill
-) -> Any:
-    """Fill in p and c of one draw of the population; Q over (way y x way j)."""
-    r, cov = levels.loading[condition], noise_of(levels, condition, frames)
-    precision, base = cov.inverse().expand_axis(0), r * means[:, 0]
-    marginal = (post.cov()[0].scaled(r**2) + cov.expand_axis(0)).inverse()
-    eps = cov.colour(noise.normal(len(base), "task", (base.shape[-1],), base)[:, 0])
+    white: Tensor,  # (population, draw, feature) standard normal
+) -> DrawProducts:
+    """Products p, Q and c of each draw with each class that a query may show."""
+    r, cov = levels.loading[:, condition], noise_of(levels, condition, frames)
+    ways, square = means.shape[2], r[:, None] ** 2
+    base = r[:, None, None, None] * means
+    marginal = (post.cov().scaled(square) + cov.expand_axis(1)).inverse()
+    precision, eps = cov.inverse().expand_axis(1), cov.expand_axis(1).colour(white)
+    pulls = means.new_empty(*means.shape[:3], *means.shape[2:])
+    own = means.new_empty(*means.shape[:3], ways)
+    updates = [
+        post.cross(way).scaled(square) @ marginal[:, way].expand_axis(1) for way in range(ways)
+    ]
     spread = []
-    for way in range(base.shape[1]):
-        update = post.cross(way)[0].scaled(r**2) @ marginal[way].expand_axis(0)
-        u = base - update.apply((base[:, way] + eps)[:, None])
-        right = precision.apply(u)
-        back = update.transposed()
-        torch.sub(right, back.apply(right), out=pulls[:, way])
-        torch.sum(u * right, -1, out=own[:, way])
+    for update in updates:
         half = precision @ update
-        spread.append(precision - half - half.transposed() + back @ half)
-    return _joined(spread)
+        spread.append(precision - half - half.transposed() + update.transposed() @ half)
+    for part in _parts(means):
+        for way, update in enumerate(updates):
+            each = update[part].expand_axis(1)
+            learnt = each.apply((base[part, :, way] + eps[part])[:, :, None])
+            u = torch.sub(base[part], learnt, out=learnt)
+            right = precision[part].expand_axis(1).apply(u)
+            torch.sum(u.mul_(right), -1, out=own[part, :, way])
+            torch.sub(right, each.transposed().apply(right), out=pulls[part, :, way])
+    return DrawProducts(pulls, joined(spread, 1), own)
+
+
+def _parts(means: Tensor) -> Iterator[slice]:
+    """Parts of the first axis that stay in a processor's cache."""
+    step = max(1, IN_CACHE * len(means) // means.numel())
+    return (slice(first, first + step) for first in range(0, len(means), step))
 
 
 def noise_of(levels: Levels, condition: int, frames: int) -> Any:
-    """Covariance of the mean of so many frames of a video about its class."""
-    return levels.video[condition] + levels.frame[condition].scaled(1.0 / frames)
+    """(population,) covariance of the mean of so many frames of a video about its class."""
+    each = slice(None), condition
+    return levels.video[each] + levels.frame[each].scaled(1.0 / frames)
 
 
 def in_single(value: Any) -> Any:
@@ -157,21 +184,13 @@ def in_single(value: Any) -> Any:
 
 def labels_of(x: Tensor, made: Prepared) -> LabelDraws:
     """Predictive of one query, and label distributions of draws; x is (population, feature)."""
-    at, draws = x[:, None], made.draws
-    populations, count, ways = draws.own.shape[:3]
     linear = (made.linear @ x[..., None])[..., 0]
-    density = linear - 0.5 * (made.square.squares(Points(at))[:, 0] + made.constant)
+    density = linear - 0.5 * (made.square.squares(Points(x[:, None]))[:, 0] + made.constant)
     log_prob = density.log_softmax(-1)
-    start = (torch.arange(populations).to(x)[:, None] + 0.5) / populations
-    chosen = _evenly_chosen(log_prob.exp(), count, start, made.by_place)
-    p, d = torch.arange(populations)[:, None], torch.arange(count)
-    single = at.float()
-    cross = (draws.pulls[p, d, chosen] @ single[..., None])[..., 0]
-    square = draws.spread.squares(Points(single))[:, 0].reshape(populations, ways, ways)
-    logits = (cross - 0.5 * (square[p, chosen] + draws.own[p, d, chosen])).to(x)
-    given = logits.log_softmax(-1).flatten(0, 1)
+    chosen = _evenly_chosen(log_prob.exp(), made.points, made.by_place)
+    given = made.draws.logits(x.float(), chosen).to(x).log_softmax(-1).flatten(0, 1)
     weight = given.new_full(given.shape[:1], -math.log(len(given)))
-    return LabelDraws(log_prob.logsumexp(0) - math.log(populations), given, weight)
+    return LabelDraws(log_prob.logsumexp(0) - math.log(len(x)), given, weight)
 
 
 def labels_of_many(x: Tensor, made: Prepared) -> LabelDraws:
@@ -184,7 +203,8 @@ def labels_of_many(x: Tensor, made: Prepared) -> LabelDraws:
     given = []
     for p in range(populations):
         single = x[p].float()
-        chosen = _evenly_chosen(log_prob[p].exp(), count, (p + 0.5) / populations, made.by_place).mT
+        each = made.points[p].expand(len(single), -1)
+        chosen = _evenly_chosen(log_prob[p].exp(), each, made.by_place).mT
         at = chosen[:, None, None].expand(-1, 1, ways, -1)  # (draw, 1, way j, query)
         cross = (draws.pulls[p] @ single.mT).gather(1, at)[:, 0]
         square = draws.spread[p].squares(Points(single)).mT.reshape(1, ways, ways, -1)
@@ -196,26 +216,7 @@ def labels_of_many(x: Tensor, made: Prepared) -> LabelDraws:
     return LabelDraws(log_prob.logsumexp(0) - math.log(populations), joined, weight)
 
 
-def _evenly_chosen(prob: Tensor, draws: int, start: Tensor | float, by_place: Tensor) -> Tensor:
-    """(query, draw) classes in their shares (query, way): points (d + start) / draws of (0, 1)."""
-    points = (torch.arange(draws).to(prob) + start) / draws
-    points = points.expand(len(prob), draws)
-    edges = prob[:, by_place].cumsum(-1)[:, :-1]
-    return by_place[(points[..., None] > edges[:, None]).sum(-1)]
-
-
-def _stacked(values: Sequence[Any]) -> Any:
-    """Operators along a new first axis."""
-    return type(values[0])(
-        *(torch.stack(each) for each in zip(*map(_tensors, values), strict=True))
-    )
-
-
-def _joined(values: Sequence[Any]) -> Any:
-    """Operators along their first batch axis."""
-    return type(values[0])(*(torch.cat(each) for each in zip(*map(_tensors, values), strict=True)))
-
-
-def _tensors(operator: Any) -> list[Tensor]:
-    """What a diagonal or dense operator holds."""
-    return [getattr(operator, f.name) for f in fields(operator)]
+def _evenly_chosen(prob: Tensor, points: Tensor, by_place: Tensor) -> Tensor:
+    """(query, draw) classes in their shares (query, way) at points (query, draw) of (0, 1)."""
+    edges = prob[:, by_place].cumsum(-1)[:, :-1].contiguous()
+    return by_place[torch.searchsorted(edges, points.contiguous())]

@@ -16,8 +16,9 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -80,6 +81,9 @@ class RecognitionScores:
     epistemic: Tensor
 
 
+LEVELS: tuple[Literal["task", "way"], ...] = ("task", "way")
+"""Of the draws of class means, in the order in which each draw of the population asks for them."""
+
 KEPT = 4
 """Conditions and lengths of query whose products are kept: 10 objects take 13 MB each."""
 
@@ -92,7 +96,6 @@ class Teaching:
         model: the hierarchy, fitted to the features.
         projection: from backbone features to those of the model.
         population: site -> (population draw, ...).
-        levels: population parameters of each draw of the population.
         draws: label draws for each of these.
         dtype: of the inference.
         ready_for: condition of the frames to recognise, which is prepared at once.
@@ -102,7 +105,6 @@ class Teaching:
     model: GaussianHierarchy
     projection: Projection
     population: Mapping[str, Tensor]
-    levels: tuple[Levels, ...]
     draws: int
     dtype: torch.dtype
     ready_for: str
@@ -127,21 +129,31 @@ class Teaching:
             )
         drawn, draws = closed
         population = {site: v.to(study.dtype) for site, v in drawn.items()}
-        dim = learnt.projection.dim
-        levels = tuple(model.levels(value, dim) for value in each_value(population))
-        return cls(
-            model, learnt.projection, population, levels, draws, study.dtype, ready_for, seed
-        )
+        return cls(model, learnt.projection, population, draws, study.dtype, ready_for, seed)
+
+    def values(self) -> list[Levels]:
+        """Population parameters of each draw of the population."""
+        dim = self.projection.dim
+        return [self.model.levels(value, dim) for value in each_value(self.population)]
+
+    @cached_property
+    def levels(self) -> Levels:
+        """Population parameters, of the draws of the population as tasks."""
+        return Levels.of_each(self.values())
 
     def taught(self, memory: Memory) -> Recogniser:
         """The recogniser of what was taught."""
-        support = memory.episode().to(self.dtype)
+        support = memory.episode(self.dtype)
         order = TaskOrder.of(support)
         noise = Noise(self.seed, order, even=True)
         with torch.no_grad():
-            posts = [condition_classes(support, values) for values in self.levels]
-            means = [in_single(p).sample(self.draws, noise)[1] for p in posts]
-        made = Recogniser(self, memory, tuple(posts), tuple(means), order)
+            post = condition_classes(support, self.levels)
+            law = in_single(post)
+            levels = LEVELS * len(post.pull)
+            white = noise.normals(self.draws, levels, (support.dim,), law.pull)
+            task, way = torch.cat(white[::2], 1), torch.cat(white[1::2], 1)
+            means = law.coloured(task, way)[1].transpose(0, 1).contiguous()
+        made = Recogniser(self, memory, post, means, order)
         made.prepare(self.ready_for)
         return made
 
@@ -162,15 +174,15 @@ class Recogniser:
     Attributes:
         teacher: what it was taught with.
         memory: what it was taught.
-        posteriors: exact posterior of the class means, for each draw of the population.
-        means: for each, (draw, 1, way, feature) draws of the class means, in single precision.
+        posterior: exact posterior of the class means, its tasks the draws of the population.
+        means: (population, draw, way, feature) draws of the class means, in single precision.
         order: of the objects and their videos, by content; draws go by it.
     """
 
     teacher: Teaching
     memory: Memory
-    posteriors: tuple[ClassPosterior, ...]
-    means: tuple[Tensor, ...]
+    posterior: ClassPosterior
+    means: Tensor
     order: TaskOrder
     _made: dict[tuple[int, int], Prepared] = field(default_factory=dict, repr=False)
 
@@ -182,9 +194,9 @@ class Recogniser:
     @property
     def log_evidence(self) -> float:
         """Log p(what was taught), in nats: the mean over the population's draws."""
-        support = self.memory.episode().to(self.teacher.dtype)
+        support = self.memory.episode(self.teacher.dtype)
         with torch.no_grad():
-            each = [log_evidence(support, levels)[0] for levels in self.teacher.levels]
+            each = [log_evidence(support, levels)[0] for levels in self.teacher.values()]
         return float(torch.stack(each).logsumexp(0)) - math.log(len(each))
 
     def add(self, videos: Mapping[str, Sequence[Array]], condition: str = "clean") -> Recogniser:
@@ -235,7 +247,8 @@ class Recogniser:
         made = self._made.pop(key, None)
         if made is None:
             noise = Noise(self.teacher.seed, self.order, 1, even=True)
-            made = prepare(self.teacher.levels, self.posteriors, self.means, *key, noise)
+            with torch.no_grad():
+                made = prepare(self.teacher.levels, self.posterior, self.means, *key, noise)
         self._made[key] = made  # the last asked for comes last
         while len(self._made) > KEPT:
             self._made.pop(next(iter(self._made)))
@@ -262,8 +275,10 @@ class Recogniser:
         """
         z = self.teacher.projection.of_features(features, condition)
         made = self.prepare(condition, len(z))
-        x = torch.from_numpy(z.mean(0, dtype=np.float64)).to(made.offset) - made.offset
-        return _recognition(labels_of(x, made))
+        x = torch.from_numpy(z).to(made.offset).mean(0) - made.offset
+        labels = labels_of(x, made)
+        total, aleatoric, epistemic = (float(v) for v in decompose_draws(labels))
+        return Recognition(labels.prob, total, aleatoric, epistemic, labels)
 
     def stream(
         self, pieces: Iterable[Array], condition: str = "clutter", *, at_once: int = 256
@@ -332,8 +347,3 @@ def recall(
     """
     teacher = Teaching.of(study, learnt, ready_for=ready_for, seed=seed)
     return teacher.taught(Memory.load(path, teacher.fingerprint))
-
-
-def _recognition(labels: LabelDraws) -> Recognition:
-    total, aleatoric, epistemic = (float(v) for v in decompose_draws(labels))
-    return Recognition(labels.prob, total, aleatoric, epistemic, labels)

@@ -19,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import beta, betabinom
+import numpy as np
+from scipy.special import betaincinv, betaln
 from torch import Tensor
 
 from bayesfs.diagnostics.loo import left_out_labels
@@ -41,8 +42,9 @@ class SelfEstimate:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Long-run share of videos like these that will be recognised, equal-tailed."""
-        law = beta(self.right + 0.5, self.asked - self.right + 0.5)
-        return float(law.ppf(0.5 - level / 2)), float(law.ppf(0.5 + level / 2))
+        ends = 0.5 - level / 2, 0.5 + level / 2
+        low, high = (float(betaincinv(*self._shape, end)) for end in ends)
+        return low, high
 
     def of_further(self, videos: int, level: float = 0.95) -> tuple[int, int]:
         """Least and largest number of so many further videos that will be, with probability level.
@@ -51,8 +53,16 @@ class SelfEstimate:
             videos: number of further videos.
             level: at least the probability that the number lies between, ends included.
         """
-        law = betabinom(videos, self.right + 0.5, self.asked - self.right + 0.5)
-        return int(law.ppf(0.5 - level / 2)), int(law.ppf(0.5 + level / 2))
+        (a, b), count = self._shape, np.arange(videos + 1)
+        choices = -np.log(videos + 1.0) - betaln(videos - count + 1, count + 1)
+        log_prob = choices + betaln(count + a, videos - count + b) - betaln(a, b)
+        below = np.exp(log_prob).cumsum()
+        low, high = np.searchsorted(below, [0.5 - level / 2, 0.5 + level / 2])
+        return int(low), min(int(high), videos)
+
+    @property
+    def _shape(self) -> tuple[float, float]:
+        return self.right + 0.5, self.asked - self.right + 0.5
 
 
 def self_estimate(

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
+import scipy
 
 from bayesfs._utils.arrays import Floats, Ints
 from bayesfs.errors import ShapeError
@@ -216,7 +216,8 @@ def aurc_statistic(confidence: Floats, correct: Floats, unit: Ints, units: int) 
     """
     values, block = np.unique(-confidence, return_inverse=True)
     if len(values) > RANKS:
-        block = ((rankdata(-confidence) - 0.5) * RANKS // len(confidence)).astype(np.int64)
+        rank = scipy.stats.rankdata(-confidence)
+        block = ((rank - 0.5) * RANKS // len(confidence)).astype(np.int64)
     blocks = int(block.max()) + 1
     cell, shape = unit * blocks + block, (units, blocks)
     count = np.bincount(cell, minlength=units * blocks).reshape(shape).astype(np.float64)

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike
 from scipy.special import erf
-from scipy.stats import binom, norm
 
 from bayesfs._utils.arrays import Floats, Ints
 from bayesfs.errors import ShapeError
@@ -261,7 +261,7 @@ def wilson(share: Floats, count: Floats, level: float = 0.95) -> tuple[Floats, F
 
     Source: Wilson 1927; Brown, Cai and DasGupta 2001.
     """
-    z2 = float(norm.ppf((1 + level) / 2)) ** 2
+    z2 = float(scipy.stats.norm.ppf((1 + level) / 2)) ** 2
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = np.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
     return centre - half, centre + half
@@ -318,8 +318,8 @@ def reliability(
             "accuracy": share,
             "accuracy_low": low,
             "accuracy_high": high,
-            "consistent_low": binom.ppf(tail, whole, mean_confidence) / whole,
-            "consistent_high": binom.ppf(1 - tail, whole, mean_confidence) / whole,
+            "consistent_low": scipy.stats.binom.ppf(tail, whole, mean_confidence) / whole,
+            "consistent_high": scipy.stats.binom.ppf(1 - tail, whole, mean_confidence) / whole,
         }
     )
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.optimize import isotonic_regression
 
 from bayesfs._utils.arrays import Floats, Ints
 from bayesfs.metrics.pit import drawn_labels
@@ -117,7 +117,7 @@ class _Pooled:
     def fit(self, event: Floats, grid: Floats) -> tuple[Floats, float, float, float]:
         """Regression on the grid, miscalibration, discrimination and uncertainty."""
         share = np.bincount(self.place_of, event) / self.pairs
-        found = isotonic_regression(share, weights=self.pairs).x
+        found = scipy.optimize.isotonic_regression(share, weights=self.pairs).x
         score = float(np.square(self.places[self.place_of] - event).mean())
         best = float(np.square(found[self.place_of] - event).mean())
         flat = float(np.square(event.mean() - event).mean())

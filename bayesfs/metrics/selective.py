@@ -9,9 +9,9 @@ other rankings, intervals and prediction sets.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma
-from scipy.stats import rankdata
 
 from bayesfs._utils.arrays import Floats
 from bayesfs.errors import ShapeError
@@ -146,7 +146,7 @@ def auroc(score: ArrayLike, positive: ArrayLike) -> float:
     m = len(s) - n
     if n == 0 or m == 0:
         return float("nan")
-    return float((rankdata(s)[is_positive].sum() - n * (n + 1) / 2) / (n * m))
+    return float((scipy.stats.rankdata(s)[is_positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def interval_coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:

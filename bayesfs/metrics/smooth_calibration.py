@@ -9,9 +9,9 @@ equal, so that nothing has to be chosen.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
 from scipy.fft import dct, idct
-from scipy.optimize import brentq
 
 from bayesfs._utils.arrays import Floats
 from bayesfs.metrics.scores import top_label
@@ -53,7 +53,8 @@ def smooth_error(confidence: Floats, correct: Floats) -> float:
     residual = _spectrum(confidence, correct)
     if _left(residual, NARROWEST) <= NARROWEST:
         return _left(residual, NARROWEST)
-    return float(brentq(lambda width: _left(residual, width) - width, NARROWEST, 1.0, xtol=1e-6))
+    root = scipy.optimize.brentq
+    return float(root(lambda width: _left(residual, width) - width, NARROWEST, 1.0, xtol=1e-6))
 
 
 def error_at_width(confidence: Floats, correct: Floats, width: float) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from scipy.stats import t as student
+import scipy
 
 from bayesfs._utils.arrays import Floats
 
@@ -80,7 +80,7 @@ def studentised_ends(values: Floats, level: float, *, draws: int, seed: int) -> 
         pivots.append(moved / np.maximum(spread, FLOOR * error))
     tail = (1 - level) / 2 * (1 - 2 / n)
     low, high = np.quantile(np.concatenate(pivots), [tail, 1 - tail])
-    t = float(student.ppf((1 + level) / 2, n - 1))
+    t = float(scipy.stats.t.ppf((1 + level) / 2, n - 1))
     return mean - max(t, float(high)) * error, mean - min(-t, float(low)) * error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import arviz_stats
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -94,6 +93,8 @@ def _label(site: xr.DataArray, dim: str, index: dict[str, int], classes: xr.Data
 
 def summary_table(chosen: tuple[Scalar, ...], kind: str) -> pd.DataFrame:
     """ArviZ's summary of scalars; columns that do not apply to the kind of draws are left out."""
+    import arviz_stats  # slow to import, and most commands make no table
+
     ds = _side_by_side(chosen)
     chain = kind == "mcmc"
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -146,6 +147,8 @@ def to_trace(chosen: tuple[Scalar, ...], fit: Diagnostics) -> tuple[Scalar, ...]
     For chains those with the largest R-hat; otherwise those whose prior is known, or else some
     spread over the sites.
     """
+    import arviz_stats  # slow to import, and most commands make no table
+
     moving = [s for s in chosen if s.draws.std() > 0]
     believed = [s for s in moving if s.prior is not None]
     if fit.kind != "mcmc" and believed:

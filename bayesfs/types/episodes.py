@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -139,13 +140,13 @@ class EpisodeBatch(Shown):
         return replace(self, **ours(values))
 
     def _check_values(self) -> None:
-        if not (torch.isfinite(self.support).all() and torch.isfinite(self.query).all()):
-            raise ShapeError(
-                "support or query holds NaN or infinite features; was a frame corrupt?"
-            )
         limit = torch.finfo(self.support.dtype).max ** 0.25
         for unit, value in (("support", self.support), ("query", self.query)):
-            largest = float(value.abs().max()) if value.numel() else 0.0
+            largest = float(value.abs().max()) if value.numel() else 0.0  # NaN where one is
+            if not math.isfinite(largest):
+                raise ShapeError(
+                    "support or query holds NaN or infinite features; was a frame corrupt?"
+                )
             if largest > limit:
                 raise ShapeError(
                     f"expected features of at most {limit:.1e} in {value.dtype}, so that squares "

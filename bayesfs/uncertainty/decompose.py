@@ -23,7 +23,6 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayesfs._distributions.categorical import entropy
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 
 
@@ -32,22 +31,27 @@ def decompose_draws(labels: LabelDraws) -> tuple[Tensor, Tensor, Tensor]:
 
     0 <= epistemic <= total <= log way, and aleatoric = total - epistemic.
     """
-    total = entropy(labels.log_prob)
-    weight = labels.log_weight.exp()
-    p = labels.log_prob_given.exp()
-    gap = labels.log_prob_given.clamp(min=-1e4) - labels.log_prob.clamp(min=-1e4)
-    divergence = (weight * (p * gap).sum(-1)).sum(0)
-    epistemic = (divergence * draw_correction(labels)).clamp(min=0.0)
+    prob, log_prob = labels.prob, labels.log_prob.clamp(min=-1e4)
+    total = -(prob * log_prob).sum(-1)
+    weight, given = labels.log_weight.exp(), labels.log_prob_given.exp()
+    divergence = (given * (labels.log_prob_given.clamp(min=-1e4) - log_prob)).sum(-1)
+    correction = _draw_correction(prob, given, weight)
+    epistemic = ((weight * divergence).sum(0) * correction).clamp(min=0.0)
     epistemic = torch.minimum(epistemic, total)
     return total, total - epistemic, epistemic
 
 
-def draw_correction(labels: LabelDraws) -> Tensor:
-    """(...) factor S_eff / (S_eff - 1), or 1 where the predictive does not come from the draws."""
-    average = (labels.log_prob_given + labels.log_weight[..., None]).logsumexp(0)
-    prob = labels.log_prob.exp()
-    own = ((average.exp() - prob).abs() <= 1e-6 + 1e-4 * prob).all(-1)
-    size = 1.0 / labels.log_weight.exp().square().sum(0)
+def _draw_correction(prob: Tensor, given: Tensor, weight: Tensor) -> Tensor:
+    """(...) factor S_eff / (S_eff - 1), or 1 where the predictive does not come from the draws.
+
+    Args:
+        prob: (..., way) the predictive.
+        given: (draw, ..., way) label distribution of each draw.
+        weight: (draw, ...) of each draw.
+    """
+    average = (weight[..., None] * given).sum(0)
+    own = ((average - prob).abs() <= 1e-6 + 1e-4 * prob).all(-1)
+    size = weight.square().sum(0).reciprocal()
     return torch.where(own & (size > 1.0 + 1e-6), size / (size - 1.0).clamp(min=1e-6), 1.0)
 
 

@@ -34,7 +34,8 @@ def latency(
     """Medians over repeats, in milliseconds of one core, with the exact recipe's draws.
 
     Processor time, which is the wall time of an idle core: other people's work on the machine that
-    measures is not the device's. `personalise_wall_ms` is the wall time, for comparison.
+    measures is not the device's. `personalise_wall_ms` is the wall time, for comparison. What is
+    compared is timed by turns, a block of each: what else the machine does slows both.
 
     Args:
         width: features of the backbone.
@@ -50,23 +51,37 @@ def latency(
     try:
         taught = teach(study, learnt, videos)
         centroids = _centroids(learnt.projection, videos)
-        found = {
-            "personalise_ms": median_ms(lambda: teach(study, learnt, videos), repeats),
-            "personalise_wall_ms": median_ms(
-                lambda: teach(study, learnt, videos), repeats, time.perf_counter
-            ),
-            "correct_ms": median_ms(lambda: taught.correct("object 0/1", "object 1"), repeats),
-            "centroid_ms": median_ms(lambda: _centroids(learnt.projection, videos), repeats),
-            "predict_ms_per_frame": median_ms(lambda: taught.frame(frame), 10 * repeats),
-            "centroid_ms_per_frame": median_ms(
-                lambda: _nearest(learnt.projection, centroids, frame), 10 * repeats
-            ),
-        }
+        teaching = beside(
+            lambda: teach(study, learnt, videos),
+            lambda: _centroids(learnt.projection, videos),
+            repeats,
+        )
+        recognition = beside(
+            lambda: taught.frame(frame),
+            lambda: _nearest(learnt.projection, centroids, frame),
+            10 * repeats,
+        )
+        names = ("personalise_ms", "centroid_ms", "personalise_vs_centroid")
+        found = dict(zip(names, teaching, strict=True))
+        names = ("predict_ms_per_frame", "centroid_ms_per_frame", "predict_vs_centroid")
+        found |= dict(zip(names, recognition, strict=True))
+        found["personalise_wall_ms"] = median_ms(
+            lambda: teach(study, learnt, videos), repeats, time.perf_counter
+        )
+        found["correct_ms"] = median_ms(lambda: taught.correct("object 0/1", "object 1"), repeats)
     finally:
         torch.set_num_threads(threads)
-    found["personalise_vs_centroid"] = found["personalise_ms"] / found["centroid_ms"]
-    found["predict_vs_centroid"] = found["predict_ms_per_frame"] / found["centroid_ms_per_frame"]
     return found
+
+
+def beside(
+    work: Callable[[], object], other: Callable[[], object], repeats: int, blocks: int = 10
+) -> tuple[float, float, float]:
+    """Median times of two works in milliseconds, and the median of their ratios over blocks."""
+    each = max(1, repeats // blocks)
+    times = [(median_ms(work, each), median_ms(other, each)) for _ in range(blocks)]
+    first, second = (statistics.median(t) for t in zip(*times, strict=True))
+    return first, second, statistics.median(a / b for a, b in times)
 
 
 def setting(width: int, dim: int, seed: int = 0) -> tuple[Study, Learnt]:

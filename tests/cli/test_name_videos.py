@@ -320,6 +320,25 @@ def test_a_run_without_a_population_is_told(
     assert "run.json" in capsys.readouterr().err
 
 
+def test_one_video_by_itself_is_named_as_among_others(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A photograph in place of a folder; teaching from folders and from a store."""
+    picture = sorted((world / "new").rglob("*.jpg"))[0]
+    (tmp_path / "asked").mkdir()
+    shutil.copy(picture, tmp_path / "asked")
+    spec = ["--run", str(world / "run")]
+    said = []
+    for asked in (tmp_path / "asked", tmp_path / "asked" / picture.name):
+        assert main(["predict", str(world / "teach"), str(asked), *spec]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert said[0].startswith(picture.name)
+    (tmp_path / "note.txt").write_text("no picture")
+    assert main(["predict", str(world / "teach"), str(tmp_path / "note.txt"), *spec]) == FAILED
+    assert "expected a video file, a photograph" in capsys.readouterr().err
+
+
 def test_folders_given_the_wrong_way_round_are_told(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

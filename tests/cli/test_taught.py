@@ -158,6 +158,7 @@ def test_merged_stores_answer_as_all_of_their_videos_do(
         (["correct", "{store}", "mine--x", "keys"], "taught for"),
         (["teach", "{store}", "{mine}", "--run", "{run}"], "were taught before"),
         (["teach", "{mine}", "{mine}", "--run", "{run}"], "no feature store"),
+        (["teach", "{mine}", "{world}/new.zarr", "--run", "{run}"], "comes first, then the videos"),
         (["forget", "{mine}", "keys"], "no feature store"),
         (["forget", "{world}/s.zarr", "keys"], "one person"),
     ],

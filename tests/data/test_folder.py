@@ -167,6 +167,8 @@ def test_unknown_kind_and_missing_folder(tmp_path: Path) -> None:
         read_folder(tmp_path / "nowhere")
     with pytest.raises(DataError, match="not there"):
         read_folder(tmp_path, unlabelled=tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"did you mean '.*keys'"):
+        read_folder(tmp_path / "kyes")
 
 
 def test_videos_of_other_kinds_are_told_as_what_they_are(tmp_path: Path) -> None:

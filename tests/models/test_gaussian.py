@@ -258,6 +258,22 @@ def test_repeating_frames_without_frame_noise_changes_nothing() -> None:
     torch.testing.assert_close(a.cov().d, b.cov().d, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("model", MODELS, ids=name_of)
+def test_values_of_each_task_are_conditioned_at_once(model: GaussianHierarchy) -> None:
+    """Draws of the population beside each other, for one task, and each by itself."""
+    batch = episodes_for(model, ragged=True).select([0])
+    values = [model.levels(draw_population(model, 3, seed), 3) for seed in range(3)]
+    at_once = condition_classes(batch, Levels.of_each(values))
+    for p, levels in enumerate(values):
+        one = condition_classes(batch, levels)
+        close = {"rtol": 1e-12, "atol": 1e-12}
+        torch.testing.assert_close(at_once.mean[p], one.mean[0], **close)
+        np.testing.assert_allclose(dense(at_once.cov())[p], dense(one.cov())[0], **close)
+        np.testing.assert_allclose(dense(at_once.cross(1))[p], dense(one.cross(1))[0], **close)
+    with pytest.raises(ShapeError, match="mean zero"):
+        Levels.of_each([replace(values[0], centre=torch.zeros(1, 2, 3))])
+
+
 def test_permuting_classes_permutes_the_predictive() -> None:
     model, batch = GaussianHierarchy(), episodes()
     values = draw_population(model, 3)

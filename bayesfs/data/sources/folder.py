@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,8 @@ def read_folder(
 
     Args:
         root: folder with one sub-folder per object.
-        unlabelled: another folder of videos to predict; without it, ROOT/unlabelled if it exists.
+        unlabelled: another folder of videos to predict, or one of them; without it,
+            ROOT/unlabelled if it exists.
         user: name of the person; the folder's name by default, unless it is the machine's user.
         split: split that the videos are filed under.
         condition: recording condition of the teaching videos.
@@ -80,6 +82,11 @@ def read_folder(
             f"{str(root)!r} holds no folder 'object name/' with video files, photographs or "
             f"folders of frames. {why or describe_layout(walk.root)}"
         )
+    if unlabelled is not None and Path(unlabelled).is_file():
+        alone = replace(
+            recording(Path(unlabelled), owner), split=split, condition=unlabelled_condition
+        )
+        return VideoTree(walk.root, (*videos, alone), tuple(walk.skipped))
     other = walk if unlabelled is None else TreeWalk(Path(unlabelled))
     queries = other.root / UNLABELLED_FOLDER if unlabelled is None else other.root
     if queries.is_dir() and other.holds(queries):
@@ -92,22 +99,31 @@ def read_unlabelled(root: str | Path, user: str) -> VideoTree:
     """The videos of a folder, all to be predicted, of a person whose objects are known.
 
     Args:
-        root: folder of videos.
+        root: folder of videos, or one video file or photograph.
         user: name of the person.
+
+    Raises:
+        DataError: there is neither.
     """
+    if Path(root).is_file():
+        return VideoTree(Path(root).parent, (recording(Path(root), user),), ())
     walk = TreeWalk(Path(root))
     videos = tuple(_recordings(walk, walk.root, user, UNKNOWN_OBJECT, "test", "clutter"))
     return VideoTree(walk.root, videos, tuple(walk.skipped))
 
 
-def recording(path: Path) -> Video:
+def recording(path: Path, user: str = "user") -> Video:
     """One recording by itself: a video file, a photograph, or a folder of frames.
+
+    Args:
+        path: where it is.
+        user: name of the person.
 
     Raises:
         DataError: there is none of that name.
     """
     walk = TreeWalk(path.parent)
-    found = _recordings(walk, walk.root, "user", UNKNOWN_OBJECT, "test", "clutter")
+    found = _recordings(walk, walk.root, user, UNKNOWN_OBJECT, "test", "clutter")
     for video in found:
         if video.path == path.name:
             return video

@@ -6,6 +6,7 @@ is never silent: each such thing is a `Skipped` record that the report counts.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import unicodedata
@@ -212,7 +213,7 @@ class TreeWalk:
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
-            what = "a file" if root.exists() else "not there"
+            what = "a file" if root.exists() else f"not there{_near(root)}"
             raise DataError(f"expected a folder of videos at {str(root)!r}, but it is {what}")
         self.root = root
         self.skipped: list[Skipped] = []
@@ -292,3 +293,10 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _near(root: Path) -> str:
+    """The name beside a missing one that is most like it, as a question."""
+    beside = [p.name for p in root.parent.iterdir()] if root.parent.is_dir() else []
+    near = difflib.get_close_matches(root.name, beside, n=1)
+    return f"; did you mean {str(root.parent / near[0])!r}?" if near else ""

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, Self, TypeVar
 
+import scipy
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from bayesfs.errors import InferenceError, ShapeError, expect_positive
@@ -255,7 +255,7 @@ def _best_temperature(logits: Tensor, labels: Tensor) -> float:
         return -log_prob.gather(-1, labels[:, None]).clamp(min=-1e4).mean().item()
 
     centre = math.log(spread)
-    search: Callable[..., object] = minimize_scalar
+    search: Callable[..., object] = scipy.optimize.minimize_scalar
     found = search(nll, bounds=(centre - 12.0, centre + 5.0), method="bounded")
     return math.exp(float(found.x))  # type: ignore[attr-defined]
 

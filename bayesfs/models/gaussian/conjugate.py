@@ -24,7 +24,7 @@ Source: the standard linear Gaussian results, Bishop (2006), section 2.3.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
 from bayesfs.errors import ShapeError
-from bayesfs.models.gaussian.covariance import Operator, Points
+from bayesfs.models.gaussian.covariance import Index, Operator, Points, stacked
 from bayesfs.models.per_batch import once_per_batch
 from bayesfs.types import CONDITIONS, EpisodeBatch
 
@@ -45,6 +45,8 @@ WIDEST = 8.0
 @dataclass(frozen=True)
 class Levels:
     """Values of all population parameters, ready for the algebra.
+
+    Every task has the same, or each has its own (`of_each`): then all have a leading task axis.
 
     Attributes:
         offset: (condition, feature) population mean in each condition.
@@ -68,6 +70,33 @@ class Levels:
     slope: Tensor | None = None
     absent: Tensor | float = -math.inf
     centre: Tensor | None = None
+
+    @classmethod
+    def of_each(cls, values: Sequence[Levels]) -> Levels:
+        """Values of one task each, such as draws of the population for the same task.
+
+        `condition_classes` takes them at once, with the support of as many tasks or of one.
+        """
+        if any(v.centre is not None for v in values):
+            raise ShapeError("expected values whose class effects have mean zero")
+        slopes = [v.slope for v in values if v.slope is not None]
+        return cls(
+            offset=torch.stack([v.offset for v in values]),
+            loading=torch.stack([v.loading for v in values]),
+            task=stacked([v.task for v in values]),
+            way=stacked([v.way for v in values]).expand_axis(1),
+            video=stacked([v.video for v in values]),
+            frame=stacked([v.frame for v in values]),
+            slope=torch.stack(slopes) if slopes else None,
+            absent=torch.stack([torch.as_tensor(v.absent) for v in values]),
+        )
+
+    def at(self, condition: Tensor) -> Index:
+        """What selects the values of conditions (task, ...) from those of each condition."""
+        if self.loading.ndim == 1:
+            return condition
+        task = torch.arange(len(self.loading), device=condition.device)
+        return task.reshape(-1, *[1] * (condition.ndim - 1)), condition
 
     def of_task(self, task: int) -> Levels:
         """The values for one task of the batch."""
@@ -121,11 +150,17 @@ class ClassPosterior:
     def sample(self, draws: int, noise: Noise) -> tuple[Tensor, Tensor]:
         """Draws of the task effects (draw, task, feature) and means (draw, task, way, feature)."""
         dim = self.pull.shape[-1]
-        eps = noise.normal(draws, "task", (dim,), self.pull)
-        task = self.task_mean + self.task_cov.colour(eps)
-        eps = noise.normal(draws, "way", (dim,), self.pull)
-        mean = self.gain.apply(task[:, :, None]) + self.pull + self.given_task.colour(eps)
-        return task, mean
+        task = noise.normal(draws, "task", (dim,), self.pull)
+        return self.coloured(task, noise.normal(draws, "way", (dim,), self.pull))
+
+    def coloured(self, task: Tensor, way: Tensor) -> tuple[Tensor, Tensor]:
+        """The draws of standard normal numbers (..., task, feature) and (..., task, way, feature).
+
+        As `sample`: the same axes, of the task effects and the class means.
+        """
+        effect = self.task_mean + self.task_cov.colour(task)
+        mean = self.gain.apply(effect[..., None, :]) + self.pull + self.given_task.colour(way)
+        return effect, mean
 
 
 def frame_weights(
@@ -154,7 +189,7 @@ def frame_weights(
             f"expected {wanted} covariates of quality per frame, as the model has "
             f"slopes, got {found}; was the feature store made without quality?"
         )
-    widening = (quality.to(dtype) * levels.slope[condition][..., None, :]).sum(-1)
+    widening = (quality.to(dtype) * levels.slope[levels.at(condition)][..., None, :]).sum(-1)
     return mask * torch.exp(-2.0 * widening.clamp(-WIDEST, WIDEST))
 
 
@@ -192,9 +227,8 @@ def _plain_support_means(episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
 
 def video_noise(levels: Levels, condition: Tensor, count: Tensor) -> Operator:
     """N = V_condition + F_condition / count, with the axes of both; padding has count 1."""
-    return levels.video[condition] + levels.frame[condition].scaled(
-        1.0 / torch.where(count > 0, count, 1.0)
-    )
+    at = levels.at(condition)
+    return levels.video[at] + levels.frame[at].scaled(1.0 / torch.where(count > 0, count, 1.0))
 
 
 def condition_classes(episodes: EpisodeBatch, levels: Levels) -> ClassPosterior:
@@ -220,7 +254,7 @@ def condition_on_videos(
 
 def _centred(mean: Tensor, condition: Tensor, levels: Levels) -> Tensor:
     """(task, way, shot, feature) mean frames less what a class of effect m has: o + r m."""
-    rest = mean - levels.offset[condition]
+    rest = mean - levels.offset[levels.at(condition)]
     if levels.centre is None:
         return rest
     return rest - levels.loading[condition][..., None] * levels.centre[:, :, None]
@@ -230,7 +264,7 @@ def _about_centre(
     centred: Tensor, count: Tensor, condition: Tensor, levels: Levels
 ) -> ClassPosterior:
     """Posterior of mu - m from `_centred` mean frames."""
-    loading = levels.loading[condition]
+    loading = levels.loading[levels.at(condition)]
     weight = (count > 0).to(centred)
     precision = video_noise(levels, condition, count).inverse().scaled(weight)
     known = precision.scaled(loading**2).sum(2)

@@ -6,9 +6,10 @@ broadcast over leading axes and offer the same few operations; models never ask 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -224,3 +225,23 @@ class Dense:
 
     def __getitem__(self, index: Index) -> Dense:
         return Dense(self.m[index])
+
+
+AnOperator = TypeVar("AnOperator", bound=Operator)
+
+
+def stacked(operators: Sequence[AnOperator]) -> AnOperator:
+    """Operators of one kind along a new first batch axis."""
+    return _together(operators, torch.stack, 0)
+
+
+def joined(operators: Sequence[AnOperator], axis: int = 0) -> AnOperator:
+    """Operators of one kind along a batch axis that they have, counted from the left."""
+    return _together(operators, torch.cat, axis)
+
+
+def _together(operators: Sequence[AnOperator], how: Any, axis: int) -> AnOperator:
+    kind: Any = type(operators[0])
+    parts = ([getattr(each, f.name) for each in operators] for f in fields(kind))
+    made: AnOperator = kind(*(how(part, axis) for part in parts))
+    return made

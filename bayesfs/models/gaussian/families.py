@@ -12,11 +12,14 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol, Self
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesfs.errors import ShapeError, expect_positive
@@ -278,4 +281,10 @@ def spectrum_log(spectrum: tuple[float, ...] | None, dim: int, like: Tensor) -> 
             f"expected a spectrum of {dim} features, got {len(spectrum)}; was the model made for "
             "another projection?"
         )
-    return torch.tensor(spectrum, dtype=like.dtype, device=like.device).log()
+    return torch.tensor(_as_array(spectrum), dtype=like.dtype, device=like.device).log()
+
+
+@lru_cache(maxsize=8)
+def _as_array(spectrum: tuple[float, ...]) -> NDArray[np.float64]:
+    """The same numbers, converted once: a model asks for them at every step of an engine."""
+    return np.array(spectrum)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import pyro
 import pyro.distributions as dist
+import scipy
 import torch
 from pyro import poutine
-from scipy.stats import qmc
 from torch import Tensor
 
 from bayesfs.errors import ShapeError, expect_positive
@@ -288,7 +288,8 @@ def normal_nodes(nodes: int, dim: int) -> Tensor:
     golden = (math.sqrt(5.0) - 1.0) / 2.0
     shift = torch.arange(1, dim + 1, dtype=torch.float64) * golden
     pairs = nodes // 2
-    points = qmc.Sobol(dim, scramble=False).random_base2(max(0, (pairs - 1).bit_length()))
+    engine = scipy.stats.qmc.Sobol(dim, scramble=False)
+    points = engine.random_base2(max(0, (pairs - 1).bit_length()))
     sobol = torch.from_numpy(points[:pairs])  # of SciPy, so that they can be drawn within vmap
     half = torch.special.ndtri(((sobol + shift) % 1.0).clamp(1e-6, 1 - 1e-6))
     half = half / half.square().mean(0).sqrt()

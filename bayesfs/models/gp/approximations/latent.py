@@ -25,10 +25,10 @@ from math import log
 from typing import cast
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import qmc
 from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
@@ -267,7 +267,8 @@ def sobol_normal_nodes(
 @lru_cache(maxsize=256)
 def _sobol(count: int, way: int, frame: int, stream: int, sets: int) -> NDArray[np.float64]:
     """(set x count, way) normal quantiles of a Sobol set, shuffled and shifted for this frame."""
-    points = qmc.Sobol(way, scramble=False).random_base2(max(0, (sets * count - 1).bit_length()))
+    sobol = scipy.stats.qmc.Sobol(way, scramble=False)
+    points = sobol.random_base2(max(0, (sets * count - 1).bit_length()))
     within = np.random.default_rng([stream, frame]).permutation(count)
     order = (np.arange(sets)[:, None] * count + within).ravel()
     shift = np.array([np.random.default_rng([stream, frame, w]).random() for w in range(way)])
