@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 import xarray as xr
 from torch import Tensor
 
+from bayesfs.explanation.framing import Look
 from bayesfs.protocols import KnowsTypical, Model, Simulates
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompositions import FORESEEN, GAIN, KIND, LEVEL, QUALITY, decompose_by
@@ -32,6 +34,8 @@ class Evidence:
         round_most: (task,) nats that one more video of every object, each in the condition in which
             it is worth most, takes off a query at most, nine times out of ten.
         typical: (task, video) p-value of being like what was taught.
+        looks: video -> window of its frames -> what is said of that, of videos that were looked at
+            in parts; names of videos are those of all tasks.
     """
 
     episodes: EpisodeBatch
@@ -43,6 +47,7 @@ class Evidence:
     own_gain: Tensor | None = None
     round_most: Tensor | None = None
     typical: Tensor | None = None
+    looks: Mapping[str, Mapping[str, Look]] = field(default_factory=dict)
 
 
 def gather(
