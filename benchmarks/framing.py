@@ -2,6 +2,7 @@
 
     python benchmarks/framing.py --photos FOLDER    # object/photo/*.jpg
     python benchmarks/framing.py --tree TREE        # ORBIT-shaped, boxes in its annotations
+    python benchmarks/framing.py --rendered PEOPLE  # who film again as they are told
     python benchmarks/framing.py --smoke            # coloured noise, for CI
 
 Photographs: objects with four of them or more take part. People teach five things with two
@@ -12,6 +13,10 @@ before a blurred background, and about somebody else's thing.
 Tree: each user teaches every object by two clean videos, and asks every cluttered one. Of what is
 said of a place, the annotated box says whether it is true.
 
+Rendered: people film each thing once with each defect, and where the answer is unsure they take a
+step with the camera, the advised one (`bayesfs.explanation.camera`), any of the eight, or the one
+that undoes the defect, and film the same moment again.
+
 Everything that is said is by `bayesfs.explanation.framing`, as `bayesfs predict` says it. The last
 line is JSON.
 """
@@ -20,7 +25,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +37,16 @@ from PIL import Image, ImageFilter
 from bayesfs._utils.threads import share_cores
 from bayesfs.cli.name_videos import Teacher, boxed, tasks_in_condition
 from bayesfs.data.sources.video import UNKNOWN_OBJECT
+from bayesfs.explanation.camera import WHOLE, Step, camera_step
+from bayesfs.explanation.explain import REJECTED
 from bayesfs.explanation.framing import Framing, Look, framing_of
 from bayesfs.explanation.sentences import SURE
+from bayesfs.features.quality import quality
 from bayesfs.features.windows import WINDOWS, Window
 from bayesfs.protocols import KnowsTypical
+from bayesfs.synthetic.videos.objects import Thing, make_thing, user_things
+from bayesfs.synthetic.videos.refilm import DEFECTS, STEPS, moments
+from bayesfs.synthetic.videos.scenes import record_video
 from bayesfs.types import Embeddings
 
 Picture = NDArray[np.uint8]
@@ -44,7 +56,13 @@ PEOPLE, THINGS, TAUGHT = 4, 5, 2
 FRAMES = 3
 """Frames of a video of the tree."""
 
-PARTS = {"whole": Window(0.5, 0.5, 1.0), **WINDOWS}
+SEED, RENDERED = 2026, 160
+"""Of the rendered people, and the side of their frames."""
+
+TRIED = ("blurred", "dark", "bright", "cut off", "too small")
+"""Defects that a step may undo."""
+
+PARTS = {WHOLE: Window(0.5, 0.5, 1.0), **WINDOWS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,15 +143,19 @@ def questions(
     return found
 
 
-def framings(
-    teacher: Teacher, taught: dict[str, list[list[Picture]]], asked: Sequence[Asked]
-) -> list[tuple[bool, Framing | None]]:
-    """Whether the whole leaves a doubt, and what the windows tell, of each question.
+def looked_at(
+    teacher: Teacher,
+    taught: dict[str, list[list[Picture]]],
+    asked: Sequence[Sequence[Picture]],
+    parts: Mapping[str, Window],
+) -> list[dict[str, Look]]:
+    """Part -> what is said of it, of each question.
 
     Args:
         teacher: with a model that knows what is typical.
         taught: thing -> frames of each of its videos.
-        asked: questions.
+        asked: frames of each question.
+        parts: of the frames, each of which is asked about by itself.
     """
     rows = [
         (thing, f"{thing} {n}", frames)
@@ -141,16 +163,11 @@ def framings(
         for n, frames in enumerate(videos)
     ]
     rows += [
-        (UNKNOWN_OBJECT, f"{i} {name}", window.of(np.stack([*one.frames])))
-        for i, one in enumerate(asked)
-        for name, window in PARTS.items()
+        (UNKNOWN_OBJECT, f"{i} {name}", list(window.of(np.stack([*frames]))))
+        for i, frames in enumerate(asked)
+        for name, window in parts.items()
     ]
-    size = (teacher.backbone.px,) * 2
-    images = [
-        np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BILINEAR))
-        for *_, frames in rows
-        for p in frames
-    ]
+    images = [resized(p, teacher.backbone.px) for *_, frames in rows for p in frames]
     embeddings = Embeddings.from_arrays(
         teacher.backbone(np.stack(images)),
         object=[thing for thing, _, frames in rows for _ in frames],
@@ -169,10 +186,22 @@ def framings(
     ):
         number, _, part = video.partition(" ")
         looks[int(number)][part] = Look(dict(zip(tasks.classes[0], p, strict=False)), t)
+    return looks
+
+
+def resized(image: Picture, px: int) -> Picture:
+    """A picture as the backbone takes it."""
+    return np.asarray(Image.fromarray(image).resize((px, px), Image.Resampling.BILINEAR))
+
+
+def framings(
+    teacher: Teacher, taught: dict[str, list[list[Picture]]], asked: Sequence[Asked]
+) -> list[tuple[bool, Framing | None]]:
+    """Whether the whole leaves a doubt, and what the windows tell, of each question."""
     found = []
-    for own in looks:
-        whole = own.pop("whole")
-        unsure = max(whole.prob.values()) < SURE or whole.typical < 0.05
+    for own in looked_at(teacher, taught, [one.frames for one in asked], PARTS):
+        whole = own.pop(WHOLE)
+        unsure = max(whole.prob.values()) < SURE or whole.typical < REJECTED
         found.append((unsure, framing_of(own, whole.doubt)))
     return found
 
@@ -261,6 +290,82 @@ def boxed_video(tree: Path, split: str, thing: str, video: Path) -> Asked:
     return Asked("cluttered", frozenset({thing}), frames_of(video), (x, y) if centres else None)
 
 
+def of_rendered(teacher: Teacher, people: int) -> dict[str, float]:
+    """People who film a thing with one defect, and try a step where the answer is unsure."""
+    rows: list[tuple[str, str, dict[str, Look]]] = []
+    for user in range(people):
+        mine = user_things(np.random.default_rng([SEED, 0, user]), THINGS)
+        strangers = [make_thing(np.random.default_rng([SEED, 1, i])) for i in range(12)]
+        taught = {
+            thing.name: taught_frames(thing, strangers, (user, i)) for i, thing in enumerate(mine)
+        }
+        filmed = [
+            (
+                thing.name,
+                name,
+                moment,
+                spoil(moment.pose, np.random.default_rng([SEED, user, i, k])),
+            )
+            for i, thing in enumerate(mine)
+            for moment in moments(thing, strangers, "clutter", 1, RENDERED, (SEED, 9, user, i))
+            for k, (name, spoil) in enumerate(DEFECTS.items())
+            if name in TRIED
+        ]
+        first = [[moment.film(pose)] for *_, moment, pose in filmed]
+        looks = looked_at(teacher, taught, first, PARTS)
+        px = teacher.backbone.px
+        usual = quality(np.stack([resized(f, px) for v in taught.values() for fs in v for f in fs]))
+        rng = np.random.default_rng([SEED, 3, user])
+        then: list[list[Picture]] = []
+        steps: list[Step] = []
+        for (*_, moment, pose), frames, own in zip(filmed, first, looks, strict=True):
+            steps.append(camera_step(own, quality(resized(frames[0], px)[None]), usual))
+            by_chance = str(rng.choice([*STEPS]))
+            for step in (steps[-1], by_chance):
+                then.append([moment.film(STEPS[step](pose) if step else pose)])
+            then.append([moment.film(moment.pose)])
+        after = looked_at(teacher, taught, then, {WHOLE: PARTS[WHOLE]})
+        for n, ((thing, defect, *_), own) in enumerate(zip(filmed, looks, strict=True)):
+            if max(own[WHOLE].prob.values()) >= SURE:
+                continue
+            results = [own[WHOLE], *(one[WHOLE] for one in after[3 * n : 3 * n + 3])]
+            policies = ("not", "advised", "random", "mended")
+            rows.append(
+                (f"{defect}: {steps[n] or '-'}", thing, dict(zip(policies, results, strict=True)))
+            )
+    return steps_shown(rows)
+
+
+def steps_shown(rows: Sequence[tuple[str, str, dict[str, Look]]]) -> dict[str, float]:
+    """Accuracy and NLL after a step, of (defect and step, thing, policy -> answer) rows."""
+    figures: dict[str, float] = {}
+    defects = list(dict.fromkeys(told.partition(":")[0] for told, *_ in rows))
+    print(f"{len(rows)} unsure frames; accuracy and NLL of the next frame, by what is done:")
+    for name in [*defects, "all"]:
+        own = [row for row in rows if name in ("all", row[0].partition(":")[0])]
+        line = f"  {name:11}{len(own):4}"
+        for policy in ("not", "advised", "random", "mended"):
+            right = np.mean([look[policy].likeliest == thing for _, thing, look in own])
+            nll = -np.mean([np.log(look[policy].prob[thing] + 1e-12) for _, thing, look in own])
+            line += f"   {policy} {right:.2f} {nll:.2f}"
+            if name == "all":
+                figures |= {f"step.{policy}.acc": float(right), f"step.{policy}.nll": float(nll)}
+        chosen = Counter(told.partition(": ")[2] for told, *_ in own)
+        print(line, dict(chosen.most_common()) if name != "all" else "")
+    return figures
+
+
+def taught_frames(
+    thing: Thing, others: Sequence[Thing], seed: tuple[int, int]
+) -> list[list[Picture]]:
+    """Frames of clean videos."""
+    found = []
+    for n in range(TAUGHT):
+        video = record_video(thing, others, "clean", FRAMES, RENDERED, (SEED, 2, *seed, n))
+        found.append([frame.image for frame in video])
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -268,9 +373,10 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="folder object/photo/*.jpg")
     parser.add_argument("--tree", type=Path, help="ORBIT-shaped tree with boxes")
     parser.add_argument("--smoke", action="store_true", help="tiny, simulated pictures")
+    parser.add_argument("--rendered", type=int, default=0, help="number of people")
     args = parser.parse_args()
-    if args.photos is None and args.tree is None and not args.smoke:
-        parser.error("--photos or --tree is needed, or --smoke")
+    if not (args.photos or args.tree or args.rendered or args.smoke):
+        parser.error("--photos, --tree or --rendered is needed, or --smoke")
     teacher = boxed("cpu")
     found: dict[str, float] = {}
     if args.photos is not None or args.smoke:
@@ -278,6 +384,8 @@ def main() -> None:
         found |= of_photographs(teacher, photos)
     if args.tree is not None:
         found |= of_tree(teacher, args.tree)
+    if args.rendered:
+        found |= of_rendered(teacher, args.rendered)
     print(json.dumps({name: None if np.isnan(v) else v for name, v in found.items()}))
 
 

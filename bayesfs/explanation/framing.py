@@ -38,6 +38,9 @@ one's own, .1 takes 1 and .2 none; it finds 16 of 20 with two, .05 finds 17."""
 ASIDE = 1.0
 """Nats by which a window speaks for a thing more than the opposite one does."""
 
+TINY = 1e-4
+"""Chance below which a window that shows nothing says no more than that."""
+
 Side = Literal["left", "right", "top", "bottom"]
 
 OPPOSITE: Mapping[Side, Side] = {
@@ -77,8 +80,12 @@ class Look:
 
     def speaks_for(self, thing: str) -> float:
         """Log of the probability times the p-value."""
-        tiny = 1e-4  # a window that shows nothing says no more than that
-        return math.log(self.prob[thing] + tiny) + math.log(self.typical + tiny)
+        return self.agrees({thing: 1.0})
+
+    def agrees(self, prob: Mapping[str, float]) -> float:
+        """Log chance that it shows a thing of this distribution, and something that was taught."""
+        same = sum(p * self.prob[thing] for thing, p in prob.items())
+        return math.log(same + TINY) + math.log(self.typical + TINY)
 
 
 @dataclass(frozen=True)
