@@ -37,12 +37,12 @@ from PIL import Image, ImageFilter
 from bayesfs._utils.threads import share_cores
 from bayesfs.cli.name_videos import Teacher, boxed, tasks_in_condition
 from bayesfs.data.sources.video import UNKNOWN_OBJECT
-from bayesfs.explanation.camera import WHOLE, Step, camera_step
+from bayesfs.explanation.camera import Step, camera_step
 from bayesfs.explanation.explain import REJECTED
 from bayesfs.explanation.framing import Framing, Look, framing_of
 from bayesfs.explanation.sentences import SURE
 from bayesfs.features.quality import quality
-from bayesfs.features.windows import WINDOWS, Window
+from bayesfs.features.windows import PARTS, WHOLE, Window
 from bayesfs.protocols import KnowsTypical
 from bayesfs.synthetic.videos.objects import Thing, make_thing, user_things
 from bayesfs.synthetic.videos.refilm import DEFECTS, STEPS, moments
@@ -61,8 +61,6 @@ SEED, RENDERED = 2026, 160
 
 TRIED = ("blurred", "dark", "bright", "cut off", "too small")
 """Defects that a step may undo."""
-
-PARTS = {WHOLE: Window(0.5, 0.5, 1.0), **WINDOWS}
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,14 +43,14 @@ from bayesfs.diagnostics.self_estimate import SelfEstimate, self_estimate
 from bayesfs.diagnostics.verdicts import UNLIKE
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
-from bayesfs.explanation.evidence import gather
+from bayesfs.explanation.evidence import gather, looks_of
 from bayesfs.explanation.explain import explain_all
 from bayesfs.explanation.explanation import Explanation
 from bayesfs.explanation.framing import Look
 from bayesfs.features.backbones.spec import DEFAULT, remade
 from bayesfs.features.decoding.sampling import Sampling, Spread
 from bayesfs.features.reduction import UnitNorm
-from bayesfs.features.windows import WINDOWS, Window, Windowed
+from bayesfs.features.windows import LOOKED, WINDOWS, Window, Windowed
 from bayesfs.prediction import query_evidence, thinned_values
 from bayesfs.protocols import Backbone, Collapsible, KnowsTypical, NamesFrames
 from bayesfs.runs.compose import compose, tell_skipped
@@ -169,9 +169,6 @@ def teacher_of(
 
 OWN_DRAWS = 4
 """Population draws by which a person's own videos are asked about."""
-
-LOOKED = 3
-"""Frames of each video to name of which windows are looked at, too."""
 
 FURTHER = 10
 """Videos to come of which it is said how many will be recognised."""
@@ -294,14 +291,11 @@ def looked_at(
     both = Embeddings.of_own(xr.concat(parts, "frame", combine_attrs="override"))
     tasks = asked_tasks(teacher, both, condition)
     answer = teacher.study.infer(tasks, teacher.learnt, seed=teacher.seed)
-    like = model.typicality(tasks, condition_known=condition != "unknown")[0].tolist()
+    like = model.typicality(tasks, condition_known=condition != "unknown")
     looks: dict[str, dict[str, Look]] = {}
-    for name, prob, typical in zip(
-        tasks.videos[0], answer.predictive.video.prob[0].tolist(), like, strict=False
-    ):
+    for name, look in looks_of(tasks, answer.predictive, like).items():
         video, window = place[name]
-        own = dict(zip(tasks.classes[0], prob, strict=False))
-        looks.setdefault(video, {})[window] = Look(own, typical)
+        looks.setdefault(video, {})[window] = look
     return looks
 
 

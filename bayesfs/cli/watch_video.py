@@ -30,8 +30,8 @@ from bayesfs.cli.name_videos import (
 )
 from bayesfs.data.sources.folder import read_folder
 from bayesfs.data.sources.video import UNKNOWN_OBJECT, NothingDecoded, Skipped
-from bayesfs.explanation.camera import WHOLE, Step, camera_step
-from bayesfs.explanation.evidence import Evidence
+from bayesfs.explanation.camera import Step, camera_step
+from bayesfs.explanation.evidence import Evidence, looks_of
 from bayesfs.explanation.explain import explain_video
 from bayesfs.explanation.explanation import Explanation
 from bayesfs.explanation.framing import Look
@@ -40,7 +40,7 @@ from bayesfs.features.decoding.stream import stream
 from bayesfs.features.decoding.video import Frame
 from bayesfs.features.extraction.prefetch import Prefetch
 from bayesfs.features.quality import COVARIATES, quality
-from bayesfs.features.windows import WINDOWS
+from bayesfs.features.windows import WHOLE, WINDOWS
 from bayesfs.prediction import predict
 from bayesfs.protocols import Backbone, KnowsTypical, Model
 from bayesfs.types import Embeddings, EpisodeBatch, Posterior
@@ -155,12 +155,8 @@ class Watcher:
         joined = with_query(self.taught, features, measured, videos=[*WINDOWS])
         tasks = tasks_in_condition(self.teacher, joined, self.condition)
         given = self.teacher.learnt.population
-        prob = predict(self.model, self.posterior, tasks, given=given).video.prob[0].tolist()
-        like = self.model.typicality(tasks)[0].tolist()
-        return {
-            window: Look(dict(zip(tasks.classes[0], p, strict=False)), t)
-            for window, p, t in zip(tasks.videos[0], prob, like, strict=False)
-        }
+        found = predict(self.model, self.posterior, tasks, given=given)
+        return looks_of(tasks, found, self.model.typicality(tasks))
 
 
 def with_query(

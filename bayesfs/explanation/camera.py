@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from bayesfs.explanation.framing import ASIDE, OPPOSITE, Look, Side
 from bayesfs.features.quality import COVARIATES
+from bayesfs.features.windows import WHOLE
 
 Step = Literal[
     "", "steadier", "more light", "less light", "closer", "turn left", "turn right", "turn top",
@@ -53,9 +54,6 @@ BLOWN = 0.15
 
 BLURRED = 1.0
 """Nats of ln(var L / var Y)."""
-
-WHOLE = "whole"
-"""Name of the look at the whole frame."""
 
 
 def camera_step(

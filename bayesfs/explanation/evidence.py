@@ -139,6 +139,19 @@ def gain_by_condition(
     return None if found is None else torch.from_numpy(found["video_gain"].to_numpy())
 
 
+def looks_of(episodes: EpisodeBatch, predictive: Predictive, typical: Tensor) -> dict[str, Look]:
+    """Query video of one task -> what is said of it, such as of windows of another's frames.
+
+    Args:
+        episodes: one task.
+        predictive: of its query.
+        typical: (1, video) p-values of being like what was taught.
+    """
+    (things,), (names,) = episodes.classes, episodes.videos
+    each = zip(names, predictive.video.prob[0].tolist(), typical[0].tolist(), strict=False)
+    return {name: Look(dict(zip(things, p, strict=False)), t) for name, p, t in each}
+
+
 def of_video(episodes: EpisodeBatch, task: int, video: int) -> EpisodeBatch:
     """One task with one of its query videos."""
     one = episodes.select([task])

@@ -66,6 +66,16 @@ WINDOWS: Mapping[str, Window] = {
 """Those that are looked at; each two opposite ones share a fifth of the frame."""
 
 
+WHOLE = "whole"
+"""Name of the frame itself among its parts."""
+
+PARTS: Mapping[str, Window] = {WHOLE: Window(0.5, 0.5, 1.0), **WINDOWS}
+"""The frame itself, and windows of it."""
+
+LOOKED = 3
+"""Frames of a video of which windows are looked at."""
+
+
 class Windowed:
     """A backbone whose features are another's of every window, side by side; fulfils `Backbone`.
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bayesfs.explanation.camera import WHOLE, camera_step
+from bayesfs.explanation.camera import camera_step
 from bayesfs.explanation.framing import OPPOSITE, Look
 from bayesfs.features.quality import quality
+from bayesfs.features.windows import WHOLE
 
 
 def texture(seed: int) -> np.ndarray:
