@@ -43,6 +43,7 @@ from bayesfs.diagnostics.self_estimate import SelfEstimate, self_estimate
 from bayesfs.diagnostics.verdicts import UNLIKE
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.explanation.camera import Defect, defect_of
 from bayesfs.explanation.evidence import gather, looks_of
 from bayesfs.explanation.explain import explain_all
 from bayesfs.explanation.explanation import Explanation
@@ -223,7 +224,8 @@ def name_videos(
             condition_known=condition != "unknown",
             seed=seed,
         )
-        evidence = replace(evidence, looks=looked_at(teacher, found, condition))
+        looks = looked_at(teacher, found, condition)
+        evidence = replace(evidence, looks=looks, defects=defects_in(found.embeddings))
         (said,) = explain_all(evidence, rules=teacher.rules(videos_each))
         if isinstance(answer.model, KnowsTypical):
             tell_unlike(float(answer.model.exchangeability(tasks)[0]))
@@ -297,6 +299,17 @@ def looked_at(
         video, window = place[name]
         looks.setdefault(video, {})[window] = look
     return looks
+
+
+def defects_in(embeddings: Embeddings) -> dict[str, Defect]:
+    """Video to name -> what is wrong with its light or focus, beside what was taught."""
+    measured, video = embeddings.dataset["quality"].values, embeddings.coord("video")
+    asked = embeddings.coord("object") == UNKNOWN_OBJECT
+    found = {
+        str(name): defect_of(measured[video == name], measured[~asked])
+        for name in np.unique(video[asked])
+    }
+    return {name: defect for name, defect in found.items() if defect is not None}
 
 
 def asked_tasks(teacher: Teacher, embeddings: Embeddings, condition: Asked) -> EpisodeBatch:

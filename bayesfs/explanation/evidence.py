@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from bayesfs.explanation.camera import Defect
 from bayesfs.explanation.framing import Look
 from bayesfs.protocols import KnowsTypical, Model, Simulates
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
@@ -36,6 +37,8 @@ class Evidence:
         typical: (task, video) p-value of being like what was taught.
         looks: video -> window of its frames -> what is said of that, of videos that were looked at
             in parts; names of videos are those of all tasks.
+        defects: video -> what is measured to be wrong with it beside what was taught, for models
+            that do not know what a defect costs; see `bayesfs.explanation.camera.defect_of`.
     """
 
     episodes: EpisodeBatch
@@ -48,6 +51,7 @@ class Evidence:
     round_most: Tensor | None = None
     typical: Tensor | None = None
     looks: Mapping[str, Mapping[str, Look]] = field(default_factory=dict)
+    defects: Mapping[str, Defect] = field(default_factory=dict)
 
 
 def gather(

@@ -142,6 +142,7 @@ def explain_video(
     )
     own = [part for part in levels if is_epistemic(part) == (kind == "epistemic")]
     name = episodes.videos[task][video] if episodes.videos else str(video)
+    defects = [evidence.defects[name]] if name in evidence.defects else []
     found = Explanation(
         video=name,
         answer=named,
@@ -151,7 +152,7 @@ def explain_video(
         kind=kind,
         level=max(own, key=lambda part: parts[part]) if own else "",
         parts=parts,
-        causes=_causes(evidence, task, video),
+        causes=_causes(evidence, task, video) or dict.fromkeys(defects, math.nan),
         confusable=things[order[1]] if len(things) > 1 else "",
         gain=_gain(None if evidence.gain is None else evidence.gain[task], things),
         own_gain=_gain(

@@ -52,7 +52,8 @@ class Explanation:
         kind: "aleatoric" or "epistemic", whichever part is larger.
         level: the level of the hierarchy that adds most; "" where levels are not known.
         parts: "total", "aleatoric", "epistemic" and each level -> nats, of the whole video.
-        causes: measured cause -> nats per frame that it costs, costliest first.
+        causes: measured cause -> nats per frame that it costs, costliest first; NaN where the
+            model does not know what it costs.
         confusable: the likeliest wrong object, or "".
         gain: (object, condition) -> expected fall in nats per query after one more such video.
         own_gain: the same for this video.

@@ -12,14 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bayesfs.cli import name_videos
 from bayesfs.cli.main import CLOSED_PIPE, FAILED, main
 from bayesfs.data.sampling import sample_episodes
+from bayesfs.data.sources.video import UNKNOWN_OBJECT
 from bayesfs.errors import DataError
 from bayesfs.explanation.record import ExplanationRecord
 from bayesfs.features.decoding.sampling import Sampling, Spread
+from bayesfs.features.quality import COVARIATES, quality
 from bayesfs.features.windows import WINDOWS, Window
 from bayesfs.recipes.load import recipe_folder
 from bayesfs.recipes.scripts import read_recipe
@@ -27,7 +30,7 @@ from bayesfs.runs import reuse
 from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.run import EXPLANATIONS, recipe_digest
 from bayesfs.synthetic.videos.render import render_tree
-from bayesfs.types import CONDITIONS
+from bayesfs.types import CONDITIONS, Embeddings
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,21 @@ def test_windows_of_every_video_are_looked_at_where_the_model_knows_what_is_typi
     run = name_videos.of_run(world / "run", None, trust=False)
     found = name_videos.read_personal(world / "teach", world / "new", run)
     assert name_videos.looked_at(run, found, "clutter") == {}
+
+
+def test_a_dark_video_among_those_to_name_is_told_from_the_others() -> None:
+    """Beside what was taught, of all things together; taught videos are not told of."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(60, 200, (6, 16, 16, 3)).astype(np.uint8)
+    images[5] //= 4
+    measured = quality(images)
+    frames = Embeddings.from_arrays(
+        rng.normal(size=(6, 4)),
+        object=["a", "a", "b", "b", UNKNOWN_OBJECT, UNKNOWN_OBJECT],
+        video=["a1", "a2", "b1", "b2", "as usual", "by night"],
+        quality={name: measured[:, i] for i, name in enumerate(COVARIATES)},
+    )
+    assert name_videos.defects_in(frames) == {"by night": "dark"}
 
 
 def test_the_condition_of_a_video_is_inferred(world: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bayesfs.explanation.camera import camera_step
+from bayesfs.explanation.camera import camera_step, defect_of
 from bayesfs.explanation.framing import OPPOSITE, Look
 from bayesfs.features.quality import quality
 from bayesfs.features.windows import WHOLE
@@ -73,3 +73,10 @@ def test_without_windows_light_and_focus_are_still_known() -> None:
     alone = {WHOLE: Look({"keys": 1.0}, float("nan"))}
     assert camera_step(alone, quality(NOW // 3), quality(TAUGHT)) == "more light"
     assert camera_step(alone, quality(NOW), quality(TAUGHT)) == ""
+
+
+def test_defects_are_of_the_frames_together() -> None:
+    """One dark frame of three makes no dark video."""
+    mixed = quality(np.stack([NOW[0] // 3, NOW[0], NOW[1]]))
+    assert defect_of(mixed, quality(TAUGHT)) is None
+    assert defect_of(mixed[:1], quality(TAUGHT)) == "dark"

@@ -276,6 +276,22 @@ def test_nothing_is_said_of_a_place_where_nothing_is_unsure_or_the_window_shows_
     assert looked(evidence(), right=mug, left=BLANK).advice.action == "record"
 
 
+def test_a_measured_defect_is_named_where_the_model_does_not_know_its_cost() -> None:
+    """It is mended before a recording or a turn; a sure answer needs nothing."""
+    numbers = replace(evidence(), causes=None, defects={"clip": "dark"})
+    found = looked(numbers, left=BLANK, right=KEYS)
+    assert found.sentence("en") == "May be wrong: keys or wallet. It is dark; use more light."
+    assert np.isnan(found.advice.nats)
+    sure = replace(evidence(prob=(0.97, 0.02, 0.01)), causes=None, defects={"clip": "dark"})
+    assert "dark" not in looked(sure).sentence("en")
+    unlike = replace(evidence(absent=0.9), defects={"clip": "blurred"})
+    assert looked(unlike).sentence("en") == (
+        "This may be none of your objects. The video is blurred; hold steadier."
+    )
+    other = replace(numbers, defects={"another": "dark"})
+    assert looked(other).advice.action == "record"
+
+
 def test_what_is_unlike_anything_taught_may_lie_where_a_window_shows_it() -> None:
     assert looked(evidence(absent=0.9), top=WALLET, bottom=BLANK).sentence("en") == (
         "This may be none of your objects. Wallet is near the top; turn the camera there."
