@@ -37,7 +37,7 @@ from PIL import Image, ImageFilter
 from bayesfs._utils.threads import share_cores
 from bayesfs.cli.name_videos import Teacher, boxed, tasks_in_condition
 from bayesfs.data.sources.video import UNKNOWN_OBJECT
-from bayesfs.explanation.camera import Step, camera_step
+from bayesfs.explanation.camera import CameraStep, camera_step
 from bayesfs.explanation.explain import REJECTED
 from bayesfs.explanation.framing import Framing, Look, framing_of
 from bayesfs.explanation.sentences import SURE
@@ -315,7 +315,7 @@ def of_rendered(teacher: Teacher, people: int) -> dict[str, float]:
         usual = quality(np.stack([resized(f, px) for v in taught.values() for fs in v for f in fs]))
         rng = np.random.default_rng([SEED, 3, user])
         then: list[list[Picture]] = []
-        steps: list[Step] = []
+        steps: list[CameraStep] = []
         for (*_, moment, pose), frames, own in zip(filmed, first, looks, strict=True):
             steps.append(camera_step(own, quality(resized(frames[0], px)[None]), usual))
             by_chance = str(rng.choice([*STEPS]))

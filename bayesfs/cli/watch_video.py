@@ -30,7 +30,7 @@ from bayesfs.cli.name_videos import (
 )
 from bayesfs.data.sources.folder import read_folder
 from bayesfs.data.sources.video import UNKNOWN_OBJECT, NothingDecoded, Skipped
-from bayesfs.explanation.camera import Step, camera_step
+from bayesfs.explanation.camera import CameraStep, camera_step
 from bayesfs.explanation.evidence import Evidence, looks_of
 from bayesfs.explanation.explain import explain_video
 from bayesfs.explanation.explanation import Explanation
@@ -49,7 +49,7 @@ from bayesfs.uncertainty.decompose import decompose
 WINDOW = 30
 """Latest frames that are answered for jointly by default: a second."""
 
-WORDS: Mapping[Step, str] = {
+WORDS: Mapping[CameraStep, str] = {
     "steadier": "hold steadier",
     "more light": "more light",
     "less light": "less light",
@@ -59,7 +59,7 @@ WORDS: Mapping[Step, str] = {
     "turn top": "turn up",
     "turn bottom": "turn down",
 }
-"""Step of the camera -> what is printed."""
+"""CameraStep of the camera -> what is printed."""
 
 NOW = "now"
 """Name of the video that is being watched."""
@@ -132,7 +132,7 @@ class Watcher:
         videos = float(tasks.shot_mask.sum() / tasks.way_mask.sum())
         return explain_video(evidence, 0, 0, rules=self.teacher.rules(videos))
 
-    def step(self, found: Explanation, frames: list[Arrived]) -> Step:
+    def step(self, found: Explanation, frames: list[Arrived]) -> CameraStep:
         """What to do with the camera where frames leave a doubt; "" where they do not.
 
         Args:
@@ -241,7 +241,7 @@ def watch_video(
     say(f"{len(seconds)} answers, each {middle:.0f} ms (95 %: {late:.0f} ms) after its frame")
 
 
-def line_of(found: Explanation, step: Step = "") -> str:
+def line_of(found: Explanation, step: CameraStep = "") -> str:
     """The likeliest object, the set, the doubt and what to try in one line."""
     likely, probability = next(iter(found.prob.items()))
     named = ", ".join(found.answer) or "none of your objects"

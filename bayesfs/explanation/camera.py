@@ -33,13 +33,13 @@ from bayesfs.explanation.framing import OPPOSITE, Look, Side
 from bayesfs.features.quality import COVARIATES
 from bayesfs.features.windows import WHOLE
 
-Step = Literal[
+CameraStep = Literal[
     "", "steadier", "more light", "less light", "closer", "turn left", "turn right", "turn top",
     "turn bottom",
 ]  # fmt: skip
 """What to do with the camera; "" for nothing that is known to help."""
 
-TURN: Mapping[Side, Step] = {
+TURN: Mapping[Side, CameraStep] = {
     "left": "turn left",
     "right": "turn right",
     "top": "turn top",
@@ -48,7 +48,7 @@ TURN: Mapping[Side, Step] = {
 
 Defect = Literal["dark", "bright", "blurred"]
 
-MENDED: Mapping[Defect, Step] = {
+MENDED: Mapping[Defect, CameraStep] = {
     "dark": "more light",
     "bright": "less light",
     "blurred": "steadier",
@@ -78,7 +78,7 @@ def camera_step(
     looks: Mapping[str, Look],
     measured: NDArray[np.float32],
     taught: NDArray[np.float32],
-) -> Step:
+) -> CameraStep:
     """What to do next.
 
     Args:
