@@ -21,7 +21,7 @@ from PIL import Image
 from bayesfs._utils.threads import limit_threads
 from bayesfs.data.store import Thumbnail, save_store
 from bayesfs.diagnostics.predictive_checks import label_check, prior_check
-from bayesfs.explanation.record import NextRecording, Statement
+from bayesfs.explanation.record import NextRecording, SaidOften, Statement
 from bayesfs.metrics.score_table import score_table
 from bayesfs.report.view import ReportData
 from bayesfs.results.assemble import assemble_tree
@@ -216,6 +216,7 @@ def report_data() -> ReportData:
         warnings=("frame <12> is no JPEG",),
         pictures=make_pictures(trees[5]),
         advice=(NextRecording("U0001", "One more video of <i>mug</i>.", 0.21),),
+        words=(SaidOften("probably", 9, 0.912, 0.953), SaidOften("not recognised", 0, 0.5, 0.25)),
         level_errors={"object": (0.012, 0.017), "video": (0.001, 0.002), "frame": (0.002, 0.003)},
         said={
             (str(constant["task"].values[0]), str(name)): Statement(

@@ -16,6 +16,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 FIGURES = {
     "accuracy": ("best", "best.frame_nll_1", "best.video_acc_5", "best_peer.frame_nll_5"),
     "fewshot": ("best", "best.nll_5", "best_minus_peer.nll_1", "best_minus_peer.nll_5"),
+    "framing": ("several.alone", "several.two", "several.beside_another", "several.aside"),
     "gp": ("gp_predict_vs_list", "gp_train_vs_list", "gp_max_abs_diff", "gpu_vs_cpu_4096"),
     "gpu": ("gp_gpu_vs_cpu_4096", "features_share_of_bare", "gpu_cpu_max_diff", "share_of_roof"),
     "house": (
@@ -45,7 +46,6 @@ FIGURES = {
         "linear_head.prob_max_change",
         "similarity_pool.nll_change",
     ),
-    "several": ("several.alone", "several.two", "several.beside_another"),
     "tabular": (
         "data_frame_lines",
         "units_max_change",

@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from bayesfs._utils.progress import terminal_safe
+from bayesfs.cli.look_closer import look_closer
 from bayesfs.data.store import open_store
 from bayesfs.data.user_rows import quick_fingerprint
 from bayesfs.decisions.rules import Rules
@@ -60,6 +61,7 @@ def explain_run(
     rules: bool,
     trust: bool,
     device: str | None = None,
+    recording: Path | None = None,
 ) -> None:
     """Print why a video was named as it was, and draw its doubt over time; or list the videos.
 
@@ -72,10 +74,12 @@ def explain_run(
         rules: show instead how the rules of decision do for each user.
         trust: run recipes kept in the run directory even if they are not the shipped ones.
         device: where the engine runs; the best there is by default.
+        recording: of the video, whose frames are looked at in windows, to say what stands where.
 
     Raises:
-        RunError: the run is not finished, or its data have changed.
-        DataError: there is no such video.
+        RunError: the run is not finished, its data have changed, or its model says nothing of
+            windows.
+        DataError: there is no such video, or the recording is of another one.
     """
     directory = RunDirectory(run)
     study, learnt, embeddings = reopened(directory, data, trust=trust, device=device)
@@ -97,6 +101,9 @@ def explain_run(
     decide = rules_at(directory, study, learnt, embeddings, shots, seeds=seeds)
     evidence = evidence_of(study, learnt, tasks.select([t]), v, seed=seeds.fit)
     one = evidence.episodes
+    if recording is not None:
+        looks = look_closer(directory, study, learnt, one, recording, embeddings, seed=seeds.fit)
+        evidence = replace(evidence, looks={video: looks})
     found = explain_video(evidence, 0, 0, rules=decide)
     said = [*numbers(found, decide)]
     model = study.model_of(learnt)

@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import compress
@@ -43,13 +43,17 @@ from bayesfs.diagnostics.self_estimate import SelfEstimate, self_estimate
 from bayesfs.diagnostics.verdicts import UNLIKE
 from bayesfs.errors import DataError, RunError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
-from bayesfs.explanation.explain import explain
+from bayesfs.explanation.camera import Defect, defect_of
+from bayesfs.explanation.evidence import gather, looks_of
+from bayesfs.explanation.explain import explain_all
 from bayesfs.explanation.explanation import Explanation
+from bayesfs.explanation.framing import Look
 from bayesfs.features.backbones.spec import DEFAULT, remade
 from bayesfs.features.decoding.sampling import Sampling, Spread
 from bayesfs.features.reduction import UnitNorm
+from bayesfs.features.windows import LOOKED, WINDOWS, Window, Windowed
 from bayesfs.prediction import query_evidence, thinned_values
-from bayesfs.protocols import Backbone, Collapsible, KnowsTypical
+from bayesfs.protocols import Backbone, Collapsible, KnowsTypical, NamesFrames
 from bayesfs.runs.compose import compose, tell_skipped
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import RunDirectory, explained
@@ -60,11 +64,12 @@ from bayesfs.types import CONDITIONS, Embeddings, EpisodeBatch
 Row = dict[str, str | float]
 
 COLUMNS = (
-    "video", "object", "probability", "set", "typical", "total", "aleatoric", "epistemic",
-    "sentence",
+    "video", "object", "probability", "set", "in_view", "typical", "total", "aleatoric",
+    "epistemic", "sentence",
 )  # fmt: skip
 """Of the table, before a column "p(OBJECT)" for each object that was taught; numbers of a video
-that could not be read are empty. `set` holds what the sentence names, "" for none of them."""
+that could not be read are empty. `set` holds what the sentence names, "" for none of them;
+`in_view` what windows of its frames show clearly, which may be several things."""
 
 ROUNDING = 1e-6
 """Nats that a video must be likelier by to count as recorded in the other condition."""
@@ -215,15 +220,17 @@ def name_videos(
         tasks = asked_tasks(teacher, found.embeddings, condition)
         answer = study.infer(tasks, learnt, seed=seed)
         videos_each = float(tasks.shot_mask.sum() / tasks.way_mask.sum())
-        (said,) = explain(
+        evidence = gather(
             answer.model,
             learnt.population,
             answer.episodes,
             answer.predictive,
-            rules=teacher.rules(videos_each),
             condition_known=condition != "unknown",
             seed=seed,
         )
+        looks = looked_at(teacher, found, condition)
+        evidence = replace(evidence, looks=looks, defects=defects_in(found.embeddings))
+        (said,) = explain_all(evidence, rules=teacher.rules(videos_each))
         if isinstance(answer.model, KnowsTypical):
             tell_unlike(float(answer.model.exchangeability(tasks)[0]))
         if (factor := answer.posterior.sample_stats.get("alike_factor")) is not None:
@@ -270,6 +277,55 @@ def tell_own(found: SelfEstimate) -> None:
             f"{found.asked} are recognised: of {FURTHER} more like them, expect {low} to {high} "
             "(95 %)"
         )
+
+
+def looked_at(
+    teacher: Teacher,
+    found: Personal,
+    condition: Asked,
+    windows: Mapping[str, Window] = WINDOWS,
+) -> Mapping[str, Mapping[str, Look]]:
+    """Video to name -> window of its frames -> what is said of that by itself.
+
+    Empty where the model cannot tell what shows nothing that was taught, or features are made
+    elsewhere, of whole frames.
+    """
+    model, backbone = teacher.study.model_of(teacher.learnt), teacher.backbone
+    if not isinstance(model, KnowsTypical) or isinstance(backbone, NamesFrames):
+        return {}
+    asked = tuple(v for v in found.tree.videos if v.object == UNKNOWN_OBJECT)
+    windowed = Windowed(backbone, windows)
+    frames = Spread.of(teacher.sampling, LOOKED)
+    seen, _ = embedded_or_none(replace(found.tree, videos=asked, skipped=()), windowed, frames)
+    if seen is None:
+        return {}
+    known = found.embeddings.dataset
+    parts = [known.isel(frame=np.flatnonzero(known["object"].values != UNKNOWN_OBJECT))]
+    place: dict[str, tuple[str, str]] = {}
+    for window, part in windowed.apart(seen).items():
+        names = [f"{name} {window}" for name in part.coord("video")]
+        place |= {new: (old, window) for new, old in zip(names, part.coord("video"), strict=True)}
+        parts.append(part.dataset.assign_coords(video=("frame", names)))
+    both = Embeddings.of_own(xr.concat(parts, "frame", combine_attrs="override"))
+    tasks = asked_tasks(teacher, both, condition)
+    answer = teacher.study.infer(tasks, teacher.learnt, seed=teacher.seed)
+    like = model.typicality(tasks, condition_known=condition != "unknown")
+    looks: dict[str, dict[str, Look]] = {}
+    for name, look in looks_of(tasks, answer.predictive, like).items():
+        video, window = place[name]
+        looks.setdefault(video, {})[window] = look
+    return looks
+
+
+def defects_in(embeddings: Embeddings) -> dict[str, Defect]:
+    """Video to name -> what is wrong with its light or focus, beside what was taught."""
+    measured, video = embeddings.dataset["quality"].values, embeddings.coord("video")
+    asked = embeddings.coord("object") == UNKNOWN_OBJECT
+    found = {
+        str(name): defect_of(measured[video == name], measured[~asked])
+        for name in np.unique(video[asked])
+    }
+    return {name: defect for name, defect in found.items() if defect is not None}
 
 
 def asked_tasks(teacher: Teacher, embeddings: Embeddings, condition: Asked) -> EpisodeBatch:
@@ -482,6 +538,7 @@ def _row(one: Explanation) -> Row:
         "object": likely,
         "probability": probability,
         "set": " | ".join(one.answer),
+        "in_view": "" if one.framing is None else " | ".join(one.framing.things),
         "typical": "" if math.isnan(one.typical) else one.typical,
         **parts,
         **{f"p({name})": p for name, p in one.prob.items()},

@@ -551,6 +551,7 @@ def explain(
     shots: int | None = None,
     out: Path | None = None,
     rules: bool = False,
+    recording: Path | None = None,
     device: str | None = None,
     trust: bool = False,
 ) -> None:
@@ -569,6 +570,8 @@ def explain(
         out: picture to write (png, svg, pdf); by default in RUN/explained, named after the video.
         rules: show instead, for each user, how often answers and sets of answers are right by the
             rules that were learnt on train users.
+        recording: the video itself, a file or a folder of its frames, to say what stands where in
+            them, from parts of the frames (runs of models/similarity_pool.py).
         device: where the engine runs, such as cpu or cuda; the best there is by default.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
     """
@@ -581,6 +584,7 @@ def explain(
         shots=shots,
         out=out,
         rules=rules,
+        recording=recording,
         device=device,
         trust=trust,
     )

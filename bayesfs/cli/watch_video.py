@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,14 +30,17 @@ from bayesfs.cli.name_videos import (
 )
 from bayesfs.data.sources.folder import read_folder
 from bayesfs.data.sources.video import UNKNOWN_OBJECT, NothingDecoded, Skipped
-from bayesfs.explanation.evidence import Evidence
+from bayesfs.explanation.camera import CameraStep, camera_step
+from bayesfs.explanation.evidence import Evidence, looks_of
 from bayesfs.explanation.explain import explain_video
 from bayesfs.explanation.explanation import Explanation
+from bayesfs.explanation.framing import Look
 from bayesfs.features.decoding.sampling import Spread
 from bayesfs.features.decoding.stream import stream
 from bayesfs.features.decoding.video import Frame
 from bayesfs.features.extraction.prefetch import Prefetch
 from bayesfs.features.quality import COVARIATES, quality
+from bayesfs.features.windows import WHOLE, WINDOWS
 from bayesfs.prediction import predict
 from bayesfs.protocols import Backbone, KnowsTypical, Model
 from bayesfs.types import Embeddings, EpisodeBatch, Posterior
@@ -45,6 +48,18 @@ from bayesfs.uncertainty.decompose import decompose
 
 WINDOW = 30
 """Latest frames that are answered for jointly by default: a second."""
+
+WORDS: Mapping[CameraStep, str] = {
+    "steadier": "hold steadier",
+    "more light": "more light",
+    "less light": "less light",
+    "closer": "move closer",
+    "turn left": "turn left",
+    "turn right": "turn right",
+    "turn top": "turn up",
+    "turn bottom": "turn down",
+}
+"""CameraStep of the camera -> what is printed."""
 
 NOW = "now"
 """Name of the video that is being watched."""
@@ -61,12 +76,14 @@ class Arrived:
         decoded: when it was decoded, on the clock of `time.perf_counter`.
         features: (feature,) of the backbone.
         quality: (covariate,) measured.
+        image: (px, px, 3) as the backbone saw it.
     """
 
     number: int
     decoded: float
     features: NDArray[np.float32]
     quality: NDArray[np.float32]
+    image: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,16 +132,46 @@ class Watcher:
         videos = float(tasks.shot_mask.sum() / tasks.way_mask.sum())
         return explain_video(evidence, 0, 0, rules=self.teacher.rules(videos))
 
+    def step(self, found: Explanation, frames: list[Arrived]) -> CameraStep:
+        """What to do with the camera where frames leave a doubt; "" where they do not.
+
+        Args:
+            found: the answer for these frames.
+            frames: the latest; windows of the last one are looked at.
+        """
+        if len(found.answer) == 1:
+            return ""
+        looks = {WHOLE: Look(found.prob, found.typical), **self.windows(frames[-1])}
+        measured = np.stack([frame.quality for frame in frames])
+        return camera_step(looks, measured, self.taught.dataset["quality"].values)
+
+    def windows(self, frame: Arrived) -> dict[str, Look]:
+        """Window -> what is said of it; none where the model cannot tell what was not taught."""
+        if not isinstance(self.model, KnowsTypical):
+            return {}
+        backbone = self.teacher.backbone
+        features = np.concatenate([backbone(w.of(frame.image[None])) for w in WINDOWS.values()])
+        measured = np.repeat(frame.quality[None], len(WINDOWS), 0)
+        joined = with_query(self.taught, features, measured, videos=[*WINDOWS])
+        tasks = tasks_in_condition(self.teacher, joined, self.condition)
+        given = self.teacher.learnt.population
+        found = predict(self.model, self.posterior, tasks, given=given)
+        return looks_of(tasks, found, self.model.typicality(tasks))
+
 
 def with_query(
-    taught: Embeddings, features: NDArray[np.float32], measured: NDArray[np.float32]
+    taught: Embeddings,
+    features: NDArray[np.float32],
+    measured: NDArray[np.float32],
+    videos: Sequence[str] | None = None,
 ) -> Embeddings:
-    """What teaches, and behind it the frames of one video to name.
+    """What teaches, and behind it the frames of one video to name, or of several.
 
     Args:
         taught: of one person.
         features: (frame, feature).
         measured: (frame, covariate).
+        videos: name of each frame's video; one video by default.
     """
     known = taught.dataset[["features", "quality"]]
     kept = [*Embeddings.REQUIRED, "covariate"]
@@ -132,11 +179,11 @@ def with_query(
     names = {
         "user": str(taught.coord("user")[0]),
         "object": UNKNOWN_OBJECT,
-        "video": NOW,
         "condition": "clutter",
         "split": str(taught.coord("split")[0]),
     }
     coords = {name: ("frame", np.full(len(features), value)) for name, value in names.items()}
+    coords["video"] = ("frame", np.array([NOW] * len(features) if videos is None else videos))
     query = xr.Dataset(
         {
             "features": (("frame", "feature"), features),
@@ -185,7 +232,8 @@ def watch_video(
             if (frame.number - 1) % every:
                 continue
             found = watcher.answer([*latest])
-            print(f"{frame.number}: {line_of(found)}", flush=True)
+            step = watcher.step(found, [*latest])
+            print(f"{frame.number}: {line_of(found, step)}", flush=True)
             seconds.append(time.perf_counter() - frame.decoded)
     if not seconds:
         raise NothingDecoded(1, [Skipped(source, "no frame of it could be decoded", "video")])
@@ -193,14 +241,14 @@ def watch_video(
     say(f"{len(seconds)} answers, each {middle:.0f} ms (95 %: {late:.0f} ms) after its frame")
 
 
-def line_of(found: Explanation) -> str:
-    """The likeliest object, the set and the doubt in one line."""
+def line_of(found: Explanation, step: CameraStep = "") -> str:
+    """The likeliest object, the set, the doubt and what to try in one line."""
     likely, probability = next(iter(found.prob.items()))
     named = ", ".join(found.answer) or "none of your objects"
     total, epistemic = found.parts["total"], found.parts["epistemic"]
     return terminal_safe(
         f"{likely} {probability:.2f}; set: {named}; doubt {total:.2f} nats, {epistemic:.2f} of it "
-        "for want of examples"
+        f"for want of examples{f'; try: {WORDS[step]}' if step else ''}"
     )
 
 
@@ -229,7 +277,7 @@ def embedded_frames(source: str, backbone: Backbone) -> Iterator[Arrived]:
                 say(f"left out: {terminal_safe(item.path)}: {terminal_safe(item.reason)}")
                 continue
             images = item.image[None]
-            yield Arrived(item.number, when, backbone(images)[0], quality(images)[0])
+            yield Arrived(item.number, when, backbone(images)[0], quality(images)[0], item.image)
 
 
 def _stamped(source: str, px: int) -> Iterator[tuple[Frame | Skipped, float]]:

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,7 @@ class Rules:
         rejected: share of taught queries that may be taken for nothing taught.
         users: number of users they were learnt on.
         shots: most support videos of an object that they were learnt with.
+        meant: sentence -> how often it came true for these users; see `bayesfs.decisions.words`.
     """
 
     frame: UnitRules
@@ -99,6 +100,7 @@ class Rules:
     rejected: float
     users: int
     shots: int
+    meant: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -116,6 +118,7 @@ class Rules:
             rules = cls(**{**values, **units})
             numbers = [*asdict(units["frame"]).values(), *asdict(units["video"]).values()]
             numbers += [rules.level, rules.promised, rules.risk, rules.rejected]
+            numbers += [*rules.meant.values()]
             good = all(math.isfinite(float(number)) for number in numbers)
         except (KeyError, TypeError, ValueError) as e:
             raise DataError(f"expected rules as Rules.to_dict gives them, got {values!r}") from e

@@ -37,14 +37,18 @@ def advise(found: Explanation, missing: float, enough: float = ENOUGH) -> Advice
         missing: share of the video's frames that show nothing taught.
         enough: nats below which one more video is not advised.
     """
+    framing = found.framing
+    if framing is not None and found.answer and len(framing.things) > 1:
+        return Advice("one at a time", nats=framing.nats)
+    mend = _costlier(_mend(found), _turn(found))
     if not found.answer:
-        return Advice("teach")
+        return mend or Advice("teach")
     if missing > 0.5 and len(found.answer) > 1:
         return Advice("show") if missing < 1.0 else Advice("teach")
     if len(found.answer) == 1:
         best = max(found.gain.values(), default=math.nan)
         return Advice("enough", nats=best) if settled(found, enough) else Advice("nothing")
-    record, mend = _record(found, enough), _mend(found)
+    record = _record(found, enough)
     if record is None and mend is None:
         if found.kind == "epistemic":
             more = None if settled(found, enough) else _record(found, 0.0)
@@ -54,6 +58,8 @@ def advise(found: Explanation, missing: float, enough: float = ENOUGH) -> Advice
         return Advice("other side", "several" if len(found.answer) > 2 else "")
     if record is None or mend is None:
         return record or mend or Advice("nothing")
+    if math.isnan(mend.nats):
+        return mend
     if math.isnan(record.nats):
         return record if found.kind == "epistemic" else mend
     return record if record.nats >= mend.nats else mend
@@ -88,9 +94,26 @@ def matters(gain: Mapping[tuple[str, str], float], thing: str) -> bool:
     return max(own) - min(own) > 1e-9
 
 
+def _turn(found: Explanation) -> Advice | None:
+    """To turn the camera to where a window shows one of the likely objects."""
+    framing = found.framing
+    if framing is None or not framing.side or framing.nats < COSTLY:
+        return None
+    (thing,) = framing.things
+    likely = not found.answer or thing in found.answer
+    return Advice("turn", framing.side, thing, framing.nats) if likely else None
+
+
+def _costlier(one: Advice | None, other: Advice | None) -> Advice | None:
+    """Whichever of two takes more off; the first where that is not known of it."""
+    if one is None or other is None:
+        return one or other
+    return other if other.nats > one.nats else one
+
+
 def _mend(found: Explanation) -> Advice | None:
-    """What would mend the costliest measured cause, if it costs anything."""
+    """What would mend the costliest measured cause, if it costs anything, or nobody knows."""
     for cause, nats in found.causes.items():
-        if nats >= COSTLY and cause in REMEDY:
+        if not nats < COSTLY and cause in REMEDY:
             return Advice(REMEDY[cause], cause, nats=nats)
     return None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 import xarray as xr
 from torch import Tensor
 
+from bayesfs.explanation.camera import Defect
+from bayesfs.explanation.framing import Look
 from bayesfs.protocols import KnowsTypical, Model, Simulates
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompositions import FORESEEN, GAIN, KIND, LEVEL, QUALITY, decompose_by
@@ -32,6 +35,10 @@ class Evidence:
         round_most: (task,) nats that one more video of every object, each in the condition in which
             it is worth most, takes off a query at most, nine times out of ten.
         typical: (task, video) p-value of being like what was taught.
+        looks: video -> window of its frames -> what is said of that, of videos that were looked at
+            in parts; names of videos are those of all tasks.
+        defects: video -> what is measured to be wrong with it beside what was taught, for models
+            that do not know what a defect costs; see `bayesfs.explanation.camera.defect_of`.
     """
 
     episodes: EpisodeBatch
@@ -43,6 +50,8 @@ class Evidence:
     own_gain: Tensor | None = None
     round_most: Tensor | None = None
     typical: Tensor | None = None
+    looks: Mapping[str, Mapping[str, Look]] = field(default_factory=dict)
+    defects: Mapping[str, Defect] = field(default_factory=dict)
 
 
 def gather(
@@ -132,6 +141,19 @@ def gain_by_condition(
         model, population, episodes, predictive, decompositions=(GAIN, FORESEEN), seed=seed
     ).get(GAIN.name)
     return None if found is None else torch.from_numpy(found["video_gain"].to_numpy())
+
+
+def looks_of(episodes: EpisodeBatch, predictive: Predictive, typical: Tensor) -> dict[str, Look]:
+    """Query video of one task -> what is said of it, such as of windows of another's frames.
+
+    Args:
+        episodes: one task.
+        predictive: of its query.
+        typical: (1, video) p-values of being like what was taught.
+    """
+    (things,), (names,) = episodes.classes, episodes.videos
+    each = zip(names, predictive.video.prob[0].tolist(), typical[0].tolist(), strict=False)
+    return {name: Look(dict(zip(things, p, strict=False)), t) for name, p, t in each}
 
 
 def of_video(episodes: EpisodeBatch, task: int, video: int) -> EpisodeBatch:

@@ -4,19 +4,21 @@ The reasons are numbers: uncertainty by kind and level (`bayesfs.uncertainty.by_
 cause (`bayesfs.uncertainty.by_quality`), and what one more video of each object is worth
 (`bayesfs.uncertainty.information_gain`). From them comes at most one piece of advice:
 
+- several things in view, of which two windows of the frames are sure: to show one at a time;
 - sure: none;
 - unlike anything taught: to teach it so, if it is one of theirs; seen in some frames and not in
   most: to keep it in the picture;
 - else whichever takes more nats off this video: to mend its costliest measured cause (hold
-  steadier, more light, ...), or to record one more video of one of the likely objects, in the
-  condition in which it is worth most;
+  steadier, more light, ...), to turn the camera to where a window shows one of the likely objects
+  clearly, or to record one more video of one of these, in the condition in which it is worth most;
 - where neither takes off enough: to show another side where the video leaves the doubt, and
   "enough" where teaching leaves it and one more video of every object would hardly help.
 
 A reason is given only where the frames support it: a measured cause where its measure is far from
-typical (`EVIDENCE`), "out of view" where other frames of the video show what was taught. Where an
-object stands, how large it is and what else is there is not measured, and nothing is said of it;
-a doubt without such evidence is said to have no known reason.
+typical (`EVIDENCE`), "out of view" where other frames of the video show what was taught, a place
+or a second object where windows of the frames show it (`bayesfs.explanation.framing`). How large an
+object is is not measured, and nothing is said of it; a doubt without such evidence is said to have
+no known reason.
 
 An explanation is data; `Explanation.sentence` puts it into words (`bayesfs.explanation.sentences`).
 """
@@ -37,6 +39,7 @@ from bayesfs.errors import DataError
 from bayesfs.explanation.advice import ENOUGH, advise
 from bayesfs.explanation.evidence import Evidence, gather
 from bayesfs.explanation.explanation import Advice, Explanation
+from bayesfs.explanation.framing import framing_of
 from bayesfs.explanation.sentences import likeliest
 from bayesfs.protocols import Model
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
@@ -138,8 +141,10 @@ def explain_video(
         "epistemic" if parts["epistemic"] >= parts["aleatoric"] else "aleatoric"
     )
     own = [part for part in levels if is_epistemic(part) == (kind == "epistemic")]
+    name = episodes.videos[task][video] if episodes.videos else str(video)
+    defects = [evidence.defects[name]] if name in evidence.defects else []
     found = Explanation(
-        video=episodes.videos[task][video] if episodes.videos else str(video),
+        video=name,
         answer=named,
         prob={things[i]: float(p[i]) for i in order},
         absent=absent,
@@ -147,7 +152,7 @@ def explain_video(
         kind=kind,
         level=max(own, key=lambda part: parts[part]) if own else "",
         parts=parts,
-        causes=_causes(evidence, task, video),
+        causes=_causes(evidence, task, video) or dict.fromkeys(defects, math.nan),
         confusable=things[order[1]] if len(things) > 1 else "",
         gain=_gain(None if evidence.gain is None else evidence.gain[task], things),
         own_gain=_gain(
@@ -156,6 +161,7 @@ def explain_video(
         advice=Advice("nothing"),
         round_most=math.nan if evidence.round_most is None else float(evidence.round_most[task]),
         levels=episodes.levels,
+        framing=framing_of(evidence.looks.get(name, {}), parts["total"]),
     )
     threshold = rules.frame.most_absent if rules else 0.5
     return replace(found, advice=advise(found, _missing(evidence, task, video, threshold), enough))

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from bayesfs.explanation.framing import Framing
 from bayesfs.explanation.sentences import advice_text, answer_text
 from bayesfs.types.level_names import VIDEOS, LevelNames
 
 Action = Literal[
     "nothing", "enough", "record", "steadier", "more light", "less light", "show", "other side",
-    "teach",
+    "teach", "turn", "one at a time",
 ]  # fmt: skip
 
 
@@ -23,10 +24,12 @@ class Advice:
     Attributes:
         action: "nothing" needs no words, "teach" is to record what was not recognised, as it is,
             "enough" says that more teaching would hardly help.
-        reason: the cause that it mends, or the condition to record in; "" where there is none.
-        thing: object to record, or "".
+        reason: the cause that it mends, the condition to record in, or the side to turn to;
+            "" where there is none.
+        thing: object to record or to turn to, or "".
         nats: what it is expected to take off: per query for "record" and "enough", per frame for a
-            measured cause; NaN where that is not known.
+            measured cause, of this video where the camera is to be moved or one thing is to be
+            shown; NaN where that is not known.
     """
 
     action: Action
@@ -49,7 +52,8 @@ class Explanation:
         kind: "aleatoric" or "epistemic", whichever part is larger.
         level: the level of the hierarchy that adds most; "" where levels are not known.
         parts: "total", "aleatoric", "epistemic" and each level -> nats, of the whole video.
-        causes: measured cause -> nats per frame that it costs, costliest first.
+        causes: measured cause -> nats per frame that it costs, costliest first; NaN where the
+            model does not know what it costs.
         confusable: the likeliest wrong object, or "".
         gain: (object, condition) -> expected fall in nats per query after one more such video.
         own_gain: the same for this video.
@@ -57,6 +61,8 @@ class Explanation:
         round_most: nats that one more video of every object takes off a query at most, nine times
             out of ten; NaN where that is not known.
         levels: what the data call the levels.
+        framing: what windows of the frames show that the whole does not; None where that is
+            nothing, or they were not looked at.
     """
 
     video: str
@@ -74,6 +80,7 @@ class Explanation:
     advice: Advice
     round_most: float = math.nan
     levels: LevelNames = VIDEOS
+    framing: Framing | None = None
 
     def sentence(self, language: str | None = None) -> str:
         """What is said, such as "May be wrong: keys or wallet. It is dark; use more light".
@@ -89,8 +96,10 @@ class Explanation:
         advice = self.advice
         if sure and advice.action == "enough":
             return said
-        first = self.answer[0] if self.answer else ""
-        names = {"name": advice.thing, "first": first, "second": self.confusable}
+        first, second = self.answer[0] if self.answer else "", self.confusable
+        if advice.action == "one at a time" and self.framing is not None:
+            first, second = self.framing.things[:2]
+        names = {"name": advice.thing, "first": first, "second": second}
         done = advice_text(
             advice.action, reason=advice.reason, names=names, language=language, levels=self.levels
         )

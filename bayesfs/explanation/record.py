@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from bayesfs._utils.json_files import read_json
+from bayesfs.decisions.queries import judged
 from bayesfs.decisions.rules import Rules
+from bayesfs.decisions.words import word_frequencies
 from bayesfs.diagnostics.verdicts import SHARE_ERROR_MAX
 from bayesfs.explanation.advice import matters, settled
 from bayesfs.explanation.evidence import Evidence, gather
@@ -56,6 +58,23 @@ class Statement:
     levels: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class SaidOften:
+    """How often a kind of sentence was said of a run's labelled videos, and came true.
+
+    Attributes:
+        sentence: see `bayesfs.decisions.words`.
+        said: number of videos.
+        came_true: share of them for which it did, by Laplace's rule, each person counting alike.
+        meant: the same for the people whom the rules of decision were learnt on.
+    """
+
+    sentence: str
+    said: int
+    came_true: float
+    meant: float
+
+
 MOST_TASKS = 64
 """A run explains so many tasks at most, some seconds each; `bayesfs explain` explains any."""
 
@@ -69,16 +88,23 @@ class ExplanationRecord:
         advice: (task, sentence, expected gain in nats per query) of what to record next.
         level_errors: level -> Monte Carlo standard errors of its mean over the videos, in nats, and
             of its share of the total.
+        words: how often each kind of sentence came true; empty where that is not known.
     """
 
     said: Mapping[tuple[str, str], Statement]
     advice: Sequence[tuple[str, str, float | None]]
     level_errors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    words: Sequence[SaidOften] = ()
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
         said = [[*key, asdict(one)] for key, one in self.said.items()]
-        found = {"said": said, "advice": self.advice, "level_errors": self.level_errors}
+        found = {
+            "said": said,
+            "advice": self.advice,
+            "level_errors": self.level_errors,
+            "words": [asdict(one) for one in self.words],
+        }
         path.write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -106,6 +132,15 @@ class ExplanationRecord:
                     str(level): (float(nats), float(share))
                     for level, (nats, share) in found.get("level_errors", {}).items()
                 },
+                words=tuple(
+                    SaidOften(
+                        str(one["sentence"]),
+                        int(one["said"]),
+                        float(one["came_true"]),
+                        float(one["meant"]),
+                    )
+                    for one in found.get("words", [])
+                ),
             )
 
     def report_advice(self) -> list[NextRecording]:
@@ -137,7 +172,20 @@ def record_explanations(
         for t, explanations in enumerate(found)
         for e in explanations
     }
-    return ExplanationRecord(said, list(_advice(answer, found)), _level_errors(evidence))
+    advice, errors = list(_advice(answer, found)), _level_errors(evidence)
+    return ExplanationRecord(said, advice, errors, words_of(answer, rules))
+
+
+def words_of(answer: Answer, rules: Rules | None) -> tuple[SaidOften, ...]:
+    """How often what is said came true, where labels and what it meant are known."""
+    if rules is None or not rules.meant or not (answer.episodes.query_labels >= 0).any():
+        return ()
+    queries = judged(answer.predictive, answer.episodes, "video")
+    return tuple(
+        SaidOften(word, one.said, one.true, rules.meant[word])
+        for word, one in word_frequencies(queries, rules.video).items()
+        if word in rules.meant
+    )
 
 
 def _settled(evidence: Evidence, answer: Answer, learnt: Learnt, *, seed: int) -> Evidence:

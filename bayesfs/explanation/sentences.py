@@ -117,6 +117,11 @@ def advice_text(
         "show": _("A part of the video shows nothing taught; keep the object in the picture."),
         "other side": _("{first} and {second} look alike here; show another side."),
         "other side alone": _("The reason is not known; show another side."),
+        "turn left": _("{name} is on the left; turn the camera there."),
+        "turn right": _("{name} is on the right; turn the camera there."),
+        "turn top": _("{name} is near the top; turn the camera there."),
+        "turn bottom": _("{name} is near the bottom; turn the camera there."),
+        "one at a time": _("{first} and {second} are both in view; show one at a time."),
         "teach": _(
             "Why it looks unlike what was taught is not known; if it is yours, teach it so."
         ),

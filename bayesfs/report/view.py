@@ -17,7 +17,7 @@ from bayesfs.data.store import Thumbnail
 from bayesfs.diagnostics.convergence import Diagnostics, diagnose
 from bayesfs.errors import DataError
 from bayesfs.evaluation.score_sheet import GROUPS, all_scores, score_sheet
-from bayesfs.explanation.record import NextRecording, Statement
+from bayesfs.explanation.record import NextRecording, SaidOften, Statement
 from bayesfs.metrics.calibration import reliability
 from bayesfs.metrics.score_table import statistics
 from bayesfs.metrics.selective import risk_coverage
@@ -61,6 +61,7 @@ class ReportData:
         said: (task, video) -> what is said of it.
         level_errors: level -> Monte Carlo errors of its mean over the videos, in nats, and of its
             share of the total.
+        words: how often each kind of sentence came true.
         note: a sentence to read before anything else, such as whom the report shows.
 
     Raises:
@@ -76,6 +77,7 @@ class ReportData:
     advice: Sequence[NextRecording] = ()
     said: Mapping[tuple[str, str], Statement] = field(default_factory=dict)
     level_errors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    words: Sequence[SaidOften] = ()
     note: str = ""
 
     def __post_init__(self) -> None:

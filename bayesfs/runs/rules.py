@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bayesfs._utils.progress import terminal_safe
 from bayesfs.decisions.checks import check_left_out, check_rules, check_words
 from bayesfs.decisions.queries import Judged, Unit, judged
 from bayesfs.decisions.rules import Rules, between, learn_rules
+from bayesfs.decisions.words import word_frequencies
 from bayesfs.errors import RunError
 from bayesfs.protocols import OpenSet
 from bayesfs.runs.directory import RunDirectory
@@ -100,7 +102,9 @@ def load_rules(path: Path) -> Rules:
 def rules_of(answer: Answer, learnt: Learnt) -> Rules:
     """Thresholds from what was said of train users' tasks."""
     absent = absent_of(answer, learnt)
-    return learn_rules(answer.predictive, answer.episodes, absent=absent)
+    rules = learn_rules(answer.predictive, answer.episodes, absent=absent)
+    known = word_frequencies(_judged(answer, learnt, "video"), rules.video)
+    return replace(rules, meant={word: one.true for word, one in known.items()})
 
 
 def absent_of(answer: Answer, learnt: Learnt) -> Tensor | None:

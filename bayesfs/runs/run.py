@@ -526,6 +526,7 @@ def report_data(
         advice=told.report_advice(),
         said=told.said,
         level_errors=told.level_errors,
+        words=told.words,
     )
 
 

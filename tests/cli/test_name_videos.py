@@ -12,21 +12,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bayesfs.cli import name_videos
 from bayesfs.cli.main import CLOSED_PIPE, FAILED, main
 from bayesfs.data.sampling import sample_episodes
+from bayesfs.data.sources.video import UNKNOWN_OBJECT
 from bayesfs.errors import DataError
 from bayesfs.explanation.record import ExplanationRecord
 from bayesfs.features.decoding.sampling import Sampling, Spread
+from bayesfs.features.quality import COVARIATES, quality
+from bayesfs.features.windows import WINDOWS, Window
 from bayesfs.recipes.load import recipe_folder
 from bayesfs.recipes.scripts import read_recipe
 from bayesfs.runs import reuse
 from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.run import EXPLANATIONS, recipe_digest
 from bayesfs.synthetic.videos.render import render_tree
-from bayesfs.types import CONDITIONS
+from bayesfs.types import CONDITIONS, Embeddings
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,43 @@ def test_the_table_holds_every_class_and_the_set(world: Path, tmp_path: Path) ->
             assert {*row["set"].split(" | ")} <= {*things, ""}
             assert (row["set"] == "") == row["sentence"].startswith("This may be none of")
             assert 0.0 <= float(row["typical"]) <= 1.0
+
+
+def test_windows_of_every_video_are_looked_at_where_the_model_knows_what_is_typical(
+    world: Path,
+) -> None:
+    """A window of the whole frame says what the frames themselves do."""
+    teacher = name_videos.boxed("cpu")
+    found = name_videos.read_personal(world / "teach", world / "new", teacher)
+    looks = name_videos.looked_at(teacher, found, "clutter")
+    tasks = name_videos.asked_tasks(teacher, found.embeddings, "clutter")
+    assert {*looks} == {*tasks.videos[0]}
+    whole = {"whole": Window(0.5, 0.5, 1.0)}
+    same = name_videos.looked_at(teacher, found, "clutter", windows=whole)
+    answer = teacher.study.infer(tasks, teacher.learnt, seed=teacher.seed)
+    for video, prob in zip(tasks.videos[0], answer.predictive.video.prob[0], strict=True):
+        assert {*looks[video]} == {*WINDOWS}
+        for look in looks[video].values():
+            assert sum(look.prob.values()) == pytest.approx(1.0)
+        assert [*same[video]["whole"].prob.values()] == pytest.approx(prob.tolist(), abs=1e-6)
+    run = name_videos.of_run(world / "run", None, trust=False)
+    found = name_videos.read_personal(world / "teach", world / "new", run)
+    assert name_videos.looked_at(run, found, "clutter") == {}
+
+
+def test_a_dark_video_among_those_to_name_is_told_from_the_others() -> None:
+    """Beside what was taught, of all things together; taught videos are not told of."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(60, 200, (6, 16, 16, 3)).astype(np.uint8)
+    images[5] //= 4
+    measured = quality(images)
+    frames = Embeddings.from_arrays(
+        rng.normal(size=(6, 4)),
+        object=["a", "a", "b", "b", UNKNOWN_OBJECT, UNKNOWN_OBJECT],
+        video=["a1", "a2", "b1", "b2", "as usual", "by night"],
+        quality={name: measured[:, i] for i, name in enumerate(COVARIATES)},
+    )
+    assert name_videos.defects_in(frames) == {"by night": "dark"}
 
 
 def test_the_condition_of_a_video_is_inferred(world: Path) -> None:

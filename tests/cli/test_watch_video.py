@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from bayesfs.errors import DataError
 from bayesfs.features.decoding import stream as streaming
 from bayesfs.features.decoding.stream import camera, stream
 from bayesfs.features.decoding.video import Frame
+from bayesfs.features.quality import quality
+from bayesfs.features.windows import WINDOWS
 from bayesfs.synthetic.videos.render import render_tree
 
 
@@ -110,3 +113,25 @@ def test_frames_of_a_camera_are_read_through_pyav(
     monkeypatch.setattr(streaming, "camera", lambda number: ("/nowhere", "v4l2"))
     with pytest.raises(DataError, match="is it connected"):
         next(iter(stream("0", 32)))
+
+
+def test_a_step_is_advised_where_the_answer_is_unsure(person: Path) -> None:
+    """Of dark frames: more light. A window of the frame is answered as the frame itself is."""
+    teacher = name_videos.boxed("cpu")
+    taught = watch_video.taught_frames(person / "teach", teacher)
+    watcher = watch_video.Watcher.of(teacher, taught, "clutter")
+    source = next((person / "new").iterdir())
+    frames = list(watch_video.embedded_frames(str(source), teacher.backbone))
+    looks = watcher.windows(frames[-1])
+    assert {*looks} == {*WINDOWS}
+    window = WINDOWS["left"].of(frames[-1].image[None])
+    same = replace(frames[-1], features=teacher.backbone(window)[0])
+    alone = watcher.answer([same])
+    assert looks["left"].prob == pytest.approx(alone.prob, abs=1e-6)
+    assert looks["left"].typical == pytest.approx(alone.typical)
+    dark = replace(frames[-1], quality=quality(frames[-1].image[None] // 4)[0])
+    things = tuple(alone.prob)
+    unsure, sure = (replace(alone, answer=things[:n]) for n in (2, 1))
+    assert watcher.step(unsure, [dark]) == "more light"
+    assert watcher.step(sure, [dark]) == ""
+    assert watch_video.line_of(unsure, "turn top").endswith("; try: turn up")

@@ -23,6 +23,7 @@ from bayesfs.explanation.advice import REMEDY
 from bayesfs.explanation.evidence import Evidence, gather, of_video, without_gain
 from bayesfs.explanation.explain import EVIDENCE, evident_cause, explain, explain_video
 from bayesfs.explanation.explanation import Advice, Explanation
+from bayesfs.explanation.framing import Look
 from bayesfs.features.quality import COVARIATES
 from bayesfs.models.gaussian.families import PowerLaw
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
@@ -230,6 +231,71 @@ def test_a_sure_answer_needs_no_advice() -> None:
     enough = explained(prob=(0.97, 0.02, 0.01), general=NOTHING)
     assert enough.advice.action == "enough"
     assert enough.sentence("en") == "Probably keys."
+
+
+def looked(numbers: Evidence, **windows: tuple[tuple[float, float, float], float]) -> Explanation:
+    """The same with looks at windows: probabilities and p-value."""
+    looks = {name: Look(dict(zip(THINGS, p, strict=True)), t) for name, (p, t) in windows.items()}
+    return explain_video(replace(numbers, looks={"clip": looks}), 0, 0)
+
+
+KEYS, WALLET, BLANK = ((0.97, 0.02, 0.01), 0.6), ((0.02, 0.97, 0.01), 0.4), ((0.4, 0.3, 0.3), 0.01)
+
+
+@pytest.mark.parametrize("prob", [(0.6, 0.35, 0.05), (0.97, 0.02, 0.01)])
+def test_two_things_in_view_are_both_named_whether_one_is_sure_or_not(
+    prob: tuple[float, float, float],
+) -> None:
+    found = looked(evidence(prob=prob), left=KEYS, right=WALLET)
+    assert found.advice.action == "one at a time"
+    assert found.sentence("en").endswith("Keys and wallet are both in view; show one at a time.")
+
+
+def test_a_window_says_where_to_turn_if_that_takes_more_off_than_a_recording() -> None:
+    found = looked(evidence(), left=BLANK, right=KEYS)
+    assert (found.advice.action, found.advice.reason, found.advice.thing) == (
+        "turn",
+        "right",
+        "keys",
+    )
+    assert found.framing is not None
+    assert found.advice.nats == pytest.approx(found.framing.nats)
+    assert found.sentence("en") == (
+        "May be wrong: keys or wallet. Keys is on the right; turn the camera there."
+    )
+    worth = looked(evidence(gain=((0.9, 0.9),) * 3), left=BLANK, right=KEYS)
+    assert worth.advice.action == "record"
+
+
+def test_nothing_is_said_of_a_place_where_nothing_is_unsure_or_the_window_shows_another() -> None:
+    assert looked(evidence(prob=(0.97, 0.02, 0.01)), right=KEYS, left=BLANK).advice.action in (
+        "nothing",
+        "enough",
+    )
+    mug = ((0.01, 0.02, 0.97), 0.6)
+    assert looked(evidence(), right=mug, left=BLANK).advice.action == "record"
+
+
+def test_a_measured_defect_is_named_where_the_model_does_not_know_its_cost() -> None:
+    """It is mended before a recording or a turn; a sure answer needs nothing."""
+    numbers = replace(evidence(), causes=None, defects={"clip": "dark"})
+    found = looked(numbers, left=BLANK, right=KEYS)
+    assert found.sentence("en") == "May be wrong: keys or wallet. It is dark; use more light."
+    assert np.isnan(found.advice.nats)
+    sure = replace(evidence(prob=(0.97, 0.02, 0.01)), causes=None, defects={"clip": "dark"})
+    assert "dark" not in looked(sure).sentence("en")
+    unlike = replace(evidence(absent=0.9), defects={"clip": "blurred"})
+    assert looked(unlike).sentence("en") == (
+        "This may be none of your objects. The video is blurred; hold steadier."
+    )
+    other = replace(numbers, defects={"another": "dark"})
+    assert looked(other).advice.action == "record"
+
+
+def test_what_is_unlike_anything_taught_may_lie_where_a_window_shows_it() -> None:
+    assert looked(evidence(absent=0.9), top=WALLET, bottom=BLANK).sentence("en") == (
+        "This may be none of your objects. Wallet is near the top; turn the camera there."
+    )
 
 
 def test_learnt_rules_decide_what_is_named_and_when_nothing_is() -> None:

@@ -1,12 +1,23 @@
 """What a run tells of its videos, kept as plain text and numbers."""
 
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
 from bayesfs import SVI, Exact, GaussianHierarchy, HeldOutUsers, Study
+from bayesfs.decisions.checks import check_words
+from bayesfs.decisions.queries import judged
 from bayesfs.errors import DataError
-from bayesfs.explanation.record import ExplanationRecord, Statement, record_explanations
+from bayesfs.explanation.record import (
+    ExplanationRecord,
+    SaidOften,
+    Statement,
+    record_explanations,
+    words_of,
+)
+from bayesfs.runs.rules import rules_of
 
 TOLD = ExplanationRecord(
     said={
@@ -14,6 +25,7 @@ TOLD = ExplanationRecord(
         ("U1#2", "v1"): Statement("Keys."),
     },
     advice=[("U1", "One more video of keys by itself would help.", 0.05), ("U2", "Enough.", None)],
+    words=(SaidOften("probably", 12, 0.93, 0.95),),
 )
 
 
@@ -35,6 +47,34 @@ def test_a_video_asked_in_two_tasks_is_told_for_each(make_embeddings) -> None:
     told = record_explanations(study.infer(tasks, learnt, seed=0), learnt, None, seed=0)
     assert {task for task, _ in told.said} == set(tasks.tasks)
     assert len(told.said) == int(tasks.video_mask.sum()) > len({video for _, video in told.said})
+
+
+def test_words_are_counted_as_the_command_does(make_embeddings) -> None:
+    """As `bayesfs explain RUN --rules` ends; nothing is known without rules, or without labels."""
+    frames = make_embeddings()
+    study = Study(
+        GaussianHierarchy(), Exact(draws=20), HeldOutUsers(shots=(1,)), SVI(steps=20, draws=4)
+    )
+    learnt = study.learn(frames, seed=0)
+    train = study.train_tasks(frames, learnt, seed=0)
+    assert train is not None
+    known, asked = (
+        study.infer(t, learnt, seed=0) for t in (train, study.tasks(frames, learnt, seed=0))
+    )
+    rules = rules_of(known, learnt)
+    counted = check_words(
+        *(judged(a.predictive, a.episodes, "video") for a in (asked, known)), rules.video
+    )
+    words = words_of(asked, rules)
+    assert [(w.sentence, w.said, w.came_true, w.meant) for w in words] == [
+        tuple(row) for row in counted.itertuples(index=False)
+    ]
+    assert sum(w.said for w in words) == int(asked.episodes.video_mask.sum())
+    assert words_of(asked, None) == words_of(asked, replace(rules, meant={})) == ()
+    labels = torch.full_like(asked.episodes.query_labels, -1)
+    assert (
+        words_of(replace(asked, episodes=asked.episodes.changed(query_labels=labels)), rules) == ()
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import html
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -633,3 +634,16 @@ def test_of_few_draws_or_videos_there_are_the_pictures_that_there_can_be(
     one[tuple(first)] = label.values[tuple(first)]
     label[:] = one
     outline_of(render_html(replace(report_data, trees={5: tree}, scores={})))
+
+
+@pytest.mark.parametrize("render", [render_html, render_markdown])
+def test_how_often_sentences_come_true_is_shown_beside_what_they_mean(
+    report_data: ReportData, render: Callable[[ReportData], str]
+) -> None:
+    """A sentence that was never said has no share of truth; a run without counts no table."""
+    text = html.unescape(re.sub(r"<[^>]+>|\|", " ", render(report_data))).replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
+    assert re.search(r"Probably\s+9\s+91\s*%\s+95\s*%", text)
+    assert re.search(r"Not recognised\s+0\s+–\s+25\s*%", text)
+    assert "Came true" not in render(replace(report_data, words=()))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bayesfs.features.quality import COVARIATES, quality
 from bayesfs.synthetic.videos.objects import make_thing
-from bayesfs.synthetic.videos.refilm import DEFECTS, Refilmed, refilm
+from bayesfs.synthetic.videos.refilm import DEFECTS, STEPS, Refilmed, refilm
+from bayesfs.synthetic.videos.refilm import moments as moments_of
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +71,24 @@ def test_the_same_seed_films_the_same() -> None:
     np.testing.assert_array_equal(one.good, two.good)
     for defect in DEFECTS:
         np.testing.assert_array_equal(one.spoilt[defect], two.spoilt[defect])
+
+
+def test_a_step_undoes_its_defect_and_the_opposite_one_does_not() -> None:
+    """Filmed again after the right step, the frame is that without the defect."""
+    thing = make_thing(np.random.default_rng(0))
+    for moment in moments_of(thing, (), "clutter", 2, 48, (3,)):
+        good = moment.film(moment.pose)
+        np.testing.assert_array_equal(moment.film(moment.pose), good)
+        for spoilt, right, wrong in (
+            (replace(moment.pose, gain=0.3), "more light", "less light"),
+            (replace(moment.pose, gain=2.0), "less light", "more light"),
+            (replace(moment.pose, blur=2.0), "steadier", "closer"),
+            (replace(moment.pose, x=moment.pose.x - 0.25), "turn left", "turn right"),
+            (replace(moment.pose, y=moment.pose.y + 0.25), "turn bottom", "turn top"),
+        ):
+            mended = STEPS[right](spoilt)
+            if right == "steadier":
+                assert mended.blur <= 0.35
+                continue
+            np.testing.assert_array_equal(moment.film(mended), good)
+            assert (moment.film(STEPS[wrong](spoilt)) != good).any()

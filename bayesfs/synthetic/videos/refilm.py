@@ -42,6 +42,25 @@ DEFECTS: Mapping[str, Spoil] = {
 """Defect -> what it does to a pose; contrast is taken from the picture."""
 
 
+TURNED = 0.25
+"""Frame widths by which an object moves in the picture when the camera is turned to it."""
+
+NEARER = 1.6
+"""How much larger it is from nearer."""
+
+STEPS: Mapping[str, Callable[[Pose], Pose]] = {
+    "steadier": lambda pose: replace(pose, blur=min(pose.blur, 0.35)),
+    "more light": lambda pose: replace(pose, gain=1.0 if pose.gain < 1 else 1.5 * pose.gain),
+    "less light": lambda pose: replace(pose, gain=1.0 if pose.gain > 1 else pose.gain / 1.5),
+    "turn left": lambda pose: replace(pose, x=pose.x + TURNED),
+    "turn right": lambda pose: replace(pose, x=pose.x - TURNED),
+    "turn top": lambda pose: replace(pose, y=pose.y + TURNED),
+    "turn bottom": lambda pose: replace(pose, y=pose.y - TURNED),
+    "closer": lambda pose: replace(pose, scale=NEARER * pose.scale),
+}
+"""What a person may do with the camera -> what it does to a pose; the wrong one makes it worse."""
+
+
 @dataclass(frozen=True)
 class Refilmed:
     """One moment, filmed well and with each defect.
@@ -53,6 +72,49 @@ class Refilmed:
 
     good: NDArray[np.uint8]
     spoilt: Mapping[str, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment that can be filmed as often as one likes.
+
+    Attributes:
+        pose: how it is filmed well.
+        film: pose -> (row, column, 3) uint8; object, backdrop, light and noise are the moment's.
+    """
+
+    pose: Pose
+    film: Callable[[Pose], NDArray[np.uint8]]
+
+
+def moments(
+    thing: Thing,
+    others: Sequence[Thing],
+    condition: str,
+    frames: int,
+    size: int,
+    seed: Sequence[int],
+) -> Iterator[Moment]:
+    """Moments of one recording of an object.
+
+    Args:
+        thing: the object.
+        others: objects that may stand around it in clutter.
+        condition: "clean" or "clutter".
+        frames: number of moments.
+        size: side of the square frames in pixels.
+        seed: the same seed gives the same frames.
+    """
+    rng = np.random.default_rng(seed)
+    scene = _scene(rng, others, condition, size)
+    for pose in list(poses(rng, condition, frames)):
+        state = deepcopy(rng)
+
+        def film(pose: Pose, state: np.random.Generator = state) -> NDArray[np.uint8]:
+            return _take(deepcopy(state), thing, scene, pose, condition, size).image
+
+        yield Moment(_mended(pose), film)
+        rng.random()  # another moment has noise of its own
 
 
 def refilm(
@@ -73,19 +135,12 @@ def refilm(
         size: side of the square frames in pixels.
         seed: the same seed gives the same frames.
     """
-    rng = np.random.default_rng(seed)
-    scene = _scene(rng, others, condition, size)
-
-    def film(pose: Pose) -> NDArray[np.uint8]:
-        return _take(deepcopy(rng), thing, scene, pose, condition, size).image
-
-    for moment, pose in enumerate(list(poses(rng, condition, frames))):
-        well, spoilt = _mended(pose), {}
-        for number, (name, spoil) in enumerate(DEFECTS.items()):
-            image = film(spoil(well, np.random.default_rng([*seed, moment, number])))
+    for number, moment in enumerate(moments(thing, others, condition, frames, size, seed)):
+        spoilt = {}
+        for k, (name, spoil) in enumerate(DEFECTS.items()):
+            image = moment.film(spoil(moment.pose, np.random.default_rng([*seed, number, k])))
             spoilt[name] = _flat(image) if name == "flat" else image
-        yield Refilmed(film(well), spoilt)
-        rng.random()  # another moment has noise of its own
+        yield Refilmed(moment.film(moment.pose), spoilt)
 
 
 def _mended(pose: Pose) -> Pose:
