@@ -69,7 +69,7 @@ COLUMNS = (
 )  # fmt: skip
 """Of the table, before a column "p(OBJECT)" for each object that was taught; numbers of a video
 that could not be read are empty. `set` holds what the sentence names, "" for none of them;
-`in_view` what windows of its frames show clearly, which may be several things."""
+`in_view` several things that windows of its frames show clearly, or one whose place they tell."""
 
 ROUNDING = 1e-6
 """Nats that a video must be likelier by to count as recorded in the other condition."""
