@@ -371,3 +371,12 @@ def test_videos_that_are_not_left_out_are_stood_for_by_the_rest() -> None:
     assert few == 6
     assert float(all_of_them.share) == 1.0
     assert float(some.share) == pytest.approx(asked / few)
+
+
+@pytest.mark.parametrize("draws", [1, 3, 5, 7, 100])
+def test_any_number_of_population_draws_can_be_carried_through(draws: int) -> None:
+    batch, model = tasks(), SimilarityPool()
+    given = model.default_population(7)
+    some = {site: v[torch.arange(draws) % len(v)] for site, v in given.draws.items()}
+    posterior = model.approximate(batch, some, draws=2, seed=0)
+    assert posterior.draws["log_scale"].shape == (2 * draws, 2)

@@ -639,8 +639,8 @@ def frame_logits(scores: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
 
 
 def _count(population: Mapping[str, Tensor]) -> int:
-    """Candidates for each draw of the population."""
-    return max(CANDIDATES // len(population["scale_mean"]), LEAST)
+    """Candidates for each draw of the population; an even number, as nodes come in pairs."""
+    return max(CANDIDATES // len(population["scale_mean"]) // 2 * 2, LEAST)
 
 
 def _systematic(chance: Tensor, draws: int, noise: Noise) -> Tensor:
