@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bayesfs.cli.recordings import embed_tree
+from bayesfs.cli.embedding import embed_tree
 from bayesfs.data.sources.open import read_tree
 from bayesfs.data.store import open_store, store_attrs
 from bayesfs.evaluation.held_out_users import HeldOutUsers

@@ -260,6 +260,11 @@ class Noise:
         return self._generator
 
 
+def normal_like(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal numbers of a generator, the same in any precision up to rounding."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(like)
+
+
 def _uniform(rng: np.random.Generator, cell: Any, out: NDArray[Any]) -> None:
     rng.random(out=out)
 

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesfs._distributions.noise import normal_like
+
 STEPS = 30
 """Steps of EM."""
 
@@ -57,8 +59,8 @@ class StudentMixture:
         cuts = (torch.arange(count) + torch.rand((), generator=generator)) / count
         edges = self.log_share.exp().cumsum(0).cpu()
         chosen = torch.searchsorted(edges, cuts.to(edges)).clamp(max=len(edges) - 1).to(like.device)
-        normal = _normal((count, size), generator, like)
-        square = _normal((count, self.degrees), generator, like).square().sum(-1, keepdim=True)
+        normal = normal_like((count, size), generator, like)
+        square = normal_like((count, self.degrees), generator, like).square().sum(-1, keepdim=True)
         t = normal * (self.degrees / square).sqrt()
         return self.location[chosen] + (self.root[chosen] @ t.unsqueeze(-1)).squeeze(-1)
 
@@ -114,7 +116,3 @@ class StudentMixture:
 def _root(matrix: Tensor) -> Tensor:
     root: Tensor = torch.linalg.cholesky(matrix)
     return root
-
-
-def _normal(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)

@@ -19,7 +19,7 @@ from torch import Tensor
 from bayesfs._utils.guarded_files import kept_npz
 from bayesfs.features.projection import Projection
 from bayesfs.features.standardisation import Standardisation
-from bayesfs.models.similarity.heads import WithinScatter
+from bayesfs.models.similarity.heads import COSINES, WithinScatter
 from bayesfs.types import Posterior, PosteriorKind
 
 WHAT = "not what bayesfs wrote there"
@@ -114,8 +114,7 @@ def load_scatter(path: Path) -> WithinScatter:
     with kept_npz(path, WHAT) as archive:
         counts = {name: int(archive[name]) for name in ("videos", "objects")}
         like, unlike = (
-            float(archive[name]) if name in archive.files else math.nan
-            for name in ("like", "unlike")
+            float(archive[name]) if name in archive.files else math.nan for name in COSINES
         )
         return WithinScatter(archive["axes"], archive["excess"], like=like, unlike=unlike, **counts)
 

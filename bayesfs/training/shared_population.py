@@ -33,7 +33,7 @@ from bayesfs.features.backbones.spec import DEFAULT
 from bayesfs.features.projection import Projection
 from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.models.heads.linear import normal_nodes
-from bayesfs.models.similarity.heads import HEADS, WithinScatter
+from bayesfs.models.similarity.heads import COSINES, HEADS, WithinScatter
 from bayesfs.models.similarity.pool import SimilarityPool
 from bayesfs.models.similarity.typicality import Typicality
 from bayesfs.study import Learnt
@@ -49,9 +49,6 @@ ENGINE = OwnApproximation(draws=256, population_draws=16)
 """What tasks are inferred with: a draw of such a population costs little."""
 
 SITES: Mapping[str, tuple[str, ...]] = SimilarityPool().population_dims
-
-COSINES = ("like", "unlike")
-"""What a scatter knows of two videos, if it does."""
 
 BACKBONES = (DEFAULT, "efficientnet-lite0", "efficientnet-lite2")
 """Those whose populations come with bayesfs; the first where nothing is asked for."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bayesfs._distributions.keys import Keys
-from bayesfs._distributions.noise import Noise, TaskOrder
+from bayesfs._distributions.noise import Noise, TaskOrder, normal_like
 from bayesfs.inference.program.potential import Potential
 
 
@@ -41,8 +41,7 @@ class Streams:
 
     def normal(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """(task, *shape) standard normal, the same in any precision up to rounding."""
-        made = [torch.randn(shape, generator=g, dtype=torch.float64) for g in self._generators]
-        return torch.stack(made).to(like)
+        return torch.stack([normal_like(shape, g, like) for g in self._generators])
 
     def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """(task, *shape) uniform on [0, 1], the same in any precision up to rounding."""

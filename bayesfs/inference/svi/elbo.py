@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesfs._distributions.noise import normal_like
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.capture import capture
 from bayesfs.inference.program.density import Density
@@ -157,7 +158,7 @@ def _antithetic(
     like: Tensor, shape: tuple[int, ...], generator: torch.Generator
 ) -> Iterator[Tensor]:
     while True:
-        noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(like)
+        noise = normal_like(shape, generator, like)
         yield noise
         yield -noise
 

@@ -30,6 +30,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from bayesfs._distributions.noise import normal_like
 from bayesfs.errors import DataError, expect_positive
 from bayesfs.models.gaussian.conjugate import LOG_2PI, Levels, condition_on_videos, video_means
 from bayesfs.models.gaussian.covariance import Diagonal
@@ -176,7 +177,7 @@ class SharedClasses(LevelModel, NamesClasses):
         for value in each_value(scales):
             pooled = self._pool(episodes, value)
             mean = torch.cholesky_solve(pooled.information[..., None], pooled.root)[..., 0]
-            eps = torch.randn(mean.shape, generator=generator, dtype=torch.float64).to(mean)
+            eps = normal_like(mean.shape, generator, mean)
             rest = torch.linalg.solve_triangular(pooled.root.mT, eps[..., None], upper=True)[..., 0]
             sd = self._variances(value, episodes.dim)[1].sqrt()
             rows.append((mean + rest).mT / sd)

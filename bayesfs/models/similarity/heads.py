@@ -54,6 +54,9 @@ UNIT = (30.0, 18.0, 21.0, 16.0)
 RIDGE = 0.3
 """Noise variance of the ridge in units of the kernel's diagonal."""
 
+COSINES = ("like", "unlike")
+"""What a scatter knows of two videos, if it does."""
+
 ALIKE_SLOPE = -0.5
 """Change of the log scale from objects as alike as other people's to objects as alike as two videos
 of one thing are there. Within one world, things in shops that are chosen to be alike, the best log
@@ -94,7 +97,7 @@ class WithinScatter:
                 f"expected axes (feature, axis) and excess (axis,), got {self.axes.shape} and "
                 f"{self.excess.shape}"
             )
-        for name in ("like", "unlike"):
+        for name in COSINES:
             if abs(value := getattr(self, name)) > 1.0:
                 raise ShapeError(f"expected {name} to be a cosine, between -1 and 1, got {value}")
 
@@ -158,7 +161,7 @@ class WithinScatter:
         rank = min(rank, int((size > 1e-6).sum()))
         counts = sum(each.videos for each in parts), sum(each.objects for each in parts)
         kept = axes[:, :rank].astype(np.float32), np.square(size[:rank]).astype(np.float32)
-        return cls(*kept, *counts, *(_known_mean(parts, name) for name in ("like", "unlike")))
+        return cls(*kept, *counts, *(_known_mean(parts, name) for name in COSINES))
 
 
 def _known_mean(parts: Sequence[WithinScatter], name: str) -> float:

@@ -17,6 +17,7 @@ from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import ShapeError
 from bayesfs.models.per_batch import once_per_batch
 from bayesfs.models.similarity.heads import (
+    COSINES,
     Products,
     WithinScatter,
     alike_factor,
@@ -58,8 +59,9 @@ def query_scores(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
     means, label = support_examples(episodes)
     tasks, videos, frames, _ = episodes.query.shape
     query = unit(episodes.query).flatten(1, 2)
-    own, foreign = _products(means, query, scatters_of(episodes, scatter))
-    factor = alike_factors(episodes, scatter)
+    scatters = scatters_of(episodes, scatter)
+    own, foreign = _products(means, query, scatters)
+    factor = alike_factor(own.gram, label, *_usual(means, scatters))
     scores = head_scores(own, label, foreign) * factor[:, None, None, None]
     return scores.reshape(tasks, videos, frames, *scores.shape[2:])
 
@@ -185,7 +187,7 @@ def _usual(means: Tensor, scatters: list[WithinScatter] | None) -> tuple[Tensor,
         means.new_tensor([getattr(each, name) for each in scatters])
         if scatters is not None
         else means.new_full((len(means),), torch.nan)
-        for name in ("like", "unlike")
+        for name in COSINES
     )
     return like, unlike
 

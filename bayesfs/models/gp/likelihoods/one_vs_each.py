@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from bayesfs._distributions.keys import Keys
-from bayesfs._distributions.noise import Noise
+from bayesfs._distributions.noise import Noise, normal_like
 from bayesfs._distributions.polya_gamma import log_cosh_half, polya_gamma_mean, sample_polya_gamma
 from bayesfs._linalg.cholesky import cholesky, solve
 from bayesfs.errors import expect_positive
@@ -167,7 +167,7 @@ def _sweep(prior: TaskPrior, u: Tensor, factor: Tensor, generator: torch.Generat
     ranked = by_rank(gap, order)
     keys = Keys.of(torch.randint(2**62, (), generator=generator)).extend(*ranked.shape)
     weight = by_rank(sample_polya_gamma(ranked, keys), prior.support.rank) * other
-    noise = torch.randn((2, *u.shape), generator=generator, dtype=torch.float64).to(u)
+    noise = normal_like((2, *u.shape), generator, u)
     start = by_rank((factor[:, None] @ noise[0][..., None])[..., 0], prior.support.rank)
     error = by_rank(noise[1], prior.support.rank)
     for place in range(y.shape[1]):  # classes in an order that relabelling does not change
