@@ -1,7 +1,7 @@
-"""Exact inference of every task, for models with a closed form; the population by SVI."""
+"""Exact inference of every task, for models with a closed form."""
 
+from bayesfs.inference.adaptive_importance import AdaptiveImportance
 from bayesfs.inference.exact import Exact
-from bayesfs.inference.svi.svi import SVI
 
 # Nothing is iterated. Each draw has a value of the population of its own, so that they are
 # independent: of the demo's uncertainty the epistemic share then is known to .6 of a percentage
@@ -9,5 +9,6 @@ from bayesfs.inference.svi.svi import SVI
 # than a point, a run makes more draws, up to those of the population.
 engine = Exact(draws=128, population_draws=128)
 
-# The population has a dozen numbers and is learnt once.
-population_engine = SVI(steps=300, draws=500)
+# The population has a dozen numbers that matter, and is learnt once: a Gaussian, then weights that
+# follow what is skewed and bent in it.
+population_engine = AdaptiveImportance(draws=500)

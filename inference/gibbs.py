@@ -1,7 +1,7 @@
 """Pólya-Gamma Gibbs sampling of linear heads: exact like NUTS, with nothing to tune."""
 
+from bayesfs.inference.adaptive_importance import AdaptiveImportance
 from bayesfs.inference.gibbs.gibbs import Gibbs
-from bayesfs.inference.svi.svi import SVI
 
 engine = Gibbs(
     # Every class is drawn exactly given the others: a hundred sweeps forget the start.
@@ -12,5 +12,6 @@ engine = Gibbs(
     chains=4,
 )
 
-# The population is learnt once, from all train users together.
-population_engine = SVI(steps=300, draws=200)
+# The population is learnt once, from all train users together: a Gaussian, then weights that
+# follow what is skewed and bent in it.
+population_engine = AdaptiveImportance()

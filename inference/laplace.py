@@ -1,7 +1,7 @@
 """Laplace's approximation of every task: a Gaussian at the mode. Fast, good for softmax heads."""
 
+from bayesfs.inference.adaptive_importance import AdaptiveImportance
 from bayesfs.inference.laplace.laplace import Laplace
-from bayesfs.inference.svi.svi import SVI
 
 engine = Laplace(
     # Dense precisions grow with the square of the number of latents; a head's weights have the
@@ -10,5 +10,6 @@ engine = Laplace(
     draws=256,
 )
 
-# The population is learnt once; its posterior is skewed (scales), which SVI in log space follows.
-population_engine = SVI(steps=300, draws=200)
+# The population is learnt once, from all train users together: a Gaussian, then weights that
+# follow what is skewed and bent in it.
+population_engine = AdaptiveImportance()

@@ -1,7 +1,7 @@
 """Stein variational gradient descent: interacting particles, and a measure of how well they fit."""
 
+from bayesfs.inference.adaptive_importance import AdaptiveImportance
 from bayesfs.inference.svgd.svgd import SVGD
-from bayesfs.inference.svi.svi import SVI
 
 engine = SVGD(
     # Each particle stands for a hundredth of the posterior; KL to NUTS on a head is about .003.
@@ -13,5 +13,6 @@ engine = SVGD(
     precondition=False,
 )
 
-# The population is learnt once, from all train users together.
-population_engine = SVI(steps=300, draws=200)
+# The population is learnt once, from all train users together: a Gaussian, then weights that
+# follow what is skewed and bent in it.
+population_engine = AdaptiveImportance()

@@ -1,5 +1,6 @@
 """Variational inference: for every model, in seconds, and it says how far to trust it (k-hat)."""
 
+from bayesfs.inference.adaptive_importance import AdaptiveImportance
 from bayesfs.inference.svi.svi import SVI
 
 engine = SVI(
@@ -9,5 +10,6 @@ engine = SVI(
     draws=256,
 )
 
-# The population is learnt once, from all train users together.
-population_engine = SVI(steps=300, draws=200)
+# The population is learnt once, from all train users together: a Gaussian, then weights that
+# follow what is skewed and bent in it.
+population_engine = AdaptiveImportance()

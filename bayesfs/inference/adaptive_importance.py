@@ -1,21 +1,21 @@
 """A population's posterior by adaptive importance sampling: `AdaptiveImportance`.
 
 The posterior of a population is hard in a dozen latents alone, its scales: they correlate, are
-skewed, and trade with each other (of the scatter of videos and that of frames the data know the
+skewed, and trade with each other (of the scatter of videos and that of frames the data know a
 sum). Its many offsets stay about N(0, I). A mean field is then several times too narrow in the
-scales, and no Gaussian fits. So the mean field keeps the offsets, and the scales are proposed
-from a mixture q of Student's t that learns from what it proposed. Each round r draws from its own
+scales, and no Gaussian fits. So a Gaussian is matched to the density first (`batch_and_match`):
+correlated in the scales, independent in the offsets. It keeps the offsets, and the scales are
+proposed from a Student's t q that learns from what it proposed. Each round r draws from its own
 q_r; all draws so far are weighed together against the mixture of all that proposed them,
 
     w_i = p(x_i, o_i) / [ q(o_i) sum_r q_r(x_i) / rounds ],
 
-which bounds the weight of a point that any of the rounds would have proposed, and the next mixture
-is fitted to them. The draws are resampled by the weights, Pareto-smoothed, whose k-hat says
-whether that is to be trusted. Only values of the density are asked for, no gradients.
+which bounds the weight of a point that any of the rounds would have proposed, and the next t is
+fitted to them. The draws are resampled by the weights, Pareto-smoothed, whose k-hat says whether
+that is to be trusted.
 
-Neither k-hat nor anything else here sees what no round has proposed. In a toy in which three pairs
-of scales trade, each with two arms, six rounds of 512 left out half of the mass at a k-hat of .5 in
-half of the seeds, and the sd of a log scale came out half as wide as it is.
+Neither k-hat nor anything else here sees what no round has proposed. Scales whose squares add up
+are best sampled in polar coordinates (`bayesfs._distributions.polar`), where an arc is straight.
 
 Source: Cornuet, Marin, Mira and Robert (2012), Adaptive multiple importance sampling; the tempered
 weights of the first fits: Koblents and Míguez (2015). refs.bib: cornuet2012, koblents2015.
@@ -24,33 +24,34 @@ weights of the first fits: Koblents and Míguez (2015). refs.bib: cornuet2012, k
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from bayesfs._distributions.student_mixture import StudentMixture
+from bayesfs._distributions.student import Student
 from bayesfs.errors import InferenceError
+from bayesfs.inference.batch_and_match import AT_ONCE, Match, matched
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.closeness import resampled
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.stein import stein_moments
 from bayesfs.inference.program.streams import Streams
-from bayesfs.inference.svi.correlated import correlated_block
-from bayesfs.inference.svi.elbo import Fit, Schedule, maximise_elbo
-from bayesfs.inference.svi.guides import MeanField
-from bayesfs.inference.svi.svi import START_SCALE, SVI
+from bayesfs.inference.svi.svi import SVI
 from bayesfs.protocols import Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
 MAX_OWN = 32
 """Latents that are not N(0, I) a priori at most: in more dimensions few proposals would count."""
 
-CURVATURE_DRAWS = 128
-"""Draws of the mean field whose scores give the first proposal, and at least four a latent."""
+OTHERWISE = 300
+"""Steps of SVI where the density is not such a population's."""
 
-AT_ONCE = 16
-"""Draws whose density is evaluated at a time; bounds the memory."""
+BATCH = 32
+"""Draws of a step of the match."""
+
+WIDER = 1.3
+"""Scale of the first t, in that of the matched Gaussian, which is narrower than the density."""
 
 LEAST = 100
 """Draws that the weights of a fit are worth at least: they are tempered until they are."""
@@ -59,31 +60,31 @@ HALVINGS = 12
 """Of the interval that their power is looked for in."""
 
 SCORED = 128
-"""Draws whose score is asked for, for the Stein moments: resampled by themselves, they repeat less
-than the posterior's."""
+"""Draws whose score is asked for, for the Stein moments."""
 
 
 @dataclass(frozen=True)
 class AdaptiveImportance(Engine):
-    """A mean field of the offsets, adaptive importance sampling of the scales.
+    """Gaussian offsets, and scales by adaptive importance sampling.
 
-    Given a population, and where none or more than `MAX_OWN` of the latents are not N(0, I) a
-    priori, it is `SVI(steps, draws)`, and k-hat says what that is worth.
+    It is for a population alone, as the objectives of `bayesfs.models.objectives` have it. Where
+    latents of tasks stand beside it, and where none or more than `MAX_OWN` latents are not N(0, I)
+    a priori, it is `SVI(steps=OTHERWISE)`, and k-hat says what that is worth.
 
     Diagnostics in `Posterior.sample_stats`:
 
-        elbo (step,): ELBO of each step of the mean field's fit, in nats.
+        elbo (step,): ELBO of the matched Gaussian at each step, in nats.
         evidence_bound (1,): log of the mean weight, an estimate of the log evidence, in nats.
         khat (1,): Pareto k-hat of all weights; at most .7 passes.
         weight_ess (1,): draws that the weights are worth, 1 / sum w^2.
         stein_moments (1,): see `bayesfs.inference.program.stein`.
 
     Attributes:
-        steps: gradient steps of the mean field at most.
-        rounds: how often the mixture learns.
+        steps: of the match, 32 gradients each, at most.
+        rounds: of proposals, at most; the t learns between them.
         proposals: draws of a round.
-        components: of the mixture.
-        degrees: of freedom of its components.
+        worth: rounds end where the weights are worth so many draws.
+        degrees: of freedom of the t.
         draws: posterior draws returned.
 
     Raises:
@@ -95,20 +96,17 @@ class AdaptiveImportance(Engine):
         >>> population.sample_stats["khat"]  # doctest: +SKIP
     """
 
-    steps: int = 300
-    rounds: int = 6
-    proposals: int = 512
-    components: int = 1
+    steps: int = 60
+    rounds: int = 12
+    proposals: int = 400
+    worth: int = 400
     degrees: int = 5
-    draws: int = 500
+    draws: int = 200
 
     def __post_init__(self) -> None:
-        counts = (self.steps, self.rounds, self.proposals, self.components, self.degrees)
-        if min(*counts, self.draws) < 1:
-            raise InferenceError(
-                "expected steps, rounds, proposals, components, degrees and draws >= 1, got "
-                f"{(*counts, self.draws)}"
-            )
+        names = [each.name for each in fields(self)]
+        if min(getattr(self, name) for name in names) < 1:
+            raise InferenceError(f"expected {', '.join(names)} >= 1, got {self}")
 
     def infer(
         self,
@@ -138,71 +136,72 @@ class AdaptiveImportance(Engine):
     def _fit(
         self, density: Potential, draws: int, branch: int, seed: int, progress: Progress | None
     ) -> Posterior:
-        own = own_latents(density)
-        if not density.joint or not 0 < len(own) <= MAX_OWN:
-            return SVI(steps=self.steps, draws=draws, khat_draws=draws).infer(
+        own = density.own
+        alone = all(block.level == "population" for block in density.blocks.values())
+        if not alone or not 0 < len(own) <= MAX_OWN:
+            return SVI(steps=OTHERWISE, draws=draws, khat_draws=draws).infer(
                 density.model,
                 density.episodes,
                 seed=seed + branch,
                 given=density.given,
                 progress=progress,
             )
-        guide, like = MeanField(), density.episodes.support.new_zeros(1, density.size)
-        whole = self.steps + self.rounds * self.proposals
-        fit = maximise_elbo(
-            density,
-            guide,
-            Schedule(self.steps, 0.1, 2, early_stopping=True),
-            start=guide.start(like, START_SCALE),
-            generator=torch.Generator().manual_seed(seed + branch),
-            progress=progress and (lambda done, _, text: progress(done, whole, text)),
-        )
         streams = Streams.of(density, seed, branch)
-        z, log_weight = self._weighed(density, fit, own, streams, progress)
+        whole = self.steps * BATCH + self.rounds * self.proposals
+        match = matched(
+            density,
+            own,
+            density.episodes.support.new_zeros(density.size),
+            steps=self.steps,
+            batch=BATCH,
+            streams=streams,
+            progress=progress and (lambda done, _, text: progress(done * BATCH, whole, text)),
+        )
+        z, log_weight = self._weighed(density, match, own, streams, progress)
         scored = resampled(z, log_weight, SCORED)[0]
         z, stats = resampled(z, log_weight, draws)
-        score = torch.cat([density.gradient(part) for part in torch.split(scored, AT_ONCE, 1)], 1)
-        stats |= {"elbo": fit.elbo, "stein_moments": stein_moments(scored, score)}
+        parts = [density.value_and_gradient(part) for part in torch.split(scored, AT_ONCE, 1)]
+        score = torch.cat([part[1] for part in parts], 1)
+        stats |= {"elbo": match.elbo, "stein_moments": stein_moments(scored, score)}
         return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
 
     def _weighed(
         self,
         density: Potential,
-        fit: Fit,
+        match: Match,
         own: Tensor,
         streams: Streams,
         progress: Progress | None,
     ) -> tuple[Tensor, Tensor]:
         """Draws of all rounds (1, draw, size), and their log weights (1, draw)."""
-        mean, sd = (x.squeeze(0) for x in _moments(fit))
         generator = torch.Generator().manual_seed(streams.integers(2**31)[0])
-        first = _start(density, fit, own, streams, self.degrees)
-        whole = self.steps + self.rounds * self.proposals
-        proposed, kept, values = [first], [], []
+        proposed = [Student(match.mean[own], WIDER * match.root, self.degrees)]
+        done, kept, values = self.steps * BATCH, [], []
         for k in range(self.rounds):
-            noise = streams.normal((self.proposals, density.size), mean)[0]
-            z = mean + sd * noise
+            noise = streams.normal((self.proposals, density.size), match.mean)[0]
+            z = match.mean + match.sd * noise
             z[:, own] = proposed[-1].draw(self.proposals, generator)
-            log_offsets = -0.5 * noise.square() - sd.log() - 0.5 * math.log(2 * math.pi)
+            log_offsets = -0.5 * noise.square() - match.sd.log() - 0.5 * math.log(2 * math.pi)
             log_offsets[:, own] = 0.0
             kept.append(z)
             values.append(_values(density, z) - log_offsets.sum(-1))
             x = torch.cat(kept)[:, own]
             log_q = torch.stack([q.log_density(x) for q in proposed]).logsumexp(0)
             log_weight = torch.cat(values) - log_q + math.log(len(proposed))
+            done += self.proposals
             if progress is not None:
-                progress(self.steps + (k + 1) * self.proposals, whole, f"round {k + 1}")
-            if k + 1 < self.rounds:
-                proposed.append(self._learnt(x, log_weight, generator))
+                whole = self.steps * BATCH + self.rounds * self.proposals
+                progress(done, whole, f"round {k + 1}")
+            if _worth(log_weight) >= self.worth:
+                break
+            weight = tempered(log_weight, min(LEAST, len(x) // 2))
+            proposed.append(Student.fitted(x, weight, degrees=self.degrees))
         return torch.cat(kept).unsqueeze(0), log_weight.unsqueeze(0)
 
-    def _learnt(self, x: Tensor, log_weight: Tensor, generator: torch.Generator) -> StudentMixture:
-        """The next round's mixture."""
-        weight = tempered(log_weight, min(LEAST, len(x) // 2))
-        start = torch.multinomial(weight.cpu(), self.components, generator=generator).to(x.device)
-        return StudentMixture.fitted(
-            x, weight, components=self.components, degrees=self.degrees, start=start
-        )
+
+def _worth(log_weight: Tensor) -> float:
+    """1 / sum of the squares of the normalised weights."""
+    return float(1.0 / log_weight.softmax(0).square().sum())
 
 
 def tempered(log_weight: Tensor, least: float) -> Tensor:
@@ -226,34 +225,6 @@ def tempered(log_weight: Tensor, least: float) -> Tensor:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if enough(middle) else (low, middle)
     return weight(low)
-
-
-def _moments(fit: Fit) -> tuple[Tensor, Tensor]:
-    """(task, size) means and sds of a mean field."""
-    mean, log_scale = fit.parameters.chunk(2, -1)
-    return mean, log_scale.exp()
-
-
-def _start(
-    density: Potential, fit: Fit, own: Tensor, streams: Streams, degrees: int
-) -> StudentMixture:
-    """The first proposal: the Gaussian of `correlated_block`, with heavier tails."""
-    mean, sd = _moments(fit)
-    noise = streams.normal((max(CURVATURE_DRAWS, 4 * len(own)), density.size), mean)
-    z = mean.unsqueeze(1) + sd.unsqueeze(1) * noise
-    location, root = correlated_block(density, z, mean, sd, own)
-    return StudentMixture(location.new_zeros(1), location, root, degrees)
-
-
-def own_latents(density: Potential) -> Tensor:
-    """(k,) numbers of the latents that are not N(0, I) a priori."""
-    places = [
-        place
-        for block in density.blocks.values()
-        if not block.standard
-        for place in range(block.start, block.stop)
-    ]
-    return torch.tensor(places, dtype=torch.long, device=density.episodes.support.device)
 
 
 def _values(density: Potential, z: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ TINY: Mapping[str, int] = {
     "warmup": 20,
     "particles": 8,
     "khat_draws": 20,
+    "rounds": 2,
+    "proposals": 64,
     "population_draws": 2,
     "dim": 16,
     "frames_per_video": 2,

@@ -9,7 +9,7 @@ from bayesfs.diagnostics.convergence import diagnose
 from bayesfs.diagnostics.posterior_distance import Inferred, compare_engines
 from bayesfs.inference.laplace.laplace import Laplace
 from bayesfs.inference.nuts.nuts import NUTS
-from bayesfs.inference.program.stein import stein_moments, widest
+from bayesfs.inference.program.stein import along_widest, stein_moments, widest
 from bayesfs.inference.svgd.svgd import SVGD
 from bayesfs.inference.svi.svi import SVI
 from bayesfs.models.heads.linear import HierarchicalHead
@@ -101,6 +101,29 @@ def test_a_mean_field_is_found_along_the_widest_directions(size: int, correlatio
     assert hits >= 0.95
     assert by_axis <= 0.1
     assert false_alarms <= 0.05
+
+
+@pytest.mark.parametrize("size", [2, 5, 12])
+def test_a_mean_field_of_few_latents_is_found_by_its_scores_alone(size: int) -> None:
+    g = torch.Generator().manual_seed(size)
+    covariance = 0.9 * torch.ones(size, size).double() + 0.1 * torch.eye(size).double()
+    precision = torch.linalg.inv(covariance)
+    noise = torch.randn(TASKS, 200, size, generator=g, dtype=torch.float64)
+    right, narrow = noise @ torch.linalg.cholesky(covariance).mT, noise / precision.diag().sqrt()
+    rates = [float((along_widest(z, -z @ precision) > 1).double().mean()) for z in (right, narrow)]
+    print(f"{size} latents: false {rates[0]:.3f}, found {rates[1]:.3f}")
+    assert rates[0] <= 0.05
+    assert rates[1] >= 0.95
+    heavy = torch.distributions.StudentT(10.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(size)
+        t = heavy.sample((TASKS, 200, size)).double()
+    assert float((along_widest(t, student_score(t)) > 1).double().mean()) <= 0.05
+
+
+def test_of_few_draws_no_directions_are_taken() -> None:
+    z = torch.randn(2, 39, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.isnan(along_widest(z, -z)).all()
 
 
 @pytest.mark.slow

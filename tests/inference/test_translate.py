@@ -95,6 +95,7 @@ CASES += [
     ("stack.default", ([X, Y], -1), {}),
     ("index.Tensor", (X, [None, torch.tensor([2, 0])]), {}),
     ("index_select.default", (X, 1, torch.tensor([2, 0])), {}),
+    ("index_copy.default", (X, 1, torch.tensor([2, 0]), Y[:, :2]), {}),
     ("gather.default", (X, 2, torch.tensor([[[3], [0], [1]]]).expand(2, 3, 1)), {}),
     ("gather.default", (X, 2, torch.tensor([[[3, 1]]]).expand(2, 3, 2)), {}),
     ("gather.default", (LONG, 1, torch.tensor([[39], [2]])), {}),

@@ -170,7 +170,7 @@ class Laplace(Engine):
             constant = sum((f.log_det for f in factors), like.new_zeros(len(like)))
             constant = constant - density.size * math.log(2 * math.pi)
             log_q = 0.5 * (constant.unsqueeze(1) - some.square().sum(-1))
-            stats |= closeness(density, z[:, : self.khat_draws], log_q)
+            stats |= closeness(density, z[:, : self.khat_draws], log_q, latents=density.own)
         return z, stats
 
     def _factors(self, density: Density, mode: Tensor) -> list[Factor]:

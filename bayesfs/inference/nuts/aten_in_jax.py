@@ -229,6 +229,7 @@ _SHAPES: Mapping[str, Operation] = {
     "select_scatter.default": lambda x, value, dim, i: x.at[_at(x, dim, i)].set(value),
     "slice_scatter.default": _slice_scatter,
     "copy.default": lambda x, value, non_blocking=False: jnp.broadcast_to(value, x.shape),
+    "index_copy.default": lambda x, dim, i, value: x.at[_at(x, dim, i)].set(value),
     "index_select.default": lambda x, dim, i: jnp.take(x, i, dim),
     "gather.default": _gather,
     "diagonal.default": _diagonal,

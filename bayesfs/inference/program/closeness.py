@@ -19,11 +19,14 @@ from torch import Tensor
 from bayesfs._distributions.importance import smoothed
 from bayesfs.inference.program.density import Density
 from bayesfs.inference.program.limits import KHAT_MAX
-from bayesfs.inference.program.stein import stein_moments
+from bayesfs.inference.program.stein import along_widest, stein_moments
 from bayesfs.protocols import Progress
 
 DENSITY_DRAWS = 16
 """Draws whose densities are evaluated at a time at least."""
+
+TOGETHER = 32
+"""Latents whose widest directions are looked for at most: it takes eight draws for each."""
 
 READS = 2**22
 """Numbers that they read all together at most, beyond that; bounds the memory."""
@@ -34,6 +37,7 @@ def closeness(
     z: Tensor,
     log_q: Tensor,
     *,
+    latents: Tensor | None = None,
     resampled: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Tensor]:
@@ -43,6 +47,8 @@ def closeness(
         density: log p, unconstrained, not normalised.
         z: (task, draw, size).
         log_q: (task, draw) log density of q at them.
+        latents: (k,) numbers of those that may correlate, where q has them independent; Stein's
+            moments are looked at along these latents' widest directions too, if k <= `TOGETHER`.
         resampled: how many draws to take of them, systematically, by their Pareto-smoothed weights;
             0 takes none. Of a task whose k-hat is above `KHAT_MAX`, or not known, the first ones
             are taken as they are.
@@ -70,7 +76,10 @@ def closeness(
         places = torch.stack([_places(w, k, resampled) for w, k in smooth]).unsqueeze(-1)
         z, score = (x.take_along_dim(places.to(x.device), 1) for x in (z, score))
         stats["z"] = z
-    return {**stats, "stein_moments": stein_moments(z, score)}
+    moments = stein_moments(z, score)
+    if latents is not None and 0 < len(latents) <= TOGETHER:
+        moments = moments.fmax(along_widest(z[..., latents], score[..., latents]))
+    return {**stats, "stein_moments": moments}
 
 
 def resampled(z: Tensor, log_weight: Tensor, draws: int) -> tuple[Tensor, dict[str, Tensor]]:

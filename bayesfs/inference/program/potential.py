@@ -103,6 +103,11 @@ class Potential:
         return self.tasks * self.size + data
 
     @property
+    def own(self) -> Tensor:
+        """(k,) numbers of the latents that are not N(0, I) a priori."""
+        return (self._standard == 0).nonzero()[:, 0]
+
+    @property
     def given(self) -> Posterior | None:
         """The population that it is conditioned on, as its only draw; None if joint."""
         if self.joint:

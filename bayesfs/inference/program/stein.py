@@ -11,14 +11,16 @@ With sd_d that of the draws, the deviations
     |mean s_d| sd_d      and      |1 + mean (z_d - zbar_d) s_d|
 
 are held against `TOLERATED` plus their standard errors, times a normal quantile at which one in a
-hundred tasks would have a latent beyond it by chance.
+hundred tasks would have a latent beyond it by chance. Errors are at least what a Gaussian has, 1
+and 2^(1/2) over the root of the draws: draws that happen to be narrow make their own errors small.
 
 The same holds of any direction w in place of an axis. Latents that are each as wide as the density
 is while all others stay, which is what a mean field is, pass along every axis, however narrow the
 whole: with precision H and draws of variances 1 / H_dd, E (z_d - E z_d) s_d = -1. Along the
 direction in which the density is least curved it is -w'Aw instead, with A the curvature in units of
 the draws' own sds and w its eigenvector of the lowest eigenvalue. `widest` finds such directions
-from differences of the scores, by Lanczos' method.
+from differences of the scores, by Lanczos' method; `along_widest` of a few latents from the scores
+themselves, whose slopes on the draws are -A.
 
 Source: Stein (1972); Gorham and Mackey (2015), Measuring sample quality with Stein's method.
 """
@@ -33,6 +35,9 @@ from torch import Tensor
 
 TOLERATED = 0.15
 """Shift in sds, and relative error of a variance, that pass."""
+
+WIDEST = 4
+"""Directions that are looked at."""
 
 STEP = 0.01
 """Sds between two scores whose difference is a product with the curvature."""
@@ -53,11 +58,33 @@ def stein_moments(z: Tensor, score: Tensor) -> Tensor:
     shift, width = score * sd[:, None], 1.0 + rest * score
     beyond = float(torch.special.ndtri(torch.tensor(1.0 - 0.01 / (4 * size), dtype=torch.float64)))
     ratios = []
-    for value in (shift, width):
-        error = value.std(1) / math.sqrt(draws)
+    for value, least in ((shift, 1.0), (width, math.sqrt(2.0))):
+        error = value.std(1).clamp(min=least) / math.sqrt(draws)
         ratios.append(value.mean(1).abs() / (TOLERATED + beyond * error))
     found: Tensor = torch.stack(ratios).amax((0, 2))
     return torch.where(torch.isfinite(score).all(2).all(1), found, math.inf)
+
+
+def along_widest(z: Tensor, score: Tensor) -> Tensor:
+    """(task,) `stein_moments` along the directions in which a few latents' density is widest.
+
+    Directions are taken from one half of the draws, and looked at in the other: least squares of
+    s_d sd_d on (z_d - zbar_d) / sd_d gives -A.
+
+    Args:
+        z: (task, draw, k) of independent draws; NaN where they are fewer than 8 k.
+        score: (task, draw, k) there.
+    """
+    tasks, draws, size = z.shape
+    if draws < 8 * size or not torch.isfinite(score).all():
+        return z.new_full((tasks,), math.nan)
+    sd = z.std(1, keepdim=True)
+    x, slope = (z - z.mean(1, keepdim=True)) / sd, score * sd
+    half = draws // 2
+    known = torch.cat([torch.ones_like(x[:, :half, :1]), x[:, :half]], -1)
+    found = torch.linalg.lstsq(known, slope[:, :half]).solution[:, 1:]
+    vectors = torch.linalg.eigh(-0.5 * (found + found.mT))[1][..., :WIDEST]
+    return stein_moments(x[:, half:] @ vectors, slope[:, half:] @ vectors)
 
 
 def widest(
@@ -65,7 +92,7 @@ def widest(
     z: Tensor,
     score: Tensor,
     *,
-    count: int = 4,
+    count: int = WIDEST,
     products: int = 24,
 ) -> Tensor:
     """(task, size, direction) in which the density is widest, for the draws that there are.

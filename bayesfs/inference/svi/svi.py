@@ -196,16 +196,17 @@ def sample_guide(
     noise = streams.normal((proposals, guide.noise_size(target.size)), parameters)
     z = guide.draw(parameters, noise)
     stats = {"elbo": fit.elbo}
+    latents = density.own if target is density else torch.arange(target.size, device=z.device)
     if corrected:
         noise, log_ratio = heavier(noise, streams)
         z = guide.draw(parameters, noise)
         log_q = guide.log_density(parameters, noise) + log_ratio
-        made = closeness(target, z, log_q, resampled=draws, progress=progress)
+        made = closeness(target, z, log_q, latents=latents, resampled=draws, progress=progress)
         z = made.pop("z")
         stats |= made
     elif khat_draws:
         log_q = guide.log_density(parameters, noise[:, :khat_draws])
-        stats |= closeness(target, z[:, :khat_draws], log_q, progress=progress)
+        stats |= closeness(target, z[:, :khat_draws], log_q, latents=latents, progress=progress)
     z = target.unwhiten(z) if isinstance(target, Whitened) else z
     return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol, Self
+from typing import Protocol, Self, cast
 
 import numpy as np
 import pyro
@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bayesfs._distributions.polar import PairedHalfNormal
 from bayesfs.errors import ShapeError, expect_positive
 from bayesfs.models.gaussian.covariance import Dense, Diagonal
 
@@ -34,6 +35,9 @@ COVARIANCE_LEVELS = (
     "frame_clutter",
 )
 """Levels of the hierarchy that have a covariance of their own, in the order of the site axis."""
+
+VIDEO_AND_FRAME = ((2, 4), (3, 5))
+"""Levels of which the data know the sum: a video's effect and its frames' noise, by condition."""
 
 FLOOR = 1e-9
 """Smallest share of the variance that a feature keeps, so that every covariance is invertible."""
@@ -107,7 +111,7 @@ class PowerLaw(CovarianceFamily):
         """Scale and exponent of each level."""
         ones = like.new_ones(len(COVARIANCE_LEVELS))
         return {
-            "scale": pyro.sample("scale", dist.HalfNormal(self.scale * ones).to_event(1)),
+            "scale": sample_scales(self.scale * ones),
             "exponent": pyro.sample(
                 "exponent",
                 dist.Normal(self.exponent * ones, self.exponent_sd * ones).to_event(1),
@@ -153,7 +157,7 @@ class PerFeature(CovarianceFamily):
         ones = like.new_ones(len(COVARIANCE_LEVELS))
         wide = like.new_ones(len(COVARIANCE_LEVELS), like.shape[-1])
         return {
-            "scale": pyro.sample("scale", dist.HalfNormal(self.scale * ones).to_event(1)),
+            "scale": sample_scales(self.scale * ones),
             "relative": pyro.sample(
                 "relative", dist.LogNormal(0.0 * wide, self.spread * wide).to_event(2)
             ),
@@ -266,6 +270,11 @@ class Full(CovarianceFamily):
             return Dense(sd[..., None].square())
         factor = sd[..., None] * sites["correlation"]
         return Dense(factor @ factor.mT)
+
+
+def sample_scales(scale: Tensor) -> Tensor:
+    """Pyro program of the levels' scales; half-normal, each of its own prior scale (level,)."""
+    return cast(Tensor, pyro.sample("scale", PairedHalfNormal(scale, VIDEO_AND_FRAME)))
 
 
 def spectrum_log(spectrum: tuple[float, ...] | None, dim: int, like: Tensor) -> Tensor:
