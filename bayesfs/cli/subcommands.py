@@ -141,7 +141,7 @@ def run(
 
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
     refuse_in_data(paths, data)
-    check_unrun(paths, settings, None if print_config else data)
+    check_unrun(paths, [[one] for one in settings], None if print_config else data)
     _take_cores()
     from bayesfs.recipes.load import load_recipes
 
@@ -203,11 +203,13 @@ def sweep(
         smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
         device: where engines run, as of run.
     """
+    from bayesfs.recipes.overrides import choices_in
     from bayesfs.recipes.unrun import check_unrun, refuse_in_data
 
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
+    choices = [choices_in(setting) for setting in settings]
     refuse_in_data(paths, data)
-    check_unrun(paths, settings, data)
+    check_unrun(paths, choices, data)
     from bayesfs.runs.seeds import seeds_in
 
     drawn, fitted = seeds_in(episode_seeds), seeds_in(fit_seeds)
@@ -215,9 +217,8 @@ def sweep(
         raise RunError(f"expected one job or more, got {jobs}")
     _take_cores()
     from bayesfs.recipes.load import load_recipes
-    from bayesfs.recipes.overrides import choices_in
 
-    recipes = load_recipes(paths, [one for setting in settings for one in choices_in(setting)])
+    recipes = load_recipes(paths, [one for alternatives in choices for one in alternatives])
     from bayesfs.cli.sweep_runs import sweep_runs
 
     sweep_runs(

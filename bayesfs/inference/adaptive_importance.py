@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from bayesfs._distributions.student_mixture import StudentMixture
+from bayesfs._utils.ranges import Count, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.closeness import resampled
@@ -95,20 +96,15 @@ class AdaptiveImportance(Engine):
         >>> population.sample_stats["khat"]  # doctest: +SKIP
     """
 
-    steps: int = 300
-    rounds: int = 6
-    proposals: int = 512
-    components: int = 1
-    degrees: int = 5
-    draws: int = 500
+    steps: Count = 300
+    rounds: Count = 6
+    proposals: Count = 512
+    components: Count = 1
+    degrees: Count = 5
+    draws: Count = 500
 
     def __post_init__(self) -> None:
-        counts = (self.steps, self.rounds, self.proposals, self.components, self.degrees)
-        if min(*counts, self.draws) < 1:
-            raise InferenceError(
-                "expected steps, rounds, proposals, components, degrees and draws >= 1, got "
-                f"{(*counts, self.draws)}"
-            )
+        check_ranges(self, InferenceError)
 
     def infer(
         self,

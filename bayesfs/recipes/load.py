@@ -17,14 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from typeguard import TypeCheckError, check_type
-
 from bayesfs._utils.atomic import write_whole
 from bayesfs._utils.guarded_files import read_bytes
+from bayesfs._utils.ranges import bare
 from bayesfs.errors import DataError, RecipeError
 from bayesfs.protocols import Engine, Evaluation, Model, Objective, Reduction, missing_members
 from bayesfs.recipes.names import check_names, missing, names_of
-from bayesfs.recipes.overrides import override
+from bayesfs.recipes.overrides import another_type, is_of, override
 from bayesfs.recipes.scripts import LONGEST, Scripts, read_recipe
 
 CONTRACTS: Mapping[str, type] = {
@@ -155,15 +154,10 @@ def _check_fields(path: Path, source: str, name: str, value: Any) -> None:
         return
     for inner, wanted in plain_fields(type(value)).items():
         held = getattr(value, inner)
-        try:
-            check_type(float(held) if wanted is float and type(held) is int else held, wanted)
-        except TypeCheckError:
+        if not is_of(held, wanted):
             line = _argument_line(source, inner) or _line_of(source, name)
-            kind = wanted.__name__ if isinstance(wanted, type) else str(wanted)
-            raise RecipeError(
-                f"{path}, line {line}: {type(value).__name__}.{inner} should be of type {kind}, "
-                f"got {held!r}"
-            ) from None
+            told = another_type(wanted, held)
+            raise RecipeError(f"{path}, line {line}: {type(value).__name__}.{inner}: {told}")
     for one in fields(value):
         _check_fields(path, source, name, getattr(value, one.name))
 
@@ -171,10 +165,11 @@ def _check_fields(path: Path, source: str, name: str, value: Any) -> None:
 def plain_fields(owner: type) -> dict[str, Any]:
     """Field -> its type, for the fields of a dataclass whose types are numbers, text and tuples."""
     try:
-        hints = get_type_hints(owner)
+        hints = get_type_hints(owner, include_extras=True)
     except NameError:  # a type that is imported for type checkers only
         return {}
-    return {f.name: hints[f.name] for f in fields(owner) if f.init and _is_plain(hints[f.name])}
+    types = {f.name: bare(hints[f.name]) for f in fields(owner) if f.init}
+    return {name: wanted for name, wanted in types.items() if _is_plain(wanted)}
 
 
 def _is_plain(wanted: Any) -> bool:
