@@ -19,10 +19,10 @@ from bayesfs._utils.devices import usable_device
 from bayesfs._utils.display import Card, Shown, short_number
 from bayesfs._utils.progress import bar
 from bayesfs.data.worlds import together
-from bayesfs.diagnostics.loo import left_out_log_prob, support_log_prob
+from bayesfs.diagnostics.densities import with_densities
+from bayesfs.diagnostics.left_out import left_out_log_prob, support_log_prob
 from bayesfs.diagnostics.population_prior import population_prior
 from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, prior_check
-from bayesfs.diagnostics.prior_sensitivity import with_densities
 from bayesfs.diagnostics.shrinkage import shrinkage
 from bayesfs.diagnostics.verdicts import SHARE_ERROR_MAX
 from bayesfs.errors import DataError
