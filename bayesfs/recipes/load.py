@@ -91,9 +91,9 @@ def load_recipe(path: Path, role: str, scripts: Scripts | None = None) -> Recipe
 
 
 def load_recipes(paths: Mapping[str, Path], settings: Iterable[str]) -> Recipes:
-    """The recipes of a study, once each setting is known to have a field and a value of its type.
+    """The recipes of a study, once each setting has a field and a value, and the engine the model.
 
-    Nothing but what the recipes name is imported, so that a mistake is told within two seconds.
+    Nothing but what the recipes name is imported before a mistake is told.
 
     Args:
         paths: role -> recipe.
@@ -101,12 +101,15 @@ def load_recipes(paths: Mapping[str, Path], settings: Iterable[str]) -> Recipes:
 
     Raises:
         RecipeError: as `load_recipe` and `bayesfs.recipes.overrides.override`.
+        InferenceError: the engine is not for the model.
     """
     scripts = Scripts()
     recipes = {role: load_recipe(path, role, scripts) for role, path in paths.items()}
     values = {name: v for recipe in recipes.values() for name, v in recipe.values.items()}
     for setting in settings:
         override(values, [setting])
+    if "engine" in values and "model" in values:
+        values["engine"].check_model(values["model"])
     return Recipes(recipes, scripts.helpers)
 
 
