@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from numbers import Real
 
 REFUSALS: Mapping[int, str] = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
@@ -54,16 +53,3 @@ class UntranslatableError(InferenceError):
 
 class NotPositiveDefiniteError(InferenceError):
     """A covariance has no Cholesky factor even with the largest jitter tried."""
-
-
-def expect_positive(settings: object, *names: str) -> None:
-    """Refuse numbers among the fields that are not above 0; None means what it means.
-
-    Raises:
-        ShapeError: one is not; the message names it.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(x, Real) and not float(x) > 0 for x in numbers):
-            raise ShapeError(f"{type(settings).__name__}.{name}: expected above 0, got {value}")

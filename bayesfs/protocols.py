@@ -13,23 +13,27 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bayesfs.errors import InferenceError
-from bayesfs.types import CONDITIONS, Embeddings, EpisodeBatch, Posterior, Predictive
+from bayesfs.types.labels import CONDITIONS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
 
 Progress = Callable[[int, int, str], None]
 """Callback (done, total, message) that engines call now and then; the command shows a bar."""
 
-TaskNormal = Callable[[tuple[int, ...], Tensor], Tensor]
+TaskNormal = Callable[[tuple[int, ...], "Tensor"], "Tensor"]
 """(shape, like) -> (task, *shape) standard normal numbers, each task's from a stream of its own."""
 
-Lift = Callable[[Mapping[str, Tensor], TaskNormal], dict[str, Tensor]]
+Lift = Callable[[Mapping[str, "Tensor"], TaskNormal], dict[str, "Tensor"]]
 """Draws of the smaller model -> draws of the full one."""
 
 

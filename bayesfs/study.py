@@ -19,10 +19,10 @@ from bayesfs._utils.devices import usable_device
 from bayesfs._utils.display import Card, Shown, short_number
 from bayesfs._utils.progress import bar
 from bayesfs.data.worlds import together
-from bayesfs.diagnostics.loo import left_out_log_prob, support_log_prob
+from bayesfs.diagnostics.densities import with_densities
+from bayesfs.diagnostics.left_out import left_out_log_prob, support_log_prob
 from bayesfs.diagnostics.population_prior import population_prior
 from bayesfs.diagnostics.predictive_checks import label_check, posterior_check, prior_check
-from bayesfs.diagnostics.prior_sensitivity import with_densities
 from bayesfs.diagnostics.shrinkage import shrinkage
 from bayesfs.diagnostics.verdicts import SHARE_ERROR_MAX
 from bayesfs.errors import DataError
@@ -167,10 +167,12 @@ class Study(Shown):
             seed: of the episodes.
 
         Raises:
-            DataError: the evaluation cannot draw its tasks from these frames.
+            DataError: the evaluation cannot draw its tasks from these frames, or they were not
+                measured as the model asks.
             InferenceError: the engine is not for this model.
         """
         self.engine.check_model(self.model)
+        check_covariates(self.model, embeddings)
         self.evaluation.test_episodes(embeddings, seed=seed)
 
     def learn(
@@ -195,12 +197,14 @@ class Study(Shown):
             What the tasks are inferred with.
 
         Raises:
-            DataError: the evaluation's episodes do not say which frames they hold.
+            DataError: the evaluation's episodes do not say which frames they hold, or the frames
+                were not measured as the model asks.
             InferenceError: the engine is not for this model.
         """
         self.engine.check_model(self.model)
         if not isinstance(embeddings, Embeddings):
             embeddings = together(embeddings)
+        check_covariates(self.model, embeddings)
         drawn = seed if episode_seed is None else episode_seed
         used = frames_of(embeddings, self.lesson(embeddings, seed=drawn))
         projection = self.reduction.fit(used)
@@ -454,6 +458,26 @@ def frames_of(embeddings: Embeddings, episodes: EpisodeBatch) -> Embeddings:
             "did the evaluation draw them from a part of the embeddings?"
         )
     return frames
+
+
+def check_covariates(model: Model, embeddings: Embeddings) -> None:
+    """Refuse frames whose measured qualities are others than the model's, or in another order.
+
+    Args:
+        model: whose covariates, if it has any, are named.
+        embeddings: whose qualities may be named.
+
+    Raises:
+        DataError: the names differ.
+    """
+    data, wanted = embeddings.dataset, model.covariates
+    named = "covariate" in data.coords or "quality" not in data
+    held = tuple(map(str, data["covariate"].values)) if "covariate" in data.coords else ()
+    if wanted and named and wanted != held:
+        raise DataError(
+            f"expected frames with the measured qualities {', '.join(wanted)}, as the model has "
+            f"covariates, got {', '.join(held) or 'none'}; a model takes all of them, in this order"
+        )
 
 
 def scatter_of(embeddings: Embeddings, *, without: str | None = None) -> WithinScatter:

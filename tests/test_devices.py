@@ -22,7 +22,7 @@ from bayesfs.cli.main import FAILED, main
 from bayesfs.cli.subcommands import COMMANDS
 from bayesfs.errors import DataError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
-from bayesfs.explanation.record import record_explanations
+from bayesfs.explanation.recording import record_explanations
 from bayesfs.features.reduction import PrincipalAxes
 from bayesfs.inference.exact import Exact
 from bayesfs.inference.gibbs.gibbs import Gibbs

@@ -68,6 +68,16 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
     assert float(told.removeprefix("[] ")) < 1
 
 
+def test_what_reports_imports_no_engine() -> None:
+    unneeded = ("torch", "pyro", "gpytorch", "jax", "zarr", "scipy.stats", "bayesfs.study")
+    code = (
+        "import sys; import bayesfs.runs.reading; "
+        f"print([m for m in {unneeded!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_what_names_a_video_needs_neither_runs_nor_the_report() -> None:
     unneeded = ("matplotlib", "arviz_stats", "scipy.stats", "bayesfs.report", "bayesfs.runs.run")
     code = (

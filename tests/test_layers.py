@@ -43,7 +43,7 @@ ROOMS = (
     "evaluation",
     "plots",
     "study",
-    "explanation.record",
+    "explanation.recording",
     "report",
     "training",
     "sklearn",

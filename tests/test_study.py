@@ -116,3 +116,30 @@ def test_no_more_draws_than_the_population_has() -> None:
     own = OwnApproximation(draws=24, population_draws=8)
     assert own.with_more_draws(3.0, learnt.population) == OwnApproximation(72, 24)
     assert bf.SVI().with_more_draws(2.0, learnt.population) is None
+
+
+@pytest.mark.parametrize("learns", [True, False], ids=["learn", "check"])
+def test_qualities_of_other_names_or_in_another_order_are_refused(learns: bool) -> None:
+    """In another order each slope would have the name of another quality."""
+    frames, _ = synthetic_embeddings(users=2, test_users=1, way=3, shots=5, dim=8, seed=0)
+    quality = np.zeros((len(frames), 2))
+    measured = frames.dataset.assign(quality=(("frame", "covariate"), quality))
+
+    def asked(*named: str) -> None:
+        given = bf.Embeddings(measured.assign_coords(covariate=[*named]) if named else measured)
+        model = bf.GaussianHierarchy(covariates=("sharpness", "contrast"))
+        engine = bf.SVI(steps=2, draws=4, khat_draws=0)
+        made = bf.Study(model, bf.Exact(), bf.HeldOutUsers(), engine, bf.PredictiveScore)
+        if learns:
+            made.learn(given, seed=0)
+        else:
+            made.check(given, seed=0)
+
+    for other in (("contrast", "sharpness"), ("sharpness", "blur")):
+        with pytest.raises(DataError, match=f"sharpness, contrast, .* got {', '.join(other)};"):
+            asked(*other)
+    asked("sharpness", "contrast")
+    asked()  # not named: the number is what there is to go by
+    measured = frames.dataset
+    with pytest.raises(DataError, match=r"sharpness, contrast, .* got none;"):
+        asked()

@@ -15,7 +15,8 @@ from bayesfs.cli.explain_run import reopened, usable_shots
 from bayesfs.diagnostics.posterior_sbc import calibrate_near
 from bayesfs.diagnostics.sbc import Calibration
 from bayesfs.runs.directory import RunDirectory
-from bayesfs.runs.run import inputs_of, seeds_of
+from bayesfs.runs.reading import inputs_of
+from bayesfs.runs.run import seeds_of
 
 PASSED = 0.01
 """Least p; of engines that are right one in a hundred falls below it."""

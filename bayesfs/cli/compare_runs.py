@@ -36,8 +36,9 @@ from bayesfs.plots.reliability import plot_reliability
 from bayesfs.results.rows import ITEMS, tree_rows
 from bayesfs.runs.csv_tables import write_csv
 from bayesfs.runs.directory import STATE, RunDirectory, checksum, explained, write_atomically
+from bayesfs.runs.reading import Inputs, inputs_of, load_trees
 from bayesfs.runs.record import CONFIG
-from bayesfs.runs.run import Inputs, inputs_of, load_trees, seeds_of
+from bayesfs.runs.run import seeds_of
 
 Trees = Mapping[str, Mapping[int, xr.DataTree]]
 """Name of a run -> number of support videos -> its DataTree."""

@@ -30,13 +30,14 @@ from bayesfs.protocols import Collapsible
 from bayesfs.runs.compose import compose
 from bayesfs.runs.directory import RunDirectory, explained, write_atomically
 from bayesfs.runs.distributed_run import shown_frames
+from bayesfs.runs.reading import inputs_of, store_of
 from bayesfs.runs.reuse import kept_recipes
 from bayesfs.runs.rules import check_users, rules_at
-from bayesfs.runs.run import inputs_of, load_learnt, seeds_of, store_fingerprint, store_of
+from bayesfs.runs.run import load_learnt, seeds_of, store_fingerprint
 from bayesfs.study import Learnt, Study
 from bayesfs.types import Embeddings, EpisodeBatch
-from bayesfs.uncertainty.by_level import ALL_PARTS
 from bayesfs.uncertainty.influence import leave_one_out_influence
+from bayesfs.uncertainty.parts import ALL_PARTS
 
 FORMATS = (".png", ".svg", ".pdf")
 """Of the picture."""

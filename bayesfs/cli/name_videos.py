@@ -129,9 +129,10 @@ def of_run(run: Path, device: str | None, *, trust: bool, backbone: str | None =
         trust: run recipes that bayesfs does not ship.
         backbone: where the code or the weights of the run's backbone are, if needed.
     """
+    from bayesfs.runs.reading import inputs_of
     from bayesfs.runs.reuse import kept_recipes, same_backbone, same_sampling
     from bayesfs.runs.rules import rules_for
-    from bayesfs.runs.run import inputs_of, load_learnt
+    from bayesfs.runs.run import load_learnt
 
     directory = RunDirectory(run)
     learnt, inputs = load_learnt(directory), inputs_of(directory)

@@ -15,8 +15,9 @@ from bayesfs.data.store import open_store
 from bayesfs.errors import RunError
 from bayesfs.runs.compose import compose
 from bayesfs.runs.directory import RunDirectory, write_atomically
+from bayesfs.runs.reading import inputs_of, store_of
 from bayesfs.runs.reuse import kept_recipes
-from bayesfs.runs.run import inputs_of, load_learnt, store_of
+from bayesfs.runs.run import load_learnt
 from bayesfs.training.shared_population import BACKBONES, SharedPopulation, default_path, merged
 
 

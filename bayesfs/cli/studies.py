@@ -1,11 +1,10 @@
-"""The subcommands that make runs and reports."""
+"""The subcommands that make runs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import xarray as xr
 
@@ -15,7 +14,7 @@ from bayesfs.recipes.load import Recipes
 from bayesfs.report.view import score_cells
 from bayesfs.runs.compose import compose, tell_store
 from bayesfs.runs.record import CONFIG, sources_of, written_in_full
-from bayesfs.runs.run import Finished, Order, report_run, run_study
+from bayesfs.runs.run import Finished, Order, run_study
 from bayesfs.study import Seeds
 from bayesfs.types import LevelNames
 
@@ -76,11 +75,6 @@ def make_shard(order: Order, out: Path, text: str) -> Finished | None:
         f"all parts in {folder_of(out)} are done, --shard all/{part.of} joins them"
     )
     return None
-
-
-def make_report(out: Path, format: Literal["html", "md"], store: Path | None = None) -> None:
-    """Write the report of a run again."""
-    print(f"report: {report_run(out, format, store=store)}")
 
 
 def print_scores(scores: Mapping[int, xr.Dataset]) -> None:

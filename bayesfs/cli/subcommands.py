@@ -23,7 +23,11 @@ ModelFile = Annotated[Path, Positional, arg(metavar="MODEL.py")]
 EngineFile = Annotated[Path, Positional, arg(metavar="ENGINE.py")]
 EvaluationFile = Annotated[Path, Positional, arg(metavar="EVALUATION.py")]
 COLLECT_AFTER = (50_000, 50, 50)
-"""Thresholds of Python's garbage collector, in objects and in rounds."""
+"""Thresholds of Python's garbage collector, in objects and in rounds.
+
+The objects of the libraries that a command imports live as long as it does: looking for cycles
+among them at Python's own pace took a tenth of a small run.
+"""
 
 Settings = Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="NAME.FIELD=VALUE")]
 
@@ -141,7 +145,7 @@ def run(
 
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
     refuse_in_data(paths, data)
-    check_unrun(paths, settings, None if print_config else data)
+    check_unrun(paths, [[one] for one in settings], None if print_config else data)
     _take_cores()
     from bayesfs.recipes.load import load_recipes
 
@@ -203,11 +207,13 @@ def sweep(
         smoke: make everything tiny, to see whether the recipes fit; the numbers mean nothing.
         device: where engines run, as of run.
     """
+    from bayesfs.recipes.overrides import choices_in
     from bayesfs.recipes.unrun import check_unrun, refuse_in_data
 
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
+    choices = [choices_in(setting) for setting in settings]
     refuse_in_data(paths, data)
-    check_unrun(paths, settings, data)
+    check_unrun(paths, choices, data)
     from bayesfs.runs.seeds import seeds_in
 
     drawn, fitted = seeds_in(episode_seeds), seeds_in(fit_seeds)
@@ -215,9 +221,8 @@ def sweep(
         raise RunError(f"expected one job or more, got {jobs}")
     _take_cores()
     from bayesfs.recipes.load import load_recipes
-    from bayesfs.recipes.overrides import choices_in
 
-    recipes = load_recipes(paths, [one for setting in settings for one in choices_in(setting)])
+    recipes = load_recipes(paths, [one for alternatives in choices for one in alternatives])
     from bayesfs.cli.sweep_runs import sweep_runs
 
     sweep_runs(
@@ -247,9 +252,10 @@ def report(
         format: of the report.
         data: feature store, for its thumbnails; the run knows where it is if that is nearby.
     """
-    from bayesfs.cli.studies import make_report
+    gc.set_threshold(*COLLECT_AFTER)
+    from bayesfs.runs.reading import report_run
 
-    make_report(directory, format, data)
+    print(f"report: {report_run(directory, format, store=data)}")
 
 
 def compare(
@@ -792,11 +798,7 @@ def init(folder: Folder) -> None:
 
 
 def _take_cores() -> None:
-    """Let this process take as many threads as it has cores.
-
-    The objects of the libraries that it imports live as long as it does: looking for cycles among
-    them at Python's own pace took a tenth of a small run.
-    """
+    """Let this process take as many threads as it has cores."""
     gc.set_threshold(*COLLECT_AFTER)
     from bayesfs._utils.threads import share_cores
 
@@ -817,10 +819,11 @@ def _on_its_cores(command: Callable[..., None]) -> Callable[..., None]:
 COMMANDS: dict[str, Callable[..., None]] = {
     **{
         command.__name__: _on_its_cores(command)
-        for command in (demo, features, report, compare, benchmark, predict, explain, check)
+        for command in (demo, features, compare, benchmark, predict, explain, check)
     },
     "run": run,  # these take their cores when the recipes have been checked
     "sweep": sweep,
+    "report": report,  # imports no torch, and its matrices are small
     "population": _on_its_cores(population),
     "watch": _on_its_cores(watch_source),
     "teach": _on_its_cores(teach_videos),

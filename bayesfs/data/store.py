@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -29,7 +29,9 @@ from bayesfs._utils.places import without_places
 from bayesfs.data.sources.video import LEVELS, Skipped
 from bayesfs.data.zarr_files import check_zarr, concat, create_array, finish, write_dataset
 from bayesfs.errors import DataError
-from bayesfs.types import Embeddings
+
+if TYPE_CHECKING:
+    from bayesfs.types import Embeddings
 
 FORMAT = 2
 """Version of the layout; a store of another one is refused."""
@@ -305,6 +307,8 @@ def _text(ds: xr.Dataset) -> xr.Dataset:
 
 def _valid(ds: xr.Dataset) -> Embeddings:
     """Embeddings, if the frames of each video are contiguous."""
+    from bayesfs.types import Embeddings  # torch, which other readers of a store do without
+
     embeddings = Embeddings.of_own(ds)
     video = embeddings.coord("video")
     runs = 1 + int((video[1:] != video[:-1]).sum())

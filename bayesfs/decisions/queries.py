@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bayesfs._utils.arrays import Floats
 from bayesfs.errors import DataError
-from bayesfs.types import EpisodeBatch, Predictive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bayesfs.types import EpisodeBatch, Predictive
 
 Unit = Literal["frame", "video"]
 

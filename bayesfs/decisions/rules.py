@@ -32,11 +32,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bayesfs._utils.arrays import Floats
 from bayesfs.decisions.abstention import answer_threshold
@@ -45,7 +44,11 @@ from bayesfs.decisions.prediction_sets import rank_of, set_threshold
 from bayesfs.decisions.queries import Judged, judged
 from bayesfs.errors import DataError
 from bayesfs.metrics.selective import SLACK
-from bayesfs.types import EpisodeBatch, Predictive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bayesfs.types import EpisodeBatch, Predictive
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from bayesfs._utils.arrays import numpy_of
 from bayesfs.diagnostics.support_quantities import support_quantities
+from bayesfs.diagnostics.verdicts import LABEL_ACCURACY
 from bayesfs.errors import DataError
 from bayesfs.inference.program.simulation import Simulator
 from bayesfs.protocols import Model
@@ -41,17 +42,11 @@ from bayesfs.types import EpisodeBatch, Posterior
 
 Array = NDArray[Any]
 
-LABEL_ACCURACY = "label accuracy"
-"""The one quantity of `label_check`."""
-
 REPLICATES = 100
 """Data sets that are simulated for a check."""
 
 LARGEST = 500_000_000
 """Simulated values of a check beyond which there are fewer replicates."""
-
-EXTREME = 0.01
-"""A quantity below this p, or above 1 minus it, is one that the model does not make."""
 
 NO_DATA = "the model draws no frames, so that it has none to replicate"
 

@@ -9,9 +9,9 @@ With a few hundred draws, weights that have nothing to do with a scalar move its
 too. So every value stands beside the largest that the scalars of its site get from weights dealt to
 the draws at random; what does not pass that is noise.
 
-Densities must be known at every draw: `with_densities` keeps them with a posterior (of the
-population too, whose likelihood is the objective it was learnt by), from where a DataTree has them
-in `sample_stats` as `log_prior_SITE` and `log_likelihood`.
+Densities must be known at every draw: `bayesfs.diagnostics.densities` keeps them with a posterior
+(of the population too, whose likelihood is the objective it was learnt by), from where a DataTree
+has them in `sample_stats` as `log_prior_SITE` and `log_likelihood`.
 
 Source: Kallioinen et al. 2024; `arviz_stats.psense` does the arithmetic.
 """
@@ -24,14 +24,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 import xarray as xr
 
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import DataError
-from bayesfs.inference.program.simulation import Simulator
-from bayesfs.protocols import Model
-from bayesfs.types import EpisodeBatch, Posterior
 
 SENSITIVE = 0.05
 """Kallioinen et al. 2024."""
@@ -53,34 +49,6 @@ MUTE = "too few draws to say"
 """Diagnoses besides ✓; the last where weights dealt at random would move the scalar as far."""
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
-
-
-def with_densities(model: Model, posterior: Posterior, episodes: EpisodeBatch) -> Posterior:
-    """The posterior with the log prior of each of its sites and the log-likelihood, in nats.
-
-    Args:
-        model: the program that the posterior is of, such as an objective's.
-        posterior: draws of every site of the program.
-        episodes: what it was inferred from.
-
-    Returns:
-        The same draws, with `log_prior_SITE` and `log_likelihood` among the `sample_stats`: (draw,)
-        of the population's sites if there are any, else (draw, task) of the tasks'.
-
-    Raises:
-        DataError: a site of the program has no draws.
-    """
-    lacking = sorted(set(model.dims) - set(posterior.draws))
-    if lacking:
-        raise DataError(f"expected draws of every site of the program, missing {lacking}")
-    program = Simulator(model, episodes)
-    found = program.log_densities(posterior.draws)
-    likelihood = torch.stack([found[name] for name in program.observed]).sum(0)
-    if posterior.population:
-        likelihood = likelihood.reshape(len(likelihood), -1).sum(-1)
-    priors = {f"{PRIOR}{site}": found[site] for site in posterior.population or model.dims}
-    stats = {**posterior.sample_stats, **priors, "log_likelihood": likelihood}
-    return posterior.changed(sample_stats=stats)
 
 
 def prior_sensitivity(

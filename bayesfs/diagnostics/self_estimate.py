@@ -23,7 +23,7 @@ import numpy as np
 from scipy.special import betaincinv, betaln
 from torch import Tensor
 
-from bayesfs.diagnostics.loo import left_out_labels
+from bayesfs.diagnostics.left_out import left_out_labels
 from bayesfs.protocols import Collapsible
 from bayesfs.types import EpisodeBatch
 

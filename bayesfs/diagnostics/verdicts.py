@@ -15,10 +15,15 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from bayesfs.diagnostics.predictive_checks import LABEL_ACCURACY
 from bayesfs.diagnostics.prior_sensitivity import DRAWS_MIN, MUTE, decided_by_prior
 from bayesfs.inference.program.limits import KHAT_MAX
-from bayesfs.results.baseline import paired_gain
+from bayesfs.metrics.reference import paired_gain
+
+LABEL_ACCURACY = "label accuracy"
+"""The one quantity of `bayesfs.diagnostics.predictive_checks.label_check`."""
+
+EXTREME = 0.01
+"""A quantity below this p, or above 1 minus it, is one that the model does not make."""
 
 RHAT_MAX = 1.01
 """Vehtari et al. 2021. Among many scalars some pass it by chance: 1 % may, up to `RHAT_NEVER`."""

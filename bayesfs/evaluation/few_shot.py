@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesfs._utils.arrays import Ints
+from bayesfs._utils.ranges import Count, Natural, check_ranges
 from bayesfs.errors import DataError
 from bayesfs.types import CONDITIONS, UNLABELLED, Embeddings, EpisodeBatch
 
@@ -42,23 +43,19 @@ class FewShotProtocol:
         query_split: split of the query pictures; where it is the same, none is in both.
     """
 
-    way: int = 5
-    shots: int = 1
-    queries: int = 15
-    outside: int | None = None
-    episodes_per_seed: int = 600
+    way: Count = 5
+    shots: Count = 1
+    queries: Count = 15
+    outside: Natural | None = None
+    episodes_per_seed: Count = 600
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     support_split: str = "train"
     query_split: str = "test"
 
     def __post_init__(self) -> None:
-        for name in ("way", "shots", "queries", "episodes_per_seed"):
-            if getattr(self, name) < 1:
-                raise DataError(f"expected {name} >= 1, got {getattr(self, name)}")
+        check_ranges(self, DataError)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise DataError(f"expected distinct seeds, got {self.seeds}")
-        if self.outside is not None and self.outside < 0:
-            raise DataError(f"expected outside >= 0 or None, got {self.outside}")
 
     def episodes(
         self, pictures: Embeddings, classes: Sequence[str], *, episodes_per_batch: int = 100

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
-from bayesfs.errors import DataError
-from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs._utils.ranges import Count, increasing
+from bayesfs.evaluation.held_out_users import Conditions, HeldOutUsers, Withheld
 from bayesfs.types import Embeddings, EpisodeBatch
 
 
@@ -26,15 +27,11 @@ class HeldOutGroups(HeldOutUsers):
         ('clean',)
     """
 
-    shots: tuple[int, ...] = (1, 3, 10)
-    query_conditions: tuple[str, ...] = ("clean",)
-    frames_per_video: int | None = None
-    train_query_frames: int | None = None
-    train_withheld: float = 0.0
-
-    def _check_shots(self) -> None:
-        if not self.shots or self.shots[0] < 0 or [*self.shots] != sorted({*self.shots}):
-            raise DataError(f"expected shots to be increasing, from 0 on, got {self.shots}")
+    shots: Annotated[tuple[int, ...], increasing(0)] = (1, 3, 10)
+    query_conditions: Conditions = ("clean",)
+    frames_per_video: Count | None = None
+    train_query_frames: Count | None = None
+    train_withheld: Withheld = 0.0
 
     def test_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
         """Tasks of the test groups, with max(shots) support clusters per label, 1 at least."""

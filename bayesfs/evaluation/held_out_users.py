@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+from bayesfs._utils.ranges import Count, Shots, among, at_least, below, check_ranges
 from bayesfs.data.from_arrays import stack
 from bayesfs.data.held_out import check_held_out
 from bayesfs.data.open_set import withhold_classes
@@ -12,6 +13,9 @@ from bayesfs.data.sampling import population_episodes, sample_episodes
 from bayesfs.errors import DataError
 from bayesfs.protocols import Evaluation
 from bayesfs.types import CONDITIONS, Embeddings, EpisodeBatch
+
+Withheld = Annotated[float, at_least(0), below(1)]
+Conditions = Annotated[tuple[str, ...], among(CONDITIONS)]
 
 
 @dataclass(frozen=True)
@@ -46,28 +50,22 @@ class HeldOutUsers(Evaluation):
         (1, 5)
     """
 
-    shots: tuple[int, ...] = (1, 5)
-    support_conditions: tuple[str, ...] = ("clean",)
-    query_conditions: tuple[str, ...] = ("clutter",)
+    shots: Shots = (1, 5)
+    support_conditions: Conditions = ("clean",)
+    query_conditions: Conditions = ("clutter",)
     train_split: str = "train"
     test_split: str = "test"
-    frames_per_video: int | None = 8
-    query_frames: int | None = None
-    train_shots: tuple[int, ...] = (1, 3, 5)
-    train_repeats: int = 1
-    train_query_frames: int | None = 4
-    train_withheld: float = 0.34
-    episodes_per_user: int = 1
+    frames_per_video: Count | None = 8
+    query_frames: Count | None = None
+    train_shots: Shots = (1, 3, 5)
+    train_repeats: Count = 1
+    train_query_frames: Count | None = 4
+    train_withheld: Withheld = 0.34
+    episodes_per_user: Count = 1
     drop_flags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_increasing("train_shots", self.train_shots)
-        self._check_shots()
-        for name in ("support_conditions", "query_conditions"):
-            _check_conditions(name, getattr(self, name))
-
-    def _check_shots(self) -> None:
-        _check_increasing("shots", self.shots)
+        check_ranges(self, DataError)
 
     def train_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
         """Every train user as one task with all of its videos, of the conditions in use here."""
@@ -132,16 +130,3 @@ class HeldOutUsers(Evaluation):
             )
         check_held_out(found, user[splits != split].tolist(), split)
         return found
-
-
-def _check_conditions(name: str, given: tuple[str, ...]) -> None:
-    unknown = [one for one in given if one not in CONDITIONS]
-    if unknown or not given:
-        near = difflib.get_close_matches(unknown[0], CONDITIONS, n=1) if unknown else ()
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"expected {name} out of {CONDITIONS}, one at least, got {given}{hint}")
-
-
-def _check_increasing(name: str, shots: tuple[int, ...]) -> None:
-    if not shots or shots[0] < 1 or list(shots) != sorted(set(shots)):
-        raise DataError(f"expected {name} to be positive and increasing, got {shots}")

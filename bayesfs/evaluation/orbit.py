@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from bayesfs._utils.arrays import Bools, Ints
+from bayesfs._utils.ranges import Count, check_ranges
 from bayesfs.data.padding import FrameRows, Slots, assemble
 from bayesfs.data.video_table import VideoTable, hash_keys, rank_within
 from bayesfs.errors import DataError
@@ -51,14 +52,14 @@ class OrbitProtocol:
 
     query_condition: Literal["clutter", "clean"] = "clutter"
     split: str = "test"
-    tasks_per_user: int = 50
-    min_query_frames: int = 50
-    max_frames: int = 1000
-    support_step: int = 30
-    max_support_frames: int = 200
-    query_frames: int = 200
-    max_videos: int = 15
-    max_objects: int = 15
+    tasks_per_user: Count = 50
+    min_query_frames: Count = 50
+    max_frames: Count = 1000
+    support_step: Count = 30
+    max_support_frames: Count = 200
+    query_frames: Count = 200
+    max_videos: Count = 15
+    max_objects: Count = 15
     drop_flag: str | None = ABSENT
     seed: int = 1991
 
@@ -67,9 +68,7 @@ class OrbitProtocol:
             raise DataError(
                 f"expected query_condition out of {CONDITIONS}, got {self.query_condition!r}"
             )
-        for name, value in vars(self).items():
-            if isinstance(value, int) and name != "seed" and value < 1:
-                raise DataError(f"expected {name} >= 1, got {value}")
+        check_ranges(self, DataError)
 
     def users(self, embeddings: Embeddings) -> tuple[str, ...]:
         """Users of the split who have at least one task's worth of videos, sorted."""

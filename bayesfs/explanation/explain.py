@@ -43,7 +43,7 @@ from bayesfs.explanation.framing import framing_of
 from bayesfs.explanation.sentences import likeliest
 from bayesfs.protocols import Model
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
-from bayesfs.uncertainty.by_level import ALL_PARTS, is_epistemic, told_apart
+from bayesfs.uncertainty.parts import ALL_PARTS, is_epistemic, told_apart
 
 REJECTED = 0.05
 """Without rules: share of taught videos that may be taken for something new."""

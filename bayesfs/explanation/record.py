@@ -1,32 +1,18 @@
 """What a run tells of its videos, kept for the report: sentences, levels, and what to record next.
 
-`record_explanations` explains every query video of a run's tasks; `ExplanationRecord` is what the
-report shows of it, plain text and numbers, so that a report runs no recipe.
+`ExplanationRecord` is plain text and numbers, so that a report runs no recipe;
+`bayesfs.explanation.recording` makes it.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from bayesfs._utils.json_files import read_json
-from bayesfs.decisions.queries import judged
-from bayesfs.decisions.rules import Rules
-from bayesfs.decisions.words import word_frequencies
-from bayesfs.diagnostics.verdicts import SHARE_ERROR_MAX
-from bayesfs.explanation.advice import matters, settled
-from bayesfs.explanation.evidence import Evidence, gather
-from bayesfs.explanation.explain import explain_all
-from bayesfs.explanation.explanation import Explanation
-from bayesfs.explanation.sentences import advice_text
-from bayesfs.study import SPARE, Answer, Learnt
-from bayesfs.uncertainty.by_level import ALL_PARTS, POPULATION_DRAWS, agreeing, by_level, told_apart
-from bayesfs.uncertainty.decompose import decompose
 
 
 @dataclass(frozen=True)
@@ -73,10 +59,6 @@ class SaidOften:
     said: int
     came_true: float
     meant: float
-
-
-MOST_TASKS = 64
-"""A run explains so many tasks at most, some seconds each; `bayesfs explain` explains any."""
 
 
 @dataclass(frozen=True)
@@ -149,84 +131,3 @@ class ExplanationRecord:
             NextRecording(task, text, math.nan if gain is None else gain)
             for task, text, gain in self.advice
         ]
-
-
-def record_explanations(
-    answer: Answer, learnt: Learnt, rules: Rules | None, *, seed: int
-) -> ExplanationRecord:
-    """Explain every query video of an answer.
-
-    Args:
-        answer: about the tasks, at the number of support videos to explain.
-        learnt: what they were inferred with.
-        rules: thresholds learnt on train users.
-        seed: of the draws behind levels, causes and gain.
-    """
-    evidence = gather(
-        answer.model, learnt.population, answer.episodes, answer.predictive, seed=seed
-    )
-    evidence = _settled(evidence, answer, learnt, seed=seed)
-    found = explain_all(evidence, rules=rules)
-    said = {
-        (answer.episodes.task_name(t), e.video): Statement(e.sentence(), _levels(e))
-        for t, explanations in enumerate(found)
-        for e in explanations
-    }
-    advice, errors = list(_advice(answer, found)), _level_errors(evidence)
-    return ExplanationRecord(said, advice, errors, words_of(answer, rules))
-
-
-def words_of(answer: Answer, rules: Rules | None) -> tuple[SaidOften, ...]:
-    """How often what is said came true, where labels and what it meant are known."""
-    if rules is None or not rules.meant or not (answer.episodes.query_labels >= 0).any():
-        return ()
-    queries = judged(answer.predictive, answer.episodes, "video")
-    return tuple(
-        SaidOften(word, one.said, one.true, rules.meant[word])
-        for word, one in word_frequencies(queries, rules.video).items()
-        if word in rules.meant
-    )
-
-
-def _settled(evidence: Evidence, answer: Answer, learnt: Learnt, *, seed: int) -> Evidence:
-    """The evidence, its levels from as many draws as their shares ask for, where there are such."""
-    worst = max((share for _, share in _level_errors(evidence).values()), default=0.0)
-    if worst <= SHARE_ERROR_MAX:
-        return evidence
-    draws = int(SPARE * POPULATION_DRAWS * (worst / SHARE_ERROR_MAX) ** 2) + 1
-    draws = min(draws, learnt.population.num_draws)
-    model, episodes, population = answer.model, answer.episodes, learnt.population
-    levels = by_level(model, population, episodes, population_draws=draws, seed=seed)
-    return replace(evidence, levels=agreeing(levels, decompose(answer.predictive, episodes)))
-
-
-def _level_errors(evidence: Evidence) -> dict[str, tuple[float, float]]:
-    if (levels := evidence.levels) is None:
-        return {}
-    errors = {
-        part: (float(levels[f"video_{part}_mean_se"]), float(levels[f"video_{part}_share_se"]))
-        for part in told_apart(levels)
-    }
-    return {part: error for part, error in errors.items() if np.isfinite(error).all()}
-
-
-def _levels(explanation: Explanation) -> dict[str, float]:
-    parts = explanation.parts
-    return {part: parts[part] for part in ALL_PARTS if part in parts}
-
-
-def _advice(
-    answer: Answer, found: Sequence[Sequence[Explanation]]
-) -> Iterator[tuple[str, str, float | None]]:
-    """For each task the recording that is worth most, or that no more is needed."""
-    for t, explanations in enumerate(found):
-        gain = explanations[0].gain if explanations else {}
-        if not gain:
-            continue
-        (thing, condition), nats = max(gain.items(), key=lambda item: item[1])
-        action = "enough" if settled(explanations[0]) else "record"
-        reason = condition if matters(gain, thing) else ""
-        names = {"name": thing}
-        levels = answer.episodes.levels
-        text = advice_text(action, reason=reason, names=names, levels=levels)
-        yield answer.episodes.task_name(t), text, nats

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from bayesfs._utils.ranges import Count, check_ranges
 from bayesfs.errors import ShapeError
 from bayesfs.features.projection import Projection, fit_projection, unit_projection
 from bayesfs.types import Embeddings
@@ -43,11 +44,10 @@ class PrincipalAxes:
         ShapeError: dim is below 1.
     """
 
-    dim: int = 256
+    dim: Count = 256
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ShapeError(f"expected dim >= 1, got {self.dim}")
+        check_ranges(self, ShapeError)
 
     def fit(self, embeddings: Embeddings) -> Projection:
         """The projection of the given frames, which must be of train users only."""

@@ -24,12 +24,13 @@ weights of the first fits: Koblents and Míguez (2015). refs.bib: cornuet2012, k
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bayesfs._distributions.student import Student
+from bayesfs._utils.ranges import Count, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.batch_and_match import AT_ONCE, Match, matched
 from bayesfs.inference.program.batches import infer_in_batches
@@ -96,17 +97,15 @@ class AdaptiveImportance(Engine):
         >>> population.sample_stats["khat"]  # doctest: +SKIP
     """
 
-    steps: int = 60
-    rounds: int = 12
-    proposals: int = 400
-    worth: int = 400
-    degrees: int = 5
-    draws: int = 200
+    steps: Count = 60
+    rounds: Count = 12
+    proposals: Count = 400
+    worth: Count = 400
+    degrees: Count = 5
+    draws: Count = 200
 
     def __post_init__(self) -> None:
-        names = [each.name for each in fields(self)]
-        if min(getattr(self, name) for name in names) < 1:
-            raise InferenceError(f"expected {', '.join(names)} >= 1, got {self}")
+        check_ranges(self, InferenceError)
 
     def infer(
         self,

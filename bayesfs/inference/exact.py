@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor
 
+from bayesfs._utils.ranges import Count, check_ranges
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import InferenceError
 from bayesfs.protocols import Conjugate, Engine, Model, Progress
@@ -34,11 +35,11 @@ class Exact(Engine):
 
     requires: ClassVar[type[Any]] = Conjugate
 
-    draws: int = 128
-    population_draws: int = 8
+    draws: Count = 128
+    population_draws: Count = 8
 
     def __post_init__(self) -> None:
-        check_counts(self.draws, self.population_draws)
+        check_ranges(self, InferenceError)
 
     def infer(
         self,
@@ -71,18 +72,6 @@ class Exact(Engine):
     def closed_form(self, model: Model, given: Posterior) -> tuple[Mapping[str, Tensor], int]:
         """The draws of the population that `infer` carries through, and label draws for each."""
         return shared_out(model, given, self.draws, self.population_draws)
-
-
-def check_counts(draws: int, population_draws: int) -> None:
-    """Refuse numbers of draws below 1.
-
-    Raises:
-        InferenceError: one is.
-    """
-    if draws < 1 or population_draws < 1:
-        raise InferenceError(
-            f"expected draws and population_draws >= 1, got {draws} and {population_draws}"
-        )
 
 
 def more_values(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from bayesfs._utils.ranges import Count, Several, check_ranges
 from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
@@ -52,18 +53,13 @@ class Moved(Engine):
     """
 
     first: Engine = field(default_factory=SVI)
-    transitions: int = 32
-    draws: int = 256
-    batch_size: int = 32
-    population_draws: int = 1
+    transitions: Several = 32
+    draws: Several = 256
+    batch_size: Count = 32
+    population_draws: Count = 1
 
     def __post_init__(self) -> None:
-        counts = (self.transitions, self.draws, self.batch_size, self.population_draws)
-        if min(counts[:2]) < 2 or min(counts[2:]) < 1:
-            raise InferenceError(
-                "expected transitions and draws >= 2, batch_size and population_draws >= 1, got "
-                f"{counts}"
-            )
+        check_ranges(self, InferenceError)
 
     def check_model(self, model: Model) -> None:
         """Refuse a model that the first engine refuses."""

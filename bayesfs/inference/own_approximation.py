@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
+from bayesfs._utils.ranges import Count, check_ranges
 from bayesfs.errors import InferenceError
-from bayesfs.inference.exact import check_counts, more_values, shared_out
+from bayesfs.inference.exact import more_values, shared_out
 from bayesfs.protocols import Approximable, Engine, Model, Progress
 from bayesfs.types import EpisodeBatch, Posterior
 
@@ -34,11 +35,11 @@ class OwnApproximation(Engine):
 
     requires: ClassVar[type[Any]] = Approximable
 
-    draws: int = 128
-    population_draws: int = 8
+    draws: Count = 128
+    population_draws: Count = 8
 
     def __post_init__(self) -> None:
-        check_counts(self.draws, self.population_draws)
+        check_ranges(self, InferenceError)
 
     def infer(
         self,

@@ -7,7 +7,7 @@ the predictions, so many batches can be scored one by one and joined with `panda
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from bayesfs._utils.arrays import numpy_of
 from bayesfs.errors import ShapeError
 from bayesfs.metrics.scores import brier_items, nll_items, top_label
-from bayesfs.types import UNLABELLED, EpisodeBatch, Predictive
+from bayesfs.types import UNLABELLED
+
+if TYPE_CHECKING:
+    from bayesfs.types import EpisodeBatch, Predictive
 
 KEYS = ("task", "video", "frame")
 """Columns that name a row, so that two methods can be compared on the same frames."""

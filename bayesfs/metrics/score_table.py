@@ -9,7 +9,7 @@ are dependent. `table_of_rows` does the same for rows collected over many batche
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,10 @@ from bayesfs.metrics.bootstrap import (
     too_few,
 )
 from bayesfs.metrics.items import frame_rows, video_rows
-from bayesfs.types import EpisodeBatch, LevelNames, Predictive, refuse_missing
+from bayesfs.types import LevelNames, refuse_missing
+
+if TYPE_CHECKING:
+    from bayesfs.types import EpisodeBatch, Predictive
 
 SCORES = ("accuracy", "nll", "brier", "ece", "mce", "squared_ce", "aurc")
 """Columns of every table; of these only accuracy is better when higher."""

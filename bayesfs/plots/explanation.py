@@ -20,7 +20,7 @@ from bayesfs.explanation.evidence import Evidence
 from bayesfs.explanation.explain import evident_cause
 from bayesfs.explanation.sentences import part_text
 from bayesfs.types import LevelNames
-from bayesfs.uncertainty.by_level import is_epistemic, told_apart
+from bayesfs.uncertainty.parts import is_epistemic, told_apart
 
 COLOURS: Mapping[str, str] = {
     "frame": "#e69f00",

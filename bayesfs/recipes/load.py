@@ -17,14 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from typeguard import TypeCheckError, check_type
-
 from bayesfs._utils.atomic import write_whole
 from bayesfs._utils.guarded_files import read_bytes
+from bayesfs._utils.ranges import bare
 from bayesfs.errors import DataError, RecipeError
 from bayesfs.protocols import Engine, Evaluation, Model, Objective, Reduction, missing_members
 from bayesfs.recipes.names import check_names, missing, names_of
-from bayesfs.recipes.overrides import override
+from bayesfs.recipes.overrides import another_type, is_of, override
 from bayesfs.recipes.scripts import LONGEST, Scripts, read_recipe
 
 CONTRACTS: Mapping[str, type] = {
@@ -92,9 +91,9 @@ def load_recipe(path: Path, role: str, scripts: Scripts | None = None) -> Recipe
 
 
 def load_recipes(paths: Mapping[str, Path], settings: Iterable[str]) -> Recipes:
-    """The recipes of a study, once each setting is known to have a field and a value of its type.
+    """The recipes of a study, once each setting has a field and a value, and the engine the model.
 
-    Nothing but what the recipes name is imported, so that a mistake is told within two seconds.
+    Nothing but what the recipes name is imported before a mistake is told.
 
     Args:
         paths: role -> recipe.
@@ -102,12 +101,15 @@ def load_recipes(paths: Mapping[str, Path], settings: Iterable[str]) -> Recipes:
 
     Raises:
         RecipeError: as `load_recipe` and `bayesfs.recipes.overrides.override`.
+        InferenceError: the engine is not for the model.
     """
     scripts = Scripts()
     recipes = {role: load_recipe(path, role, scripts) for role, path in paths.items()}
     values = {name: v for recipe in recipes.values() for name, v in recipe.values.items()}
     for setting in settings:
         override(values, [setting])
+    if "engine" in values and "model" in values:
+        values["engine"].check_model(values["model"])
     return Recipes(recipes, scripts.helpers)
 
 
@@ -155,15 +157,10 @@ def _check_fields(path: Path, source: str, name: str, value: Any) -> None:
         return
     for inner, wanted in plain_fields(type(value)).items():
         held = getattr(value, inner)
-        try:
-            check_type(float(held) if wanted is float and type(held) is int else held, wanted)
-        except TypeCheckError:
+        if not is_of(held, wanted):
             line = _argument_line(source, inner) or _line_of(source, name)
-            kind = wanted.__name__ if isinstance(wanted, type) else str(wanted)
-            raise RecipeError(
-                f"{path}, line {line}: {type(value).__name__}.{inner} should be of type {kind}, "
-                f"got {held!r}"
-            ) from None
+            told = another_type(wanted, held)
+            raise RecipeError(f"{path}, line {line}: {type(value).__name__}.{inner}: {told}")
     for one in fields(value):
         _check_fields(path, source, name, getattr(value, one.name))
 
@@ -171,10 +168,11 @@ def _check_fields(path: Path, source: str, name: str, value: Any) -> None:
 def plain_fields(owner: type) -> dict[str, Any]:
     """Field -> its type, for the fields of a dataclass whose types are numbers, text and tuples."""
     try:
-        hints = get_type_hints(owner)
+        hints = get_type_hints(owner, include_extras=True)
     except NameError:  # a type that is imported for type checkers only
         return {}
-    return {f.name: hints[f.name] for f in fields(owner) if f.init and _is_plain(hints[f.name])}
+    types = {f.name: bare(hints[f.name]) for f in fields(owner) if f.init}
+    return {name: wanted for name, wanted in types.items() if _is_plain(wanted)}
 
 
 def _is_plain(wanted: Any) -> bool:

@@ -10,10 +10,11 @@ import ast
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
+from bayesfs._utils.ranges import bare, refusal
 from bayesfs.errors import RecipeError
 from bayesfs.recipes.mistakes import nearest
 
@@ -129,7 +130,7 @@ def _replace(value: Any, path: Sequence[str], text: str, setting: str) -> Any:
     if rest:
         new = _replace(getattr(value, name), rest, text, setting)
     else:
-        new = typed(text, get_type_hints(type(value))[name], setting)
+        new = typed(text, get_type_hints(type(value), include_extras=True)[name], setting)
     try:
         return replace(value, **{name: new})
     except (ValueError, TypeError) as e:
@@ -140,20 +141,39 @@ def typed(text: str, wanted: Any, setting: str) -> Any:
     """The value of `text` if it has the type of the field, an int counting as a float.
 
     Raises:
-        RecipeError: it has another.
+        RecipeError: it has another, or breaks a rule of the type.
     """
-    value = _literal(text)
-    if wanted is float and type(value) is int:
+    plain, value = bare(wanted), _literal(text)
+    if plain is float and type(value) is int:
         value = float(value)
-    for candidate in (value, text, tuple(map(_literal, text.split(",")))):
-        if isinstance(candidate, bool) and wanted in (int, float):
-            continue  # True is an int to Python, but not a number that anyone means
-        try:
-            return check_type(candidate, wanted, collection_check_strategy=ALL)
-        except TypeCheckError:
-            continue
-    name = wanted.__name__ if isinstance(wanted, type) else str(wanted)
-    raise RecipeError(f"--set {setting}: expected a value of type {name}, got {text!r}")
+    found = [v for v in (value, text, tuple(map(_literal, text.split(",")))) if is_of(v, plain)]
+    if not found:
+        raise RecipeError(f"--set {setting}: {another_type(wanted, text)}")
+    if told := refusal(wanted, found[0]):
+        raise RecipeError(f"--set {setting}: {told}")
+    return found[0]
+
+
+def is_of(value: Any, plain: Any) -> bool:
+    """Whether a value has a type without rules, an int counting as a float."""
+    if isinstance(value, bool) and plain in (int, float):
+        return False  # True is an int to Python, but not a number that anyone means
+    try:
+        check_type(value, plain, collection_check_strategy=ALL)
+    except TypeCheckError:
+        return False
+    return True
+
+
+def another_type(wanted: Any, given: object) -> str:
+    """What was expected of a value that is of another type, and what came."""
+    plain = bare(wanted)
+    if get_origin(plain) is Literal:
+        known = [str(one) for one in get_args(plain)]
+        near = nearest(str(given), known) if isinstance(given, str) else ""
+        return f"expected one of {', '.join(known)}, got {given!r}" + (f"; {near}" if near else "")
+    name = plain.__name__ if isinstance(plain, type) else str(plain)
+    return f"expected a value of type {name}, got {given!r}"
 
 
 def _literal(text: str) -> Any:

@@ -9,21 +9,27 @@ those that hold numbers or words. Whatever is not certain from the text is left 
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from bayesfs._utils import ranges
+from bayesfs._utils.ranges import bare, refusal
 from bayesfs.errors import DataError, RecipeError
 from bayesfs.recipes.mistakes import nearest, syntax_failure
 from bayesfs.recipes.names import bound_names, check_names, missing, names_of
-from bayesfs.recipes.overrides import choices_in, targets, typed
+from bayesfs.recipes.overrides import another_type, is_of, targets, typed
 from bayesfs.recipes.scripts import read_recipe
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
 PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "tuple": tuple, "Literal": Literal}
-"""What annotations of numbers and words are made of."""
+RULES = {name: held for name, held in vars(ranges).items() if not name.startswith("_")}
+KNOWN: Mapping[str, Any] = {**RULES, **PLAIN, "math": math}
+"""What annotations of numbers and words, and their rules, are made of."""
 
 Place = tuple[str, str]
 """Dotted module, and name in it."""
@@ -34,25 +40,14 @@ class Argument:
     """An argument of a class or function of bayesfs.
 
     Attributes:
-        annotation: its type, as the text has it.
+        type: its type, with its rules, where that is of numbers and words; else None.
         default: its default.
         module: where both stand.
     """
 
-    annotation: ast.expr | None
+    type: Any
     default: ast.expr | None
     module: str
-
-    @property
-    def type(self) -> Any:
-        """Its type where that is of numbers and words; else None."""
-        if self.annotation is None:
-            return None
-        try:
-            found = eval(ast.unparse(self.annotation), {"__builtins__": {}}, PLAIN)
-        except (NameError, AttributeError, TypeError):
-            return None
-        return None if isinstance(found, str) else found
 
 
 @dataclass(frozen=True)
@@ -72,18 +67,19 @@ class Made:
     names: Mapping[str, Place]
 
 
-def check_unrun(paths: Mapping[str, Path], settings: Sequence[str], store: Path | None) -> None:
+def check_unrun(
+    paths: Mapping[str, Path], settings: Sequence[Sequence[str]], store: Path | None
+) -> None:
     """Refuse recipes, settings and a store that cannot be right; nothing is run or imported.
 
     Args:
         paths: role -> recipe.
-        settings: as `--set` has them; of values between commas each by itself, since they are
-            alternatives to a sweep.
+        settings: as `--set` has them, each with its alternatives: one of a run, several of a sweep.
         store: feature store; None for none.
 
     Raises:
         RecipeError: a recipe is missing, is no Python, does not define its role, or names what is
-            not there; or a setting does, or has a value of another type than its field.
+            not there, as a setting may; or a field gets a value of another type, or out of range.
         DataError: there is no store.
     """
     sources, values = Sources(), dict[str, Made | None]()
@@ -117,24 +113,28 @@ def refuse_in_data(paths: Mapping[str, Path], store: Path) -> None:
 
 
 def _check_settings(
-    settings: Sequence[str], values: Mapping[str, Made | None], sources: Sources
+    settings: Sequence[Sequence[str]], values: Mapping[str, Made | None], sources: Sources
 ) -> None:
-    for setting, name, path, _ in targets(settings):
-        if name not in values:
-            near = nearest(name, values, "known are")
-            raise RecipeError(f"--set {setting}: there is no {name!r}; {near}")
-        made, argument = values[name], None
-        for field in path:
-            if made is None:
-                break
-            if field not in made.arguments:
-                near = nearest(field, made.arguments, "known are")
-                raise RecipeError(f"--set {setting}: {made.name}: there is no {field!r}; {near}")
-            argument, made = made.arguments[field], _held(made, field, sources)
-        else:
-            if argument is not None and argument.type is not None:
-                for choice in choices_in(setting):
-                    typed(choice.partition("=")[2], argument.type, setting)
+    targets([setting for setting, *_ in settings])  # no two set the same field
+    for setting in chain.from_iterable(settings):
+        _check_setting(setting, values, sources)
+
+
+def _check_setting(setting: str, values: Mapping[str, Made | None], sources: Sources) -> None:
+    ((_, name, path, text),) = targets([setting])
+    if name not in values:
+        near = nearest(name, values, "known are")
+        raise RecipeError(f"--set {setting}: there is no {name!r}; {near}")
+    made, argument = values[name], None
+    for field in path:
+        if made is None:
+            return
+        if field not in made.arguments:
+            near = nearest(field, made.arguments, "known are")
+            raise RecipeError(f"--set {setting}: {made.name}: there is no {field!r}; {near}")
+        argument, made = made.arguments[field], _held(made, field, sources)
+    if argument is not None and argument.type is not None:
+        typed(text, argument.type, setting)
 
 
 class Sources:
@@ -164,7 +164,7 @@ class Sources:
         found = next((n for n in tree.body if _name(n) == place[1]), None) if tree else None
         if isinstance(found, ast.FunctionDef) and not found.args.kwarg:
             taken = (*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs)
-            return {one.arg: Argument(one.annotation, None, module) for one in taken}
+            return {one.arg: Argument(None, None, module) for one in taken}
         if tree is None or not isinstance(found, ast.ClassDef) or not _is_dataclass(found):
             return None
         if any(_name(n) == "__init__" for n in found.body):
@@ -175,10 +175,34 @@ class Sources:
             taken_over |= self.arguments(names.get(inner, (module, inner))) or {}
         own = (node for node in found.body if isinstance(node, ast.AnnAssign))
         return taken_over | {
-            name: Argument(node.annotation, node.value, module)
+            name: Argument(self.type(node.annotation, module), node.value, module)
             for node in own
             if (name := _field(node))
         }
+
+    def type(self, annotation: ast.expr, module: str) -> Any:
+        """A type of numbers and words, with its rules, as a module has it; else None."""
+        found = self._value(annotation, module)
+        return None if isinstance(found, str) else found
+
+    def _value(self, expression: ast.expr, module: str) -> Any:
+        """What an expression of known names and of other modules' constants gives; else None."""
+        named = {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
+        constants = {name: self._constant((module, name)) for name in named - KNOWN.keys()}
+        try:
+            return eval(ast.unparse(expression), {"__builtins__": {}}, {**KNOWN, **constants})
+        except (NameError, AttributeError, TypeError):
+            return None
+
+    def _constant(self, place: Place) -> Any:
+        """The value that a module gives a name at its top level, where `_value` knows it."""
+        module, name = place
+        tree = self.tree(module)
+        for node in tree.body if tree else ():
+            if isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets):
+                return self._value(node.value, module)
+        home = self.names(module).get(name, place)
+        return None if home == place else self._constant(home)
 
 
 def _parsed(path: Path, source: str) -> ast.Module:
@@ -223,14 +247,30 @@ def _check_calls(
     own |= {n.arg for n in nodes if isinstance(n, ast.arg)}
     for call in (node for node in nodes if isinstance(node, ast.Call)):
         made = None if _callee(call) in own else _made(call, imported, sources)
-        for argument in call.keywords if made else ():
-            if made and argument.arg and argument.arg not in made.arguments:
+        if made is None:
+            continue
+        for argument in call.keywords:
+            if argument.arg and argument.arg not in made.arguments:
                 line, wrong = argument.value.lineno, argument.arg
                 near = nearest(wrong, made.arguments, "fields:")
                 text = source.splitlines()[line - 1].strip()
                 raise RecipeError(
                     f"{path}, line {line}: {made.name} has no {wrong!r} ({near}), in {text!r}"
                 )
+        for name, given in (made.given or {}).items():
+            if told := _against(given, made.arguments[name].type):
+                raise RecipeError(f"{path}, line {given.lineno}: {made.name}.{name}: {told}")
+
+
+def _against(given: ast.expr, wanted: Any) -> str:
+    """What a type says against a number or word that the text spells; empty for nothing."""
+    try:
+        value = ast.literal_eval(given)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return ""
+    if wanted is None:
+        return ""
+    return refusal(wanted, value) if is_of(value, bare(wanted)) else another_type(wanted, value)
 
 
 def _made(value: ast.expr | None, names: Mapping[str, Place], sources: Sources) -> Made | None:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from bayesfs.diagnostics.convergence import Diagnostics
 from bayesfs.diagnostics.loo import can_leave_one_out, heldout_elpd, support_elpd
-from bayesfs.diagnostics.predictive_checks import EXTREME
 from bayesfs.diagnostics.prior_sensitivity import COLUMNS, MUTE, decided_by_prior, prior_sensitivity
 from bayesfs.diagnostics.verdicts import (
+    EXTREME,
     Check,
     baseline_check,
     calibration_check,
@@ -36,8 +36,8 @@ from bayesfs.diagnostics.verdicts import (
 from bayesfs.inference.program.limits import KHAT_MAX
 from bayesfs.metrics.pav import PavCurve, pav_curve
 from bayesfs.metrics.pit import PitCurve, pit_curve
+from bayesfs.metrics.reference import paired_gain
 from bayesfs.plots.arviz_panels import Panel, panels_of
-from bayesfs.results.baseline import paired_gain
 from bayesfs.results.calibration import calibration_tree
 from bayesfs.results.rows import labelled_items
 

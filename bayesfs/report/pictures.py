@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from bayesfs.data.store import Thumbnail
 from bayesfs.plots.text import data_uri, small_jpeg
+
+if TYPE_CHECKING:
+    from bayesfs.data.store import Thumbnail
 
 BUDGET = 250_000
 """Bytes of all pictures in a report, as base64; each is in the page once."""

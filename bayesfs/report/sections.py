@@ -11,9 +11,8 @@ import numpy as np
 from arviz_base import rcParams
 
 from bayesfs.diagnostics.convergence import Diagnostics
-from bayesfs.diagnostics.predictive_checks import EXTREME
 from bayesfs.diagnostics.prior_sensitivity import SENSITIVE
-from bayesfs.diagnostics.verdicts import UNLIKE
+from bayesfs.diagnostics.verdicts import EXTREME, UNLIKE
 from bayesfs.evaluation.score_sheet import WORDS
 from bayesfs.explanation.record import NextRecording
 from bayesfs.protocols import ReportSection

@@ -18,7 +18,7 @@ from bayesfs.plots.text import fixed, share, visible
 from bayesfs.report.names import SCORE_NAMES
 from bayesfs.report.tables import VideoRow
 from bayesfs.report.view import ReportView, ScoreLine
-from bayesfs.uncertainty.by_level import EPISTEMIC, SHARED
+from bayesfs.uncertainty.parts import EPISTEMIC, SHARED
 
 FIT, USABLE, UNFIT, UNKNOWN = "Fit for use", "Usable, but", "Do not use", "Not judged"
 """The grades of a run."""

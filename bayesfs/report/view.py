@@ -6,19 +6,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from bayesfs._utils.arrays import Floats
-from bayesfs.data.store import Thumbnail
 from bayesfs.diagnostics.convergence import Diagnostics, diagnose
 from bayesfs.errors import DataError
 from bayesfs.evaluation.score_sheet import GROUPS, all_scores, score_sheet
 from bayesfs.explanation.record import NextRecording, SaidOften, Statement
 from bayesfs.metrics.calibration import reliability
+from bayesfs.metrics.reference import chance_scores
 from bayesfs.metrics.score_table import statistics
 from bayesfs.metrics.selective import risk_coverage
 from bayesfs.report.draws import Scalar, scalars, summary_table, to_trace
@@ -33,11 +33,13 @@ from bayesfs.report.tables import (
     telling,
     video_table,
 )
-from bayesfs.results.baseline import chance_scores
 from bayesfs.results.rows import ITEMS, Item, labelled_items
 from bayesfs.results.store import check_datatree
 from bayesfs.types import LevelNames, user_of
-from bayesfs.uncertainty.by_level import SHARED
+from bayesfs.uncertainty.parts import SHARED
+
+if TYPE_CHECKING:
+    from bayesfs.data.store import Thumbnail
 
 COVERAGES = (0.5, 0.8, 1.0)
 """Shares of the videos at which the accuracy of the surest is told."""

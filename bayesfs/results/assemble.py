@@ -70,7 +70,6 @@ from bayesfs.results.axes import (
 )
 from bayesfs.results.prior import density_groups, prior_draws
 from bayesfs.results.query import (
-    UNCERTAINTY,
     by_query,
     constant_group,
     frame_predictive_group,
@@ -81,10 +80,8 @@ from bayesfs.results.query import (
     support_rows,
     uncertainty_group,
 )
+from bayesfs.results.schema import SCHEMA, UNCERTAINTY
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
-
-SCHEMA = 3
-"""Version of this layout, the root attribute `bayesfs_schema`."""
 
 _ONE_A_DRAW: Mapping[str, Callable[[NDArray[Any]], Any]] = {
     "diverging": lambda x: x.any(1),
@@ -142,8 +139,8 @@ def assemble_tree(
             and `support_log_density`.
         population: posterior of the population sites, where they were learnt beforehand.
         support_log_prob: (draw, task, way, shot) log p(y | x, theta_s) of the support videos, from
-            `bayesfs.diagnostics.loo.support_log_prob`; makes leave-one-video-out possible.
-        left_out_log_prob: (task, way, shot), from `bayesfs.diagnostics.loo.left_out_log_prob`;
+            `bayesfs.diagnostics.left_out.support_log_prob`; makes leave-one-video-out possible.
+        left_out_log_prob: (task, way, shot), from `bayesfs.diagnostics.left_out.left_out_log_prob`;
             leave-one-video-out then is exact.
         sites: the sites to keep; by default those of at most `max_values` values. The attribute
             `left_out` of the group names the others.

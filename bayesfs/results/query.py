@@ -24,12 +24,8 @@ from bayesfs.results.axes import (
     video_names,
     without_padding,
 )
+from bayesfs.results.schema import UNCERTAINTY
 from bayesfs.types import CONDITIONS, EpisodeBatch, LabelDraws, Posterior, Predictive
-
-UNCERTAINTY = tuple(
-    f"{unit}_{part}" for unit in ("frame", "video") for part in ("total", "aleatoric", "epistemic")
-)
-"""Variables that the group `uncertainty` always holds, in nats."""
 
 ALIKE = 1e-9
 """Nats between the first and the last draw of `heldout_group`."""

@@ -16,11 +16,9 @@ import xarray as xr
 
 from bayesfs._utils.atomic import write_whole
 from bayesfs._utils.guarded_files import check_expansion, fixed_width, opened
-from bayesfs.data.zarr_limits import check_listed
 from bayesfs.errors import DataError
-from bayesfs.results.assemble import SCHEMA
 from bayesfs.results.hdf5_limits import attribute_bytes, claimed_bytes
-from bayesfs.results.query import UNCERTAINTY
+from bayesfs.results.schema import SCHEMA, UNCERTAINTY
 
 GROUPS = (
     "posterior",
@@ -161,6 +159,8 @@ def _write_netcdf(tree: xr.DataTree, path: Path) -> None:
 
 
 def _read_zarr(path: Path, without: Collection[str]) -> xr.DataTree:
+    from bayesfs.data.zarr_limits import check_listed  # zarr, which a netCDF file does without
+
     if check_listed(path) != 3:
         raise DataError(f"{path}: expected a folder of Zarr 3, with a zarr.json")
     with xr.open_datatree(path, engine="zarr", consolidated=False, zarr_format=3) as tree:

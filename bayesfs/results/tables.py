@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 import zarr
-from torch import Tensor
 
 from bayesfs.data.zarr_files import check_zarr, create_array
 from bayesfs.errors import DataError
-from bayesfs.types import EpisodeBatch, Predictive, user_of
+from bayesfs.types import user_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bayesfs.types import EpisodeBatch, Predictive
 
 PARTS = ("total", "aleatoric", "epistemic")
 """Kinds of uncertainty, in nats."""

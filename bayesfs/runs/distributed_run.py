@@ -21,8 +21,8 @@ from bayesfs.results.table_scores import save_summary, summary
 from bayesfs.results.tables import scored_users
 from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.distributed import ScoringJob, connect, score_users
+from bayesfs.runs.reading import SCORES_FILE, load_scores
 from bayesfs.runs.run import (
-    SCORES_FILE,
     Finished,
     Order,
     answer_tasks,
@@ -31,7 +31,6 @@ from bayesfs.runs.run import (
     identity_with,
     keep_metrics,
     learn,
-    load_scores,
     noted,
 )
 from bayesfs.study import Learnt, Study

@@ -35,7 +35,8 @@ from bayesfs.runs.distributed import (
 )
 from bayesfs.runs.distributed_run import conclude, job_of, shown_frames
 from bayesfs.runs.lending import forget_waiting
-from bayesfs.runs.run import Finished, Inputs, Order, finished, identity_with, learn, noted
+from bayesfs.runs.reading import Inputs
+from bayesfs.runs.run import Finished, Order, finished, identity_with, learn, noted
 from bayesfs.study import Learnt
 
 

@@ -17,7 +17,8 @@ from bayesfs.recipes.load import Recipe, recipe_folder, run_recipe
 from bayesfs.recipes.names import ROLES
 from bayesfs.recipes.scripts import Scripts, read_recipe
 from bayesfs.runs.directory import STATE, RunDirectory
-from bayesfs.runs.run import inputs_of, recipe_digest
+from bayesfs.runs.reading import inputs_of
+from bayesfs.runs.run import recipe_digest
 
 
 def kept_recipes(run: RunDirectory, *, trust: bool) -> dict[str, Recipe]:

@@ -1,6 +1,6 @@
 """A study kept in a run directory: learnt once, scored at every number of shots, then reported.
 
-Use `run_study`; `report_run` writes the report of a finished run again and runs no recipe.
+Use `run_study`; `bayesfs.runs.reading` reads what it keeps, and reports.
 """
 
 from __future__ import annotations
@@ -10,35 +10,38 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TextIO, TypedDict
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
-from bayesfs._utils.guarded_files import opened
-from bayesfs._utils.places import folder_name, place_from, without_places
+from bayesfs._utils.places import place_from, without_places
 from bayesfs._utils.progress import bar, duration
-from bayesfs.data.store import Thumbnail, open_store, read_skipped, store_attrs, thumbnails
+from bayesfs.data.store import open_store, read_skipped, store_attrs
 from bayesfs.diagnostics.prior_sensitivity import prior_sensitivity
-from bayesfs.errors import DataError, RunError
-from bayesfs.explanation.record import MOST_TASKS, ExplanationRecord, record_explanations
+from bayesfs.errors import RunError
+from bayesfs.explanation.recording import MOST_TASKS, record_explanations
 from bayesfs.features.extraction.job import sampling_of, sampling_text
 from bayesfs.protocols import Progress
 from bayesfs.recipes.written import differences
-from bayesfs.report.view import ReportData
-from bayesfs.report.write import write_report
-from bayesfs.results.store import as_saved, load_datatree, save_datatree
-from bayesfs.results.table_scores import as_score_table, load_summary
+from bayesfs.results.store import as_saved, save_datatree
 from bayesfs.runs.compose import run_versions
-from bayesfs.runs.directory import STATE, RunDirectory, write_atomically
+from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.lending import IDENTITY, WARNINGS, alone, borrow, population_identity
+from bayesfs.runs.reading import (
+    EXPLANATIONS,
+    Inputs,
+    load_scores,
+    load_trees,
+    report_run,
+    results_name,
+)
 from bayesfs.runs.record import values_of
 from bayesfs.runs.rules import keep_rules
 from bayesfs.runs.scored import keep_scored
@@ -53,23 +56,8 @@ from bayesfs.training.checkpoint import (
 )
 from bayesfs.types import Embeddings
 
-EXPLANATIONS = "explanations.json"
-"""File of a run directory: see `bayesfs.explanation.record`."""
-
 METRICS = "metrics.json"
 """File of a run directory: scores for DVC and MLflow."""
-
-UNREPORTED = (
-    "frame_predictive",
-    "frame_log_likelihood",
-    "prior",
-    "log_prior",
-    "support_log_density",
-)
-"""Groups of a run's tree that no report shows, and the largest of all."""
-
-SCORES_FILE = "scores.json"
-"""File of the directory of a run on a cluster: see `bayesfs.results.table_scores`."""
 
 
 @dataclass(frozen=True)
@@ -207,55 +195,9 @@ def finished(run: RunDirectory, order: Order, made: Mapping[int, xr.DataTree]) -
     return Finished(report, load_scores(run, trees))
 
 
-class Inputs(TypedDict):
-    """What decides the result of a run.
-
-    Attributes:
-        recipes: file name -> checksum of its text.
-        settings: what was overridden.
-        smoke: whether everything was made tiny.
-        seed: of the inference.
-        episode_seed: of the episodes; of a run that does not say, the same.
-        data: fingerprint of the data.
-        thumbnails: whether the report may show them.
-        version: of bayesfs.
-        cluster: whether it was scored on a cluster, or in parts.
-        users_per_group: users of a group of results, of a run in parts.
-        shard: which part of a run it is.
-    """
-
-    recipes: dict[str, str]
-    settings: list[str]
-    smoke: bool
-    seed: int
-    data: str
-    thumbnails: bool
-    version: str
-    cluster: NotRequired[bool]
-    episode_seed: NotRequired[int]
-    users_per_group: NotRequired[int]
-    shard: NotRequired[str]
-
-
 def seeds_of(inputs: Inputs) -> Seeds:
     """Seeds of a run."""
     return Seeds(inputs.get("episode_seed", inputs["seed"]), inputs["seed"])
-
-
-def inputs_of(run: RunDirectory) -> Inputs:
-    """What a run was given.
-
-    Raises:
-        RunError: run.json lacks some of it, or holds something else there.
-    """
-    try:
-        return check_type(
-            run.state()["inputs"],
-            Inputs,
-            collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS,
-        )
-    except TypeCheckError as error:
-        raise RunError(f"{run.path / STATE}: not what `bayesfs run` wrote there: {error}") from None
 
 
 def identity(order: Order, embeddings: Embeddings) -> Inputs:
@@ -290,51 +232,6 @@ def store_fingerprint(embeddings: Embeddings) -> str:
             else np.ascontiguousarray(values).tobytes()
         )
     return digest.hexdigest()
-
-
-def report_run(
-    out: Path,
-    format: Literal["html", "md"] = "html",
-    *,
-    store: Path | None = None,
-    trees: Mapping[int, xr.DataTree] | None = None,
-) -> Path:
-    """Write the report of a finished run again, from its results alone.
-
-    Args:
-        out: run directory.
-        format: of the report.
-        store: feature store, for its thumbnails; where the run says that it is by default.
-        trees: from `load_trees`, where they are loaded already.
-
-    Raises:
-        RunError: there is no finished run, or another file has the report's name.
-    """
-    run = RunDirectory(out)
-    run.finished()
-    path = out / f"report.{format}"
-    _refuse_others(path)
-    data = report_data(run, store, trees)
-    write = partial(write_report, data, format=format)
-    write_atomically(path, write, within=out)
-    return path
-
-
-def _refuse_others(path: Path) -> None:
-    """Refuse to write a report over something that is none.
-
-    Raises:
-        RunError: a file is there that no report of bayesfs begins like.
-    """
-    try:
-        with opened(path) as file:
-            start = file.read(4000)
-    except FileNotFoundError:
-        return
-    except (OSError, DataError) as error:
-        raise RunError(f"{path}: in the way of the report ({error})") from error
-    if b"<title>bayesfs: " not in start and not start.startswith(b"# bayesfs: "):
-        raise RunError(f"{path}: not a report of bayesfs, which would take its place; move it away")
 
 
 def load_learnt(run: RunDirectory) -> Learnt:
@@ -417,7 +314,7 @@ def answer_tasks(
     """
     study, seeds, seed = order.study, order.seeds, order.seeds.fit
     made: dict[int, xr.DataTree] = {}
-    scored = [shots for shots in study.evaluation.shots if run.kept(_name(shots))]
+    scored = [shots for shots in study.evaluation.shots if run.kept(results_name(shots))]
     if len(scored) == len(study.evaluation.shots) and run.kept(EXPLANATIONS) is not None:
         return made
     tasks = study.tasks(embeddings, learnt, seed=seeds.episodes)
@@ -433,7 +330,7 @@ def answer_tasks(
                 tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
                 if last:
                     keep_sensitivity(tree)
-                run.keep(_name(shots), partial(save_datatree, tree))
+                run.keep(results_name(shots), partial(save_datatree, tree))
                 made[shots] = as_saved(tree)
         if not explained:
             with stage(run, "explanations"):
@@ -449,94 +346,10 @@ def keep_sensitivity(tree: xr.DataTree) -> None:
         tree["prior_sensitivity"] = xr.DataTree(xr.Dataset.from_dataframe(table))
 
 
-def _name(shots: int) -> str:
-    return f"results-{shots:02d}.nc"
-
-
 def study_names(study: Study) -> dict[str, str]:
     """Classes of model, engine and evaluation."""
     parts = {"model": study.model, "engine": study.engine, "evaluation": study.evaluation}
     return {name: type(value).__name__ for name, value in parts.items()}
-
-
-def load_trees(
-    run: RunDirectory,
-    made: Mapping[int, xr.DataTree] | None = None,
-    *,
-    without: Collection[str] = (),
-) -> dict[int, xr.DataTree]:
-    """Number of support videos -> the DataTree of a run at that number.
-
-    Args:
-        run: the directory that keeps them.
-        made: those that are in memory, which are not read again.
-        without: groups that are not read.
-    """
-    known = {_name(shots): tree for shots, tree in (made or {}).items()}
-    names = [name for name in run.state()["files"] if name.startswith("results-")]
-    paths = [path for name in sorted(names) if (path := run.kept(name))]
-    trees = [known[p.name] if p.name in known else load_datatree(p, without=without) for p in paths]
-    return {int(tree.attrs["shots"]): tree for tree in trees}
-
-
-def load_scores(
-    run: RunDirectory, trees: Mapping[int, xr.DataTree] | None = None
-) -> dict[int, xr.Dataset]:
-    """Number of support videos -> scores with intervals over users.
-
-    A run on a cluster has those of everybody, not only of the people whose DataTree it keeps.
-
-    Args:
-        run: finished run.
-        trees: from `load_trees`, where they are loaded already.
-    """
-    path = run.kept(SCORES_FILE)
-    if path is not None:
-        return {shots: as_score_table(found) for shots, found in load_summary(path).items()}
-    trees = load_trees(run) if trees is None else trees
-    return {shots: tree["scores"].to_dataset() for shots, tree in trees.items()}
-
-
-def store_of(run: RunDirectory, state: Mapping[str, Any]) -> Path | None:
-    """Where a run says that its store is, as seen from the run; None where it does not."""
-    said = str(state.get("store", ""))
-    return run.path / said if said else None
-
-
-def report_data(
-    run: RunDirectory,
-    store: Path | None = None,
-    trees: Mapping[int, xr.DataTree] | None = None,
-) -> ReportData:
-    """Everything a report shows, from the results and the store's thumbnails."""
-    state = run.state()
-    place = store or store_of(run, state)
-    trees = load_trees(run, without=UNREPORTED) if trees is None else trees
-    facts = {k: str(v) for k, v in state.get("facts", {}).items()}
-    kept = run.kept(EXPLANATIONS)
-    told = ExplanationRecord({}, []) if kept is None else ExplanationRecord.load(kept)
-    return ReportData(
-        title=f"bayesfs: {folder_name(run.path)}",
-        trees=trees,
-        scores=load_scores(run, trees),
-        facts=facts,
-        note=state.get("note", ""),
-        warnings=[str(w) for w in (*state.get("warnings", ()), *state.get("skipped", ()))],
-        pictures=_pictures(place, trees) if inputs_of(run)["thumbnails"] and place else {},
-        advice=told.report_advice(),
-        said=told.said,
-        level_errors=told.level_errors,
-        words=told.words,
-    )
-
-
-def _pictures(store: Path, trees: Mapping[int, xr.DataTree]) -> dict[str, tuple[Thumbnail, ...]]:
-    """Thumbnails of the query videos, if the store is still where it was."""
-    groups = [tree["constant_data"].to_dataset() for tree in trees.values()]
-    names = {str(name) for group in groups for name in np.ravel(group["video_name"].values)}
-    with contextlib.suppress(DataError):  # a report without its store is a report without pictures
-        return thumbnails(store, sorted(names - {""}))
-    return {}
 
 
 def facts_of(order: Order, out: Path, frames: int, users: int) -> dict[str, Any]:

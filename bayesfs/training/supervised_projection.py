@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bayesfs._utils.ranges import Count, Several, check_ranges
 from bayesfs._utils.threads import blas_threads
 from bayesfs.errors import ShapeError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
@@ -50,22 +51,18 @@ class LearnedProjection(PrincipalAxes):
         ShapeError: a number is below 1.
     """
 
-    dims: tuple[int, ...] = (256,)
+    dims: tuple[Count, ...] = (256,)
     feature_map: LearnedLinearMap = field(default_factory=LearnedLinearMap)
     model: GaussianHierarchy = field(default_factory=GaussianHierarchy)
     evaluation: HeldOutUsers = field(default_factory=HeldOutUsers)
-    folds: int = 3
-    steps: int = 100
-    check_every: int = 10
+    folds: Several = 3
+    steps: Count = 100
+    check_every: Count = 10
     learning_rate: float = 0.03
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(*self.dims, self.folds - 1, self.check_every, self.steps) < 1:
-            raise ShapeError(
-                "expected dims, steps and check_every of 1 or more and 2 folds or more, got "
-                f"{self.dims}, {self.steps}, {self.check_every} and {self.folds}"
-            )
+        check_ranges(self, ShapeError)
 
     def fit(self, embeddings: Embeddings) -> Projection:
         """The projection of the given frames, which must be of train users only.

@@ -14,12 +14,20 @@ Axes, always in this order where they occur:
     covariate  measured quality of a frame
 """
 
-from bayesfs.types.embeddings import CONDITIONS, Embeddings
-from bayesfs.types.episodes import UNLABELLED, EpisodeBatch, user_of
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from bayesfs.types.labels import CONDITIONS, UNLABELLED, user_of
 from bayesfs.types.level_names import LevelNames
 from bayesfs.types.missing import refuse_missing
-from bayesfs.types.posterior import Posterior, PosteriorKind
-from bayesfs.types.predictive import LabelDraws, Predictive
+
+if TYPE_CHECKING:
+    from bayesfs.types.embeddings import Embeddings
+    from bayesfs.types.episodes import EpisodeBatch
+    from bayesfs.types.posterior import Posterior, PosteriorKind
+    from bayesfs.types.predictive import LabelDraws, Predictive
 
 __all__ = [
     "CONDITIONS",
@@ -34,3 +42,21 @@ __all__ = [
     "refuse_missing",
     "user_of",
 ]
+
+_HOME = {
+    "Embeddings": "embeddings",
+    "EpisodeBatch": "episodes",
+    "LabelDraws": "predictive",
+    "Posterior": "posterior",
+    "PosteriorKind": "posterior",
+    "Predictive": "predictive",
+}
+"""What holds tensors, and so imports torch -> its module, imported when it is first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

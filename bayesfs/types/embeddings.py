@@ -11,6 +11,7 @@ import xarray as xr
 
 from bayesfs._utils.display import Card, Shown
 from bayesfs.errors import DataError, ShapeError
+from bayesfs.types.labels import CONDITIONS
 from bayesfs.types.level_names import LevelNames, plural
 from bayesfs.types.missing import refuse_missing, refuse_missing_codes
 from bayesfs.types.owned import ours, owned
@@ -18,9 +19,6 @@ from bayesfs.types.table import read_table
 
 LEVELS = "bayesfs_levels"
 """Attribute of the dataset that holds its `LevelNames`."""
-
-CONDITIONS = ("clean", "clutter")
-"""Recording conditions; `support_condition` and `query_condition` index into this tuple."""
 
 
 @dataclass(frozen=True, repr=False)

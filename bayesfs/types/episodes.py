@@ -12,26 +12,12 @@ from torch import Tensor
 
 from bayesfs._utils.display import Card, Shown
 from bayesfs.errors import ShapeError
-from bayesfs.types.embeddings import CONDITIONS
+from bayesfs.types.labels import CONDITIONS, UNLABELLED, user_of
 from bayesfs.types.level_names import VIDEOS, LevelNames
 from bayesfs.types.owned import ours, owned
 
 PAIRS = 2**14
 """Pairs of frames that are compared at a time."""
-
-UNLABELLED = -1
-"""Query label of a video whose object is unknown or is none of the taught ones."""
-
-
-def user_of(task: str) -> str:
-    """User of a task: its name up to the last "#", which numbers the tasks of one user.
-
-    Example:
-        >>> user_of("P001#7"), user_of("P001")
-        ('P001', 'P001')
-    """
-    return task.rpartition("#")[0] or task
-
 
 NAMES = ("tasks", "classes", "videos")
 """Attributes that name something of each task."""

@@ -31,22 +31,9 @@ from bayesfs.models.population_draws import with_again
 from bayesfs.prediction import thinned
 from bayesfs.protocols import Hierarchical, Model
 from bayesfs.types import EpisodeBatch, Posterior
-
-PARTS = ("population", "task", "class", "video", "frame")
-"""Levels from the top; the first three are epistemic."""
-
-EPISTEMIC = PARTS[:3]
-
-SHARED = "shared"
-"""What a class is in general: epistemic, a level of its own where classes are shared by name."""
-
-ALL_PARTS = (PARTS[0], SHARED, *PARTS[1:])
-"""All levels that a model may tell apart, from the top."""
+from bayesfs.uncertainty.parts import ALL_PARTS, LEVEL_PARTS
 
 POPULATION_DRAWS = 128
-
-TINY = 1e-12
-"""Squared nats added to every squared error."""
 
 
 def by_level(
@@ -71,11 +58,11 @@ def by_level(
 
     Returns:
         Dataset with `frame_PART` (task, video, frame) and `video_PART` (task, video) for each of
-        `PARTS`, and of `SHARED` where the model tells it apart, in nats, NaN for padding, their
-        standard errors `frame_PART_se`, and the standard errors `frame_PART_mean_se` of the mean
-        over all of them and `frame_PART_share_se` of this mean's share of the total. Single parts
-        may be below zero by their error. Errors are from the spread over population draws, or over
-        draws of the latents if there is one population draw; nan where there is one draw.
+        `LEVEL_PARTS`, and of `SHARED` where the model tells it apart, in nats, NaN for padding,
+        their standard errors `frame_PART_se`, and the standard errors `frame_PART_mean_se` of the
+        mean over all of them and `frame_PART_share_se` of this mean's share of the total. Single
+        parts may be below zero by their error. Errors are from the spread over population draws, or
+        over draws of the latents if there is one population draw; nan where there is one draw.
 
     Raises:
         InferenceError: the model does not know its levels.
@@ -97,7 +84,7 @@ def by_level(
         each = each - torch.cat([each[1:], torch.zeros_like(each[:1])])
         means = each[:, :, mask].mean(-1)  # (part, draw)
         errors = _error(each), _error(means), _share_error(means)
-        parts = ALL_PARTS if len(each) == len(ALL_PARTS) else PARTS
+        parts = ALL_PARTS if len(each) == len(ALL_PARTS) else LEVEL_PARTS
         for name, part, se, mean_se, share_se in zip(parts, each.mean(1), *errors, strict=True):
             data[f"{unit}_{name}"] = (axes, part.masked_fill(~mask, math.nan).cpu().numpy())
             data[f"{unit}_{name}_se"] = (axes, se.masked_fill(~mask, math.nan).cpu().numpy())
@@ -105,16 +92,6 @@ def by_level(
             data[f"{unit}_{name}_share_se"] = ((), float(share_se))
     coords = {"task": list(episodes.tasks)} if episodes.tasks else {}
     return xr.Dataset(data, coords=coords, attrs={"units": "nats"})
-
-
-def is_epistemic(part: str) -> bool:
-    """Whether more examples, or more users to learn from, would lower a level's part."""
-    return part in (*EPISTEMIC, SHARED)
-
-
-def told_apart(levels: xr.Dataset) -> tuple[str, ...]:
-    """Those of `ALL_PARTS` that a dataset of `by_level` has, from the top."""
-    return tuple(p for p in ALL_PARTS if f"video_{p}" in levels or f"frame_{p}" in levels)
 
 
 def _error(each: Tensor) -> Tensor:
@@ -129,29 +106,3 @@ def _share_error(means: Tensor) -> Tensor:
     total = means.sum(0)
     share = means.mean(1) / total.mean()
     return _error((means - share[:, None] * total) / total.mean())
-
-
-def agreeing(levels: xr.Dataset, kinds: xr.Dataset) -> xr.Dataset:
-    """The parts of `by_level`, moved within their errors so that they sum to the kinds.
-
-    Epistemic levels sum to the epistemic part e, the others to the aleatoric one:
-
-        l_i' = l_i + v_i / sum_j v_j (e - sum_j l_j),
-
-    with v_i the squared error of l_i: the likeliest parts, given both estimates, if the kinds are
-    taken as exact. Where no error is known, or all are zero, the gap is shared evenly.
-
-    Args:
-        levels: from `by_level`.
-        kinds: from `bayesfs.uncertainty.decompose.decompose`, of the same queries.
-    """
-    moved = levels.copy()
-    for unit in ("frame", "video"):
-        for kind in ("epistemic", "aleatoric"):
-            own = [p for p in told_apart(levels) if is_epistemic(p) == (kind == "epistemic")]
-            names = [f"{unit}_{part}" for part in own]
-            gap = kinds[f"{unit}_{kind}"] - sum(levels[name] for name in names)
-            weight = [levels[f"{name}_se"].fillna(0.0) ** 2 + TINY for name in names]
-            for name, squared in zip(names, weight, strict=True):
-                moved[name] = levels[name] + squared / sum(weight) * gap
-    return moved

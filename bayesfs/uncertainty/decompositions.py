@@ -22,10 +22,11 @@ from bayesfs.protocols import (
     Simulates,
 )
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
-from bayesfs.uncertainty.by_level import agreeing, by_level
+from bayesfs.uncertainty.by_level import by_level
 from bayesfs.uncertainty.by_quality import by_cause
 from bayesfs.uncertainty.decompose import decompose
 from bayesfs.uncertainty.information_gain import gain_by_video
+from bayesfs.uncertainty.parts import agreeing
 
 
 def _kinds(

@@ -43,8 +43,8 @@ from bayesfs.plots.text import small_jpeg
 from bayesfs.recipes.load import copy_recipes, load_recipe
 from bayesfs.results.store import load_datatree, save_datatree
 from bayesfs.runs.directory import RunDirectory
+from bayesfs.runs.reading import report_run
 from bayesfs.runs.rules import load_rules
-from bayesfs.runs.run import report_run
 from bayesfs.synthetic.tasks import synthetic_embeddings
 from bayesfs.synthetic.videos.render import render_tree
 from bayesfs.training.checkpoint import load_posterior

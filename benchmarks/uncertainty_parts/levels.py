@@ -10,8 +10,9 @@ from bayesfs.models.gaussian.families import PerFeature
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.prediction import thinned
 from bayesfs.synthetic.tasks import synthetic_episodes
-from bayesfs.uncertainty.by_level import by_level, is_epistemic, told_apart
+from bayesfs.uncertainty.by_level import by_level
 from bayesfs.uncertainty.decompose import decompose
+from bayesfs.uncertainty.parts import is_epistemic, told_apart
 from uncertainty_parts.bench import Found
 from uncertainty_parts.causes import simulated_population
 

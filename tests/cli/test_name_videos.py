@@ -28,7 +28,8 @@ from bayesfs.recipes.load import recipe_folder
 from bayesfs.recipes.scripts import read_recipe
 from bayesfs.runs import reuse
 from bayesfs.runs.directory import RunDirectory
-from bayesfs.runs.run import EXPLANATIONS, recipe_digest
+from bayesfs.runs.reading import EXPLANATIONS
+from bayesfs.runs.run import recipe_digest
 from bayesfs.synthetic.videos.render import render_tree
 from bayesfs.types import CONDITIONS, Embeddings
 

@@ -13,7 +13,7 @@ from bayesfs.recipes.load import recipe_folder
 from bayesfs.recipes.overrides import choices_in
 from bayesfs.results.rows import tree_rows
 from bayesfs.runs.directory import RunDirectory
-from bayesfs.runs.run import load_trees
+from bayesfs.runs.reading import load_trees
 from bayesfs.runs.scored import load_scored
 from bayesfs.runs.seeds import seeds_in
 from bayesfs.runs.sweep import grid_of

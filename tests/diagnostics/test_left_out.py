@@ -9,7 +9,8 @@ import xarray as xr
 
 from bayesfs import SVI, Exact, GaussianHierarchy, HeldOutUsers, Study
 from bayesfs.data.from_arrays import make_episode
-from bayesfs.diagnostics.loo import left_out_log_prob, support_elpd
+from bayesfs.diagnostics.left_out import left_out_log_prob
+from bayesfs.diagnostics.loo import support_elpd
 from bayesfs.diagnostics.verdicts import loo_check
 from bayesfs.models.population_draws import each_value
 from bayesfs.prediction import complete_draws, distinct_population

@@ -6,12 +6,8 @@ import pytest
 import torch
 import xarray as xr
 
-from bayesfs.diagnostics.prior_sensitivity import (
-    diagnosis,
-    power_scaling,
-    prior_sensitivity,
-    with_densities,
-)
+from bayesfs.diagnostics.densities import with_densities
+from bayesfs.diagnostics.prior_sensitivity import diagnosis, power_scaling, prior_sensitivity
 from bayesfs.diagnostics.verdicts import prior_check_of
 from bayesfs.errors import DataError
 from bayesfs.synthetic.tasks import synthetic_episodes

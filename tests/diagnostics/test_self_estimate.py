@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bayesfs.diagnostics.loo import left_out_log_prob
+from bayesfs.diagnostics.left_out import left_out_log_prob
 from bayesfs.diagnostics.self_estimate import SelfEstimate, self_estimate
 from bayesfs.models.gaussian.families import PerFeature
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy

@@ -31,8 +31,8 @@ from bayesfs.prediction import predict, thinned
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.synthetic.truth import Population
 from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
-from bayesfs.uncertainty.by_level import PARTS
 from bayesfs.uncertainty.information_gain import expected_gain
+from bayesfs.uncertainty.parts import LEVEL_PARTS
 
 THINGS = ("keys", "wallet", "mug")
 EPISTEMIC = {"population": 0.02, "task": 0.05, "class": 0.3, "video": 0.05, "frame": 0.1}
@@ -91,7 +91,10 @@ def evidence(
         coords={"covariate": list(COVARIATES), "cause": list(EVIDENCE)},
     )
     by_level = xr.Dataset(
-        {f"video_{part}": (("task", "video"), np.full((1, 2), levels[part])) for part in PARTS}
+        {
+            f"video_{part}": (("task", "video"), np.full((1, 2), levels[part]))
+            for part in LEVEL_PARTS
+        }
     )
     return Evidence(
         replace(tasks, query_quality=measured),
@@ -357,8 +360,8 @@ def test_every_query_video_of_the_hierarchy_is_explained(
     for own in found:
         for one in own:
             assert sum(one.prob.values()) == pytest.approx(1.0)
-            assert one.parts["total"] == pytest.approx(sum(one.parts[part] for part in PARTS))
-            assert one.level in PARTS
+            assert one.parts["total"] == pytest.approx(sum(one.parts[part] for part in LEVEL_PARTS))
+            assert one.level in LEVEL_PARTS
             assert set(one.gain) == {(t, k) for t in one.prob for k in ("clean", "clutter")}
             assert 0 <= one.absent <= 1
             assert one.sentence("en")

@@ -10,13 +10,8 @@ from bayesfs import SVI, Exact, GaussianHierarchy, HeldOutUsers, Study
 from bayesfs.decisions.checks import check_words
 from bayesfs.decisions.queries import judged
 from bayesfs.errors import DataError
-from bayesfs.explanation.record import (
-    ExplanationRecord,
-    SaidOften,
-    Statement,
-    record_explanations,
-    words_of,
-)
+from bayesfs.explanation.record import ExplanationRecord, SaidOften, Statement
+from bayesfs.explanation.recording import record_explanations, words_of
 from bayesfs.runs.rules import rules_of
 
 TOLD = ExplanationRecord(

@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from bayesfs.diagnostics.prior_sensitivity import with_densities
+from bayesfs.diagnostics.densities import with_densities
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.potential import potential
 from bayesfs.inference.program.simulation import Simulator

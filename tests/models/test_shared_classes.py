@@ -23,8 +23,9 @@ from bayesfs.study import with_names
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import ModelContract
 from bayesfs.types import EpisodeBatch, Posterior
-from bayesfs.uncertainty.by_level import ALL_PARTS, by_level, told_apart
+from bayesfs.uncertainty.by_level import by_level
 from bayesfs.uncertainty.decompose import decompose
+from bayesfs.uncertainty.parts import ALL_PARTS, told_apart
 
 NAMES = ("keys", "mug", "wallet")
 

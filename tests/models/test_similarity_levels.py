@@ -16,9 +16,10 @@ from bayesfs.models.similarity.pool import SimilarityPool
 from bayesfs.prediction import predict
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.types import EpisodeBatch
-from bayesfs.uncertainty.by_level import EPISTEMIC, PARTS, by_level
+from bayesfs.uncertainty.by_level import by_level
 from bayesfs.uncertainty.decompose import decompose
 from bayesfs.uncertainty.decompositions import FORESEEN
+from bayesfs.uncertainty.parts import EPISTEMIC, LEVEL_PARTS
 
 
 def drawn(logits: np.ndarray, sd: list[float], draws: int = 20_000, share: float = 0.4) -> Drawn:
@@ -97,7 +98,7 @@ def test_parts_are_those_of_the_draws(batch: EpisodeBatch) -> None:
     kinds = decompose(predict(model, posterior, batch, given=given), batch)
     parts = by_level(model, given, batch, draws=32, population_draws=16, seed=0)
     for unit in ("frame", "video"):
-        whole = sum(parts[f"{unit}_{part}"] for part in PARTS)
+        whole = sum(parts[f"{unit}_{part}"] for part in LEVEL_PARTS)
         epistemic = sum(parts[f"{unit}_{part}"] for part in EPISTEMIC)
         assert abs(whole - kinds[f"{unit}_total"]).max() < 0.04
         assert abs(epistemic - kinds[f"{unit}_epistemic"]).max() < 0.04

@@ -12,7 +12,7 @@ from bayesfs.explanation.evidence import Evidence
 from bayesfs.plots.explanation import frame_absent, frame_causes, frame_parts, plot_explanation
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.types import LabelDraws, Predictive
-from bayesfs.uncertainty.by_level import PARTS
+from bayesfs.uncertainty.parts import LEVEL_PARTS
 
 NAMES = ["sharpness", "brightness"]
 
@@ -25,7 +25,7 @@ def evidence() -> Evidence:
     quality = torch.tensor([[-2.0, 0.5], [-1.0, -0.5], [1.0, -1.0], [0.0, 0.0]])
     batch = replace(batch, query_mask=mask, query_quality=quality.expand(1, 2, 4, 2))
     axes = ("task", "video", "frame")
-    value = dict(zip(PARTS, (-0.01, 0.02, 0.09, 0.2, 0.3), strict=True))
+    value = dict(zip(LEVEL_PARTS, (-0.01, 0.02, 0.09, 0.2, 0.3), strict=True))
     levels = {f"frame_{n}": (axes, np.full((1, 2, 4), v)) for n, v in value.items()}
     drop = np.array([[-0.1, 0.2], [0.1, 0.1], [0.9, 0.0], [0.0, 0.0]])  # dark, blurred
     absent = np.array([0.1, 0.2, 0.6, 1.0])
@@ -53,7 +53,7 @@ def evidence() -> Evidence:
 def test_bands_add_up_to_the_total_and_none_is_below_zero() -> None:
     known = evidence()
     parts = frame_parts(known, 0, 0)
-    assert list(parts) == list(reversed(PARTS))
+    assert list(parts) == list(reversed(LEVEL_PARTS))
     np.testing.assert_allclose(sum(parts.values()), np.full(3, 0.6))
     assert all((nats >= 0).all() for nats in parts.values())
     assert len(frame_parts(known, 0, 1)["video"]) == 4

@@ -1,19 +1,23 @@
 """What is told of recipes from their text: before torch is imported, and only if certain."""
 
 import importlib
+import inspect
 import pkgutil
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+from torch import nn
 
 import bayesfs.evaluation
 import bayesfs.inference
 import bayesfs.models
 import bayesfs.training
-from bayesfs.errors import DataError, RecipeError
+from bayesfs._utils.ranges import refusal
+from bayesfs.errors import BayesfsError, DataError, RecipeError
 from bayesfs.recipes.load import load_recipe, recipe_folder
 from bayesfs.recipes.unrun import Sources, check_unrun
 
@@ -41,6 +45,8 @@ def recipe(folder: Path, text: str) -> Path:
         ("model =", "modl =", "expected it to define 'model'; it defines 'modl', was that meant"),
         ("y()", "y()\nobjectve = 3", "line 6: nothing reads 'objectve'; did you mean 'objective'"),
         ("y()", "y(", r"line 5: '\(' was never closed"),
+        ("y()", "y(loading=-1)", "line 5: GaussianHierarchy.loading: expected above 0, got -1"),
+        ("y()", "y(loading='x')", "line 5: .*loading: expected a value of type float, got 'x'"),
     ],
 )
 def test_a_mistake_is_told_from_the_text(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -61,8 +67,8 @@ def test_a_mistake_is_told_from_the_text(tmp_path: Path, old: str, new: str, mes
 def test_a_setting_is_looked_up_in_the_text(tmp_path: Path, setting: str, message: str) -> None:
     path = recipe(tmp_path, MODEL)
     with pytest.raises(RecipeError, match=message):
-        check_unrun({"model": path}, [setting], None)
-    check_unrun({"model": path}, ["model.family.scale=3", "model.loading=-1"], None)
+        check_unrun({"model": path}, [[setting]], None)
+    check_unrun({"model": path}, [["model.family.scale=3"], ["model.loading=1"]], None)
 
 
 NESTED = MODEL.replace("y()", "y(family=Full(1.0))").replace(
@@ -72,31 +78,83 @@ NESTED = MODEL.replace("y()", "y(family=Full(1.0))").replace(
 )
 
 
+HEAD = """
+from bayesfs.models.heads.linear import HierarchicalHead
+
+model = HierarchicalHead()
+"""
+
+KERNEL = """
+from bayesfs.models.gp.covariance import VideoCovariance
+from bayesfs.models.gp.deep_kernel_gp import DeepKernelGP
+from bayesfs.models.gp.kernels import Matern
+
+model = DeepKernelGP(covariance=VideoCovariance(base=Matern()))
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "setting", "message"),
     [
         (MODEL, "model.loading=x", "expected a value of type float, got 'x'"),
         (MODEL, "model.loading=True", "expected a value of type float, got 'True'"),
-        (MODEL, "model.loading=.25,.5,x", "loading=.25,.5,x: expected .* type float, got 'x'"),
+        (MODEL, "model.loading=.25,.5", "expected a value of type float, got '.25,.5'"),
         (MODEL, "model.covariates=3", r"expected a value of type tuple\[str, ...\], got '3'"),
         (MODEL, "model.family.scale=two", "expected a value of type float, got 'two'"),
         (MODEL, "model.family.scal=2", "PowerLaw: there is no 'scal'; did you mean 'scale'"),
         (NESTED, "model.family.exponent=2", "Full: there is no 'exponent'"),
+        (MODEL, "model.loading=-1", "expected above 0, got -1.0"),
+        (MODEL, "model.family.scale=0", "expected above 0, got 0.0"),
+        (NESTED, "model.family.concentration=0", "expected above 0, got 0.0"),
+        (HEAD, "model.nodes=5", "expected an even number, got 5"),
+        (KERNEL, "model.covariance.base.nu=2", "expected one of 0.5, 1.5, 2.5, got 2.0"),
     ],
 )
-def test_a_value_of_another_type_is_told_from_the_text(
+def test_a_value_of_another_type_or_out_of_range_is_told_from_the_text(
     tmp_path: Path, text: str, setting: str, message: str
 ) -> None:
     """Also where the field is one of what another field holds, by default or in the recipe."""
     with pytest.raises(RecipeError, match=message):
-        check_unrun({"model": recipe(tmp_path, text)}, [setting], None)
+        check_unrun({"model": recipe(tmp_path, text)}, [[setting]], None)
+
+
+def test_alternatives_are_looked_at_one_by_one(tmp_path: Path) -> None:
+    path = recipe(tmp_path, MODEL)
+    check_unrun({"model": path}, [["model.loading=.25", "model.loading=.5"]], None)
+    with pytest.raises(RecipeError, match=r"--set model.loading=-1: expected above 0, got -1.0"):
+        check_unrun({"model": path}, [["model.loading=.25", "model.loading=-1"]], None)
+    with pytest.raises(RecipeError, match=r"set before by 'model.loading=1'"):
+        check_unrun({"model": path}, [["model.loading=1"], ["model.loading=2"]], None)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("engine.max_depth=11", "expected 1 to 10, got 11"),
+        ("engine.target_accept=1", "expected between 0 and 1, got 1.0"),
+        ("evaluation.shots=5,1", r"expected increasing numbers, .* got \(5, 1\)"),
+        ("evaluation.query_conditions=cleen", "got .'cleen',.; did you mean 'clean'"),
+        ("evaluation.train_withheld=1", "expected below 1, got 1.0"),
+    ],
+)
+def test_ranges_of_shipped_recipes_are_told_from_the_text(setting: str, message: str) -> None:
+    names = {"engine": "inference/nuts.py", "evaluation": "evaluation/clutter.py"}
+    paths = {role: recipe_folder() / name for role, name in names.items()}
+    with pytest.raises(RecipeError, match=message):
+        check_unrun(paths, [[setting]], None)
+
+
+def test_words_that_may_be_chosen_are_told(tmp_path: Path) -> None:
+    path = recipe_folder() / "inference/laplace.py"
+    with pytest.raises(RecipeError, match=r"one of full, kronecker, .*; did you mean 'kronecker'"):
+        check_unrun({"engine": path}, [["engine.structure=kroncker"]], None)
 
 
 def test_nested_fields_are_not_guessed(tmp_path: Path) -> None:
     hidden = MODEL.replace("model =", "extra = {}\nmodel =").replace("y()", "y(**extra)")
     for text in (hidden, MODEL.replace("y()", "y(**{})")):
         path = recipe(tmp_path, text.replace("extra", "_extra"))
-        check_unrun({"model": path}, ["model.family.anything=x"], None)
+        check_unrun({"model": path}, [["model.family.anything=x"]], None)
 
 
 @pytest.mark.parametrize(
@@ -123,15 +181,15 @@ def test_every_shipped_recipe_passes_and_its_fields_are_known() -> None:
         for path in sorted((recipe_folder() / room).glob("*.py")):
             value = load_recipe(path, role).values[role]
             settings = [
-                f"{role}.{f.name}={getattr(value, f.name)!r}" for f in fields(value) if f.init
+                [f"{role}.{f.name}={getattr(value, f.name)!r}"] for f in fields(value) if f.init
             ]
             check_unrun({role: path}, settings, None)
             with pytest.raises(RecipeError, match="there is no 'nothing'"):
-                check_unrun({role: path}, [f"{role}.nothing=1"], None)
+                check_unrun({role: path}, [[f"{role}.nothing=1"]], None)
 
 
 def test_fields_in_the_text_are_those_of_the_classes() -> None:
-    sources, seen = Sources(), 0
+    sources, seen, ruled = Sources(), 0, 0
     for room in (bayesfs.models, bayesfs.evaluation, bayesfs.inference, bayesfs.training):
         for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
             if found.name.endswith("aten_in_jax"):
@@ -142,7 +200,31 @@ def test_fields_in_the_text_are_those_of_the_classes() -> None:
                     if is_dataclass(value) and read is not None:
                         assert sorted(read) == sorted(f.name for f in fields(value) if f.init)
                         seen += 1
+                        if not inspect.isabstract(value):
+                            ruled += sum(_has_rule(value, n, read[n].type) for n in read)
     assert seen > 50
+    assert ruled > 150
+
+
+def _has_rule(owner: type, field: str, read: object) -> bool:
+    """Whether a field has a rule, which its text and its class then have alike, and is refused."""
+    held = get_type_hints(owner, include_extras=True)[field]
+    broken = [v for v in (-1, 0, 1, 5, 11, (5, 1), ("x",), (-1, -1)) if refusal(held, v)]
+    for value in broken:
+        assert refusal(read, value) == refusal(held, value), (owner, field)
+        with pytest.raises(BayesfsError, match=f"{owner.__name__}.{field}: "):
+            owner(**_required(owner), **{field: value})
+    return bool(broken)
+
+
+def _required(owner: type) -> dict[str, object]:
+    """Values for fields without a default."""
+    known = {"module": nn.Linear(2, 2)}
+    return {
+        f.name: known[f.name]
+        for f in fields(owner)
+        if f.init and f.default is MISSING and f.default_factory is MISSING
+    }
 
 
 def test_no_store_is_told(tmp_path: Path) -> None:
@@ -151,18 +233,27 @@ def test_no_store_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "sweep"])
-def test_the_command_fails_before_it_imports_what_works(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("evaluation.shotts=1", "there is no 'shotts'; did you mean 'shots'"),
+        ("model.loading=-1", "expected above 0, got -1.0"),
+    ],
+)
+def test_the_command_fails_before_it_imports_what_works(
+    tmp_path: Path, command: str, setting: str, message: str
+) -> None:
     """Imports of torch and Pyro are what takes seconds."""
     paths = [
         str(recipe_folder() / p)
         for p in ("models/gaussian.py", "inference/exact.py", "evaluation/clutter.py")
     ]
     argv = [command, *paths, "--data", "none", "--out", str(tmp_path / "o")]
-    argv += ["--set", "evaluation.shotts=1"]
+    argv += ["--set", setting]
     code = (
         "import sys; from bayesfs.cli.main import main; "
         f"status = main({argv!r}); print(status, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "there is no 'shotts'; did you mean 'shots'" in done.stderr
+    assert message in done.stderr
     assert done.stdout.split() == ["2", "False"]

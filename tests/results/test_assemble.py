@@ -13,16 +13,12 @@ import xarray as xr
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from bayesfs.diagnostics.loo import (
-    heldout_elpd,
-    smoothed_weights,
-    support_elpd,
-    support_log_prob,
-    weight_pareto_k,
-)
+from bayesfs.diagnostics.left_out import support_log_prob
+from bayesfs.diagnostics.loo import heldout_elpd, smoothed_weights, support_elpd, weight_pareto_k
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.results.assemble import assemble_tree
-from bayesfs.results.query import UNCERTAINTY, equal_weight_draws
+from bayesfs.results.query import equal_weight_draws
+from bayesfs.results.schema import UNCERTAINTY
 from bayesfs.results.store import as_saved, load_datatree, save_datatree
 from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
 

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
+from bayesfs.metrics.reference import chance_scores, paired_gain
 from bayesfs.metrics.selective import aurc
-from bayesfs.results.baseline import BASELINE, baseline_group, chance_scores, paired_gain
+from bayesfs.results.baseline import BASELINE, baseline_group
 from bayesfs.synthetic.tasks import synthetic_episodes
 
 

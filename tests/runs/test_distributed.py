@@ -29,7 +29,7 @@ from bayesfs.runs import distributed as cluster_module
 from bayesfs.runs import distributed_run
 from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.distributed import ScoringJob, batch_seed, connect, score_batch, score_users
-from bayesfs.runs.run import load_scores, load_trees
+from bayesfs.runs.reading import load_scores, load_trees
 from bayesfs.study import Answer, Learnt, Seeds, Study
 from bayesfs.synthetic.tasks import synthetic_embeddings
 from bayesfs.types import Embeddings

@@ -15,7 +15,7 @@ from bayesfs.results.tables import join_tables, read_tables
 from bayesfs.runs import distributed_run
 from bayesfs.runs.directory import RunDirectory
 from bayesfs.runs.parts import RunPart, folder_of
-from bayesfs.runs.run import load_scores
+from bayesfs.runs.reading import load_scores
 from bayesfs.synthetic.tasks import synthetic_embeddings
 
 USERS = 35

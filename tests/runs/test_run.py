@@ -26,8 +26,9 @@ from bayesfs.errors import DataError, RunError
 from bayesfs.recipes.load import recipe_folder
 from bayesfs.results.store import load_datatree
 from bayesfs.runs.directory import RunDirectory
+from bayesfs.runs.reading import load_trees, report_run
 from bayesfs.runs.rules import load_rules, rules_for
-from bayesfs.runs.run import load_learnt, load_trees, report_run, store_fingerprint
+from bayesfs.runs.run import load_learnt, store_fingerprint
 from bayesfs.types import Embeddings
 
 RECIPES = [
@@ -64,7 +65,7 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(data: object, path: Path, format: str) -> None:
         path.write_text("<title>bayesfs: ", encoding="utf-8")
 
-    monkeypatch.setattr("bayesfs.runs.run.write_report", write)
+    monkeypatch.setattr("bayesfs.runs.reading.write_report", write)
 
 
 def assert_same_results(one: Path, other: Path) -> None:

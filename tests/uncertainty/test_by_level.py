@@ -20,8 +20,9 @@ from bayesfs.prediction import predict
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.synthetic.truth import Population
 from bayesfs.types import Posterior
-from bayesfs.uncertainty.by_level import EPISTEMIC, PARTS, agreeing, by_level
+from bayesfs.uncertainty.by_level import by_level
 from bayesfs.uncertainty.decompose import decompose
+from bayesfs.uncertainty.parts import EPISTEMIC, LEVEL_PARTS, agreeing
 
 MODELS = [GaussianHierarchy(PowerLaw()), GaussianHierarchy(PowerLaw(), covariates=("blur",))]
 
@@ -84,14 +85,14 @@ def test_parts_add_up_and_agree_with_the_other_estimate(model) -> None:
     posterior = Exact(draws=900, population_draws=3).infer(model, batch, seed=1, given=population)
     other = decompose(predict(model, posterior, batch), batch)
     for unit, mask in (("frame", batch.query_mask), ("video", batch.video_mask)):
-        whole = sum(parts[f"{unit}_{p}"].values for p in PARTS)
+        whole = sum(parts[f"{unit}_{p}"].values for p in LEVEL_PARTS)
         np.testing.assert_allclose(whole[mask], other[f"{unit}_total"].values[mask], atol=1e-5)
         assert np.isnan(whole[~mask.numpy()]).all()
         epistemic = sum(parts[f"{unit}_{p}"].values for p in EPISTEMIC)[mask]
         gap = epistemic - other[f"{unit}_epistemic"].values[mask]
         se = parts[f"{unit}_class_se"].values[mask]
         assert np.abs(gap / (2.0**0.5 * se)).max() < 5
-        for part in PARTS:
+        for part in LEVEL_PARTS:
             low = parts[f"{unit}_{part}"].values + 5 * parts[f"{unit}_{part}_se"].values
             assert (low[mask] > -1e-6).all()
 
@@ -106,7 +107,7 @@ def test_parts_move_to_the_kinds_by_their_errors(model) -> None:
     moved = agreeing(parts, kinds)
     for unit, mask in (("frame", batch.query_mask), ("video", batch.video_mask)):
         at = tuple(mask.nonzero()[0].tolist())
-        for kind, names in (("epistemic", EPISTEMIC), ("aleatoric", PARTS[3:])):
+        for kind, names in (("epistemic", EPISTEMIC), ("aleatoric", LEVEL_PARTS[3:])):
             whole = sum(moved[f"{unit}_{part}"] for part in names)
             np.testing.assert_allclose(whole, kinds[f"{unit}_{kind}"], atol=1e-9)
             start = np.array([float(parts[f"{unit}_{part}"][at]) for part in names])
@@ -139,9 +140,11 @@ def test_errors_of_means_and_shares_are_the_spread_over_seeds() -> None:
     model = Noisy(PowerLaw())
     batch, population = tasks(model), population_of(model, draws=40)
     found = [by_level(model, population, batch, population_draws=40, seed=s) for s in range(150)]
-    means = {part: np.array([np.nanmean(f[f"video_{part}"]) for f in found]) for part in PARTS}
+    means = {
+        part: np.array([np.nanmean(f[f"video_{part}"]) for f in found]) for part in LEVEL_PARTS
+    }
     total = sum(means.values())
-    for part in PARTS:
+    for part in LEVEL_PARTS:
         for values, name in ((means[part], "mean_se"), (means[part] / total, "share_se")):
             told = np.mean([float(f[f"video_{part}_{name}"]) for f in found])
             assert told == pytest.approx(values.std(ddof=1), rel=0.2)

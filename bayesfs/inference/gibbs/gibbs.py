@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bayesfs._distributions.keys import Keys
+from bayesfs._utils.ranges import Count, Natural, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.gibbs.sweep import GibbsState, sweep
 from bayesfs.inference.program.batches import infer_in_batches
@@ -50,21 +51,16 @@ class Gibbs(Engine):
 
     requires: ClassVar[type[Any]] = LinearHead
 
-    burn_in: int = 100
-    draws: int = 250
-    thin: int = 2
-    chains: int = 4
+    burn_in: Natural = 100
+    draws: Count = 250
+    thin: Count = 2
+    chains: Count = 4
     informed: bool = True
-    batch_size: int = 64
-    population_draws: int = 1
+    batch_size: Count = 64
+    population_draws: Count = 1
 
     def __post_init__(self) -> None:
-        counts = (self.draws, self.thin, self.chains, self.batch_size, self.population_draws)
-        if min(counts) < 1 or self.burn_in < 0:
-            raise InferenceError(
-                "expected burn_in >= 0 and draws, thin, chains, batch_size and population_draws "
-                f">= 1, got {self.burn_in} and {counts}"
-            )
+        check_ranges(self, InferenceError)
 
     def infer(
         self,

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bayesfs._utils.ranges import Count, Natural, Several, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.laplace.factors import (
     Factor,
@@ -84,21 +85,15 @@ class Laplace(Engine):
 
     structure: Structure = "full"
     grid: str | None = None
-    nodes: int = 15
-    draws: int = 1000
-    khat_draws: int = 1000
-    steps: int = 200
-    batch_size: int = 64
-    population_draws: int = 1
+    nodes: Several = 15
+    draws: Count = 1000
+    khat_draws: Natural = 1000
+    steps: Count = 200
+    batch_size: Count = 64
+    population_draws: Count = 1
 
     def __post_init__(self) -> None:
-        if (
-            min(self.draws, self.steps, self.batch_size, self.population_draws) < 1
-            or self.nodes < 2
-        ):
-            raise InferenceError(
-                "expected draws, steps, batch_size and population_draws >= 1 and nodes >= 2"
-            )
+        check_ranges(self, InferenceError)
 
     def infer(
         self,

@@ -12,13 +12,14 @@ from __future__ import annotations
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bayesfs._utils.ranges import Count, Share, check_ranges, from_to
 from bayesfs.errors import InferenceError
 from bayesfs.inference.nuts.chains import Run, Sampler, safe_workers
 from bayesfs.inference.nuts.lockstep import DEPTHS
@@ -34,6 +35,8 @@ from bayesfs.types import EpisodeBatch, Posterior
 
 ALIKE: tuple[Axis, ...] = ("way", "shot")
 """What tasks of a batch have equally many of: a latent more would be another trajectory."""
+
+Depth = Annotated[int, from_to(1, DEPTHS)]
 
 
 @dataclass(frozen=True)
@@ -80,27 +83,20 @@ class NUTS(Engine):
 
     reference: ClassVar[bool] = True
 
-    warmup: int = 500
-    draws: int = 500
-    chains: int = 4
-    target_accept: float = 0.8
-    max_depth: int = DEPTHS
-    warmup_depth: int = 4
-    batch_size: int = 8
+    warmup: Count = 500
+    draws: Count = 500
+    chains: Count = 4
+    target_accept: Share = 0.8
+    max_depth: Depth = DEPTHS
+    warmup_depth: Depth = 4
+    batch_size: Count = 8
     workers: int | None = None
     whiten: bool | None = None
     informed: bool = True
-    population_draws: int = 1
+    population_draws: Count = 1
 
     def __post_init__(self) -> None:
-        counts = (self.draws, self.chains, self.batch_size, self.population_draws)
-        if min(counts) < 1 or self.warmup < 1 or not 0 < self.target_accept < 1:
-            raise InferenceError(
-                "expected warmup, draws, chains, batch_size and population_draws >= 1 and "
-                f"target_accept in (0, 1), got {self.warmup}, {counts} and {self.target_accept}"
-            )
-        if not (1 <= self.max_depth <= DEPTHS and 1 <= self.warmup_depth <= DEPTHS):
-            raise InferenceError(f"expected max_depth and warmup_depth in 1..{DEPTHS}")
+        check_ranges(self, InferenceError)
 
     def infer(
         self,

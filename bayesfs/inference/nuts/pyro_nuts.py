@@ -15,6 +15,7 @@ from pyro.infer.mcmc import MCMC
 from pyro.infer.mcmc import NUTS as PyroKernel
 from torch import Tensor
 
+from bayesfs._utils.ranges import Count, Share, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.potential import Potential
@@ -43,16 +44,15 @@ class PyroNUTS(Engine):
         ... # doctest: +SKIP
     """
 
-    warmup: int = 500
-    draws: int = 500
-    chains: int = 2
-    target_accept: float = 0.8
-    max_depth: int = 10
-    population_draws: int = 1
+    warmup: Count = 500
+    draws: Count = 500
+    chains: Count = 2
+    target_accept: Share = 0.8
+    max_depth: Count = 10
+    population_draws: Count = 1
 
     def __post_init__(self) -> None:
-        if min(self.warmup, self.draws, self.chains, self.max_depth, self.population_draws) < 1:
-            raise InferenceError("expected warmup, draws, chains, max_depth, population_draws >= 1")
+        check_ranges(self, InferenceError)
 
     def infer(
         self,

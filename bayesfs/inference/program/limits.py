@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from bayesfs.types import Posterior
+    from bayesfs.types import Posterior
 
 KHAT_MAX = 0.7
 """Vehtari et al. 2024; for variational inference Yao et al. 2018."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bayesfs._utils.ranges import Count, Positive, Share, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.sites import Block
 from bayesfs.inference.program.stein import stein_moments, widest
@@ -53,16 +54,12 @@ class Annealing:
     refs.bib: dangelo2021.
     """
 
-    share: float = 0.6
-    cycles: int = 1
-    power: float = 2.0
+    share: Share = 0.6
+    cycles: Count = 1
+    power: Positive = 2.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1 or self.cycles < 1 or self.power <= 0:
-            raise InferenceError(
-                "expected share in (0, 1), cycles >= 1 and power > 0, got "
-                f"{self.share}, {self.cycles} and {self.power}"
-            )
+        check_ranges(self, InferenceError)
 
     def strength(self, step: int, steps: int) -> float:
         """The exponent g at a step."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from bayesfs._utils.ranges import Count, Positive, Several, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.informed import PosteriorOrFuture, fit_informed
@@ -65,26 +66,20 @@ class SVGD(Engine):
         >>> posterior.sample_stats["ksd_ratio"]  # doctest: +SKIP
     """
 
-    particles: int = 100
-    steps: int = 300
-    learning_rate: float = 0.1
+    particles: Several = 100
+    steps: Count = 300
+    learning_rate: Positive = 0.1
     kernel: SteinKernel = field(default_factory=LinearStein)
     precondition: bool = True
     early_stopping: bool = True
     annealing: Annealing | None = None
     informed: bool = True
-    completions: int = 10
-    batch_size: int = 32
-    population_draws: int = 1
+    completions: Count = 10
+    batch_size: Count = 32
+    population_draws: Count = 1
 
     def __post_init__(self) -> None:
-        counts = (self.steps, self.completions, self.batch_size, self.population_draws)
-        if self.particles < 2 or min(counts) < 1 or self.learning_rate <= 0:
-            raise InferenceError(
-                "expected particles >= 2, steps, completions, batch_size and population_draws "
-                f">= 1 and learning_rate > 0, got {self.particles}, {counts} and "
-                f"{self.learning_rate}"
-            )
+        check_ranges(self, InferenceError)
 
     def infer(
         self,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from bayesfs._utils.ranges import Count, Natural, Positive, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.canonical import canonical
@@ -80,19 +81,15 @@ class AmortisedSVI(Engine):
 
     maps: Mapping[str, SiteMap] | None = None
     learner: SVI = field(default_factory=SVI)
-    learn_from: int = 64
-    refine: int = 100
-    learning_rate: float = 0.02
-    draws: int = 1000
-    khat_draws: int = 200
-    batch_size: int = 256
+    learn_from: Count = 64
+    refine: Natural = 100
+    learning_rate: Positive = 0.02
+    draws: Count = 1000
+    khat_draws: Natural = 200
+    batch_size: Count = 256
 
     def __post_init__(self) -> None:
-        if min(self.learn_from, self.draws, self.batch_size) < 1 or self.refine < 0:
-            raise InferenceError(
-                "expected learn_from, draws and batch_size >= 1 and refine >= 0, got "
-                f"{self.learn_from}, {self.draws}, {self.batch_size}, {self.refine}"
-            )
+        check_ranges(self, InferenceError)
         if self.learner.guide != MeanField():
             raise InferenceError(f"expected a MeanField() learner, got {self.learner.guide}")
 

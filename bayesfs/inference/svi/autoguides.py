@@ -19,6 +19,7 @@ from pyro.infer.autoguide.guides import AutoGuide
 from pyro.optim import ClippedAdam
 from torch import Tensor
 
+from bayesfs._utils.ranges import Count, Positive, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.canonical import canonical
 from bayesfs.inference.program.potential import potential
@@ -47,16 +48,13 @@ class PyroSVI(Engine):
     """
 
     guide: Callable[[Any], AutoGuide] = AutoNormal
-    steps: int = 1000
-    learning_rate: float = 0.02
-    particles: int = 1
-    draws: int = 500
+    steps: Count = 1000
+    learning_rate: Positive = 0.02
+    particles: Count = 1
+    draws: Count = 500
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.particles, self.draws) < 1 or self.learning_rate <= 0:
-            raise InferenceError(
-                f"expected steps, particles, draws and learning_rate above 0, got {self}"
-            )
+        check_ranges(self, InferenceError)
 
     def infer(
         self,

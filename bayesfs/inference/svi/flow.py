@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
+from bayesfs._utils.ranges import Count, check_ranges
 from bayesfs.errors import InferenceError
 
 WEIGHT_UNIT = 0.1
@@ -36,13 +37,12 @@ class Flow:
     refs.bib: dinh2017. Here with one narrow conditioner per task.
     """
 
-    layers: int = 4
-    hidden: int = 8
+    layers: Count = 4
+    hidden: Count = 8
     whiten: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.layers, self.hidden) < 1:
-            raise InferenceError(f"expected layers and hidden >= 1, got {self}")
+        check_ranges(self, InferenceError)
 
     def noise_size(self, size: int) -> int:
         """One normal per latent."""

@@ -23,6 +23,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bayesfs._utils.ranges import Count, check_ranges
 from bayesfs.errors import InferenceError
 
 LOG_2PI = math.log(2 * math.pi)
@@ -153,12 +154,11 @@ class LowRank:
         whiten: see `MeanField`.
     """
 
-    rank: int = 8
+    rank: Count = 8
     whiten: bool = False
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise InferenceError(f"expected rank >= 1, got {self.rank}")
+        check_ranges(self, InferenceError)
 
     def noise_size(self, size: int) -> int:
         """One normal per latent, and one per column of U."""

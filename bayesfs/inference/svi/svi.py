@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bayesfs._utils.ranges import Count, Natural, Positive, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.closeness import closeness
@@ -71,25 +72,20 @@ class SVI(Engine):
     """
 
     guide: Guide = field(default_factory=MeanField)
-    steps: int = 600
-    learning_rate: float = 0.1
-    particles: int = 2
+    steps: Count = 600
+    learning_rate: Positive = 0.1
+    particles: Count = 2
     early_stopping: bool = True
-    draws: int = 1000
-    khat_draws: int = 1000
+    draws: Count = 1000
+    khat_draws: Natural = 1000
     corrected: bool = False
-    batch_size: int = 256
-    population_draws: int = 1
+    batch_size: Count = 256
+    population_draws: Count = 1
 
     def __post_init__(self) -> None:
-        counts = (self.steps, self.particles, self.draws, self.batch_size, self.population_draws)
+        check_ranges(self, InferenceError)
         if self.corrected and isinstance(self.guide, LowRank):
             raise InferenceError("corrected=True needs a guide with as much noise as latents")
-        if min(counts) < 1 or self.learning_rate <= 0:
-            raise InferenceError(
-                "expected steps, particles, draws, batch_size, population_draws and learning_rate "
-                f"above 0, got {counts} and {self.learning_rate}"
-            )
 
     def infer(
         self,

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Annotated, Literal, Protocol, Self, TypeVar
 
 import scipy
 import torch
 from torch import Tensor
 
-from bayesfs.errors import InferenceError, ShapeError, expect_positive
+from bayesfs._utils.ranges import Count, Positive, check_ranges, inside
+from bayesfs.errors import InferenceError, ShapeError
 from bayesfs.models.baselines import point_classifiers as point
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 
@@ -62,14 +63,11 @@ class _Tempered:
     temperature restores the sharpness that averaging loses.
     """
 
-    frame_temperature: float = 1.0
-    video_temperature: float = 1.0
+    frame_temperature: Annotated[float, inside(0, math.inf)] = 1.0
+    video_temperature: Annotated[float, inside(0, math.inf)] = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("frame_temperature", "video_temperature"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ShapeError(f"expected {name} > 0, got {value}")
+        check_ranges(self, ShapeError)
 
     def logits(self, episodes: EpisodeBatch) -> Tensor:
         """(member, task, video, frame, way) logits; -inf for padded classes."""
@@ -133,10 +131,10 @@ class Mahalanobis(_Tempered):
         ridge: multiple of the identity added to each class's covariance.
     """
 
-    ridge: float = 1.0
+    ridge: Positive = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "ridge")
+        check_ranges(self, ShapeError)
 
     def logits(self, episodes: EpisodeBatch) -> Tensor:
         """(1, task, video, frame, way) logits."""
@@ -151,10 +149,10 @@ class Logistic(_Tempered):
         c: inverse strength of the L2 penalty.
     """
 
-    c: float = 1.0
+    c: Positive = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "c")
+        check_ranges(self, ShapeError)
 
     def logits(self, episodes: EpisodeBatch) -> Tensor:
         """(1, task, video, frame, way) logits."""
@@ -174,15 +172,15 @@ class HeadEnsemble(_Tempered):
         seed: of the random starts.
     """
 
-    members: int = 5
-    hidden: int = 32
-    steps: int = 100
-    learning_rate: float = 0.01
+    members: Count = 5
+    hidden: Count = 32
+    steps: Count = 100
+    learning_rate: Positive = 0.01
     weight_decay: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "members", "hidden", "steps", "learning_rate")
+        check_ranges(self, ShapeError)
 
     def logits(self, episodes: EpisodeBatch) -> Tensor:
         """(member, task, video, frame, way) logits."""

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesfs._distributions.polar import PairedHalfNormal
-from bayesfs.errors import ShapeError, expect_positive
+from bayesfs._utils.ranges import Count, Positive, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.gaussian.covariance import Dense, Diagonal
 
 COVARIANCE_LEVELS = (
@@ -96,11 +97,11 @@ class PowerLaw(CovarianceFamily):
 
     spectrum: tuple[float, ...] | None = None
     exponent: float = 0.6
-    exponent_sd: float = 0.2
-    scale: float = 1.0
+    exponent_sd: Positive = 0.2
+    scale: Positive = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "exponent_sd", "scale")
+        check_ranges(self, ShapeError)
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -141,11 +142,11 @@ class PerFeature(CovarianceFamily):
         scale: prior scale of scale_l.
     """
 
-    spread: float = 0.5
-    scale: float = 1.0
+    spread: Positive = 0.5
+    scale: Positive = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "spread", "scale")
+        check_ranges(self, ShapeError)
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -184,13 +185,13 @@ class LowRankCovariance(CovarianceFamily):
         scale: prior scale of scale_l.
     """
 
-    rank: int = 4
-    factor_scale: float = 1.0
-    spread: float = 0.5
-    scale: float = 1.0
+    rank: Count = 4
+    factor_scale: Positive = 1.0
+    spread: Positive = 0.5
+    scale: Positive = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "rank", "factor_scale", "spread", "scale")
+        check_ranges(self, ShapeError)
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -232,12 +233,12 @@ class Full(CovarianceFamily):
     Source: Lewandowski, Kurowicka and Joe (2009), Journal of Multivariate Analysis 100.
     """
 
-    concentration: float = 2.0
-    spread: float = 0.5
-    scale: float = 1.0
+    concentration: Positive = 2.0
+    spread: Positive = 0.5
+    scale: Positive = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "concentration", "spread", "scale")
+        check_ranges(self, ShapeError)
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:

@@ -15,7 +15,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesfs.errors import expect_positive
+from bayesfs._utils.ranges import Positive, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.gaussian.conjugate import Levels
 from bayesfs.models.gaussian.covariance import Diagonal
 from bayesfs.models.gaussian.families import CovarianceFamily, PowerLaw, spectrum_log
@@ -71,17 +72,16 @@ class GaussianHierarchy(LevelModel, OpenSet):
     """
 
     family: CovarianceFamily = field(default_factory=PowerLaw)
-    loading: float = 0.5
-    loading_sd: float = 0.5
-    offset_scale: float = 0.1
+    loading: Positive = 0.5
+    loading_sd: Positive = 0.5
+    offset_scale: Positive = 0.1
     covariates: tuple[str, ...] = ()
-    slope_sd: float = 0.5
+    slope_sd: Positive = 0.5
     absent_odds: float = 0.0
-    absent_odds_sd: float = 3.0
+    absent_odds_sd: Positive = 3.0
 
     def __post_init__(self) -> None:
-        names = ("loading", "loading_sd", "offset_scale", "slope_sd", "absent_odds_sd")
-        expect_positive(self, *names)
+        check_ranges(self, ShapeError)
 
     @property
     def coords(self) -> Mapping[str, tuple[str, ...]]:

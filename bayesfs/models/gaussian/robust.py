@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
-from bayesfs.errors import ShapeError, expect_positive
+from bayesfs._utils.ranges import Positive, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.gaussian.conjugate import Levels, condition_on_videos
 from bayesfs.models.gaussian.covariance import Diagonal
 from bayesfs.models.gaussian.families import PerFeature, PowerLaw
@@ -70,11 +71,11 @@ class RobustHierarchy(Collapsible, Approximable, OpenSetDraws):
     """
 
     base: GaussianHierarchy = field(default_factory=GaussianHierarchy)
-    absent_prior: tuple[float, float] = (1.0, 9.0)
-    dof_prior: tuple[float, float] = (2.0, 0.1)
+    absent_prior: tuple[Positive, Positive] = (1.0, 9.0)
+    dof_prior: tuple[Positive, Positive] = (2.0, 0.1)
 
     def __post_init__(self) -> None:
-        expect_positive(self, "absent_prior", "dof_prior")
+        check_ranges(self, ShapeError)
         if not isinstance(self.base.family, PowerLaw | PerFeature):
             raise ShapeError(
                 "expected a diagonal family (PowerLaw, PerFeature) for robust frames, got "

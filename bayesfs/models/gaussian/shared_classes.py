@@ -31,7 +31,8 @@ import torch
 from torch import Tensor
 
 from bayesfs._distributions.noise import normal_like
-from bayesfs.errors import DataError, expect_positive
+from bayesfs._utils.ranges import Positive, check_ranges
+from bayesfs.errors import DataError, ShapeError
 from bayesfs.models.gaussian.conjugate import LOG_2PI, Levels, condition_on_videos, video_means
 from bayesfs.models.gaussian.covariance import Diagonal
 from bayesfs.models.gaussian.families import FLOOR
@@ -79,12 +80,12 @@ class SharedClasses(LevelModel, NamesClasses):
     """
 
     labels: tuple[str, ...] = ()
-    spread: float = 0.5
-    centre_sd: float = 1.0
-    scale: float = 1.0
+    spread: Positive = 0.5
+    centre_sd: Positive = 1.0
+    scale: Positive = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "spread", "centre_sd", "scale")
+        check_ranges(self, ShapeError)
 
     def with_labels(self, labels: tuple[str, ...]) -> SharedClasses:
         """The same model for a population that knows these names."""

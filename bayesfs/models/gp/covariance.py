@@ -31,7 +31,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from bayesfs.errors import expect_positive
+from bayesfs._utils.ranges import Positive, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.gp.feature_maps import FeatureMap, OrderedAxes
 from bayesfs.models.gp.hyperparameters import (
     Hyperparameter,
@@ -67,15 +68,15 @@ class VideoCovariance:
 
     features: FeatureMap = field(default_factory=OrderedAxes)
     base: BaseKernel = field(default_factory=Linear)
-    video: float | None = 0.07
+    video: Positive | None = 0.07
     scaled_video: bool = False
-    frame: float = 0.1
-    constant: float | None = None
-    shift: float | None = 0.012
-    spread: float = 1.0
+    frame: Positive = 0.1
+    constant: Positive | None = None
+    shift: Positive | None = 0.012
+    spread: Positive = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "video", "frame", "constant", "shift", "spread")
+        check_ranges(self, ShapeError)
 
     @property
     def name(self) -> str:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from bayesfs._linalg.directions import unit
-from bayesfs.errors import ShapeError, expect_positive
+from bayesfs._utils.ranges import Count, Positive, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.gp.hyperparameters import Hyperparameter, Values, by_condition, merge, real
 from bayesfs.types import CONDITIONS
 
@@ -104,11 +105,11 @@ class OrderedAxes(FeatureMap):
 
     power: float = 0.3
     power_spread: float = 0.0
-    latent: int | None = None
+    latent: Count | None = None
     spectrum: tuple[float, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        expect_positive(self, "latent")
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
@@ -239,13 +240,13 @@ class LinearMap(FeatureMap):
         axes: constants; None until `prepare`.
     """
 
-    latent: int = 64
-    spread: float = 0.01
+    latent: Count = 64
+    spread: Positive = 0.01
     normalise: bool = True
     axes: Axes | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        expect_positive(self, "latent", "spread")
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
@@ -290,12 +291,12 @@ class MLP(FeatureMap):
     """
 
     inner: FeatureMap = field(default_factory=lambda: PrincipalAxesMap(latent=64))
-    hidden: int = 32
-    weight: float = 1.0
-    residual: float = 0.1
+    hidden: Count = 32
+    weight: Positive = 1.0
+    residual: Positive = 0.1
 
     def __post_init__(self) -> None:
-        expect_positive(self, "hidden", "weight", "residual")
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import pi, sqrt
-from typing import Protocol, cast
+from typing import Annotated, Protocol, cast
 
 import gpytorch
 import pyro.distributions as dist
@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from bayesfs._linalg.directions import unit
-from bayesfs.errors import expect_positive
+from bayesfs._utils.ranges import Count, Positive, check_ranges, one_of
+from bayesfs.errors import ShapeError
 from bayesfs.models.gp.hyperparameters import Hyperparameter, Values, positive, positive_vector
 
 
@@ -58,11 +59,11 @@ class Linear:
         spread: prior sd of log s.
     """
 
-    signal: float = 0.15
-    spread: float = 1.0
+    signal: Positive = 0.15
+    spread: Positive = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "signal", "spread")
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
@@ -93,11 +94,11 @@ class Cosine:
         spread: prior sd of log s.
     """
 
-    signal: float = 0.15
-    spread: float = 1.0
+    signal: Positive = 0.15
+    spread: Positive = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "signal", "spread")
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
@@ -127,12 +128,12 @@ class RBF:
         spread: prior sd of log s and of log l.
     """
 
-    signal: float = 0.3
-    lengthscale: float = 1.5
-    spread: float = 1.0
+    signal: Positive = 0.3
+    lengthscale: Positive = 1.5
+    spread: Positive = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "signal", "lengthscale", "spread")
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
@@ -169,15 +170,13 @@ class Matern:
     Source: Rasmussen and Williams 2006, eq. 4.17.
     """
 
-    nu: float = 2.5
-    signal: float = 0.3
-    lengthscale: float = 1.5
-    spread: float = 1.0
+    nu: Annotated[float, one_of(0.5, 1.5, 2.5)] = 2.5
+    signal: Positive = 0.3
+    lengthscale: Positive = 1.5
+    spread: Positive = 1.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "signal", "lengthscale", "spread")
-        if self.nu not in (0.5, 1.5, 2.5):
-            raise ValueError(f"expected nu to be 0.5, 1.5 or 2.5, got {self.nu}")
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
@@ -224,17 +223,15 @@ class Spectral:
     Source: Wilson and Adams 2013, eq. 12, with a full frequency vector.
     """
 
-    mixtures: int = 4
-    signal: float = 0.3
-    bandwidth: float = 0.2
-    frequency: float = 0.2
-    spread: float = 1.0
-    weight_spread: float = 0.5
+    mixtures: Count = 4
+    signal: Positive = 0.3
+    bandwidth: Positive = 0.2
+    frequency: Positive = 0.2
+    spread: Positive = 1.0
+    weight_spread: Positive = 0.5
 
     def __post_init__(self) -> None:
-        expect_positive(
-            self, "mixtures", "signal", "bandwidth", "frequency", "spread", "weight_spread"
-        )
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bayesfs.errors import ShapeError, expect_positive
+from bayesfs._utils.ranges import Positive, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.gp.feature_maps import FeatureMap
 from bayesfs.models.gp.hyperparameters import Hyperparameter, Prior, Values
 
@@ -49,10 +50,10 @@ class ModuleMap(FeatureMap):
     """
 
     module: nn.Module = field(repr=False)
-    spread: float = 0.1
+    spread: Positive = 0.1
 
     def __post_init__(self) -> None:
-        expect_positive(self, "spread")
+        check_ranges(self, ShapeError)
         object.__setattr__(self, "module", deepcopy(self.module).eval())
         if not [*self.module.parameters()]:
             raise ShapeError("expected a module with parameters to learn, got one without")

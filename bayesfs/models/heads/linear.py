@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import pyro
 import pyro.distributions as dist
@@ -18,7 +19,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from bayesfs.errors import ShapeError, expect_positive
+from bayesfs._utils.ranges import NonNegative, Positive, at_least, check_ranges, even
+from bayesfs.errors import ShapeError
 from bayesfs.models.heads.informed import informed_head
 from bayesfs.models.heads.logits import from_linear, linear_logits
 from bayesfs.protocols import Lift, LinearHead, LinearLogits, Reducible, TaskNormal
@@ -75,24 +77,19 @@ class HierarchicalHead(LinearHead, Reducible):
         ... # doctest: +SKIP
     """
 
-    weight_scale: float = 5.0
-    weight_scale_sd: float = 1.0
-    scale_spread: float = 0.5
-    relevance_spread: float = 0.3
-    video_scale: float = 1.0
+    weight_scale: Positive = 5.0
+    weight_scale_sd: Positive = 1.0
+    scale_spread: NonNegative = 0.5
+    relevance_spread: NonNegative = 0.3
+    video_scale: NonNegative = 1.0
     task_mean: bool = True
-    mean_sd: float = 1.0
-    mean_scale: float = 1.0
-    effective_frames: float = 1.0
-    nodes: int = 16
+    mean_sd: Positive = 1.0
+    mean_scale: Positive = 1.0
+    effective_frames: Positive = 1.0
+    nodes: Annotated[int, at_least(2), even()] = 16
 
     def __post_init__(self) -> None:
-        scales = ("weight_scale", "weight_scale_sd", "mean_sd", "mean_scale")
-        expect_positive(self, *scales, "effective_frames")
-        if min(self.scale_spread, self.relevance_spread, self.video_scale) < 0:
-            raise ShapeError("expected scale_spread, relevance_spread and video_scale >= 0")
-        if self.nodes < 2 or self.nodes % 2:
-            raise ShapeError(f"expected an even number of nodes >= 2, got {self.nodes}")
+        check_ranges(self, ShapeError)
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:

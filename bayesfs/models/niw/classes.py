@@ -18,7 +18,8 @@ from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
 from bayesfs._linalg.jitter import jittered_cholesky
-from bayesfs.errors import expect_positive
+from bayesfs._utils.ranges import Positive, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.gaussian.families import FLOOR, spectrum_log
 from bayesfs.models.gaussian.labels import by_video, mixed
 from bayesfs.models.niw.posterior import (
@@ -39,6 +40,9 @@ from bayesfs.models.niw.posterior import (
 from bayesfs.models.population_draws import drawn_posterior, each_value
 from bayesfs.protocols import Conjugate
 from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
+
+CLUTTER = math.exp(0.5)
+"""Median of what clutter multiplies the sd of a video's mean by."""
 
 
 @dataclass(frozen=True)
@@ -91,26 +95,24 @@ class NIWClasses(Conjugate):
     """
 
     spectrum: tuple[float, ...] | None = None
-    loading: float = 0.5
-    loading_sd: float = 0.5
-    clutter: float = math.exp(0.5)
-    clutter_sd: float = 0.5
-    frame: float = 1.0
-    frame_sd: float = 0.5
-    kappa: float = 0.3
-    kappa_sd: float = 1.0
-    dof: float = 1.0
-    dof_sd: float = 1.0
-    scale: float = 1.0
+    loading: Positive = 0.5
+    loading_sd: Positive = 0.5
+    clutter: Positive = CLUTTER
+    clutter_sd: Positive = 0.5
+    frame: Positive = 1.0
+    frame_sd: Positive = 0.5
+    kappa: Positive = 0.3
+    kappa_sd: Positive = 1.0
+    dof: Positive = 1.0
+    dof_sd: Positive = 1.0
+    scale: Positive = 1.0
     exponent: float = 0.6
-    exponent_sd: float = 0.2
-    offset_scale: float = 0.1
-    most_frames: float = 8.0
+    exponent_sd: Positive = 0.2
+    offset_scale: Positive = 0.1
+    most_frames: Positive = 8.0
 
     def __post_init__(self) -> None:
-        medians = ("loading", "clutter", "frame", "kappa", "dof")
-        sds = (*(f"{name}_sd" for name in medians), "exponent_sd")
-        expect_positive(self, *medians, *sds, "scale", "offset_scale", "most_frames")
+        check_ranges(self, ShapeError)
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:

@@ -42,7 +42,8 @@ import torch
 from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
-from bayesfs.errors import ShapeError, expect_positive
+from bayesfs._utils.ranges import Positive, Share, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.heads.linear import normal_nodes
 from bayesfs.models.population_draws import drawn_posterior, each_value
 from bayesfs.models.similarity.heads import HEADS, WithinScatter
@@ -126,19 +127,16 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
     """
 
     scale: float = 0.3
-    scale_sd: float = 0.2
-    between: float = 0.4
-    head_sd: float = 0.3
-    head_between: float = 1.0
-    class_sd: float = 1.5
-    vague: float = 0.2
-    vague_sd: float = 0.8
+    scale_sd: Positive = 0.2
+    between: Positive = 0.4
+    head_sd: Positive = 0.3
+    head_between: Positive = 1.0
+    class_sd: Positive = 1.5
+    vague: Share = 0.2
+    vague_sd: Positive = 0.8
 
     def __post_init__(self) -> None:
-        names = ("scale_sd", "between", "head_sd", "head_between", "class_sd", "vague_sd")
-        expect_positive(self, *names)
-        if not 0.0 < self.vague < 1.0:
-            raise ShapeError(f"expected vague between 0 and 1, got {self.vague}")
+        check_ranges(self, ShapeError)
 
     @property
     @abstractmethod
@@ -594,8 +592,8 @@ class TablePool(LogLinearPool):
         ... # doctest: +SKIP
     """
 
-    class_sd: float = 2.0
-    vague_sd: float = 1.6
+    class_sd: Positive = 2.0
+    vague_sd: Positive = 1.6
 
     @property
     def heads(self) -> tuple[str, ...]:

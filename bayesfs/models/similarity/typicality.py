@@ -40,7 +40,8 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from bayesfs._linalg.directions import unit
-from bayesfs.errors import expect_positive
+from bayesfs._utils.ranges import Positive, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.similarity.heads import likeness, support_examples
 from bayesfs.types import EpisodeBatch
 
@@ -66,17 +67,17 @@ class Typicality:
     """
 
     gap: float = 0.15
-    gap_sd: float = 0.1
-    like_sd: float = 0.06
-    sd: float = 0.09
-    sd_weight: float = 6.0
+    gap_sd: Positive = 0.1
+    like_sd: Positive = 0.06
+    sd: Positive = 0.09
+    sd_weight: Positive = 6.0
     shift: float = -0.01
-    shift_sd: float = 0.03
+    shift_sd: Positive = 0.03
     other_shift: float = -0.18
-    other_shift_sd: float = 0.1
+    other_shift_sd: Positive = 0.1
 
     def __post_init__(self) -> None:
-        expect_positive(self, "gap_sd", "like_sd", "sd", "sd_weight", "shift_sd", "other_shift_sd")
+        check_ranges(self, ShapeError)
 
     def p_values(
         self,

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from bayesfs._linalg.directions import unit
+from bayesfs._utils.ranges import Share
 from bayesfs.errors import ShapeError
 from bayesfs.features.projection import Projection
 from bayesfs.features.reduction import PrincipalAxes
@@ -65,12 +66,10 @@ class PoolWithHierarchy(SimilarityPool, OpenSet, TakesAxes):
     hierarchy: GaussianHierarchy = field(default_factory=GaussianHierarchy)
     reduction: PrincipalAxes = field(default_factory=PrincipalAxes)
     axes: Axes = None
-    share: float = 0.5
+    share: Share = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0.0 < self.share < 1.0:
-            raise ShapeError(f"expected share between 0 and 1, got {self.share}")
         if self.hierarchy.covariates:
             raise ShapeError(
                 "expected a hierarchy without covariates in the pool, got "

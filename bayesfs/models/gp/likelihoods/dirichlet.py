@@ -26,7 +26,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayesfs.errors import expect_positive
+from bayesfs._utils.ranges import Positive, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.gp.approximations.latent import FittedGaussian
 from bayesfs.models.gp.conditioning import TaskPrior, condition
 from bayesfs.models.gp.hyperparameters import Hyperparameter, positive
@@ -45,12 +46,12 @@ class Dirichlet:
         spread: prior sd of its log, where it is learnt.
     """
 
-    concentration: float = 0.01
+    concentration: Positive = 0.01
     learnt: bool = False
-    spread: float = 2.0
+    spread: Positive = 2.0
 
     def __post_init__(self) -> None:
-        expect_positive(self, "concentration", "spread")
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:

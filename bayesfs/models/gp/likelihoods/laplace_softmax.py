@@ -26,7 +26,8 @@ from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
 from bayesfs._linalg.cholesky import cholesky, half_solve, log_determinant, solve
-from bayesfs.errors import expect_positive
+from bayesfs._utils.ranges import Count, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.gp.approximations.drawn import FittedDraws
 from bayesfs.models.gp.approximations.latent import by_rank, sobol_normal_nodes
 from bayesfs.models.gp.conditioning import TaskPrior
@@ -42,10 +43,10 @@ class LaplaceSoftmax:
         steps: Newton steps.
     """
 
-    steps: int = 15
+    steps: Count = 15
 
     def __post_init__(self) -> None:
-        expect_positive(self, "steps")
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from bayesfs._distributions.polya_gamma import log_cosh_half, polya_gamma_mean
-from bayesfs.errors import expect_positive
+from bayesfs._utils.ranges import Count, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.gp.approximations.latent import FittedGaussian
 from bayesfs.models.gp.approximations.variational import Marginals, Sites, approximate
 from bayesfs.models.gp.conditioning import TaskPrior
@@ -45,11 +46,11 @@ class LogisticSoftmax:
         inner: updates of lambda and n within each.
     """
 
-    steps: int = 20
-    inner: int = 3
+    steps: Count = 20
+    inner: Count = 3
 
     def __post_init__(self) -> None:
-        expect_positive(self, "steps", "inner")
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:

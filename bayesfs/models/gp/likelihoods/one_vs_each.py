@@ -32,7 +32,8 @@ from bayesfs._distributions.keys import Keys
 from bayesfs._distributions.noise import Noise, normal_like
 from bayesfs._distributions.polya_gamma import log_cosh_half, polya_gamma_mean, sample_polya_gamma
 from bayesfs._linalg.cholesky import cholesky, solve
-from bayesfs.errors import expect_positive
+from bayesfs._utils.ranges import Count, Positive, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.gp.approximations.drawn import FittedDraws
 from bayesfs.models.gp.approximations.latent import FittedGaussian, by_rank
 from bayesfs.models.gp.approximations.variational import Marginals, Sites, approximate
@@ -50,11 +51,11 @@ class OneVsEach:
         damping: share of the old sites kept in each step.
     """
 
-    steps: int = 20
-    damping: float = 0.4
+    steps: Count = 20
+    damping: Positive = 0.4
 
     def __post_init__(self) -> None:
-        expect_positive(self, "steps", "damping")
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
@@ -100,12 +101,12 @@ class OneVsEachGibbs:
         thin: sweeps between draws of a chain.
     """
 
-    chains: int = 8
+    chains: Count = 8
     burn_in: int = 50
-    thin: int = 5
+    thin: Count = 5
 
     def __post_init__(self) -> None:
-        expect_positive(self, "chains", "thin")
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:

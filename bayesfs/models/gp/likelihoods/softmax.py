@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayesfs.errors import expect_positive
+from bayesfs._utils.ranges import Count, Positive, check_ranges
+from bayesfs.errors import ShapeError
 from bayesfs.models.gp.approximations.latent import FittedGaussian, by_rank, sobol_normal_nodes
 from bayesfs.models.gp.approximations.variational import Marginals, Sites, approximate
 from bayesfs.models.gp.conditioning import TaskPrior
@@ -40,12 +41,12 @@ class Softmax:
         nodes: quadrature points.
     """
 
-    steps: int = 20
-    damping: float = 0.4
-    nodes: int = 32
+    steps: Count = 20
+    damping: Positive = 0.4
+    nodes: Count = 32
 
     def __post_init__(self) -> None:
-        expect_positive(self, "steps", "damping", "nodes")
+        check_ranges(self, ShapeError)
 
     @property
     def sites(self) -> Mapping[str, Hyperparameter]:
