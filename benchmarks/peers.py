@@ -34,6 +34,7 @@ from bayesfs._utils.threads import share_cores
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.features.reduction import PrincipalAxes
 from bayesfs.study import frames_of
+from bayesfs.training.shared_population import BACKBONES
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 
 Array = NDArray[Any]
@@ -191,6 +192,9 @@ def main() -> None:
     parser.add_argument("--photos", nargs="+", type=Path, help="trees of photographs")
     parser.add_argument("--adaptshot", type=Path, help="an interpreter that has adaptshot")
     parser.add_argument("--tasks", type=int, default=40, help="tasks of each tree of photographs")
+    parser.add_argument(
+        "--backbone", choices=BACKBONES, default=BACKBONES[0], help="of photographs"
+    )
     parser.add_argument("--cold", action="store_true", help="time everybody's first answer")
     options = parser.parse_args()
     if options.photos:
@@ -237,7 +241,7 @@ def photo_figures(options: argparse.Namespace) -> dict[str, float | None]:
     names = options.peers or [*OURS, *FITS]
     if unknown := sorted({*names} - {*OURS} - {*FITS}):
         raise SystemExit(f"expected methods out of {[*OURS, *FITS]}, got {unknown}")
-    compared = Compared(names, options.tasks, options.adaptshot, options.cold)
+    compared = Compared(names, options.tasks, options.backbone, options.adaptshot, options.cold)
     with tempfile.TemporaryDirectory(prefix="bayesfs-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return figures_of(options.photos, compared, Path(scratch))

@@ -16,7 +16,11 @@ import torch
 from bayesfs.data.store import save_store
 from bayesfs.evaluation.orbit import OrbitProtocol
 from bayesfs.evaluation.orbit_scores import run_orbit
+from bayesfs.features.reduction import UnitNorm
 from bayesfs.models.baselines.classifiers import Prototypes
+from bayesfs.models.similarity.pool import SimilarityPool
+from bayesfs.prediction import predict
+from bayesfs.training.shared_population import ENGINE
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PROTOCOL = OrbitProtocol(tasks_per_user=2, query_frames=20)
@@ -56,6 +60,29 @@ def test_a_store_read_by_user_gives_the_tasks_of_the_whole(parts: Any, tmp_path:
     pd.testing.assert_frame_equal(runs["cosine"].frames, expected.frames)
     pd.testing.assert_frame_equal(runs["cosine"].videos, expected.videos)
     assert runs["cosine"].results == expected.results
+
+
+def test_an_answer_in_pieces_is_that_of_the_whole(
+    parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = parts.simulated.simulated(parts.simulated.tiny_shape())
+    frames = UnitNorm().fit(drawn.train)(drawn.of_user(drawn.users[1]))
+    protocol = OrbitProtocol(tasks_per_user=2, min_query_frames=10)
+    (tasks,) = protocol.episodes(frames, users=drawn.users[1:2], tasks_per_batch=2)
+    model = SimilarityPool()
+    population = model.default_population(tasks.dim)
+    wide = tasks.to(torch.float64)
+    posterior = ENGINE.infer(model, wide, seed=0, given=population)
+    whole = predict(model, posterior, wide, given=population)
+    lengths = tasks.query_mask.sum(-1).amax(0)
+    monkeypatch.setattr(parts.methods, "PIECE", int(lengths.max()))
+    cut = list(parts.methods.pieces(tasks.query_mask))
+    assert len(cut) > 1
+    assert sorted(v for videos, _ in cut for v in videos) == [*range(len(lengths))]
+    found = parts.methods._answer(model, ENGINE, population, tasks)
+    for unit, mask in (("frame", tasks.query_mask), ("video", tasks.video_mask)):
+        mine, wanted = (getattr(p, unit).log_prob[mask] for p in (found, whole))
+        torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-10)
 
 
 def test_one_command_scores_ours_and_the_peers(

@@ -40,7 +40,7 @@ from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.population_draws import each_value
 from bayesfs.study import Learnt, Study
 from bayesfs.types import CONDITIONS, LabelDraws
-from bayesfs.uncertainty.decompose import decompose_draws
+from bayesfs.uncertainty.decompose import decompose_draws, decompose_query
 
 Array = NDArray[Any]
 
@@ -275,10 +275,11 @@ class Recogniser:
         """
         z = self.teacher.projection.of_features(features, condition)
         made = self.prepare(condition, len(z))
-        x = torch.from_numpy(z).to(made.offset).mean(0) - made.offset
-        labels = labels_of(x, made)
-        total, aleatoric, epistemic = (float(v) for v in decompose_draws(labels))
-        return Recognition(labels.prob, total, aleatoric, epistemic, labels)
+        offset = made.offset.numpy()
+        log_prob, given = labels_of(z.astype(offset.dtype).mean(0) - offset, made)
+        weight = np.full(len(given), -math.log(len(given)), given.dtype)
+        labels = LabelDraws(*(torch.from_numpy(v) for v in (log_prob, given, weight)))
+        return Recognition(labels.prob, *decompose_query(log_prob, given), labels)
 
     def stream(
         self, pieces: Iterable[Array], condition: str = "clutter", *, at_once: int = 256

@@ -111,6 +111,19 @@ def fixed(value: float, places: int = 2) -> str:
     return f"{round(value, places) + 0.0:.{places}f}".replace("-", "−")
 
 
+def margin(error: float, places: int = 2) -> str:
+    """An error with so many decimals, and a bound on one that would round to nothing.
+
+    Example:
+        >>> margin(0.0301), margin(0.0004), margin(0.0004, 3), margin(0.0)
+        ('± 0.03', '± < 0.005', '± < 0.0005', '± 0.00')
+    """
+    shown = fixed(error, places)
+    if error > 0 and float(shown) == 0:
+        return f"± < {0.5 * 10**-places:.{places + 1}f}"
+    return f"± {shown}"
+
+
 def share(value: float) -> str:
     """A share as a percentage without decimals, "–" for nan."""
     return "–" if math.isnan(value) else f"{100 * value:.0f} %"

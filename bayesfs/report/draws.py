@@ -137,7 +137,8 @@ def strongest_pairs(
 def _side_by_side(scalars: Sequence[Scalar]) -> xr.Dataset:
     """All as one variable, since ArviZ takes a variable at a time."""
     return xr.Dataset(
-        {"draws": (("chain", "draw", "scalar"), np.stack([s.draws for s in scalars], -1))}
+        {"draws": (("chain", "draw", "scalar"), np.stack([s.draws for s in scalars], -1))},
+        {"scalar": np.arange(len(scalars))},
     )
 
 

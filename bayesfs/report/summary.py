@@ -14,7 +14,7 @@ import numpy as np
 from bayesfs.diagnostics.convergence import Diagnostics
 from bayesfs.diagnostics.verdicts import Check
 from bayesfs.explanation.advice import ENOUGH
-from bayesfs.plots.text import fixed, share, visible
+from bayesfs.plots.text import fixed, margin, share, visible
 from bayesfs.report.names import SCORE_NAMES
 from bayesfs.report.tables import VideoRow
 from bayesfs.report.view import ReportView, ScoreLine
@@ -143,13 +143,13 @@ def _against(line: ScoreLine, shown: Callable[[float], str]) -> str:
 def _nats(view: ReportView) -> str:
     error = view.monte_carlo.get("total_error", math.nan)
     shown = f"{fixed(mean_parts(view.videos)['total'])} nats"
-    return f"{shown} (± {fixed(error)})" if error == error else shown
+    return f"{shown} ({margin(error)})" if error == error else shown
 
 
 def _points(view: ReportView) -> str:
     """Monte Carlo error of the share, in percentage points."""
     error = view.monte_carlo.get("share_error", math.nan)
-    return f"± {100 * error:.1f} points, " if error == error else ""
+    return f"{margin(100 * error, 1)} points, " if error == error else ""
 
 
 def _learning(view: ReportView) -> str:
@@ -162,7 +162,7 @@ def _learning(view: ReportView) -> str:
         rows = [row for row in view.level_means if row.level in levels]
         if rows and (part := _levels_share(view, levels)) == part:
             error = 100 * math.hypot(*(row.share_error for row in rows))
-            points = f" (± {error:.1f})" if error == error else ""
+            points = f" ({margin(error, 1)})" if error == error else ""
             told.append(f"{100 * part:.1f} %{points} by {what}")
     if not told:
         return ": more examples, or more people to learn from"

@@ -31,6 +31,7 @@ from bayesfs.plots.text import (
     fixed,
     harmless,
     harmless_markdown,
+    margin,
     markdown,
     number,
     points,
@@ -126,7 +127,7 @@ def render_markdown(data: ReportData, sections: Sequence[ReportSection] = SECTIO
     view = ReportView(data)
     environment = _environment(harmless_markdown, sections, view.levels)
     environment.filters["md"] = lambda *words: Markup(markdown(*words))
-    for name in ("num", "fix", "pct", "points"):  # numbers as they are
+    for name in ("num", "fix", "margin", "pct", "points"):  # numbers as they are
         shown = environment.filters[name]
         environment.filters[name] = lambda *args, shown=shown: Markup(shown(*args))
     text = environment.get_template("report.md.j2").render(**_context(view, sections))
@@ -191,6 +192,7 @@ def _environment(
         "words": lambda text: levels.in_words(str(text)),
         "num": number,
         "fix": fixed,
+        "margin": margin,
         "int_or_fix": lambda value: fixed(value) if isinstance(value, float) else number(value),
         "pct": share,
         "points": points,

@@ -19,11 +19,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
+from bayesfs._utils.arrays import Floats
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
+
+LEAST_LOG = -1e4
+"""Of a log probability: no product with a probability of 0 is NaN."""
 
 
 def decompose_draws(labels: LabelDraws) -> tuple[Tensor, Tensor, Tensor]:
@@ -31,13 +36,29 @@ def decompose_draws(labels: LabelDraws) -> tuple[Tensor, Tensor, Tensor]:
 
     0 <= epistemic <= total <= log way, and aleatoric = total - epistemic.
     """
-    prob, log_prob = labels.prob, labels.log_prob.clamp(min=-1e4)
+    prob, log_prob = labels.prob, labels.log_prob.clamp(min=LEAST_LOG)
     total = -(prob * log_prob).sum(-1)
     weight, given = labels.log_weight.exp(), labels.log_prob_given.exp()
-    divergence = (given * (labels.log_prob_given.clamp(min=-1e4) - log_prob)).sum(-1)
+    divergence = (given * (labels.log_prob_given.clamp(min=LEAST_LOG) - log_prob)).sum(-1)
     correction = _draw_correction(prob, given, weight)
     epistemic = ((weight * divergence).sum(0) * correction).clamp(min=0.0)
     epistemic = torch.minimum(epistemic, total)
+    return total, total - epistemic, epistemic
+
+
+def decompose_query(log_prob: Floats, log_prob_given: Floats) -> tuple[float, float, float]:
+    """`decompose_draws` of one query and draws of even weight, in NumPy: a fifth of the time.
+
+    Args:
+        log_prob: (way,) of the predictive.
+        log_prob_given: (draw, way) of each draw.
+    """
+    prob, given, draws = np.exp(log_prob), np.exp(log_prob_given), len(log_prob_given)
+    log_prob = np.maximum(log_prob, LEAST_LOG)
+    total = -float(prob @ log_prob)
+    divergence = (given * (np.maximum(log_prob_given, LEAST_LOG) - log_prob)).sum() / draws
+    own = draws > 1 and bool((np.abs(given.mean(0) - prob) <= 1e-6 + 1e-4 * prob).all())
+    epistemic = min(max(float(divergence), 0.0) * (draws / (draws - 1) if own else 1.0), total)
     return total, total - epistemic, epistemic
 
 

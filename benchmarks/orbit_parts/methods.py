@@ -6,13 +6,15 @@ learnt from a test user but what their support shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from bayesfs.evaluation.held_out_users import HeldOutUsers
+from bayesfs.explanation.evidence import QUERY
 from bayesfs.features.reduction import UnitNorm
 from bayesfs.models.baselines.classifiers import Logistic, Prototypes, fit_temperature
 from bayesfs.models.similarity.pool import SimilarityPool
@@ -20,11 +22,14 @@ from bayesfs.prediction import predict
 from bayesfs.protocols import Engine, Model
 from bayesfs.study import Study, scatter_of
 from bayesfs.training.shared_population import BACKBONES, ENGINE, default_population
-from bayesfs.types import Embeddings, EpisodeBatch, Posterior, Predictive
+from bayesfs.types import Embeddings, EpisodeBatch, LabelDraws, Posterior, Predictive
 from orbit_parts.people import People
 
 DEFAULT = "bayesfs"
 """Whose results.json is written."""
+
+PIECE = 1024
+"""Frames, padded ones too, that are answered for at a time."""
 
 PEERS = {"cosine_prototypes": Prototypes(metric="cosine"), "logistic_regression": Logistic()}
 
@@ -76,6 +81,37 @@ def _population(people: People) -> Posterior:
 def _answer(
     model: Model, engine: Engine, population: Posterior, episodes: EpisodeBatch
 ) -> Predictive:
-    tasks = episodes.to(torch.float64)
-    posterior = engine.infer(model, tasks, seed=0, given=population)
-    return predict(model, posterior, tasks, given=population)
+    """In pieces of the query, whose draws are not kept: a whole one takes gigabytes."""
+    posterior = None
+    frame = torch.full((*episodes.query_mask.shape, episodes.way), -torch.inf, dtype=torch.float64)
+    frame[..., 0] = 0.0  # padding: any distribution
+    video = frame[:, :, 0].clone()
+    for videos, length in pieces(episodes.query_mask):
+        cut = {n: v[:, videos] for n in QUERY if (v := getattr(episodes, n)) is not None}
+        cut |= {n: v[:, :, :length] for n, v in cut.items() if v.ndim > 2}
+        piece = episodes.changed(**cut, videos=()).to(torch.float64)
+        posterior = posterior or engine.infer(model, piece, seed=0, given=population)
+        found = predict(model, posterior, piece, given=population)
+        frame[:, videos, :length], video[:, videos] = found.frame.log_prob, found.video.log_prob
+    return Predictive(*(_mean_alone(p) for p in (frame, video)))
+
+
+def pieces(mask: Tensor) -> Iterator[tuple[list[int], int]]:
+    """Query videos of like length, and the longest one's, so that padding is little.
+
+    Args:
+        mask: (task, video, frame) frames that exist.
+    """
+    places = torch.arange(1, mask.shape[-1] + 1)
+    lengths = (mask * places).amax((0, 2)).clamp(min=1).tolist()
+    piece: list[int] = []
+    for video in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if piece and (len(piece) + 1) * lengths[video] > PIECE:
+            yield piece, lengths[piece[-1]]
+            piece = []
+        piece.append(video)
+    yield piece, lengths[piece[-1]]
+
+
+def _mean_alone(log_prob: Tensor) -> LabelDraws:
+    return LabelDraws(log_prob, log_prob[None], torch.zeros_like(log_prob[None, ..., 0]))

@@ -1,6 +1,6 @@
 """Run in a process of its own: seconds from its start to a method's first answer, and megabytes.
 
-    python cold_start.py METHOD
+    python cold_start.py METHOD BACKBONE
 
 Random pictures, so that no file is read: the backbone is loaded, 24 pictures of 8 things are
 taught and one is asked, whichever the method. The last line is JSON.
@@ -27,14 +27,14 @@ def main() -> None:
     from bayesfs.training.shared_population import default_population
     from peer_parts.photo_methods import FITS, OURS, answer_of
 
-    name = sys.argv[1]
-    backbone = remade(default_population().backbone)
+    name, spec = sys.argv[1:]
+    backbone = remade(default_population(spec).backbone)
     size = (WAY * SHOTS + 1, backbone.px, backbone.px, 3)
     x = backbone(np.random.default_rng(0).integers(0, 255, size, dtype=np.uint8)).astype(float)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     label = np.repeat(np.arange(WAY), SHOTS)
     if name in OURS:
-        answer_of(OURS[name](), x[:-1], label, x[-1:], label[:1])
+        answer_of(OURS[name](spec), x[:-1], label, x[-1:], label[:1])
     else:
         FITS[name][1](x[:-1], label)(x[-1:])
     seconds = time.perf_counter() - START

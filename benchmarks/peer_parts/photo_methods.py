@@ -227,12 +227,12 @@ def by_features(fit: Fit, pictures: Pictures, tasks: Sequence[Task]) -> dict[str
     return found
 
 
-OURS: Mapping[str, Callable[[], Method]] = {
-    "bayesfs": lambda: Pool.of(()),
-    "bayesfs_open_set": lambda: Pool.of(()),
-    "bayesfs_support_only": SupportOnly,
+OURS: Mapping[str, Callable[[str], Method]] = {
+    "bayesfs": lambda backbone: Pool.of((), backbone),
+    "bayesfs_open_set": lambda backbone: Pool.of((), backbone),
+    "bayesfs_support_only": lambda backbone: SupportOnly(),
 }
-"""Name -> the method; what `bayesfs_open_set` differs in is its sets."""
+"""Name -> the method for a backbone; what `bayesfs_open_set` differs in is its sets."""
 
 DEFAULT = "bayesfs"
 """Of ours, what the bars are for."""
@@ -247,9 +247,11 @@ def answer_of(method: Method, x: Array, y: Array, z: Array, truth: Array) -> Ans
     return method.answer(task)
 
 
-def by_bayesfs(name: str, pictures: Pictures, tasks: Sequence[Task]) -> dict[str, list[Answered]]:
+def by_bayesfs(
+    name: str, backbone: str, pictures: Pictures, tasks: Sequence[Task]
+) -> dict[str, list[Answered]]:
     """Ours: teaching and asking are one call, whose time is told as that of teaching."""
-    method = OURS[name]()
+    method = OURS[name](backbone)
     found: dict[str, list[Answered]] = {condition: [] for condition in CONDITIONS}
     for task in tasks:
         taught = pictures.features["in"][task.teach]
@@ -263,10 +265,11 @@ def by_bayesfs(name: str, pictures: Pictures, tasks: Sequence[Task]) -> dict[str
     return found
 
 
-def cold_start(name: str) -> dict[str, float]:
+def cold_start(name: str, backbone: str) -> dict[str, float]:
     """Seconds from the start of a process to a method's first answer, and its megabytes."""
     script = Path(__file__).with_name("cold_start.py")
-    ran = subprocess.run([sys.executable, script, name], text=True, capture_output=True, check=True)
+    command = [sys.executable, script, name, backbone]
+    ran = subprocess.run(command, text=True, capture_output=True, check=True)
     told: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
     return told
 

@@ -41,12 +41,14 @@ class Compared:
     Attributes:
         methods: names of ours and of peers.
         tasks: of each tree.
+        backbone: of everybody but adaptshot; one whose population comes along.
         adaptshot: an interpreter that has it, or None.
         cold: whether to start a process for each, to time its first answer.
     """
 
     methods: Sequence[str]
     tasks: int
+    backbone: str
     adaptshot: Path | None = None
     cold: bool = False
 
@@ -67,12 +69,12 @@ def figures_of(trees: Sequence[Path], compared: Compared, scratch: Path) -> Figu
     found: Figures = {}
     ours, peers = compared.there()
     for name in [*ours, *peers] if compared.cold else ():
-        found |= {f"{name}.{k}": v for k, v in cold_start(name).items()}
+        found |= {f"{name}.{k}": v for k, v in cold_start(name, compared.backbone).items()}
     gaps: list[Interval] = []
     for tree in trees:
-        pictures = Pictures.of(tree, scratch)
+        pictures = Pictures.of(tree, scratch, compared.backbone)
         drawn = list(draw_tasks(pictures, tasks=compared.tasks, way=WAY, shots=SHOTS, seed=0))
-        answers = {name: by_bayesfs(name, pictures, drawn) for name in ours}
+        answers = {name: by_bayesfs(name, compared.backbone, pictures, drawn) for name in ours}
         answers |= {name: by_features(FITS[name][1], pictures, drawn) for name in peers}
         if compared.adaptshot is not None:
             answers["adaptshot"], cold, memory = by_adaptshot(compared.adaptshot, pictures, drawn)

@@ -49,25 +49,26 @@ class Pictures:
     features: Mapping[str, Features]
 
     @classmethod
-    def of(cls, tree: Path, scratch: Path) -> Pictures:
+    def of(cls, tree: Path, scratch: Path, backbone: str) -> Pictures:
         """Spoil and embed the first frame of every video.
 
         Args:
             tree: folder of recordings.
             scratch: folder for the spoilt pictures.
+            backbone: whose population comes along.
         """
         videos = read_tree(tree).videos
         things = sorted({(v.user, v.object) for v in videos})
         thing = np.array([things.index((v.user, v.object)) for v in videos])
         plain = [Path(v.root, v.path, *v.files[:1]) for v in videos]
-        backbone = remade(default_population().backbone)
+        embed = remade(default_population(backbone).backbone)
         files, features = {}, {}
         for condition, change in CONDITIONS.items():
             files[condition] = plain
             if change is not None:
                 files[condition] = _spoilt(plain, change, scratch / tree.name / condition)
-            images = np.stack([read_image(path, backbone.px) for path in files[condition]])
-            x = np.concatenate([backbone(images[i : i + 16]) for i in range(0, len(images), 16)])
+            images = np.stack([read_image(path, embed.px) for path in files[condition]])
+            x = np.concatenate([embed(images[i : i + 16]) for i in range(0, len(images), 16)])
             features[condition] = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(float)
         return cls(tree.name, thing, files, features)
 

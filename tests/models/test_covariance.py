@@ -11,6 +11,7 @@ from torch.func import vmap
 
 from bayesfs._linalg.jitter import jittered_cholesky
 from bayesfs.inference.svi.svi import SVI
+from bayesfs.models.gaussian.covariance import Dense, Diagonal, Points
 from bayesfs.models.gaussian.families import CovarianceFamily, Full, LowRankCovariance
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.objectives import PredictiveScore
@@ -54,3 +55,12 @@ def test_full_covariances_of_many_features_warn_in_single_precision() -> None:
             warnings.simplefilter("always")
             Full().build(sites, dim)
         assert any("double precision" in str(w.message) for w in caught) == warns
+
+
+def test_squares_of_one_vector_are_those_of_many() -> None:
+    rng = torch.Generator().manual_seed(1)
+    root = torch.randn(2, 3, 4, 4, generator=rng, dtype=torch.float64)
+    x = torch.randn(2, 4, generator=rng, dtype=torch.float64)
+    for operator in (Diagonal(root[..., 0].exp()), Dense(root @ root.mT)):
+        many = operator.squares(Points(x[:, None]))[:, 0]
+        torch.testing.assert_close(torch.from_numpy(operator.squares_of_one(x.numpy())), many)

@@ -12,6 +12,7 @@ import arviz_plots
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from markdown_it import MarkdownIt
 
 from bayesfs.data.store import Thumbnail
@@ -554,6 +555,17 @@ def test_numbers_as_people_read_them() -> None:
     assert [share(v) for v in (0.305, math.nan)] == ["30 %", "–"]
     assert nice_ticks(0, 0.7, 4) == [0.0, 0.5]
     assert nice_ticks(-20, 30, 6) == [-20, -10, 0, 10, 20, 30]
+
+
+def test_a_photograph_has_no_course_over_its_frames(report_data: ReportData) -> None:
+    def first(part: xr.Dataset) -> xr.Dataset:
+        return part.isel(frame=slice(0, 1)) if "frame" in part.dims else part
+
+    cut = {shots: xr.map_over_datasets(first, tree) for shots, tree in report_data.trees.items()}
+    page = render_html(replace(report_data, trees=cut))
+    assert "Look at these first" in page
+    assert "Frame by frame" not in page
+    outline_of(page)
 
 
 def test_bands_have_the_height_of_the_uncertainty() -> None:

@@ -11,10 +11,14 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesfs._linalg.jitter import jittered_cholesky
+
+Array = NDArray[Any]
 
 Index = Tensor | int | slice | tuple[Tensor | slice | int, ...]
 """What selects batch entries of an operator."""
@@ -83,6 +87,10 @@ class Operator(Protocol):
         """Squares x' M_way x: (..., query, feature), M over (..., way) -> (..., query, way)."""
         ...
 
+    def squares_of_one(self, x: Array) -> Array:
+        """The same of one vector a batch entry, in NumPy: (..., feature) -> (..., way)."""
+        ...
+
     def sum(self, axis: int) -> Self:
         """Sum over one batch axis, counted from the left."""
         ...
@@ -146,6 +154,10 @@ class Diagonal:
     def squares(self, points: Points) -> Tensor:
         """One matrix product with the squared entries."""
         return points.squared @ self.d.mT
+
+    def squares_of_one(self, x: Array) -> Array:
+        """Squared entries times the diagonals."""
+        return np.asarray((self.d.numpy() @ np.square(x)[..., None])[..., 0])
 
     def sum(self, axis: int) -> Diagonal:
         """Sum over a batch axis."""
@@ -214,6 +226,11 @@ class Dense:
     def squares(self, points: Points) -> Tensor:
         """Through M_way x."""
         return torch.einsum("...qd,...wde,...qe->...qw", points.x, self.m, points.x)
+
+    def squares_of_one(self, x: Array) -> Array:
+        """Through M_way x."""
+        moved = (self.m.numpy() @ x[..., None, :, None])[..., 0]
+        return np.asarray((moved @ x[..., None])[..., 0])
 
     def sum(self, axis: int) -> Dense:
         """Sum over a batch axis."""

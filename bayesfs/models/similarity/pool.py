@@ -623,8 +623,10 @@ def pooled(scores: Tensor, mask: Tensor, scale: Tensor, weight: Tensor) -> Tenso
     """
     u = frame_logits(scores, scale, weight)
     none = ~mask.any(-1)
-    u = u.masked_fill(~mask[None, ..., None], -torch.inf)
-    u = u.masked_fill(none[None, ..., None, None], 0.0)
+    if u.shape[-2] == 1:  # one frame is its own mean
+        return u[..., 0, :].masked_fill(none[None, ..., None], 0.0)
+    u = u.masked_fill_(~mask[None, ..., None], -torch.inf)  # it is ours, and large
+    u = u.masked_fill_(none[None, ..., None, None], 0.0)
     frames = mask.sum(-1).clamp(min=1).to(u).log()
     total = u.logsumexp(-2) - frames[None, ..., None]
     return total.masked_fill(none[None, ..., None], 0.0)
