@@ -180,12 +180,8 @@ SPOILT: Mapping[str, Spoil] = {
 }
 """Defect -> what it does to a picture; "absent" is another person's picture."""
 
-TWO: Mapping[str, tuple[str, str]] = {
-    "dark of 2": ("blurred", "dark"),
-    "bright of 2": ("blurred", "bright"),
-    "flat of 2": ("blurred", "flat"),
-}
-"""Two defects at once -> which is left as it is, and which is left out."""
+TWO = ("blurred", "dark"), ("blurred", "bright"), ("blurred", "flat")
+"""Defects that a picture has at once: then one is left out."""
 
 
 def composed(pictures: Pictures, moments: int, backbone: Backbone) -> Moments:
@@ -206,15 +202,15 @@ def composed(pictures: Pictures, moments: int, backbone: Backbone) -> Moments:
             good = pictures.image[index]
             made = {name: spoil(good, _rng(index, name)) for name, spoil in SPOILT.items()}
             made["absent"] = pictures.image[_rng(index, "absent").choice(others)]
-            for name, (kept, mended) in TWO.items():
-                made[name] = SPOILT[kept](made[mended], _rng(index, kept))
+            for one, other in TWO:
+                made[f"{one}, {other}"] = SPOILT[one](made[other], _rng(index, one))
             for defect, image in {GOOD: good, **made}.items():
                 rows.append((user, thing, defect))
                 images.append(image)
     whole = np.stack(images)
     columns = (np.array(column) for column in zip(*rows, strict=True))
-    mended = {name: (name, GOOD) for name in (*SPOILT, "absent")}
-    mended |= {name: (cause, kept) for name, (kept, cause) in TWO.items()}
+    mended = {name: {name: GOOD} for name in (*SPOILT, "absent")}
+    mended |= {f"{one}, {other}": {other: one, one: other} for one, other in TWO}
     return Moments(by_batches(backbone, whole), quality(whole), *columns, mended)
 
 

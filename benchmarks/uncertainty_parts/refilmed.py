@@ -44,7 +44,8 @@ class Moments:
         user: (frame,) whose object it is.
         thing: (frame,) its name.
         defect: (frame,) kind, "good" first; the same ones in the same order for every moment.
-        mended: kind -> the cause that is left out, and the kind of the frame without it.
+        mended: kind -> cause -> the kind of the frame without that; the first one where another
+            cause is named.
     """
 
     features: NDArray[np.float32]
@@ -52,7 +53,7 @@ class Moments:
     user: NDArray[np.str_]
     thing: NDArray[np.str_]
     defect: NDArray[np.str_]
-    mended: Mapping[str, tuple[str, str]]
+    mended: Mapping[str, Mapping[str, str]]
 
 
 def filmed_again(tree: Path, users: Sequence[int], moments: int, backbone: Backbone) -> Moments:
@@ -80,7 +81,7 @@ def filmed_again(tree: Path, users: Sequence[int], moments: int, backbone: Backb
     whole = np.stack(images)
     features = np.concatenate([backbone(whole[i : i + 64]) for i in range(0, len(whole), 64)])
     columns = (np.array(column) for column in zip(*rows, strict=True))
-    return Moments(features, quality(whole), *columns, {name: (name, GOOD) for name in DEFECTS})
+    return Moments(features, quality(whole), *columns, {name: {name: GOOD} for name in DEFECTS})
 
 
 def _resized(image: NDArray[np.uint8], px: int) -> NDArray[np.uint8]:
@@ -195,23 +196,27 @@ def falls(said: Seen, again: Moments, moments: int) -> Found:
     measured = said.measured.reshape(*shape, said.measured.shape[-1]).mean(1)
     cost = said.cost.reshape(*shape, said.cost.shape[-1]).mean(1)
     causes = list(REACH)
-    print("defect      named as it (as another)  predicted  aleatoric    NLL   accuracy, mended")
+    print(
+        "defect            named as it (as another)  predicted  aleatoric    NLL   accuracy, mended"
+    )
     pairs, apart = [], []
+    rows = np.arange(len(cost))
     for k, kind in enumerate(defect[1:], start=1):
-        name, without = again.mended[kind]
-        better = defect.index(without)
+        without = again.mended[kind]
         named = [evident_cause(list(COVARIATES), q) for q in measured[:, k]]
         nats = [c[causes.index(n)] if n else 0.0 for n, c in zip(named, cost[:, k], strict=True)]
         told = np.array(nats) >= COSTLY
-        own = told & (np.array(named) == name)
-        real = aleatoric[:, k] - aleatoric[:, better], nll[:, k] - nll[:, better]
+        own = told & np.isin(named, list(without))
+        any_of = next(iter(without.values()))
+        better = np.array([defect.index(without.get(name, any_of)) for name in named])
+        real = aleatoric[:, k] - aleatoric[rows, better], nll[:, k] - nll[rows, better]
         print(
-            f"{kind:12}{own.mean():6.2f} ({(told & ~own).mean():.2f})           "
+            f"{kind:18}{own.mean():6.2f} ({(told & ~own).mean():.2f})           "
             f"{np.mean(nats):9.3f}{real[0].mean():11.3f}{real[1].mean():7.3f}"
-            f"{right[:, k].mean():8.3f} {right[:, better].mean():.3f}"
+            f"{right[:, k].mean():8.3f} {right[rows, better].mean():.3f}"
         )
         part = np.stack([nats, *real, told], 1)
-        (pairs if name in REACH else apart).append(part)
+        (pairs if set(without) <= set(REACH) else apart).append(part)
     each, others = np.concatenate(pairs), np.concatenate(apart)
     said_so = each[:, 3] > 0
     ratio = float(np.median(each[said_so, 0] / each[said_so, 1].clip(1e-6)))
