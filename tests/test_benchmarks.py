@@ -96,6 +96,13 @@ FIGURES = {
         "self_estimate_covers",
         "oracle_drift",
         "oracle_kinds_spearman",
+        "composed_spearman",
+        "corrected_max_diff",
+        "corrected_ms",
+        "corrections_coverage",
+        "corrections_size_ratio",
+        "oracle_here_drift",
+        "oracle_here_ahead",
     ),
 }
 

@@ -14,6 +14,7 @@ from bayesfs.explanation.framing import Look
 from bayesfs.protocols import KnowsTypical, Model, Simulates
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompositions import FORESEEN, GAIN, KIND, LEVEL, QUALITY, decompose_by
+from bayesfs.uncertainty.gain_from_own_videos import gain_from_own_videos
 from bayesfs.uncertainty.information_gain import gain_of_round
 
 QUERY = ("query", "query_mask", "query_condition", "query_labels", "query_quality", "query_frame")
@@ -29,9 +30,10 @@ class Evidence:
         kinds: from `bayesfs.uncertainty.decompose.decompose`.
         levels: from `bayesfs.uncertainty.by_level.by_level`.
         causes: from `bayesfs.uncertainty.by_quality.by_cause`.
-        gain: (task, way, condition) from `bayesfs.uncertainty.information_gain`, towards all that
-            is asked; one column per recording condition in `CONDITIONS`.
-        own_gain: (task, video, way, condition) the same towards each query video by itself.
+        gain: (task, way, condition) from `bayesfs.uncertainty.gain_from_own_videos`, towards all
+            that is asked; one column per recording condition in `CONDITIONS`. From
+            `bayesfs.uncertainty.information_gain` where the model does not simulate.
+        own_gain: (task, video, way, condition) information gain towards each query video by itself.
         round_most: (task,) nats that one more video of every object, each in the condition in which
             it is worth most, takes off a query at most, nine times out of ten.
         typical: (task, video) p-value of being like what was taught.
@@ -82,6 +84,7 @@ def gather(
     gain = own.nanmean(1)
     most = None
     if isinstance(model, Simulates):
+        gain = gain_from_own_videos(model, population, episodes, gain).cpu()
         most = most_of_round(model, population, episodes, gain, seed=seed)
     return replace(known, gain=gain, own_gain=own, round_most=most)
 

@@ -54,8 +54,12 @@ EVIDENCE: Mapping[str, tuple[str, float]] = {
     "flat": ("contrast", -1.0),
     "blurred": ("sharpness", -1.0),
 }
-"""Cause -> the measure that must be so many sds from typical before it is named. The first one that
-holds explains the others away: little light takes contrast and sharpness with it."""
+"""Cause -> the measure that must be so many sds from typical before it is named, in this order: the
+one that comes first explains the others away, as little light takes contrast and sharpness with it;
+but not one that is more than `CARRIED` times as far from typical as its own."""
+
+CARRIED = 2.0
+"""How many times as far from typical, in sds, a defect carries other measures as its own."""
 
 
 def explain(
@@ -195,15 +199,19 @@ def _parts(evidence: Evidence, task: int, video: int) -> dict[str, float]:
 def evident_cause(measures: Sequence[str], quality: np.ndarray[Any, Any]) -> str:
     """What the measured quality shows to be wrong; "" for nothing.
 
+    A picture that is rather dark and very flat is flat.
+
     Args:
         measures: names of the covariates.
         quality: (covariate,) standardised, of a frame or on average over some.
     """
-    for cause, (measure, least) in EVIDENCE.items():
-        found = quality[measures.index(measure)] if measure in measures else 0.0
-        if found * np.sign(least) >= abs(least):
-            return cause
-    return ""
+    far = {
+        cause: float(quality[measures.index(measure)] / least)
+        for cause, (measure, least) in EVIDENCE.items()
+        if measure in measures
+    }
+    least_far = max(1.0, max(far.values(), default=0.0) / CARRIED)
+    return next((cause for cause, found in far.items() if found >= least_far), "")
 
 
 def _causes(evidence: Evidence, task: int, video: int) -> dict[str, float]:

@@ -93,13 +93,18 @@ def _levels(explanation: Explanation) -> dict[str, float]:
 def _advice(
     answer: Answer, found: Sequence[Sequence[Explanation]]
 ) -> Iterator[tuple[str, str, float | None]]:
-    """For each task the recording that is worth most, or that no more is needed."""
+    """For each task the recording that is worth most, or that no more is needed.
+
+    None where every recording is expected to do harm and it is not known that it would be little.
+    """
     for t, explanations in enumerate(found):
         gain = explanations[0].gain if explanations else {}
         if not gain:
             continue
         (thing, condition), nats = max(gain.items(), key=lambda item: item[1])
         action = "enough" if settled(explanations[0]) else "record"
+        if action == "record" and not nats > 0.0:
+            continue
         reason = condition if matters(gain, thing) else ""
         names = {"name": thing}
         levels = answer.episodes.levels

@@ -15,6 +15,7 @@ from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.prediction import thinned
 from bayesfs.study import Learnt
 from bayesfs.types import CONDITIONS, Posterior
+from bayesfs.uncertainty.gain_from_own_videos import gain_from_own_videos
 from bayesfs.uncertainty.information_gain import expected_gain, gain_of_round
 from uncertainty_parts.advice import least_confident, nll_and_prob
 from uncertainty_parts.bench import Bench, Floats, Found
@@ -59,6 +60,17 @@ class Person:
 
     def gain(self, count: Tensor) -> Tensor:
         """(task, way, condition) predicted gain of the next video; -inf where there is none."""
+        found = gain_from_own_videos(
+            self.model,
+            self.population,
+            self.recordings.taught(count),
+            self.simulated(count),
+            population_draws=DRAWS,
+        )
+        return self.open(found.to(count.device), count)
+
+    def simulated(self, count: Tensor) -> Tensor:
+        """(task, way, condition) the same by simulation alone, for any video."""
         tasks = self.recordings.taught(count)
         each = [
             expected_gain(
@@ -72,7 +84,7 @@ class Person:
             )
             for condition in CONDITIONS
         ]
-        return self.open(torch.stack(each, -1), count)
+        return torch.stack(each, -1)
 
     def open(self, worth: Tensor, count: Tensor) -> Tensor:
         """Worth (task, way, condition), -inf where there is no further video."""
@@ -90,6 +102,11 @@ Policy = Callable[[Person, Tensor], Tensor]
 def advised(person: Person, count: Tensor) -> Tensor:
     """What is predicted to be worth most."""
     return person.gain(count)
+
+
+def advised_by_simulation(person: Person, count: Tensor) -> Tensor:
+    """What simulated videos are worth most."""
+    return person.open(person.simulated(count), count)
 
 
 def at_random(person: Person, count: Tensor) -> Tensor:
@@ -125,6 +142,7 @@ def oracle(person: Person, count: Tensor) -> Tensor:
 
 POLICIES: Mapping[str, Policy] = {
     "advised": advised,
+    "by simulation alone": advised_by_simulation,
     "random": at_random,
     "round robin": in_turn,
     "round robin, alone": in_turn_alone,

@@ -31,6 +31,7 @@ from bayesfs.prediction import predict, thinned
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.synthetic.truth import Population
 from bayesfs.types import EpisodeBatch, LabelDraws, Posterior, Predictive
+from bayesfs.uncertainty.gain_from_own_videos import gain_from_own_videos
 from bayesfs.uncertainty.information_gain import expected_gain
 from bayesfs.uncertainty.parts import LEVEL_PARTS
 
@@ -189,6 +190,22 @@ def test_a_cause_that_the_frames_do_not_support_is_not_named(quality: dict[str, 
     assert found.advice.action == "other side"
     assert found.causes == {}
     assert evident_cause(list(quality), np.array(list(quality.values()))) == ""
+
+
+@pytest.mark.parametrize(
+    ("quality", "cause"),
+    [
+        ({"brightness": -1.3, "contrast": -3.0, "sharpness": -3.0}, "flat"),
+        ({"brightness": 1.3, "contrast": -3.0, "sharpness": -3.0}, "flat"),
+        ({"contrast": -1.2, "sharpness": -3.0}, "blurred"),
+        ({"brightness": -1.9, "contrast": -2.4, "sharpness": -2.5}, "dark"),
+    ],
+)
+def test_a_measure_explains_no_other_away_that_is_much_farther_from_typical(
+    quality: dict[str, float], cause: str
+) -> None:
+    """A flat picture of a dark shelf is flat; one that is dark has lost contrast by that."""
+    assert evident_cause(list(quality), np.array(list(quality.values()))) == cause
 
 
 def test_the_remedy_that_takes_more_off_this_video_is_the_advice() -> None:
@@ -390,15 +407,19 @@ def test_one_video_alone_is_explained_as_among_all(
     assert alone.gain == alone.own_gain == {}
 
 
-def test_what_teaching_is_worth_is_the_mean_over_all_that_is_asked(
+def test_what_teaching_is_worth_is_simulated_for_all_that_is_asked_and_held_against_own_videos(
     study: tuple[GaussianHierarchy, Posterior, EpisodeBatch, Predictive],
 ) -> None:
     model, given, tasks, predictive = study
     known = gather(model, given, tasks, predictive, seed=0)
     assert known.gain is not None
+    assert known.own_gain is not None
+    simulated = known.own_gain.nanmean(1)
     for k, condition in enumerate(("clean", "clutter")):
         same = expected_gain(model, given, tasks, condition=condition, seed=0)
-        torch.testing.assert_close(known.gain[..., k], same)
+        torch.testing.assert_close(simulated[..., k], same)
+    same = gain_from_own_videos(model, given, tasks, simulated)
+    torch.testing.assert_close(known.gain, same)
 
 
 # Words

@@ -10,6 +10,8 @@ from bayesfs import SVI, Exact, GaussianHierarchy, HeldOutUsers, Study
 from bayesfs.decisions.checks import check_words
 from bayesfs.decisions.queries import judged
 from bayesfs.errors import DataError
+from bayesfs.explanation import recording
+from bayesfs.explanation.evidence import gather
 from bayesfs.explanation.record import ExplanationRecord, SaidOften, Statement
 from bayesfs.explanation.recording import record_explanations, words_of
 from bayesfs.runs.rules import rules_of
@@ -42,6 +44,29 @@ def test_a_video_asked_in_two_tasks_is_told_for_each(make_embeddings) -> None:
     told = record_explanations(study.infer(tasks, learnt, seed=0), learnt, None, seed=0)
     assert {task for task, _ in told.said} == set(tasks.tasks)
     assert len(told.said) == int(tasks.video_mask.sum()) > len({video for _, video in told.said})
+
+
+def test_no_recording_is_advised_that_would_do_harm(make_embeddings, monkeypatch) -> None:
+    """Own videos may say so of every object; that more would help little is another matter."""
+    frames = make_embeddings()
+    study = Study(
+        GaussianHierarchy(), Exact(draws=20), HeldOutUsers(shots=(1,)), SVI(steps=20, draws=4)
+    )
+    learnt = study.learn(frames, seed=0)
+    answer = study.infer(study.tasks(frames, learnt, seed=0), learnt, seed=0)
+
+    def advice_where(sign: float, most: float) -> list[str]:
+        def known(*given, **options):
+            found = gather(*given, **options)
+            gain, round_most = sign * found.gain.abs(), torch.full_like(found.round_most, most)
+            return replace(found, gain=gain, round_most=round_most)
+
+        monkeypatch.setattr(recording, "gather", known)
+        return [text for _, text, _ in record_explanations(answer, learnt, None, seed=0).advice]
+
+    assert advice_where(-1.0, 1.0) == []
+    assert len(advice_where(1.0, 1.0)) == len(answer.episodes)
+    assert set(advice_where(-1.0, 0.0)) == {"More videos would hardly help."}
 
 
 def test_words_are_counted_as_the_command_does(make_embeddings) -> None:
