@@ -23,6 +23,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from bayesfs._utils.arrays import Ints
 from bayesfs._utils.atomic import KEPT_NAME, PARTIAL, remove, write_whole
 from bayesfs._utils.guarded_files import fixed_width
 from bayesfs._utils.places import without_places
@@ -136,8 +137,10 @@ def thumbnails(path: str | Path, videos: Collection[str]) -> dict[str, tuple[Thu
             return dict.fromkeys(videos, ())
         group = group["thumbnails"]
         names = fixed_width(group["video"][:])
-        numbers, stop, jpeg = group["frame_number"][:], group["stop"][:], group["jpeg"]
-        size = np.diff(stop, prepend=0)
+        numbers, jpeg = group["frame_number"][:], group["jpeg"]
+        stop = group["stop"][:].astype(np.int64)
+        start = np.concatenate([[0], stop])[:-1].astype(np.int64)
+        size = stop - start
         if (size < 0).any() or stop[-1:].sum() > jpeg.shape[0]:
             raise DataError("its thumbnails have impossible sizes")
         rows = {video: np.flatnonzero(names == video) for video in videos}
@@ -146,13 +149,22 @@ def thumbnails(path: str | Path, videos: Collection[str]) -> dict[str, tuple[Thu
                 raise DataError("its thumbnails are no small pictures, or too many of one video")
         return {
             video: tuple(
-                Thumbnail(
-                    video, int(numbers[i]), bytes(jpeg[int(stop[i] - size[i]) : int(stop[i])])
+                Thumbnail(video, number, picture)
+                for number, picture in zip(
+                    numbers[own].tolist(), _pieces(jpeg, start[own], stop[own]), strict=True
                 )
-                for i in own
             )
             for video, own in rows.items()
         }
+
+
+def _pieces(jpeg: zarr.Array, start: Ints, stop: Ints) -> list[bytes]:
+    """What lies between each start and stop, read at once where they follow one another."""
+    if len(start) and (start[1:] == stop[:-1]).all():
+        whole = bytes(jpeg[int(start[0]) : int(stop[-1])])
+        cuts = zip((start - start[0]).tolist(), (stop - start[0]).tolist(), strict=True)
+        return [whole[a:b] for a, b in cuts]
+    return [bytes(jpeg[a:b]) for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
 
 
 def save_store(path: str | Path, embeddings: Embeddings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from bayesfs.diagnostics.convergence import Diagnostics
 from bayesfs.diagnostics.prior_sensitivity import SENSITIVE
 from bayesfs.diagnostics.verdicts import EXTREME, UNLIKE
 from bayesfs.evaluation.score_sheet import WORDS
+from bayesfs.explanation.advice import ENOUGH
 from bayesfs.explanation.record import NextRecording
 from bayesfs.protocols import ReportSection
 from bayesfs.report.draws import rank_panels, scalars, strongest_pairs
@@ -115,7 +117,15 @@ def _next(view: ReportView) -> Mapping[str, Any]:
     rows = [row for rows in view.objects.values() for row in rows]
     needy = sorted(rows, key=lambda row: -row.epistemic)[:8]
     advised = said_once(view.data.advice)
-    return {"needy": needy, "advised": advised, "relied_on": answers_tell(view)}
+    gains = [one.gain for one in advised if not math.isnan(one.gain)]
+    little = bool(gains) and max(gains) < ENOUGH
+    return {
+        "needy": needy,
+        "advised": advised,
+        "relied_on": answers_tell(view),
+        "little": little,
+        "enough": ENOUGH,
+    }
 
 
 def said_once(advice: Sequence[NextRecording]) -> list[SimpleNamespace]:

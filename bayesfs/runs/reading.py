@@ -40,6 +40,19 @@ UNREPORTED = (
 )
 """Groups of a run's tree that no report shows, and the largest of all."""
 
+REPORTED_ONCE = (
+    "baseline",
+    "monte_carlo",
+    "population",
+    "population_prior",
+    "population_sample_stats",
+    "prior_sensitivity",
+    "prior_check",
+    "posterior_check",
+    "label_check",
+)
+"""Groups that a report shows of the largest number of support videos alone."""
+
 SCORES_FILE = "scores.json"
 """File of the directory of a run on a cluster: see `bayesfs.results.table_scores`."""
 
@@ -100,6 +113,7 @@ def load_trees(
     made: Mapping[int, xr.DataTree] | None = None,
     *,
     without: Collection[str] = (),
+    once: Collection[str] = (),
 ) -> dict[int, xr.DataTree]:
     """Number of support videos -> the DataTree of a run at that number.
 
@@ -107,11 +121,17 @@ def load_trees(
         run: the directory that keeps them.
         made: those that are in memory, which are not read again.
         without: groups that are not read.
+        once: groups that are read at the largest number of support videos alone.
     """
     known = {results_name(shots): tree for shots, tree in (made or {}).items()}
     names = [name for name in run.state()["files"] if name.startswith("results-")]
-    paths = [path for name in sorted(names) if (path := run.kept(name))]
-    trees = [known[p.name] if p.name in known else load_datatree(p, without=without) for p in paths]
+    names.sort(key=lambda name: (len(name), name))
+    paths = [path for name in names if (path := run.kept(name))]
+    left = dict.fromkeys(paths[:-1], (*without, *once))
+    trees = [
+        known[p.name] if p.name in known else load_datatree(p, without=left.get(p, without))
+        for p in paths
+    ]
     return {int(tree.attrs["shots"]): tree for tree in trees}
 
 
@@ -158,7 +178,7 @@ def report_data(
     """
     state = run.state()
     place = store or store_of(run, state)
-    trees = load_trees(run, without=UNREPORTED) if trees is None else trees
+    trees = load_trees(run, without=UNREPORTED, once=REPORTED_ONCE) if trees is None else trees
     facts = {k: str(v) for k, v in state.get("facts", {}).items()}
     kept, shown = run.kept(EXPLANATIONS), pictures and inputs_of(run)["thumbnails"]
     told = ExplanationRecord({}, []) if kept is None else ExplanationRecord.load(kept)

@@ -112,6 +112,15 @@ def test_many_thumbnails(tmp_path: Path) -> None:
     assert found == {f"v{i}": (pictures[i],) for i in some}
 
 
+def test_thumbnails_of_a_video_stand_together_or_among_those_of_others(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = ["a", "a", "b", "a", "b", "c", "c", "c"]
+    pictures = [Thumbnail(name, i, rng.bytes(10 + i)) for i, name in enumerate(names)]
+    write_store(tmp_path / "s", [make(10).dataset], 10, {}, iter(pictures))
+    found = thumbnails(tmp_path / "s", ["a", "b", "c"])
+    assert found == {n: tuple(p for p in pictures if p.video == n) for n in "abc"}
+
+
 def test_blocks_of_any_size_give_the_same_store(tmp_path: Path) -> None:
     ds = make().dataset
     cuts = [0, 1, 2047, 2048, 2050, 4999, FRAMES]

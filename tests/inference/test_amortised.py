@@ -71,7 +71,7 @@ def test_wrong_uses_are_explained():
         )
     with pytest.raises(InferenceError, match="MeanField"):
         AmortisedSVI(learner=SVI(guide=FullRank()))
-    with pytest.raises(InferenceError, match="expected learn_from"):
+    with pytest.raises(InferenceError, match="refine: expected 0 or more, got -1"):
         AmortisedSVI(refine=-1)
 
 

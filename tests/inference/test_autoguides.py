@@ -50,7 +50,7 @@ def test_both_mean_fields_agree_on_a_head():
 
 
 def test_impossible_settings_are_refused():
-    with pytest.raises(InferenceError, match="expected steps"):
+    with pytest.raises(InferenceError, match="steps: expected 1 or more, got 0"):
         PyroSVI(steps=0)
 
 

@@ -158,7 +158,7 @@ def test_models_that_are_no_linear_head_are_refused():
         Gibbs().infer(model, episodes, seed=0, given=model.fixed_population(4))
     with pytest.raises(InferenceError, match="needs given="):
         Gibbs().infer(HierarchicalHead(), episodes, seed=0)
-    with pytest.raises(InferenceError, match="burn_in >= 0"):
+    with pytest.raises(InferenceError, match="draws: expected 1 or more, got 0"):
         Gibbs(draws=0)
 
 

@@ -114,7 +114,7 @@ def test_exact_draws_stay_exact_whatever_the_number_of_transitions(learnt) -> No
 
 
 def test_a_wrong_number_is_refused() -> None:
-    with pytest.raises(InferenceError, match="transitions and draws >= 2"):
+    with pytest.raises(InferenceError, match="transitions: expected 2 or more, got 1"):
         Moved(SVI(), transitions=1)
     with pytest.raises(InferenceError, match="LinearHead"):
         Moved(Gibbs()).check_model(GaussianHierarchy())

@@ -254,5 +254,5 @@ def test_one_class_is_certain_and_temperatures_need_labels():
     emb, _ = synthetic_embeddings(users=2)
     with pytest.raises(InferenceError, match="population_episodes"):
         fit_temperature(Prototypes(), population_episodes(emb))
-    with pytest.raises(ShapeError, match="frame_temperature > 0"):
+    with pytest.raises(ShapeError, match="frame_temperature: expected between 0 and inf, got 0"):
         Prototypes(frame_temperature=0.0)

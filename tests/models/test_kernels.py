@@ -142,5 +142,5 @@ def test_threads_that_share_a_gpytorch_kernel_keep_their_values_apart() -> None:
 
 
 def test_matern_refuses_an_unknown_smoothness() -> None:
-    with pytest.raises(ValueError, match=r"0\.5, 1\.5 or 2\.5"):
+    with pytest.raises(ValueError, match=r"nu: expected one of 0\.5, 1\.5, 2\.5, got 3"):
         Matern(3.0)

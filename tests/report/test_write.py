@@ -265,8 +265,10 @@ def test_every_score_is_in_the_appendix(page: str, report_data: ReportData) -> N
     ]
     whole = sheet[(sheet["item"] == "frame") & (sheet["group"] == "all")].iloc[0]
     worst = sheet[(sheet["item"] == "video") & (sheet["group"] == "worst users")].iloc[0]
-    ends = {row[0]: row[1:] for row in tables[0][1:]}
-    assert list(ends) == [SCORE_NAMES.get(name, name) for name in WORDS]
+    named = [row[0].removesuffix("</span>").split('<span class="where">') for row in tables[0][1:]]
+    assert [name for name, _ in named] == [SCORE_NAMES.get(name, name) for name in WORDS]
+    assert [html.unescape(what) for _, what in named] == [*WORDS.values()], "what it is, below it"
+    ends = {name: row[1:] for (name, _), row in zip(named, tables[0][1:], strict=True)}
     assert float(ends["NLL"][0]) == pytest.approx(whole["nll"], abs=6e-4)
     assert float(ends["NLL"][5]) == pytest.approx(worst["nll"], abs=6e-4)
     sizes = [len(table) - 1 for table in tables[1:6]]
@@ -338,6 +340,10 @@ def test_advice_is_not_against_the_card_above_it(
     little = [NextRecording(f"p{i}", "More videos would hardly help.", 0.001) for i in range(3)]
     view = ReportView(replace(report_data, advice=little))
     assert "hardly help" in sentences(view)["For the person"][2]
+    for page in (render_html(view.data), render_markdown(view.data)):
+        told = page[page.rindex("What to record next?") :]
+        assert "No single video would settle as much as 0.01 nats per query" in told
+        assert "expected to settle" not in told, "what is said of all is not said of each"
     monkeypatch.setattr("bayesfs.report.summary.WORTH_MORE", 0.01)
     assert "No single further video" in sentences(view)["For the person"][2]
 

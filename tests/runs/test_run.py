@@ -24,9 +24,10 @@ from bayesfs.cli.main import FAILED, main
 from bayesfs.data.store import Thumbnail, open_store, save_store, write_store
 from bayesfs.errors import DataError, RunError
 from bayesfs.recipes.load import recipe_folder
+from bayesfs.report.write import render_html, render_markdown
 from bayesfs.results.store import load_datatree
 from bayesfs.runs.directory import RunDirectory
-from bayesfs.runs.reading import load_trees, report_run
+from bayesfs.runs.reading import load_trees, report_data, report_run
 from bayesfs.runs.rules import load_rules, rules_for
 from bayesfs.runs.run import load_learnt, store_fingerprint
 from bayesfs.types import Embeddings
@@ -282,6 +283,28 @@ def test_report_again_runs_no_recipe(finished: Path) -> None:
     finally:
         (finished / "recipes" / "model.py").write_text(mine, encoding="utf-8")
     assert "accuracy" in (finished / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_report_is_written_without_an_engine(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    unneeded = ("torch", "pyro", "gpytorch", "zarr")
+    code = (
+        f"import sys; from bayesfs.cli.main import main; "
+        f"main(['report', {str(run)!r}, '--format', 'md']); "
+        f"print([m for m in {unneeded!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_report_lacks_nothing_of_what_it_does_not_read(finished: Path) -> None:
+    run = RunDirectory(finished)
+    whole, read = report_data(run, trees=load_trees(run)), report_data(run)
+    assert min(len(tree.children) for tree in read.trees.values()) < min(
+        len(tree.children) for tree in whole.trees.values()
+    )
+    assert render_html(read) == render_html(whole)
+    assert render_markdown(read) == render_markdown(whole)
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -108,7 +108,7 @@ def test_a_study_takes_it_as_its_reduction(make_embeddings: Callable[..., Embedd
 
 
 def test_numbers_below_one_are_refused() -> None:
-    with pytest.raises(ShapeError, match="2 folds"):
+    with pytest.raises(ShapeError, match="folds: expected 2 or more, got 1"):
         LearnedProjection(folds=1)
 
 
