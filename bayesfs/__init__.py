@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bayesfs.features.backbones.spec import backbone_of
     from bayesfs.features.extraction.embed import embed
     from bayesfs.features.standardisation import Standardise
+    from bayesfs.inference.adaptive_importance import AdaptiveImportance
     from bayesfs.inference.exact import Exact
     from bayesfs.inference.nuts.nuts import NUTS
     from bayesfs.inference.plain import infer
@@ -44,6 +45,7 @@ __all__ = [
     "NUTS",
     "SVGD",
     "SVI",
+    "AdaptiveImportance",
     "BayesianFewShotClassifier",
     "DeepKernelGP",
     "Embeddings",
@@ -71,6 +73,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "AdaptiveImportance": "inference.adaptive_importance",
     "BayesianFewShotClassifier": "sklearn",
     "DeepKernelGP": "models.gp.deep_kernel_gp",
     "Embeddings": "types",

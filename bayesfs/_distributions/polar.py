@@ -1,4 +1,4 @@
-"""Scales whose squares add up, as engines see them: `PairedHalfNormal`.
+"""Scales whose squares add up, and their polar coordinates: `PairedHalfNormal`, `PolarPairs`.
 
 Data know the sum of two variances v^2 + f^2 well, such as that of a video's effect and that of its
 frames' noise, and their parts poorly: the posterior lies along an arc. In polar coordinates
@@ -11,7 +11,8 @@ of a pair are log r and a, with
 
     log |d(v, f) / d(log r, a)| = 2 log r + log(pi/2) - a^2 / 2 - log(2 pi) / 2.
 
-Numbers that are in no pair have their logarithm.
+Numbers that are in no pair have their logarithm. The law says which belong together; an engine
+whose shapes are straight asks for these coordinates (`bayesfs.inference.program.polar`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import Transform, biject_to, constraints, transform_to
+from torch.distributions import Transform, constraints
 
 Pairs = tuple[tuple[int, int], ...]
 """Places of the two numbers of each pair; no place is in two."""
@@ -36,35 +37,16 @@ def _normal_cdf(x: Tensor) -> Tensor:
     return 0.5 * torch.erfc(-x / math.sqrt(2.0))
 
 
-class PositivePairs(constraints.Constraint):
-    """Vectors of positive numbers, of which some belong together in pairs."""
-
-    event_dim = 1
-
-    def __init__(self, pairs: Pairs) -> None:
-        self.pairs = pairs
-        super().__init__()
-
-    def check(self, value: Tensor) -> Tensor:
-        """Whether all numbers are positive."""
-        return (value > 0).all(-1)
-
-
 class PolarPairs(Transform):
     """Real numbers -> positive ones, the pairs by their length and angle; see the module."""
 
     domain = constraints.real_vector
+    codomain = constraints.independent(constraints.positive, 1)
     bijective = True
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
-        self._codomain = PositivePairs(pairs)
         super().__init__()
-
-    @property
-    def codomain(self) -> PositivePairs:  # type: ignore[override]
-        """Where the values lie."""
-        return self._codomain
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PolarPairs) and other.pairs == self.pairs
@@ -100,16 +82,8 @@ class PolarPairs(Transform):
         return torch.stack(out, -1).sum(-1)
 
 
-def _polar(constraint: PositivePairs) -> PolarPairs:
-    return PolarPairs(constraint.pairs)
-
-
-for _registry in (biject_to, transform_to):
-    _registry.register(PositivePairs, _polar)  # type: ignore[no-untyped-call]
-
-
 class PairedHalfNormal(dist.Independent):  # type: ignore[misc]
-    """Independent half-normal numbers as one event; engines see some pairs in polar coordinates.
+    """Independent half-normal numbers as one event, of which some belong together in pairs.
 
     Args:
         scale: (..., size) of each.
@@ -117,13 +91,8 @@ class PairedHalfNormal(dist.Independent):  # type: ignore[misc]
     """
 
     def __init__(self, scale: Tensor, pairs: Sequence[tuple[int, int]]) -> None:
-        self.pairs = tuple(pairs)
+        self.pairs: Pairs = tuple(pairs)
         super().__init__(dist.HalfNormal(scale), 1)
-
-    @constraints.dependent_property(is_discrete=False, event_dim=1)
-    def support(self) -> PositivePairs:
-        """Positive numbers."""
-        return PositivePairs(self.pairs)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> PairedHalfNormal:
         """The same law with further axes on the left."""

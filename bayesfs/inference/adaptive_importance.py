@@ -14,8 +14,9 @@ which bounds the weight of a point that any of the rounds would have proposed, a
 fitted to them. The draws are resampled by the weights, Pareto-smoothed, whose k-hat says whether
 that is to be trusted.
 
-Neither k-hat nor anything else here sees what no round has proposed. Scales whose squares add up
-are best sampled in polar coordinates (`bayesfs._distributions.polar`), where an arc is straight.
+All this is done in coordinates in which scales whose squares add up lie along an axis
+(`bayesfs.inference.program.polar`). Neither k-hat nor anything else here sees what no round has
+proposed.
 
 Source: Cornuet, Marin, Mira and Robert (2012), Adaptive multiple importance sampling; the tempered
 weights of the first fits: Koblents and Míguez (2015). refs.bib: cornuet2012, koblents2015.
@@ -35,6 +36,7 @@ from bayesfs.errors import InferenceError
 from bayesfs.inference.batch_and_match import AT_ONCE, Match, matched
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.closeness import resampled
+from bayesfs.inference.program.polar import Polar
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.stein import stein_moments
 from bayesfs.inference.program.streams import Streams
@@ -145,10 +147,10 @@ class AdaptiveImportance(Engine):
                 given=density.given,
                 progress=progress,
             )
-        streams = Streams.of(density, seed, branch)
+        target, streams = Polar(density), Streams.of(density, seed, branch)
         whole = self.steps * BATCH + self.rounds * self.proposals
         match = matched(
-            density,
+            target,
             own,
             density.episodes.support.new_zeros(density.size),
             steps=self.steps,
@@ -156,17 +158,18 @@ class AdaptiveImportance(Engine):
             streams=streams,
             progress=progress and (lambda done, _, text: progress(done * BATCH, whole, text)),
         )
-        z, log_weight = self._weighed(density, match, own, streams, progress)
+        z, log_weight = self._weighed(target, match, own, streams, progress)
         scored = resampled(z, log_weight, SCORED)[0]
         z, stats = resampled(z, log_weight, draws)
-        parts = [density.value_and_gradient(part) for part in torch.split(scored, AT_ONCE, 1)]
+        parts = [target.value_and_gradient(part) for part in torch.split(scored, AT_ONCE, 1)]
         score = torch.cat([part[1] for part in parts], 1)
         stats |= {"elbo": match.elbo, "stein_moments": stein_moments(scored, score)}
+        z = target.latents(z)
         return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
 
     def _weighed(
         self,
-        density: Potential,
+        density: Polar,
         match: Match,
         own: Tensor,
         streams: Streams,
@@ -226,7 +229,7 @@ def tempered(log_weight: Tensor, least: float) -> Tensor:
     return weight(low)
 
 
-def _values(density: Potential, z: Tensor) -> Tensor:
+def _values(density: Polar, z: Tensor) -> Tensor:
     """(draw,) log density of z (draw, size); -inf where it is none."""
     count = len(z)
     whole = torch.cat([z, z[-1:].expand(-count % AT_ONCE, -1)])

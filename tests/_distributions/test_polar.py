@@ -5,7 +5,6 @@ import math
 import pyro.distributions as dist
 import pytest
 import torch
-from torch.distributions import biject_to
 from torch.func import jacrev
 
 from bayesfs._distributions.polar import PairedHalfNormal, PolarPairs
@@ -28,13 +27,11 @@ def test_its_density_is_that_of_half_normal_numbers() -> None:
     assert torch.allclose(law().log_prob(x), plain)
     assert law(3).expand((2, 3)).sample().shape == (2, 3, 5)
     assert isinstance(law().expand((2,)), PairedHalfNormal)
-    assert bool(law().support.check(x).all())
-    assert not bool(law().support.check(-x).any())
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 4.0])
 def test_there_and_back_again_is_where_one_was(spread: float) -> None:
-    transform = biject_to(law().support)
+    transform = PolarPairs(PAIRS)
     z = unconstrained(200, spread)
     value = transform(z)
     assert bool((value > 0).all())
@@ -51,7 +48,7 @@ def test_its_jacobian_is_that_of_automatic_differentiation() -> None:
 
 def test_the_angle_of_a_pair_is_standard_normal_and_tells_nothing_of_its_length() -> None:
     torch.manual_seed(0)
-    z = biject_to(law().support).inv(law().sample((20_000,)))
+    z = PolarPairs(PAIRS).inv(law().sample((20_000,)))
     length, angle = z[:, 1], z[:, 3]
     assert float(angle.mean()) == pytest.approx(0, abs=4 / math.sqrt(20_000))
     assert float(angle.std()) == pytest.approx(1, abs=0.03)
@@ -62,6 +59,6 @@ def test_what_data_know_the_sum_of_lies_along_an_axis() -> None:
     arc = torch.linspace(0.05, 1.5, 50, dtype=torch.float64)
     value = torch.ones(50, 5, dtype=torch.float64)
     value[:, 1], value[:, 3] = 0.4 * arc.sin(), 0.4 * arc.cos()
-    z = biject_to(law().support).inv(value)
+    z = PolarPairs(PAIRS).inv(value)
     assert torch.allclose(z[:, 1], torch.tensor(0.4).double().log())
     assert float(z[:, 3].std()) > 0.5

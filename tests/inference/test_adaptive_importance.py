@@ -4,10 +4,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch.func import jacrev
 
 from bayesfs._distributions.polar import PairedHalfNormal
 from bayesfs.errors import InferenceError
 from bayesfs.inference.adaptive_importance import OTHERWISE, AdaptiveImportance, tempered
+from bayesfs.inference.program.polar import Polar
 from bayesfs.inference.program.potential import potential
 from bayesfs.inference.svi.guides import MeanField
 from bayesfs.inference.svi.svi import SVI
@@ -165,3 +167,26 @@ def test_what_is_taken_together_is_all_that_is_not_standard_a_priori() -> None:
 def test_numbers_below_one_are_refused() -> None:
     with pytest.raises(InferenceError, match="rounds"):
         AdaptiveImportance(rounds=0)
+
+
+def test_a_density_in_polar_coordinates_is_the_same_measure() -> None:
+    density = potential(Paired(), episodes())
+    polar = Polar(density)
+    assert density.pairs == ((2, 3),)
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(1, 6, 4, generator=generator, dtype=torch.float64)
+    value, gradient = polar.value_and_gradient(u)
+    assert torch.allclose(value, polar.value(u))
+    assert torch.allclose(value, polar.log_density(u))
+    step = 1e-6 * torch.eye(4, dtype=torch.float64)
+    for k in range(4):
+        slope = (polar.value(u + step[k]) - polar.value(u - step[k])) / 2e-6
+        assert torch.allclose(slope, gradient[..., k], atol=1e-5)
+    for point in u[0]:
+        by_hand = torch.linalg.slogdet(jacrev(lambda x: polar.latents(x[None, None])[0, 0])(point))
+        whole = density.value(polar.latents(point[None, None])) + by_hand[1]
+        assert torch.allclose(whole, polar.value(point[None, None]))
+    plain = potential(Sum(), episodes())
+    z = torch.randn(1, 3, plain.size, generator=generator, dtype=torch.float64)
+    assert torch.equal(Polar(plain).latents(z), z)
+    assert torch.allclose(Polar(plain).value_and_gradient(z)[1], plain.value_and_gradient(z)[1])

@@ -38,6 +38,7 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from bayesfs._distributions.polar import Pairs
 from bayesfs.errors import InferenceError, ShapeError
 from bayesfs.inference.program.capture import capture
 from bayesfs.inference.program.each import each
@@ -106,6 +107,11 @@ class Potential:
     def own(self) -> Tensor:
         """(k,) numbers of the latents that are not N(0, I) a priori."""
         return (self._standard == 0).nonzero()[:, 0]
+
+    @property
+    def pairs(self) -> Pairs:
+        """Places in z of the logarithms of scales whose squares add up, two and two."""
+        return tuple(pair for block in self.blocks.values() for pair in block.pairs)
 
     @property
     def given(self) -> Posterior | None:

@@ -19,6 +19,7 @@ from pyro.distributions import Independent, MaskedDistribution, Normal
 from torch import Tensor
 from torch.distributions import ComposeTransform, IndependentTransform, Transform, biject_to
 
+from bayesfs._distributions.polar import PairedHalfNormal, Pairs
 from bayesfs.errors import BayesfsError, InferenceError, ShapeError
 from bayesfs.protocols import Model
 from bayesfs.types import EpisodeBatch, Posterior
@@ -46,6 +47,7 @@ class Block:
         level: innermost plate that the site stands in, or "population".
         shape: unconstrained axes of the site in z; with "task" first only in a joint density.
         standard: whether the site is N(0, I) a priori (given all other sites).
+        pairs: places in z of the logarithms of scales whose squares add up, two and two.
     """
 
     site: str
@@ -54,6 +56,7 @@ class Block:
     level: Level
     shape: tuple[int, ...]
     standard: bool = False
+    pairs: Pairs = ()
 
     @property
     def slice(self) -> slice:
@@ -122,7 +125,8 @@ def latent_sites(trace: poutine.Trace, names: list[str], joint: bool) -> Iterato
         flat = tuple(transform.inv(node["value"]).shape)
         size = math.prod(flat) if joint else math.prod(flat[1:])
         axes = _flat_axes(node, flat, joint)
-        block = Block(name, start, start + size, _level(node), axes, _is_standard(node))
+        standard, pairs = _is_standard(node), _pairs(node, start)
+        block = Block(name, start, start + size, _level(node), axes, standard, pairs)
         yield Site(block, transform, flat, tuple(node["value"].shape), _named_shape(node))
         start += size
 
@@ -281,6 +285,14 @@ def _is_standard(site: TraceSite) -> bool:
     if not isinstance(fn, Normal) or site["scale"] not in (None, 1.0):
         return False
     return not fn.loc.any() and bool((fn.scale == 1).all())
+
+
+def _pairs(site: TraceSite, start: int) -> Pairs:
+    """Places in z of a site's pairs, if it is one vector of paired scales."""
+    fn = unmasked(site["fn"])
+    if not isinstance(fn, PairedHalfNormal) or math.prod(fn.batch_shape) != 1:
+        return ()
+    return tuple((start + one, start + two) for one, two in fn.pairs)
 
 
 def log_jacobian(transform: Any, flat: Tensor, value: Tensor) -> Tensor:
