@@ -26,8 +26,8 @@ first one's 1 / 2 of how it looks there: no number of clean videos shows it in c
 
 The labels are not known. r_q is the law of q's label if the person asks about each of W objects
 equally often, r_qy proportional to exp(S(q, y) + w_y) with mean_q r_qy = 1 / W as nearly as w
-between minus `LEAN` and `LEAN` allows: an answer that is sure stays so, however often one object is asked
-about.
+between minus `LEAN` and `LEAN` allows: an answer that is sure stays so, however often one object
+is asked about.
 
 Unlike an information gain these may be negative: one more video of an object that draws others'
 queries to it already makes that worse.
