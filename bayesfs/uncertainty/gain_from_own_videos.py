@@ -25,8 +25,9 @@ first one's 1 / 2 of how it looks there: no number of clean videos shows it in c
     A_kc = A_k (t_c / t) 2 / (m (m + 1)).
 
 The labels are not known. r_q is the law of q's label if the person asks about each of W objects
-equally often, r_qy proportional to exp(S(q, y) + w_y) with mean_q r_qy = 1 / W as nearly as |w| <=
-`LEAN` allows: an answer that is sure stays so, however often one object is asked about.
+equally often, r_qy proportional to exp(S(q, y) + w_y) with mean_q r_qy = 1 / W as nearly as w
+between minus `LEAN` and `LEAN` allows: an answer that is sure stays so, however often one object
+is asked about.
 
 Unlike an information gain these may be negative: one more video of an object that draws others'
 queries to it already makes that worse.
@@ -34,8 +35,8 @@ queries to it already makes that worse.
 The three are weighted by `WEIGHTS`; what is not known (a first video, a condition in which nothing
 was taught, an object that no query resembles) has the simulated gain in its place. On rendered
 development people (populations of 7 others) the Spearman of this and the realised gain, means over
-recordings of an object, is .37, of the simulated gain .20, of what is taken away alone .32 and of
-what is added .19; with |w| = 0, .22.
+recordings of an object, is .38, of the simulated gain .20, of what is taken away alone .32 and of
+what is added .19; with w = 0, .22.
 
 Source: Cook (1977) for deletion; Saerens et al. (2002) for priors of labels from unlabelled cases.
 refs.bib: cook1977, saerens2002.
@@ -55,7 +56,7 @@ from bayesfs.protocols import Collapsible
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior
 
 WEIGHTS = 0.7, 0.7, 0.5
-"""Of what is simulated, taken away and added, by least squares on development people."""
+"""Of what is simulated, taken away and added; chosen on development people."""
 
 TELLS = 1.0, 0.25
 """t, what a clean and a cluttered video tell of an object."""
