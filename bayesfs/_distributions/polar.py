@@ -41,7 +41,7 @@ class PolarPairs(Transform):
     """Real numbers -> positive ones, the pairs by their length and angle; see the module."""
 
     domain = constraints.real_vector
-    codomain = constraints.independent(constraints.positive, 1)
+    codomain = constraints.independent(constraints.positive, 1)  # type: ignore[no-untyped-call]
     bijective = True
 
     def __init__(self, pairs: Pairs) -> None:
