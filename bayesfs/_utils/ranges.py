@@ -46,6 +46,19 @@ class Rule:
         return f"expected {self.words}, got {value!r}{hint}"
 
 
+@dataclass(frozen=True)
+class OfData:
+    """A word, or words, that must be in the data: values of a coordinate, or names of such.
+
+    Attributes:
+        coordinate: of which it is a value.
+        prefix: of the coordinates that it names, where it names some.
+    """
+
+    coordinate: str = ""
+    prefix: str = ""
+
+
 def _number(words: str, holds: Callable[[float], bool]) -> Rule:
     """A rule of numbers; what is none, such as None or a tensor, is left to the type."""
     return Rule(words, lambda value: not isinstance(value, Real) or holds(float(value)))
@@ -107,6 +120,8 @@ Natural = Annotated[int, at_least(0)]
 Count = Annotated[int, at_least(1)]
 Several = Annotated[int, at_least(2)]
 Shots = Annotated[tuple[int, ...], increasing(1)]
+Split = Annotated[str, OfData(coordinate="split")]
+Flags = Annotated[tuple[str, ...], OfData(prefix="flag_")]
 
 
 def check_ranges(made: object, error: type[BayesfsError]) -> None:

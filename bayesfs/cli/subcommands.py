@@ -146,6 +146,10 @@ def run(
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
     refuse_in_data(paths, data)
     check_unrun(paths, [[one] for one in settings], None if print_config else data)
+    from bayesfs.recipes.in_data import check_in_data
+
+    if not print_config:
+        check_in_data(paths, [[one] for one in settings], data)
     _take_cores()
     from bayesfs.recipes.load import load_recipes
 
@@ -219,6 +223,9 @@ def sweep(
     drawn, fitted = seeds_in(episode_seeds), seeds_in(fit_seeds)
     if jobs < 1:
         raise RunError(f"expected one job or more, got {jobs}")
+    from bayesfs.recipes.in_data import check_in_data
+
+    check_in_data(paths, choices, data)
     _take_cores()
     from bayesfs.recipes.load import load_recipes
 

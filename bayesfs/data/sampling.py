@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bayesfs._utils.arrays import Bools, Ints
+from bayesfs.data.held_words import check_flags
 from bayesfs.data.padding import Slots, assemble, rows_of_frames
 from bayesfs.data.sources.video import UNKNOWN_OBJECT
 from bayesfs.data.video_table import VideoTable, hash_keys, rank_within
@@ -220,10 +221,8 @@ def _of_conditions(table: VideoTable, conditions: Sequence[str]) -> Bools:
 
 def _kept_frames(embeddings: Embeddings, flags: Sequence[str]) -> Bools:
     keep = np.ones(len(embeddings), bool)
+    check_flags(flags, {str(c) for c in embeddings.dataset.coords if str(c).startswith("flag_")})
     for flag in flags:
-        if flag not in embeddings.dataset.coords:
-            known = sorted(str(c) for c in embeddings.dataset.coords if str(c).startswith("flag_"))
-            raise DataError(f"expected drop_flags out of {known}, got {flag!r}")
         keep &= embeddings.coord(flag) != 1
     return keep
 

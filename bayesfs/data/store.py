@@ -94,6 +94,18 @@ def open_store(path: str | Path, *, users: Sequence[str] | None = None) -> Embed
         return load_frames(ds, slice(None) if users is None else rows)
 
 
+def words_of_store(path: str | Path, *, coordinate: str = "", prefix: str = "") -> set[str]:
+    """Values of a coordinate over the frames of a store, and names of those of a prefix.
+
+    Raises:
+        DataError: no store, one of another version, or damaged.
+    """
+    with named_store(path):
+        ds = _open(Path(path))
+        names = {str(name) for name in ds.variables if prefix and str(name).startswith(prefix)}
+        return names | set(fixed_width(ds[coordinate].values).tolist() if coordinate else ())
+
+
 def iter_store(path: str | Path, frames: int = 65536) -> Iterator[Embeddings]:
     """A store in pieces of whole videos, in bounded memory.
 

@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from bayesfs._utils.ranges import Count, Shots, among, at_least, below, check_ranges
+from bayesfs._utils.ranges import (
+    Count,
+    Flags,
+    Shots,
+    Split,
+    among,
+    at_least,
+    below,
+    check_ranges,
+)
 from bayesfs.data.from_arrays import stack
 from bayesfs.data.held_out import check_held_out
+from bayesfs.data.held_words import check_split
 from bayesfs.data.open_set import withhold_classes
 from bayesfs.data.sampling import population_episodes, sample_episodes
 from bayesfs.errors import DataError
@@ -53,8 +63,8 @@ class HeldOutUsers(Evaluation):
     shots: Shots = (1, 5)
     support_conditions: Conditions = ("clean",)
     query_conditions: Conditions = ("clutter",)
-    train_split: str = "train"
-    test_split: str = "test"
+    train_split: Split = "train"
+    test_split: Split = "test"
     frames_per_video: Count | None = 8
     query_frames: Count | None = None
     train_shots: Shots = (1, 3, 5)
@@ -62,7 +72,7 @@ class HeldOutUsers(Evaluation):
     train_query_frames: Count | None = 4
     train_withheld: Withheld = 0.34
     episodes_per_user: Count = 1
-    drop_flags: tuple[str, ...] = ()
+    drop_flags: Flags = ()
 
     def __post_init__(self) -> None:
         check_ranges(self, DataError)
@@ -119,14 +129,6 @@ class HeldOutUsers(Evaluation):
         """Users of a split. Rows of the episodes stay those of all the embeddings."""
         user, splits = embeddings.coord("user"), embeddings.coord("split")
         found = sorted(set(user[splits == split].tolist()))
-        if not found:
-            known = sorted(set(splits.tolist()))
-            raise DataError(
-                f"expected frames of the split {split!r}, found only {known}; a population is "
-                "learnt from several people's videos, in an ORBIT-shaped tree (one person's own "
-                "folder is for `bayesfs predict` with a run of such a tree), or from groups of a "
-                "data frame whose split column (from_dataframe(..., split=)) says 'train' for "
-                "those to learn from and 'test' for those to predict"
-            )
+        check_split(split, set(splits.tolist()))
         check_held_out(found, user[splits != split].tolist(), split)
         return found

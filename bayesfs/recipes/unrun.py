@@ -99,6 +99,16 @@ def check_unrun(
         raise DataError(f"{store}: expected a feature store, as `bayesfs features` makes one")
 
 
+def made_by(paths: Mapping[str, Path]) -> dict[str, Made | None]:
+    """What the names that recipes may define certainly hold, by name."""
+    sources, values = Sources(), dict[str, Made | None]()
+    for role, path in paths.items():
+        tree = _parsed(path, read_recipe(path))
+        own = _check_imports(path, tree, sources)
+        values |= {name: _made(_value(tree, name), own, sources) for name in names_of(role)}
+    return values
+
+
 def refuse_in_data(paths: Mapping[str, Path], store: Path) -> None:
     """Refuse recipes that lie in the data.
 

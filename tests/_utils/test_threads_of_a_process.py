@@ -71,8 +71,9 @@ def test_the_command_takes_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Asked
 
     monkeypatch.setattr(threads, "share_cores", asked)
-    for look in ("refuse_in_data", "check_unrun"):  # read texts only, before anything is imported
-        monkeypatch.setattr(f"bayesfs.recipes.unrun.{look}", lambda *_: None)
+    looks = ("unrun.refuse_in_data", "unrun.check_unrun", "in_data.check_in_data")
+    for look in looks:  # they read, and compute nothing
+        monkeypatch.setattr(f"bayesfs.recipes.{look}", lambda *_: None)
     here = Path()
     for name, command in COMMANDS.items():
         if name in ("init", "report"):  # compute nothing, or little

@@ -17,7 +17,9 @@ import bayesfs.inference
 import bayesfs.models
 import bayesfs.training
 from bayesfs._utils.ranges import refusal
+from bayesfs.data.store import save_store
 from bayesfs.errors import BayesfsError, DataError, RecipeError
+from bayesfs.recipes.in_data import check_in_data
 from bayesfs.recipes.load import load_recipe, recipe_folder
 from bayesfs.recipes.unrun import Sources, check_unrun
 
@@ -257,3 +259,45 @@ def test_the_command_fails_before_it_imports_what_works(
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert message in done.stderr
     assert done.stdout.split() == ["2", "False"]
+
+
+CLUTTER = """
+from bayesfs.evaluation.held_out_users import HeldOutUsers
+
+evaluation = HeldOutUsers(test_split="test")
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "settings", "message"),
+    [
+        ('"test"', '"tset"', [], r"split 'tset', found only \['test', 'train'\]"),
+        ('test_split="test"', "train_split='all'", [], "split 'all'"),
+        ("", "", [["evaluation.test_split=nope"]], "split 'nope'"),
+        ("", "", [["evaluation.test_split=test", "evaluation.test_split=nope"]], "split 'nope'"),
+        ("", "", [["evaluation.drop_flags=flag_x"]], "drop_flags out of .*, got 'flag_x'"),
+        ('test_split="test"', "drop_flags=('flag_x',)", [], "drop_flags out of .*, got 'flag_x'"),
+    ],
+)
+def test_words_that_the_data_do_not_hold_are_told(
+    tmp_path: Path, make_embeddings, old: str, new: str, settings: list[list[str]], message: str
+) -> None:
+    store = tmp_path / "data.zarr"
+    save_store(store, make_embeddings())
+    path = recipe(tmp_path, CLUTTER.replace(old, new) if old else CLUTTER)
+    with pytest.raises(DataError, match=message):
+        check_in_data({"evaluation": path}, settings, store)
+    check_in_data({"evaluation": recipe(tmp_path, CLUTTER)}, [], store)
+
+
+def test_words_that_a_recipe_makes_are_left_to_it(tmp_path: Path, make_embeddings) -> None:
+    store = tmp_path / "data.zarr"
+    save_store(store, make_embeddings())
+    text = CLUTTER.replace('"test"', '"no" + "pe"')
+    check_in_data({"evaluation": recipe(tmp_path, text)}, [], store)
+    check_in_data({"evaluation": recipe(tmp_path, "evaluation = None")}, [], store)
+
+
+def test_data_are_looked_into_without_torch() -> None:
+    code = "import sys, bayesfs.recipes.in_data; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
