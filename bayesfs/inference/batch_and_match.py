@@ -9,9 +9,11 @@ and moves the block's Gaussian so that its own scores are near them, but not far
     m_new = m / (1 + c) + c / (1 + c) (S_new g' + x'),
 
 with g' and x' the means of the batch, Cov its covariances, and c = B k: a Gaussian density is found
-in a few steps, whatever its condition. Of any other the last batch's noise stays, as it may in what
-is only proposed from. The other latents follow Stein's identity: with the part r = g + z of the
-score that the data have, `SHARE` of the way in each step,
+in a few steps, whatever its condition. Where the ELBO falls by more than noise, or the density is
+not finite at a draw, the step is taken again from where it began with an eighth of c. Of any other
+density than a Gaussian the last batch's noise stays, as it may in what is only proposed from. The
+other latents follow Stein's identity: with the part r = g + z of the score that the data have,
+`SHARE` of the way in each step,
 
     1 / s^2 -> 1 - E[r (z - mu)] / s^2,    mu -> mu + s^2 (E r - mu).
 
@@ -22,7 +24,8 @@ black-box variational inference with a score-based divergence; refs.bib: cai2024
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import mean, variance
 
 import torch
 from torch import Tensor
@@ -35,7 +38,7 @@ from bayesfs.protocols import Progress
 START = 0.1
 """Standard deviation of the block's latents at the start; the others start as they are a priori."""
 
-SHARE = 0.2
+SHARE = 0.3
 """Of the way that the latents beside the block go in a step."""
 
 MOST = 1.5
@@ -43,6 +46,9 @@ MOST = 1.5
 
 AT_ONCE = 4
 """Draws whose density or score is asked for at a time; bounds the memory."""
+
+FALL = 3.0
+"""Standard errors, and nats, by which the ELBO may fall in a step."""
 
 WINDOW = 5
 """Steps whose ELBO is averaged to judge whether it still grows."""
@@ -56,7 +62,7 @@ class Match:
         mean: (size,) of all latents.
         sd: (size,) of the latents beside the block; 1 in it.
         root: (k, k) L, L L' the covariance of the block.
-        elbo: (step,) estimate of the ELBO before each step, in nats.
+        elbo: (step,) estimates of the ELBO on the way, in nats.
     """
 
     mean: Tensor
@@ -87,36 +93,68 @@ def matched(
         progress: called with (step, steps, message).
 
     Raises:
-        InferenceError: the density is finite at fewer than two draws of a step.
+        InferenceError: the density is finite at fewer than two draws about the start.
     """
-    mean, sd = torch.zeros_like(like), torch.ones_like(like)
-    root = START * torch.eye(len(block)).to(like)
-    history: list[Tensor] = []
+    size, most = len(like), float(batch * len(block))
+    root = START * torch.eye(len(block), dtype=like.dtype, device=like.device)
+    found = Match(torch.zeros_like(like), torch.ones_like(like), root, like[:0])
+    best, damping, history = None, most, []
     for step in range(1, steps + 1):
-        half = streams.normal((batch // 2, len(like)), like)[0]
+        half = streams.normal((batch // 2, size), like)[0]
         noise = torch.cat([half, -half])
-        z = mean + sd * noise
-        z[:, block] = mean[block] + noise[:, block] @ root.mT
+        z = found.mean + found.sd * noise
+        z[:, block] = found.mean[block] + noise[:, block] @ found.root.mT
         parts = [density.value_and_gradient(x) for x in torch.split(z.unsqueeze(0), AT_ONCE, 1)]
         value, score = (torch.cat(each, 1)[0] for each in zip(*parts, strict=True))
-        log_q = -0.5 * (noise.square().sum(-1) + len(like) * math.log(2 * math.pi))
-        log_q = log_q - root.diagonal().log().sum() - sd.log().sum()
+        log_q = -0.5 * (noise.square().sum(-1) + size * math.log(2 * math.pi))
+        log_q = log_q - found.root.diagonal().log().sum() - found.sd.log().sum()
         there = torch.isfinite(value) & torch.isfinite(score).all(-1)
-        if int(there.sum()) < 2:
+        if best is None and int(there.sum()) < 2:
             raise InferenceError(
-                f"the log density is finite at {int(there.sum())} of {batch} draws after "
-                f"{step - 1} steps; does the model give an impossible observation?"
+                f"the log density is finite at {int(there.sum())} of {batch} draws about the "
+                "start; does the model give an impossible observation?"
             )
-        history.append((value - log_q)[there].mean())
-        z, score = z[there], score[there]
-        own, root = _moved(mean[block], root, z[:, block], score[:, block], batch)
-        mean, sd = _rest_moved(mean, sd, z, score)
-        mean[block], sd[block] = own, 1.0
+        gain = (value - log_q)[there]
+        elbo, error = float(gain.mean()), float(gain.std()) / math.sqrt(len(gain))
+        if best is None or (bool(there.all()) and elbo >= best.least):
+            history.append(elbo)
+            best = _Batch(found, z[there], score[there], elbo - FALL * (1.0 + error))
+            damping = min(2.0 * damping, most)
+        else:
+            damping /= 8.0
+        found = _moved(best, block, damping)
         if progress is not None:
-            progress(step, steps, f"ELBO {float(history[-1]):.2f} nats")
+            progress(step, steps, f"ELBO {history[-1]:.2f} nats")
         if _has_settled(history):
             break
-    return Match(mean, sd, root, torch.stack(history))
+    assert best is not None  # there was a step
+    return replace(best.of, elbo=torch.tensor(history, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Draws of a Gaussian.
+
+    Attributes:
+        of: the Gaussian.
+        z: (draw, size).
+        score: (draw, size) there.
+        least: ELBO that the next Gaussian has to have.
+    """
+
+    of: Match
+    z: Tensor
+    score: Tensor
+    least: float
+
+
+def _moved(batch: _Batch, block: Tensor, damping: float) -> Match:
+    """The next Gaussian, by a batch of the last one's draws."""
+    old, z, score = batch.of, batch.z, batch.score
+    own, root = _block_moved(old.mean[block], old.root, z[:, block], score[:, block], damping)
+    mean, sd = _rest_moved(old.mean, old.sd, z, score)
+    mean[block], sd[block] = own, 1.0
+    return Match(mean, sd, root, old.elbo)
 
 
 def _rest_moved(mean: Tensor, sd: Tensor, z: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,14 +165,13 @@ def _rest_moved(mean: Tensor, sd: Tensor, z: Tensor, score: Tensor) -> tuple[Ten
     return mean + SHARE * (data.mean(0) - mean) / precision, precision.rsqrt()
 
 
-def _moved(
-    mean: Tensor, root: Tensor, x: Tensor, score: Tensor, batch: int
+def _block_moved(
+    mean: Tensor, root: Tensor, x: Tensor, score: Tensor, c: float
 ) -> tuple[Tensor, Tensor]:
     """One step of the block: mean and root after a batch x (draw, k) of it.
 
     With V = R R', S_new = 2 R Q (1 + (1 + 4 e)^(1/2))^-1 Q' R' for R' U R = Q diag(e) Q'.
     """
-    c = batch * len(mean)
     share = c / (1.0 + c)
     middle, pull = x.mean(0), score.mean(0)
     off = (mean - middle).unsqueeze(-1)
@@ -149,10 +186,13 @@ def _moved(
     return new, torch.linalg.cholesky(covariance)
 
 
-def _has_settled(history: list[Tensor]) -> bool:
-    """Whether the ELBO's mean over a window exceeds that of the last by less than its error."""
+def _has_settled(history: list[float]) -> bool:
+    """Whether the ELBO's mean over a window exceeds that of the last by less than its error.
+
+    An error above a nat says nothing.
+    """
     if len(history) < 2 * WINDOW:
         return False
-    windows = torch.stack(history[-2 * WINDOW :]).reshape(2, WINDOW)
-    error = (windows.var(1).sum() / WINDOW).sqrt()
-    return bool(windows[1].mean() - windows[0].mean() < error)
+    before, last = history[-2 * WINDOW : -WINDOW], history[-WINDOW:]
+    error = math.sqrt((variance(before) + variance(last)) / WINDOW)
+    return mean(last) - mean(before) < error < 1.0

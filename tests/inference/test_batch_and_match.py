@@ -90,8 +90,36 @@ def test_impossible_draws_are_left_out_and_told_where_there_are_no_others() -> N
     assert (found.mean - whole.mean).abs().max() < 0.1
     density = target(Broken)
     object.__setattr__(density, "always", True)
-    with pytest.raises(InferenceError, match="finite at 0 of 32 draws after 0 steps"):
+    with pytest.raises(InferenceError, match="finite at 0 of 32 draws about the start"):
         fit(density)
+
+
+@dataclass(frozen=True)
+class Steep(Gaussian):
+    """Scales by their logarithms: exp(2 z) is a precision that a step too far makes huge."""
+
+    def log_density(self, z: torch.Tensor) -> torch.Tensor:
+        log = z[..., 2:7]
+        data = torch.tensor([0.01, 300.0, 1.0, 30.0, 1e-3], dtype=torch.float64)
+        prior = -0.5 * z.square().sum(-1)
+        return prior + (20 * log - 10 * (2 * log).exp() * data).sum(-1)
+
+    def value_and_gradient(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            point = z.detach().requires_grad_()
+            value = self.log_density(point)
+            (score,) = torch.autograd.grad(value.sum(), point)
+        return value.detach(), score
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_steps_too_far_are_taken_again(seed: int) -> None:
+    found = fit(target(Steep), seed=seed)
+    # gamma: 20 log - 10 exp(2 log) d is greatest at exp(-2 log) = d, where the curvature is 40
+    data = torch.tensor([0.01, 300.0, 1.0, 30.0, 1e-3], dtype=torch.float64)
+    mode, sd = -0.5 * data.log() * 40 / 41, 41**-0.5
+    assert (found.mean[BLOCK] - mode).abs().max() < 0.6 * sd
+    assert (found.root.diagonal() / sd).log().abs().max() < 0.25
 
 
 def test_the_same_seed_gives_the_same_gaussian() -> None:
