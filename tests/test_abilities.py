@@ -34,6 +34,7 @@ CLASSES = {
     ("deploy.recogniser", "GaussianHierarchy"): "what is kept on a device is its own algebra",
     ("features.decoding.video", "Skipped"): "an item of a stream is a frame or a reason",
     ("features.extraction.batches", "Skipped"): "an item of a stream is a frame or a reason",
+    ("inference.program.sites", "PairedHalfNormal"): "a law: which of its numbers belong together",
     ("sklearn", "Learnt"): "a value: a population with or without its projection",
     ("sklearn", "SharedPopulation"): "a value: the third form that a population comes in",
     ("training.shared_population", "WithinScatter"): "a value: learnt besides the sites",

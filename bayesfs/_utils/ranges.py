@@ -179,6 +179,12 @@ def refusal(wanted: Any, value: object) -> str:
     return next(filter(None, told), "")
 
 
+def of_data(wanted: Any) -> OfData | None:
+    """What a type says that the data must hold; None for nothing."""
+    told = get_args(wanted)[1:] if get_origin(wanted) is Annotated else ()
+    return next((one for one in told if isinstance(one, OfData)), None)
+
+
 def bare(wanted: Any) -> Any:
     """A type without its rules."""
     if not _is_ruled(wanted):

@@ -10,9 +10,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
-from bayesfs._utils.ranges import OfData, bare
+from bayesfs._utils.ranges import bare, of_data
 from bayesfs.data.held_words import check_flags, check_split
 from bayesfs.data.store import words_of_store
 from bayesfs.recipes.overrides import targets, typed
@@ -35,15 +34,14 @@ def check_in_data(
     certain = ((name, made) for name, made in made_by(paths).items() if made is not None)
     for name, made in certain:
         for field, argument in made.arguments.items():
-            for held in get_args(argument.type)[1:]:
-                if not isinstance(held, OfData):
-                    continue
-                known = words_of_store(store, coordinate=held.coordinate, prefix=held.prefix)
-                for value in _values(name, field, made, settings):
-                    if isinstance(value, str):
-                        check_split(value, known)
-                    else:
-                        check_flags(value, known)
+            if (held := of_data(argument.type)) is None:
+                continue
+            known = words_of_store(store, coordinate=held.coordinate, prefix=held.prefix)
+            for value in _values(name, field, made, settings):
+                if isinstance(value, str):
+                    check_split(value, known)
+                else:
+                    check_flags(value, known)
 
 
 def _values(

@@ -188,7 +188,7 @@ def added(score: Score, episodes: EpisodeBatch, now: Tensor, law: Tensor) -> Ten
         task, video, way = part.T
         change = score(with_query_taught(episodes, part)) - now[task]
         others = episodes.video_mask[task].clone()
-        others[torch.arange(len(part)), video] = False
+        others[torch.arange(len(part), device=part.device), video] = False
         worth = _mean((law[task] * change).sum(-1), others)
         share = law[task, video, way]
         here = episodes.query_condition[task, video]
@@ -223,7 +223,7 @@ def with_query_taught(episodes: EpisodeBatch, places: Tensor) -> EpisodeBatch:
     """
     task, video, way = places.T
     wide = episodes.select(task.tolist())
-    row, frames = torch.arange(len(places)), episodes.query.shape[2]
+    row, frames = torch.arange(len(places), device=places.device), episodes.query.shape[2]
     room = max(episodes.support.shape[3], frames)
 
     def grown(value: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     tree = render_tree(
         root / "tree",
-        train_users=3,
+        train_users=6,
         test_users=1,
         objects=2,
         clean_videos=2,

@@ -7,6 +7,7 @@ import torch
 from torch.func import jacrev
 
 from bayesfs._distributions.polar import PairedHalfNormal
+from bayesfs.diagnostics.sbc_tasks import simulate_tasks
 from bayesfs.errors import InferenceError
 from bayesfs.inference.adaptive_importance import OTHERWISE, AdaptiveImportance, tempered
 from bayesfs.inference.program.polar import Polar
@@ -190,3 +191,22 @@ def test_a_density_in_polar_coordinates_is_the_same_measure() -> None:
     z = torch.randn(1, 3, plain.size, generator=generator, dtype=torch.float64)
     assert torch.equal(Polar(plain).latents(z), z)
     assert torch.allclose(Polar(plain).value_and_gradient(z)[1], plain.value_and_gradient(z)[1])
+
+
+@pytest.mark.slow
+def test_populations_drawn_from_the_prior_have_uniform_ranks() -> None:
+    """Simulation-based calibration of the loading, the scales and the exponents."""
+    template, _ = synthetic_episodes(users=6, way=3, shots=3, frames=3, query_videos=1, dim=4)
+    template, model, draws, count = template.to(torch.float64), GaussianHierarchy(), 99, 64
+    sites, scores, unfit = ("loading", "scale", "exponent"), [], 0
+    for seed in range(count):
+        made = simulate_tasks(model, template, seed=seed)
+        objective = MarginalLikelihood(model)
+        found = AdaptiveImportance(draws=draws).infer(objective, made.episodes, seed=seed)
+        below = [(found.draws[s] < made.truth[s]).reshape(draws, -1).sum(0) for s in sites]
+        scores.append(torch.special.ndtri((torch.cat(below) + 0.5) / (draws + 1)))
+        unfit += float(found.sample_stats["khat"]) > 0.7
+    z = torch.stack(scores)  # (simulation, scalar), standard normal
+    assert unfit <= 0.05 * count
+    assert z.mean(0).abs().max() < 3.5 / count**0.5
+    assert (z.std(0) - 1).abs().max() < 3.5 / (2 * count) ** 0.5
