@@ -127,8 +127,7 @@ def matched(
             progress(step, steps, f"ELBO {history[-1]:.2f} nats")
         if _has_settled(history):
             break
-    assert best is not None  # there was a step
-    return replace(best.of, elbo=torch.tensor(history, dtype=torch.float64))
+    return replace(found if best is None else best.of, elbo=torch.tensor(history, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
