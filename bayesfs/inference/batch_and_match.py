@@ -127,7 +127,8 @@ def matched(
             progress(step, steps, f"ELBO {history[-1]:.2f} nats")
         if _has_settled(history):
             break
-    return replace(found if best is None else best.of, elbo=torch.tensor(history, dtype=torch.float64))
+    told = torch.tensor(history, dtype=torch.float64)
+    return replace(found if best is None else best.of, elbo=told)
 
 
 @dataclass(frozen=True)
