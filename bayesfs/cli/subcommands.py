@@ -145,11 +145,12 @@ def run(
 
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
     refuse_in_data(paths, data)
-    check_unrun(paths, [[one] for one in settings], None if print_config else data)
+    chosen = [[one] for one in settings]
+    values = check_unrun(paths, chosen, None if print_config else data)
     from bayesfs.recipes.in_data import check_in_data
 
     if not print_config:
-        check_in_data(paths, [[one] for one in settings], data)
+        check_in_data(values, chosen, data)
     _take_cores()
     from bayesfs.recipes.load import load_recipes
 
@@ -217,7 +218,7 @@ def sweep(
     paths = {"model": model, "engine": engine, "evaluation": evaluation}
     choices = [choices_in(setting) for setting in settings]
     refuse_in_data(paths, data)
-    check_unrun(paths, choices, data)
+    values = check_unrun(paths, choices, data)
     from bayesfs.runs.seeds import seeds_in
 
     drawn, fitted = seeds_in(episode_seeds), seeds_in(fit_seeds)
@@ -225,7 +226,7 @@ def sweep(
         raise RunError(f"expected one job or more, got {jobs}")
     from bayesfs.recipes.in_data import check_in_data
 
-    check_in_data(paths, choices, data)
+    check_in_data(values, choices, data)
     _take_cores()
     from bayesfs.recipes.load import load_recipes
 

@@ -35,7 +35,7 @@ from bayesfs._utils.ranges import Count, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.batch_and_match import AT_ONCE, Match, matched
 from bayesfs.inference.program.batches import infer_in_batches
-from bayesfs.inference.program.closeness import resampled
+from bayesfs.inference.program.closeness import resampled, worth
 from bayesfs.inference.program.polar import Polar
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.stein import stein_moments
@@ -194,16 +194,11 @@ class AdaptiveImportance(Engine):
             if progress is not None:
                 whole = self.steps * BATCH + self.rounds * self.proposals
                 progress(done, whole, f"round {k + 1}")
-            if _worth(log_weight) >= self.worth:
+            if float(worth(log_weight.softmax(0))) >= self.worth:
                 break
             weight = tempered(log_weight, min(LEAST, len(x) // 2))
             proposed.append(Student.fitted(x, weight, degrees=self.degrees))
         return torch.cat(kept).unsqueeze(0), log_weight.unsqueeze(0)
-
-
-def _worth(log_weight: Tensor) -> float:
-    """1 / sum of the squares of the normalised weights."""
-    return float(1.0 / log_weight.softmax(0).square().sum())
 
 
 def tempered(log_weight: Tensor, least: float) -> Tensor:
@@ -218,7 +213,7 @@ def tempered(log_weight: Tensor, least: float) -> Tensor:
         return torch.where(torch.isfinite(log_weight), power * log_weight, -math.inf).softmax(0)
 
     def enough(power: float) -> bool:
-        return float(1.0 / weight(power).square().sum()) >= least
+        return float(worth(weight(power))) >= least
 
     low, high = 0.0, 1.0
     if enough(high):

@@ -9,39 +9,44 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
-from bayesfs._utils.ranges import bare, of_data
+from bayesfs._utils.ranges import OfData, bare, of_data
 from bayesfs.data.held_words import check_flags, check_split
 from bayesfs.data.store import words_of_store
 from bayesfs.recipes.overrides import targets, typed
-from bayesfs.recipes.unrun import Made, made_by
+from bayesfs.recipes.unrun import Made
 
 
 def check_in_data(
-    paths: Mapping[str, Path], settings: Sequence[Sequence[str]], store: Path
+    values: Mapping[str, Made | None], settings: Sequence[Sequence[str]], store: Path
 ) -> None:
     """Refuse words that the data do not hold; nothing is run.
 
     Args:
-        paths: role -> recipe.
+        values: what the recipes' names hold, from `bayesfs.recipes.unrun.check_unrun`.
         settings: as `--set` has them, each with its alternatives.
         store: feature store.
 
     Raises:
         DataError: the data lack a split or a flag, or are no store.
     """
-    certain = ((name, made) for name, made in made_by(paths).items() if made is not None)
+
+    @cache
+    def words(held: OfData) -> set[str]:
+        return words_of_store(store, coordinate=held.coordinate, prefix=held.prefix)
+
+    certain = ((name, made) for name, made in values.items() if made is not None)
     for name, made in certain:
         for field, argument in made.arguments.items():
             if (held := of_data(argument.type)) is None:
                 continue
-            known = words_of_store(store, coordinate=held.coordinate, prefix=held.prefix)
             for value in _values(name, field, made, settings):
                 if isinstance(value, str):
-                    check_split(value, known)
+                    check_split(value, words(held))
                 else:
-                    check_flags(value, known)
+                    check_flags(value, words(held))
 
 
 def _values(

@@ -69,13 +69,16 @@ class Made:
 
 def check_unrun(
     paths: Mapping[str, Path], settings: Sequence[Sequence[str]], store: Path | None
-) -> None:
+) -> dict[str, Made | None]:
     """Refuse recipes, settings and a store that cannot be right; nothing is run or imported.
 
     Args:
         paths: role -> recipe.
         settings: as `--set` has them, each with its alternatives: one of a run, several of a sweep.
         store: feature store; None for none.
+
+    Returns:
+        What the names that recipes may define hold, by name; None where that is not certain.
 
     Raises:
         RecipeError: a recipe is missing, is no Python, does not define its role, or names what is
@@ -97,15 +100,6 @@ def check_unrun(
     _check_settings(settings, values, sources)
     if store is not None and not (store / "zarr.json").is_file():
         raise DataError(f"{store}: expected a feature store, as `bayesfs features` makes one")
-
-
-def made_by(paths: Mapping[str, Path]) -> dict[str, Made | None]:
-    """What the names that recipes may define certainly hold, by name."""
-    sources, values = Sources(), dict[str, Made | None]()
-    for role, path in paths.items():
-        tree = _parsed(path, read_recipe(path))
-        own = _check_imports(path, tree, sources)
-        values |= {name: _made(_value(tree, name), own, sources) for name in names_of(role)}
     return values
 
 

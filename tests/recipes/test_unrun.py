@@ -286,16 +286,16 @@ def test_words_that_the_data_do_not_hold_are_told(
     save_store(store, make_embeddings())
     path = recipe(tmp_path, CLUTTER.replace(old, new) if old else CLUTTER)
     with pytest.raises(DataError, match=message):
-        check_in_data({"evaluation": path}, settings, store)
-    check_in_data({"evaluation": recipe(tmp_path, CLUTTER)}, [], store)
+        check_in_data(check_unrun({"evaluation": path}, settings, store), settings, store)
+    check_in_data(check_unrun({"evaluation": recipe(tmp_path, CLUTTER)}, [], store), [], store)
 
 
 def test_words_that_a_recipe_makes_are_left_to_it(tmp_path: Path, make_embeddings) -> None:
     store = tmp_path / "data.zarr"
     save_store(store, make_embeddings())
     text = CLUTTER.replace('"test"', '"no" + "pe"')
-    check_in_data({"evaluation": recipe(tmp_path, text)}, [], store)
-    check_in_data({"evaluation": recipe(tmp_path, "evaluation = None")}, [], store)
+    for each in (text, "evaluation = None"):
+        check_in_data(check_unrun({"evaluation": recipe(tmp_path, each)}, [], store), [], store)
 
 
 def test_data_are_looked_into_without_torch() -> None:

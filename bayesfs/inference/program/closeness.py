@@ -100,9 +100,14 @@ def resampled(z: Tensor, log_weight: Tensor, draws: int) -> tuple[Tensor, dict[s
     stats = {
         "evidence_bound": log_weight.logsumexp(1) - math.log(log_weight.shape[1]),
         "khat": log_weight.new_tensor([k for _, k in smooth]),
-        "weight_ess": 1.0 / share.square().sum(1),
+        "weight_ess": worth(share),
     }
     return z.take_along_dim(places.to(z.device), 1), stats
+
+
+def worth(share: Tensor) -> Tensor:
+    """Draws that weights (..., draw) of sum 1 are worth: 1 / sum of their squares."""
+    return 1.0 / share.square().sum(-1)
 
 
 def _places(log_weight: NDArray[np.float64], khat: float, count: int) -> Tensor:

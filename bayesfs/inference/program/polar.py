@@ -66,9 +66,7 @@ class Polar:
             point = u.detach().requires_grad_()
             z, jacobian = self._mapped(point)
             value, score = self.density.value_and_gradient(z.detach())
-            mapped = (z, jacobian) if self._places else (z,)
-            along = (score, torch.ones_like(jacobian)) if self._places else (score,)
-            (gradient,) = torch.autograd.grad(mapped, point, along)
+            (gradient,) = torch.autograd.grad((score * z).sum() + jacobian.sum(), point)
         return (value + jacobian).detach(), gradient
 
     def _mapped(self, u: Tensor) -> tuple[Tensor, Tensor]:
