@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -225,6 +226,53 @@ def _plain_support_means(episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
     return video_means(episodes.support, episodes.support_mask)
 
 
+class VideoKinds(NamedTuple):
+    """Support videos of a class that have the same noise N: their means add up.
+
+    Attributes:
+        mean: (task, way, kind, feature) mean of their mean frames.
+        frames: (task, way, kind) effective number of frames of each; 0 for padding.
+        condition: (task, way, kind) condition of all of them.
+        videos: (task, way, kind) how many they are.
+    """
+
+    mean: Tensor
+    frames: Tensor
+    condition: Tensor
+    videos: Tensor
+
+
+def support_kinds(episodes: EpisodeBatch, levels: Levels) -> VideoKinds:
+    """The support's videos by condition and number of frames; each alone where frames differ."""
+    if levels.slope is None:
+        return _plain_support_kinds(episodes)
+    mean, count = support_means(episodes, levels)
+    return VideoKinds(mean, count, episodes.support_condition, (count > 0).to(mean))
+
+
+@once_per_batch
+def _plain_support_kinds(episodes: EpisodeBatch) -> VideoKinds:
+    (mean, count), condition = _plain_support_means(episodes), episodes.support_condition
+    alike = (count[..., None] == count[..., None, :]) & (
+        condition[..., None] == condition[..., None, :]
+    )
+    leader = alike.to(torch.uint8).argmax(-1)  # (task, way, shot) first video of its kind
+    own = torch.arange(count.shape[-1], device=count.device)
+    leads = (leader == own) & (count > 0)
+    kind = (leads.cumsum(-1) - 1).gather(-1, leader).clamp(min=0)
+    member = (kind[..., None, :] == own[: max(1, int(leads.sum(-1).max())), None]) & (
+        count[..., None, :] > 0
+    )  # (task, way, kind, shot)
+    videos = member.sum(-1).to(mean)
+    first = member.to(torch.uint8).argmax(-1)
+    return VideoKinds(
+        (member.to(mean) @ mean) / videos.clamp(min=1.0)[..., None],
+        torch.where(videos > 0, count.gather(-1, first), 0.0),
+        condition.gather(-1, first),
+        videos,
+    )
+
+
 def video_noise(levels: Levels, condition: Tensor, count: Tensor) -> Operator:
     """N = V_condition + F_condition / count, with the axes of both; padding has count 1."""
     at = levels.at(condition)
@@ -233,12 +281,12 @@ def video_noise(levels: Levels, condition: Tensor, count: Tensor) -> Operator:
 
 def condition_classes(episodes: EpisodeBatch, levels: Levels) -> ClassPosterior:
     """Exact posterior of the class means given the support; see the module for the equations."""
-    mean, count = support_means(episodes, levels)
-    return condition_on_videos(mean, count, episodes.support_condition, levels)
+    mean, count, condition, videos = support_kinds(episodes, levels)
+    return condition_on_videos(mean, count, condition, levels, videos)
 
 
 def condition_on_videos(
-    mean: Tensor, count: Tensor, condition: Tensor, levels: Levels
+    mean: Tensor, count: Tensor, condition: Tensor, levels: Levels, videos: Tensor | None = None
 ) -> ClassPosterior:
     """The same for mean frames that are given, with effective numbers of frames.
 
@@ -247,8 +295,9 @@ def condition_on_videos(
         count: (task, way, shot) number of frames, not necessarily whole; 0 for padding.
         condition: (task, way, shot) condition.
         levels: population parameters.
+        videos: (task, way, shot) how many videos each is the mean of; one by default.
     """
-    post = _about_centre(_centred(mean, condition, levels), count, condition, levels)
+    post = _about_centre(_centred(mean, condition, levels), count, condition, levels, videos)
     return post if levels.centre is None else replace(post, pull=post.pull + levels.centre)
 
 
@@ -261,11 +310,15 @@ def _centred(mean: Tensor, condition: Tensor, levels: Levels) -> Tensor:
 
 
 def _about_centre(
-    centred: Tensor, count: Tensor, condition: Tensor, levels: Levels
+    centred: Tensor,
+    count: Tensor,
+    condition: Tensor,
+    levels: Levels,
+    videos: Tensor | None = None,
 ) -> ClassPosterior:
     """Posterior of mu - m from `_centred` mean frames."""
     loading = levels.loading[levels.at(condition)]
-    weight = (count > 0).to(centred)
+    weight = (count > 0).to(centred) if videos is None else videos
     precision = video_noise(levels, condition, count).inverse().scaled(weight)
     known = precision.scaled(loading**2).sum(2)
     h = (loading[..., None] * precision.apply(centred)).sum(2)

@@ -435,10 +435,13 @@ def _conditioned_logits(
     """(draw, task, query, way) log N(x; o + r mu_j, N), mu from p(mu | x, y*, D), up to a constant.
 
     The residual x - o - r mu_j is G_j (x - o) - u_j with G_j = I - r^2 Cov(mu_j, mu_y*) T^-1,
-    u_j = r mu_j - r^2 Cov(mu_j, mu_y*) T^-1 (x~ - o) and T = r^2 Cov mu_y* + N, so that all
-    queries and draws of a task are one matrix product.
+    u_j = r mu_j - r^2 Cov(mu_j, mu_y*) T^-1 (x~ - o) and T = r^2 Cov mu_y* + N. Its square,
+
+        (x - o)' G_j' P G_j (x - o) - 2 (x - o)' G_j' P u_j + u_j' P u_j,
+
+    takes two matrix products for all queries and draws of a task.
     """
-    x = x - levels.offset[q]
+    points = Points(x - levels.offset[q])
     r, cov_noise = levels.loading[q], _noise(levels, q, n)
     precision = cov_noise.inverse()
     eps = cov_noise.colour(white)
@@ -452,24 +455,14 @@ def _conditioned_logits(
         update = cross @ total.expand_axis(1)
         simulated = r * base[:, :, way] + eps
         u = r * base - update.apply(simulated[:, :, None])
-        gx = x[:, None] - update.expand_axis(2).apply(x[:, None])
-        value = _residual(gx, u, precision)
+        right = precision.apply(u)
+        seen = right - update.transposed().apply(right)  # G' P u
+        seen_by = precision - precision @ update  # P G
+        square = seen_by - update.transposed() @ seen_by  # G' P G
+        own = (u * right).sum(-1)[:, :, None] + square.squares(points)
+        value = torch.einsum("tqd,stwd->stqw", points.x, seen) - 0.5 * own
         out = torch.where(here[..., None], value, out)
     return out
-
-
-def _residual(gx: Tensor, u: Tensor, precision: Operator) -> Tensor:
-    """-1/2 (gx - u)' P (gx - u) as (draw, task, query, way).
-
-    Args:
-        gx: (task, way, query, feature).
-        u: (draw, task, way, feature).
-        precision: no batch axes.
-    """
-    left, right = precision.apply(gx), precision.apply(u)
-    cross = torch.einsum("twqd,stwd->stqw", left, u)
-    own = (gx * left).sum(-1).mT
-    return cross - 0.5 * (own + (u * right).sum(-1)[:, :, None])
 
 
 def _noise(levels: Levels, q: int, n: float) -> Operator:
