@@ -188,6 +188,13 @@ class OpenSet(Collapsible, Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Log odds, given the support: (task, video, frame) and (task, video)."""
 
+    def log_open_labels(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """`log_labels` and `log_absent_odds`, in one go where they have work in common."""
+        labels = self.log_labels(episodes, population)
+        return labels, self.log_absent_odds(episodes, population)
+
 
 @runtime_checkable
 class OpenSetDraws(Model, Protocol):

@@ -111,13 +111,13 @@ class PredictiveScore(_Objective):
     def __call__(self, episodes: EpisodeBatch) -> None:
         """The Pyro program: population sites, and the score as a factor."""
         population = self.model.sample_population(episodes.support)
-        if not isinstance(self.model, OpenSet):
+        model = self.model.for_learning()
+        if isinstance(model, OpenSet):
+            labels, odds = model.log_open_labels(episodes, population)
+            score = label_score(*labels, episodes) + presence_score(*odds, episodes)
+        else:
             episodes = fully_labelled(episodes)
-        frame, video = self.model.for_learning().log_labels(episodes, population)
-        score = label_score(frame, video, episodes)
-        if isinstance(self.model, OpenSet):
-            odds = self.model.log_absent_odds(episodes, population)
-            score = score + presence_score(*odds, episodes)
+            score = label_score(*model.log_labels(episodes, population), episodes)
         pyro.factor("score", (task_weight(episodes).to(score) * score).sum())
 
 

@@ -32,7 +32,7 @@ from bayesfs.models.gaussian.families import (
     PowerLaw,
 )
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
-from bayesfs.models.gaussian.labels import frame_queries, joint_log_density, log_absent_odds
+from bayesfs.models.gaussian.labels import frame_queries, joint_log_density, open_labels
 from bayesfs.prediction import predict
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.synthetic.truth import Population
@@ -348,7 +348,7 @@ def test_odds_that_nothing_taught_is_shown_equal_those_of_one_more_empty_class(
     batch = episodes_for(model, ragged=True)
     population = draw_population(model, 3)
     levels = model.levels(population, 3)
-    frame, video = log_absent_odds(batch, levels)
+    together, (frame, video) = open_labels(batch, levels)
     values = {site: v[None] for site, v in population.items()}
     opened = model.open_predictive(batch, values, untaught=4, draws=20, seed=0)
     for odds, labels, mask in (
@@ -358,6 +358,7 @@ def test_odds_that_nothing_taught_is_shown_equal_those_of_one_more_empty_class(
         prob = labels.prob[..., -4:].sum(-1)
         torch.testing.assert_close(prob[mask], odds.sigmoid()[mask])
     closed = model.log_labels(batch, population)[0]
+    torch.testing.assert_close(together[0], closed)
     taught = opened.frame.log_prob[..., :-4].log_softmax(-1)
     torch.testing.assert_close(taught[batch.query_mask], closed[batch.query_mask])
 

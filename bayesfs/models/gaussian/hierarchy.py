@@ -20,7 +20,7 @@ from bayesfs.errors import ShapeError
 from bayesfs.models.gaussian.conjugate import Levels
 from bayesfs.models.gaussian.covariance import Diagonal
 from bayesfs.models.gaussian.families import CovarianceFamily, PowerLaw, spectrum_log
-from bayesfs.models.gaussian.labels import log_absent_odds, open_predictive
+from bayesfs.models.gaussian.labels import open_labels, open_predictive
 from bayesfs.models.gaussian.level_model import LevelModel
 from bayesfs.protocols import OpenSet
 from bayesfs.types import CONDITIONS, EpisodeBatch, Predictive
@@ -47,7 +47,7 @@ class GaussianHierarchy(LevelModel, OpenSet):
     bare table and texture before a full shelf.
 
     A query shows none of the taught classes, but a new one of the same user, with log prior odds
-    `absent_odds` ~ N(absent_odds, absent_odds_sd^2): see `log_absent_odds`.
+    `absent_odds` ~ N(absent_odds, absent_odds_sd^2): see `open_labels`.
 
     Population sites: `offset_raw` ~ N(0, I) with o = offset_scale s_d offset_raw, `loading` ~
     LogNormal(log loading, loading_sd), and the sites of the covariance family.
@@ -166,4 +166,10 @@ class GaussianHierarchy(LevelModel, OpenSet):
         Returns:
             (task, video, frame) and (task, video).
         """
-        return log_absent_odds(episodes, self.levels(population, episodes.dim))
+        return self.log_open_labels(episodes, population)[1]
+
+    def log_open_labels(
+        self, episodes: EpisodeBatch, population: Mapping[str, Tensor]
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """`log_labels` and `log_absent_odds`, from one posterior of the classes."""
+        return open_labels(episodes, self.levels(population, episodes.dim))

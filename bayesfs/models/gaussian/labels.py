@@ -170,25 +170,29 @@ def closed_form(episodes: EpisodeBatch, levels: Levels) -> tuple[Tensor, Tensor]
     return frame.reshape(*episodes.query.shape[:3], -1), video
 
 
-def log_absent_odds(episodes: EpisodeBatch, levels: Levels) -> tuple[Tensor, Tensor]:
-    """Exact log odds that a query shows none of the taught classes, but a new one of the same user.
+def open_labels(
+    episodes: EpisodeBatch, levels: Levels
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """`closed_form`, and the exact log odds that a query shows a new class of the same user.
 
         odds = pi N(x; o + r E a, r^2 (Cov a + B) + N) / mean_k N(x; o + r E mu_k, r^2 Cov mu_k + N)
 
     with log pi = `levels.absent` and a the task effect, given the support.
 
     Returns:
-        (task, video, frame) and (task, video).
+        Log labels as `closed_form` has them, and log odds (task, video, frame) and (task, video).
     """
     post = condition_classes(episodes, levels)
     new = post.task_mean[:, None], (post.task_cov + levels.way).expand_axis(1)
-    prior = taught_prior(episodes)
-    found = []
+    prior, cov = taught_prior(episodes), post.cov()
+    labels, odds = [], []
     for queries in (frame_queries(episodes, levels), video_queries(episodes, levels)):
-        taught = _log_density(queries, post.mean, post.cov(), levels) + prior[:, None]
+        taught = _log_density(queries, post.mean, cov, levels) + prior[:, None]
         unknown = _log_density(queries, *new, levels)[..., 0]
-        found.append(levels.absent + unknown - taught.logsumexp(-1))
-    return found[0].reshape(episodes.query.shape[:3]), found[1]
+        labels.append(taught.log_softmax(-1))
+        odds.append(levels.absent + unknown - taught.logsumexp(-1))
+    shape = episodes.query.shape[:3]
+    return (labels[0].reshape(*shape, -1), labels[1]), (odds[0].reshape(shape), odds[1])
 
 
 def taught_prior(episodes: EpisodeBatch) -> Tensor:
@@ -215,7 +219,7 @@ def mixture_predictive(
     labels = _mixture(episodes, values, [taught_prior(episodes)] * len(values), draws, seed)
     if all(levels.absent == -math.inf for levels in values):
         return Predictive(*labels)
-    absent = torch.stack([log_absent_odds(episodes, levels)[0].sigmoid() for levels in values])
+    absent = torch.stack([open_labels(episodes, levels)[1][0].sigmoid() for levels in values])
     return Predictive(*labels, absent=absent.mean(0).masked_fill(~episodes.query_mask, 0.0))
 
 
@@ -226,7 +230,7 @@ def open_predictive(
 
     An untaught class has its prior for a posterior, so that a query unlike anything taught is of
     one of them, and of which is a matter of not having been taught: epistemic, up to
-    log(untaught). See `log_absent_odds` for the odds.
+    log(untaught). See `open_labels` for the odds.
 
     Returns:
         Predictive with way + untaught classes; the untaught ones come last.
