@@ -21,6 +21,9 @@ from bayesfs.models.similarity.heads import (
     ALIKE_LIMITS,
     ALIKE_SLOPE,
     HEADS,
+    NOISE_CLEAR,
+    NOISE_REACH,
+    NOISE_STEEP,
     OWN_STRENGTH,
     RIDGE,
     UNIT,
@@ -111,6 +114,24 @@ def support_of(batch: EpisodeBatch, task: int) -> tuple[Array, Array]:
     return means[task][there].numpy(), label[task][there].argmax(-1).numpy()
 
 
+def frames_of(batch: EpisodeBatch, task: int) -> list[Array]:
+    """The frames of each support video, at length 1."""
+    frames, mask = batch.support[task].flatten(0, 1).numpy(), batch.support_mask[task].flatten(0, 1)
+    return [unit(x[m]) for x, m in zip(frames, mask.numpy(), strict=True) if m.any()]
+
+
+def noise_factor_of(frames: list[Array], videos: Array, label: Array) -> float:
+    """From every pair of frames and of videos."""
+    of_video = [
+        np.mean([a @ b for i, a in enumerate(x) for b in x[:i]]) for x in frames if len(x) > 1
+    ]
+    between = mean_cosine(videos, np.zeros(len(videos)), label)
+    share = (1.0 - np.mean(of_video)) / (1.0 - between)
+    single = np.mean(np.unique(label, return_counts=True)[1] == 1)
+    beyond = min(max(share - NOISE_CLEAR, 0.0), NOISE_REACH)
+    return float(np.exp(-NOISE_STEEP * single * beyond))
+
+
 @pytest.fixture
 def scatter() -> WithinScatter:
     axes = np.linalg.qr(np.random.default_rng(0).normal(size=(7, 2)))[0]
@@ -123,10 +144,11 @@ def test_heads_of_queries_are_those_of_dense_algebra(foreign: bool, scatter: Wit
     found = query_scores(batch, metric)
     for t in range(len(batch)):
         videos, label = support_of(batch, t)
+        factor = noise_factor_of(frames_of(batch, t), videos, label)
         ways = int(batch.way_mask[t].sum())
         for v, f in batch.query_mask[t].nonzero().tolist():
             frame = unit(batch.query[t, v, f].numpy())[None]
-            expected = dense_scores(videos, label, frame, metric)[0]
+            expected = dense_scores(videos, label, frame, metric)[0] * factor
             np.testing.assert_allclose(found[t, v, f, :ways], expected, rtol=1e-6, atol=1e-6)
 
 
@@ -145,6 +167,8 @@ def test_left_out_videos_are_asked_of_the_task_without_them() -> None:
             rest = np.arange(len(label)) != i
             asked = unit(frames[i][mask[i]].numpy())
             expected = dense_scores(videos[rest], label[rest], asked, None)
+            others = [x for x, keep in zip(frames_of(batch, t), rest, strict=True) if keep]
+            expected = expected * noise_factor_of(others, videos[rest], label[rest])
             ways = expected.shape[1]
             value = found.scores[t, fold][found.mask[t, fold], :ways]
             np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-6)
@@ -276,6 +300,24 @@ def test_a_difference_of_cosines_says_less_where_the_taught_are_alike(
     model = SimilarityPool(told)
     posterior = model.approximate(batch, model.default_population(7).draws, draws=8, seed=0)
     np.testing.assert_allclose(posterior.sample_stats["alike_factor"], seen, rtol=1e-6)
+
+
+def test_scores_count_for_less_where_frames_of_a_video_differ_as_much_as_objects() -> None:
+    """One video of each object; with two of each, what is left out tells the scale instead."""
+    model, found = SimilarityPool(), {}
+    for frame in (0.1, 0.7):  # sd of frames; objects differ by 1 in each of 40 features
+        rng = np.random.default_rng(0)
+        centre = 3.0 + rng.normal(size=(1, 4, 1, 1, 40))
+        video = centre + 0.05 * rng.normal(size=(1, 4, 2, 1, 40))
+        support = torch.from_numpy(video + frame * rng.normal(size=(1, 4, 2, 5, 40)))
+        batch = tasks(users=1, way=4, shots=2, frames=5, dim=40, ragged=False)
+        for shots in (1, 2):
+            task = batch.changed(support=support).limit_shots(shots)
+            given = model.default_population(40)
+            posterior = model.approximate(task, given.draws, draws=8, seed=0)
+            found[frame, shots] = float(posterior.sample_stats["noise_factor"][0])
+    assert found[0.1, 1] == found[0.1, 2] == found[0.7, 2] == 1.0
+    assert found[0.7, 1] < 0.9
 
 
 @pytest.mark.parametrize(("like", "unlike"), [(np.nan, 0.2), (0.5, np.nan), (0.2, 0.2)])

@@ -52,8 +52,8 @@ from bayesfs.models.similarity.scores import (
     FOLDS,
     LeftOut,
     Scatters,
-    alike_factors,
     left_out_scores,
+    likeness_factors,
     query_scores,
     scatters_of,
 )
@@ -552,13 +552,16 @@ class SimilarityPool(LogLinearPool, KnowsTypical):
     ) -> Posterior:
         """As `LogLinearPool.approximate`, with more `sample_stats`.
 
-        `exchangeable` is `exchangeability`, `alike_factor` the factor of the heads' scores, below 1
-        where the taught objects are more alike than other people's.
+        `exchangeable` is `exchangeability`; `alike_factor` and `noise_factor` are factors of the
+        heads' scores, below 1 where the taught objects are more alike than other people's, and
+        where frames of one video differ nearly as much as they do.
         """
         found = super().approximate(episodes, population, draws=draws, seed=seed)
+        alike, noise = likeness_factors(episodes, self.scatter)
         more = {
             "exchangeable": self.exchangeability(episodes),
-            "alike_factor": alike_factors(episodes, self.scatter),
+            "alike_factor": alike,
+            "noise_factor": noise,
         }
         return replace(found, sample_stats={**found.sample_stats, **more})
 

@@ -1,7 +1,7 @@
 """Head scores of a batch of tasks: of their queries, and of each support video left out.
 
 Start with `query_scores`. Both are `bayesfs.models.similarity.heads.head_scores` on the features
-at unit length, times the task's `alike_factor`.
+at unit length, times the factors of the task's `Likeness`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from bayesfs.errors import ShapeError
 from bayesfs.models.per_batch import once_per_batch
 from bayesfs.models.similarity.heads import (
     COSINES,
+    Likeness,
     Products,
     WithinScatter,
-    alike_factor,
     head_scores,
     support_examples,
 )
@@ -61,15 +61,23 @@ def query_scores(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
     query = unit(episodes.query).flatten(1, 2)
     scatters = scatters_of(episodes, scatter)
     own, foreign = _products(means, query, scatters)
-    factor = alike_factor(own.gram, label, *_usual(means, scatters))
+    found = Likeness.of(own.gram, label, _frames(episodes))
+    factor = found.alike_factor(*_usual(means, scatters)) * found.noise_factor()
     scores = head_scores(own, label, foreign) * factor[:, None, None, None]
     return scores.reshape(tasks, videos, frames, *scores.shape[2:])
 
 
-def alike_factors(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
-    """(task,) factor of all scores, below 1 where the taught objects are alike: `alike_factor`."""
+def likeness_factors(episodes: EpisodeBatch, scatter: Scatters) -> tuple[Tensor, Tensor]:
+    """(task,) `Likeness.alike_factor` and `Likeness.noise_factor` of all scores."""
     means, label = support_examples(episodes)
-    return alike_factor(means @ means.mT, label, *_usual(means, scatters_of(episodes, scatter)))
+    found = Likeness.of(means @ means.mT, label, _frames(episodes))
+    usual = _usual(means, scatters_of(episodes, scatter))
+    return found.alike_factor(*usual), found.noise_factor()
+
+
+def _frames(episodes: EpisodeBatch) -> Tensor:
+    """(task, example) frames of each support video."""
+    return episodes.support_mask.sum(-1).flatten(1)
 
 
 @once_per_batch
@@ -88,7 +96,8 @@ def left_out_scores(episodes: EpisodeBatch, scatter: Scatters, most: int = FOLDS
     scatters = scatters_of(episodes, scatter)
     own, foreign = (folds.products(p) for p in _products(means, query.flatten(1, 2), scatters))
     usual = (cosine[:, None] for cosine in _usual(means, scatters))
-    factor = alike_factor(own.gram, folds.rest, *usual)
+    found = Likeness.of(own.gram, folds.rest, _frames(episodes)[:, None])
+    factor = found.alike_factor(*usual) * found.noise_factor()
     return folds.left_out(head_scores(own, folds.rest, foreign) * factor[..., None, None, None])
 
 
