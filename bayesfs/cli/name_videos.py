@@ -177,7 +177,7 @@ FURTHER = 10
 """Videos to come of which it is said how many will be recognised."""
 
 ALIKE = 0.8
-"""Factor of the scores below which it is said that the taught things look alike."""
+"""Factor of the scores below which it is said what makes it so small."""
 
 
 def name_videos(
@@ -235,7 +235,7 @@ def name_videos(
         if isinstance(answer.model, KnowsTypical):
             tell_unlike(float(answer.model.exchangeability(tasks)[0]))
         if (factor := answer.posterior.sample_stats.get("alike_factor")) is not None:
-            tell_alike(float(factor[0]))
+            tell_alike(float(factor[0]), float(answer.posterior.sample_stats["noise_factor"][0]))
         if isinstance(answer.model, Collapsible):
             values = thinned_values(learnt.population, OWN_DRAWS)
             tell_own(self_estimate(answer.model, values, tasks)[0])
@@ -259,9 +259,20 @@ def tell_unlike(p: float) -> None:
         )
 
 
-def tell_alike(factor: float) -> None:
-    """Say it where the taught things are more alike than other people's, and what that does."""
-    if factor < ALIKE:
+def tell_alike(factor: float, noise: float) -> None:
+    """Say it where the taught things are alike, and what that does.
+
+    Args:
+        factor: below 1 where they are more alike than other people's.
+        noise: below 1 where frames of one video of them differ nearly as much as they do.
+    """
+    if noise < ALIKE:
+        say(
+            "the frames of one of your videos differ nearly as much as the things you taught do, "
+            "so that answers are hardly better than guesses after one video of each; record a "
+            "second one of each, with the thing large in the picture"
+        )
+    elif factor < ALIKE:
         say(
             "the things you taught look more alike than those of the people that were learnt from, "
             "so that likeness tells them apart less surely; answers are held back for it until "

@@ -483,5 +483,14 @@ def test_only_frames_that_an_answer_uses_are_embedded(
 def test_things_that_look_alike_are_told(
     alike_factor: float, said: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name_videos.tell_alike(alike_factor)
+    name_videos.tell_alike(alike_factor, 1.0)
     assert ("look more alike than those of the people" in capsys.readouterr().err) is said
+
+
+def test_videos_that_differ_as_much_as_the_things_are_told_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name_videos.tell_alike(0.6, 0.3)
+    said = capsys.readouterr().err
+    assert "frames of one of your videos differ nearly as much as the things" in said
+    assert "look more alike" not in said

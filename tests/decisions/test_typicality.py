@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from bayesfs.decisions.prediction_sets import average_sets, credible_set, open_set
 from bayesfs.errors import DataError
-from bayesfs.models.similarity.typicality import Typicality, largest_cosines, left_out_cosines
+from bayesfs.models.similarity.heads import WithinScatter
+from bayesfs.models.similarity.scores import centred_cosines
+from bayesfs.models.similarity.typicality import (
+    Typicality,
+    largest_cosines,
+    left_out_cosines,
+    pair_cosine,
+    to_mean,
+)
 from bayesfs.types import EpisodeBatch
 
 DIM = 300
@@ -45,11 +53,12 @@ def people(tasks: int, shots: int, seed: int, *, spread: float = 1.0) -> Episode
 
 @pytest.mark.parametrize("shots", [2, 3, 6])
 @pytest.mark.parametrize("spread", [0.5, 1.0, 1.5])
-def test_one_taught_video_in_twenty_is_called_new(shots: int, spread: float) -> None:
+@pytest.mark.parametrize("both", [False, True], ids=["cosine", "with the centred one"])
+def test_one_taught_video_in_twenty_is_called_new(shots: int, spread: float, both: bool) -> None:
     """Whatever the spread of a person's videos; 500 taught queries, and 500 of untaught things."""
     episodes = people(100, shots, seed=1, spread=spread)
-    rule = Typicality(shift=0.0, sd=0.04)
-    new = rule.p_values(episodes) < 0.05
+    rule = Typicality(shift=0.0, sd=0.04, centred_sd=0.04)
+    new = rule.p_values(episodes, centred=centred_cosines(episodes, None) if both else None) < 0.05
     taught = episodes.query_labels >= 0
     assert float(new[taught].double().mean()) < 0.08
     if spread < 1.2:
@@ -69,6 +78,58 @@ def test_left_out_cosines_are_those_of_a_complete_class(shots: int) -> None:
     own = torch.cat([left_out_cosines(episodes, t)[0] for t in range(len(episodes))])
     found = largest_cosines(episodes)[episodes.query_labels >= 0]
     assert float(own.mean()) == pytest.approx(float(found.mean()), abs=0.004)
+
+
+def test_centred_cosines_are_those_of_dense_algebra() -> None:
+    """Of queries, and of support videos without which centre and class mean are taken."""
+    episodes = people(1, 2, seed=12)
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(DIM, 3)))[0].astype(np.float32)
+    scatter = WithinScatter(axes, np.array([9.0, 4.0, 1.0], np.float32))
+    metric = np.linalg.inv(np.eye(DIM) + (axes * scatter.excess) @ axes.T)
+
+    def largest(query: NDArray[np.float64], classes: list[NDArray[np.float64]]) -> float:
+        means = np.stack([x.mean(0) for x in classes])
+        q, m = query - means.mean(0), means - means.mean(0)
+        size = np.sqrt(q @ metric @ q * np.einsum("kd,de,ke->k", m, metric, m))
+        return float((m @ metric @ q / size).max())
+
+    def unit(x: torch.Tensor) -> NDArray[np.float64]:
+        return (x / x.norm(dim=-1, keepdim=True)).numpy()
+
+    support, query = unit(episodes.support[0, :, :, 0]), unit(episodes.query[0, :, 0])
+    asked, own = centred_cosines(episodes, scatter)
+    np.testing.assert_allclose(asked[0], [largest(q, list(support)) for q in query], atol=1e-6)
+    expected = [
+        largest(support[k, i], [np.delete(x, i, 0) if j == k else x for j, x in enumerate(support)])
+        for k in range(5)
+        for i in range(2)
+    ]
+    np.testing.assert_allclose(own[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("shots", "off"), [(2, 0.04), (4, 0.02)])
+def test_left_out_centred_cosines_grow_to_those_of_a_complete_class(shots: int, off: float) -> None:
+    """Somewhat less, since the centre has a video fewer, too; never more: fewer are called new."""
+    episodes = people(150, shots, seed=3)
+    asked, own = centred_cosines(episodes, None)
+    pair = pair_cosine(float(own.mean()), shots)
+    assert to_mean(pair, shots - 1.0) == pytest.approx(float(own.mean()))
+    grown = float(own.mean()) * to_mean(pair, shots) / to_mean(pair, shots - 1.0)
+    taught = float(asked[episodes.query_labels >= 0].mean())
+    assert taught - off < grown < taught + 0.01
+    assert abs(grown - taught) < 0.5 * abs(float(own.mean()) - taught)
+
+
+def test_one_class_has_no_centred_cosine_and_the_other_one_is_all() -> None:
+    episodes = people(2, 3, seed=4)
+    alone = episodes.changed(
+        support_mask=episodes.support_mask & (torch.arange(5) == 0)[None, :, None, None],
+        query_labels=torch.where(episodes.query_labels == 0, 0, -1),
+    )
+    assert torch.isnan(centred_cosines(alone, None)[0]).all()
+    found = Typicality().p_values(alone, centred=centred_cosines(alone, None))
+    torch.testing.assert_close(found, Typicality().p_values(alone))
 
 
 def test_other_classes_are_asked_without_the_videos_own() -> None:

@@ -52,6 +52,7 @@ from bayesfs.models.similarity.scores import (
     FOLDS,
     LeftOut,
     Scatters,
+    centred_cosines,
     left_out_scores,
     likeness_factors,
     query_scores,
@@ -569,7 +570,10 @@ class SimilarityPool(LogLinearPool, KnowsTypical):
         """(task, video) p-values of `bayesfs.models.similarity.typicality.Typicality`."""
         scatters = scatters_of(episodes, self.scatter)
         like = None if scatters is None else [each.like for each in scatters]
-        return self.typical.p_values(episodes, like, condition_known=condition_known)
+        centred = centred_cosines(episodes, self.scatter)
+        return self.typical.p_values(
+            episodes, like, centred=centred, condition_known=condition_known
+        )
 
     def exchangeability(self, episodes: EpisodeBatch) -> Tensor:
         """(task,) p-values that two videos of one thing are as alike as other people's are.

@@ -7,7 +7,7 @@ at unit length, times the factors of the task's `Likeness`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from bayesfs.errors import ShapeError
 from bayesfs.models.per_batch import once_per_batch
 from bayesfs.models.similarity.heads import (
     COSINES,
+    HEADS,
+    UNIT,
     Likeness,
     Products,
     WithinScatter,
@@ -56,14 +58,18 @@ class LeftOut:
 @once_per_batch
 def query_scores(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
     """(task, video, frame, way, head) scores of every query frame."""
+    alike, noise = likeness_factors(episodes, scatter)
+    return query_heads(episodes, scatter) * (alike * noise)[:, None, None, None, None]
+
+
+@once_per_batch
+def query_heads(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
+    """`query_scores` without the factors of the task."""
     means, label = support_examples(episodes)
     tasks, videos, frames, _ = episodes.query.shape
     query = unit(episodes.query).flatten(1, 2)
-    scatters = scatters_of(episodes, scatter)
-    own, foreign = _products(means, query, scatters)
-    found = Likeness.of(own.gram, label, _frames(episodes))
-    factor = found.alike_factor(*_usual(means, scatters)) * found.noise_factor()
-    scores = head_scores(own, label, foreign) * factor[:, None, None, None]
+    own, foreign = _products(means, query, scatters_of(episodes, scatter))
+    scores = head_scores(own, label, foreign)
     return scores.reshape(tasks, videos, frames, *scores.shape[2:])
 
 
@@ -89,6 +95,17 @@ def left_out_scores(episodes: EpisodeBatch, scatter: Scatters, most: int = FOLDS
         scatter: of videos about their objects in other worlds.
         most: videos that are left out at most; of more, evenly spaced ones are.
     """
+    if (found := left_out_heads(episodes, scatter, most)) is None:
+        return None
+    heads, factor = found
+    return replace(heads, scores=heads.scores * factor[..., None, None, None])
+
+
+@once_per_batch
+def left_out_heads(
+    episodes: EpisodeBatch, scatter: Scatters, most: int
+) -> tuple[LeftOut, Tensor] | None:
+    """The same without the factors of the task without the video, and these (task, fold)."""
     means, label = support_examples(episodes)
     if (folds := Folds.of(episodes, label, most)) is None:
         return None
@@ -98,7 +115,33 @@ def left_out_scores(episodes: EpisodeBatch, scatter: Scatters, most: int = FOLDS
     usual = (cosine[:, None] for cosine in _usual(means, scatters))
     found = Likeness.of(own.gram, folds.rest, _frames(episodes)[:, None])
     factor = found.alike_factor(*usual) * found.noise_factor()
-    return folds.left_out(head_scores(own, folds.rest, foreign) * factor[..., None, None, None])
+    return folds.left_out(head_scores(own, folds.rest, foreign)), factor
+
+
+def centred_cosines(
+    episodes: EpisodeBatch, scatter: Scatters, most: int = FOLDS
+) -> tuple[Tensor, Tensor]:
+    """Largest cosine about the taught mean, in the metric of other worlds, over frames and classes.
+
+    Returns:
+        (task, video) of queries, and (task, fold) of support videos, each left out of the task,
+        whose class has another one; NaN for padding, and where a task has one class.
+    """
+    place, several = HEADS.index("whitened"), episodes.way_mask.sum(1) > 1
+    asked = _largest(query_heads(episodes, scatter)[..., place], episodes.query_mask, episodes)
+    asked = torch.where(several[:, None], asked, torch.nan) / UNIT[place]
+    if (found := left_out_heads(episodes, scatter, most)) is None:
+        return asked, asked[:, :0]
+    left_out = found[0]
+    own = _largest(left_out.scores[..., place], left_out.mask, episodes) / UNIT[place]
+    return asked, own
+
+
+def _largest(scores: Tensor, mask: Tensor, episodes: EpisodeBatch) -> Tensor:
+    """(task, video, frame, way) -> (task, video) largest; NaN where there is no frame."""
+    there = mask[..., None] & episodes.way_mask[:, None, None]
+    largest = scores.masked_fill(~there, -torch.inf).amax((-2, -1))
+    return torch.where(mask.any(-1), largest, torch.nan)
 
 
 @dataclass(frozen=True)

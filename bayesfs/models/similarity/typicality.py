@@ -20,9 +20,16 @@ population tells how alike two videos of one object are, the cosine `like` of th
     like / sqrt((1 + (n - 1) like) / n)
 
 to a mean of n videos; the two are weighted by their precision. With one video of each class m_0 is
-all there is. p = P(A <= a): below .05 for one taught video in twenty, if the person's videos are
-exchangeable with what is asked (recorded by them in the same way). The population's numbers here
-are from development worlds: homes, a room, a shop, turntable.
+all there is.
+
+What all of a person's videos have in common, light, place, hands, makes every cosine large. So a
+second statistic is the largest cosine about the mean of what was taught, in the metric of other
+people's scatter (`bayesfs.models.similarity.scores.centred_cosines`), with a normal law of its own,
+its mean, for n videos, as above with `centred` for like. With the standardised values z of the two
+and their correlation r, p = P(Z <= (z_1 + z_2) / sqrt(2 + 2 r)): below .05 for one taught video in
+twenty, if the person's videos are exchangeable with what is asked (recorded by them in the same
+way). The population's numbers here are from development worlds: homes, a room, a shop, turntable,
+hand signs.
 
 Source: Vovk et al. (2005) for p-values from left-out examples; Gelman et al. (2013), section 2.5,
 for the normal update.
@@ -40,7 +47,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from bayesfs._linalg.directions import unit
-from bayesfs._utils.ranges import Positive, check_ranges
+from bayesfs._utils.ranges import Positive, Share, check_ranges
 from bayesfs.errors import ShapeError
 from bayesfs.models.similarity.heads import likeness, support_examples
 from bayesfs.types import EpisodeBatch
@@ -60,6 +67,13 @@ class Typicality:
         shift_sd: its sd between people.
         other_shift: mean change into another recording condition.
         other_shift_sd: its sd between people.
+        centred: mean cosine of two videos of one object about the mean of what was taught.
+        centred_like_sd: its sd between people.
+        centred_sd: as `sd`, of the second statistic.
+        centred_shift_sd: as `shift_sd`.
+        centred_other_shift: as `other_shift`.
+        centred_other_shift_sd: as `other_shift_sd`.
+        agreement: correlation of the two statistics among taught videos.
 
     Example:
         >>> p = Typicality().p_values(episodes)  # doctest: +SKIP
@@ -75,6 +89,13 @@ class Typicality:
     shift_sd: Positive = 0.03
     other_shift: float = -0.18
     other_shift_sd: Positive = 0.1
+    centred: float = 0.4
+    centred_like_sd: Positive = 0.06
+    centred_sd: Positive = 0.14
+    centred_shift_sd: Positive = 0.04
+    centred_other_shift: float = -0.25
+    centred_other_shift_sd: Positive = 0.1
+    agreement: Share = 0.5
 
     def __post_init__(self) -> None:
         check_ranges(self, ShapeError)
@@ -84,6 +105,7 @@ class Typicality:
         episodes: EpisodeBatch,
         like: Sequence[float] | None = None,
         *,
+        centred: tuple[Tensor, Tensor] | None = None,
         condition_known: bool = True,
     ) -> Tensor:
         """(task, video) P(a taught video is at most as similar as this one); 0 for padding.
@@ -92,18 +114,23 @@ class Typicality:
             episodes: T tasks, features as they come from a backbone; no labels of queries are used.
             like: for each task, the cosine of two videos of one object, as other people's are of
                 the same backbone; NaN, or None for all, where that is not known.
+            centred: the second statistic, of queries and of what is left out, NaN where there is
+                none; None for the first alone.
             condition_known: whether queries are in the condition that the batch says; if not, they
                 are as likely in that of most of the support as in another one.
         """
         mean, variance = (part[:, None] for part in self.taught(episodes, like))
         found = largest_cosines(episodes)
-        both = [
-            torch.special.ndtr((found - mean - d) / (variance + e**2).sqrt())
-            for d, e in (
-                (self.shift, self.shift_sd),
-                (self.other_shift, self.other_shift_sd),
-            )
-        ]
+        shifts = (self.shift, self.shift_sd), (self.other_shift, self.other_shift_sd)
+        z = [(found - mean - d) / (variance + e**2).sqrt() for d, e in shifts]
+        if centred is not None:
+            z = [
+                torch.where(
+                    more.isfinite(), (each + more) / math.sqrt(2 + 2 * self.agreement), each
+                )
+                for each, more in zip(z, self._centred(episodes, *centred), strict=True)
+            ]
+        both = [torch.special.ndtr(each) for each in z]
         moved = episodes.query_condition != _usual_condition(episodes)[:, None]
         p = torch.where(moved, both[1], both[0]) if condition_known else 0.5 * (both[0] + both[1])
         return p.masked_fill(~episodes.video_mask, 0.0)
@@ -134,16 +161,30 @@ class Typicality:
         self, episodes: EpisodeBatch, like: Sequence[float] | None = None
     ) -> tuple[Tensor, Tensor]:
         """(task,) mean and variance of the statistic of a taught video, before any shift."""
-        count = episodes.shot_mask.sum((1, 2)) / episodes.way_mask.sum(1)
-        near = [
-            c / math.sqrt((1.0 + (n - 1.0) * c) / n)
-            for c, n in zip(like or [math.nan] * len(count), count.tolist(), strict=True)
-        ]
+        count = _videos_each(episodes)
+        near = [to_mean(c, n) for c, n in zip(like or [math.nan] * len(count), count, strict=True)]
         pairs = [
             self._of_task(*left_out_cosines(episodes, t), near[t]) for t in range(len(episodes))
         ]
         mean, variance = (torch.stack(part) for part in zip(*pairs, strict=True))
         return mean, variance
+
+    def _centred(
+        self, episodes: EpisodeBatch, asked: Tensor, left_out: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(task, video) standardised second statistic, in the same condition and in another one."""
+        laws = []
+        for task, n in enumerate(_videos_each(episodes)):
+            own = left_out[task][left_out[task].isfinite()]
+            if len(own):
+                pair = pair_cosine(float(own.mean()), n)
+                own = own * to_mean(pair, n) / to_mean(pair, n - 1.0)
+            known = [(own.new_tensor(to_mean(self.centred, n)), self.centred_like_sd)]
+            laws.append(self._update(own, known, self.centred_sd))
+        mean, variance = (torch.stack(part)[:, None] for part in zip(*laws, strict=True))
+        same = (asked - mean) / (variance + self.centred_shift_sd**2).sqrt()
+        other = asked - mean - self.centred_other_shift
+        return same, other / (variance + self.centred_other_shift_sd**2).sqrt()
 
     def _of_task(self, own: Tensor, other: Tensor, near: float) -> tuple[Tensor, Tensor]:
         """The normal update of one task.
@@ -153,21 +194,54 @@ class Typicality:
             other: (example,) similarity to the other classes; empty with one class.
             near: cosine of a video to the mean of its class in other people's data, or NaN.
         """
+        known = [(other.mean() + self.gap, self.gap_sd)] if len(other) else []
+        if not math.isnan(near):
+            known.append((own.new_tensor(near), self.like_sd))
+        return self._update(own, known, self.sd)
+
+    def _update(
+        self, own: Tensor, known: Sequence[tuple[Tensor, float]], sd: float
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and variance of a taught query's statistic.
+
+        Args:
+            own: (example,) left-out values.
+            known: means and sds that are believed of their mean, each by itself.
+            sd: of a value, believed as firmly as `sd_weight` values would tell it.
+        """
         count = len(own)
         centre = own.mean() if count else own.new_tensor(0.0)
         rest = (own - centre).square().sum()
         weight = self.sd_weight + max(count - 1, 0)
-        variance = (self.sd_weight * self.sd**2 + rest) / weight
-        known = [(other.mean() + self.gap, self.gap_sd)] if len(other) else []
-        if not math.isnan(near):
-            known.append((own.new_tensor(near), self.like_sd))
+        variance = (self.sd_weight * sd**2 + rest) / weight
         if not known:
             return centre, variance * (1.0 + 1.0 / max(count, 1))
-        precision = sum(1.0 / sd**2 for _, sd in known)
-        prior = torch.stack([mean / sd**2 for mean, sd in known]).sum() / precision
+        precision = sum(1.0 / error**2 for _, error in known)
+        prior = torch.stack([mean / error**2 for mean, error in known]).sum() / precision
         trust = 1.0 / (1.0 + precision * variance / count) if count else centre * 0.0
         mean = prior + trust * (centre - prior)
         return mean, variance + (1.0 - trust) / precision
+
+
+def to_mean(pair: float, n: float) -> float:
+    """Cosine of a video to the mean of n others, where two have this cosine; see the module."""
+    return pair / math.sqrt((1.0 + (n - 1.0) * pair) / n)
+
+
+def pair_cosine(left_out: float, n: float) -> float:
+    """The cosine of two videos at which `to_mean` of n - 1 others gives this, at least .01."""
+    square, rest = max(left_out, 0.0) ** 2, max(n - 1.0, 1.0)
+    return max(
+        (square * (rest - 1.0) + math.sqrt((square * (rest - 1.0)) ** 2 + 4.0 * rest * square))
+        / (2.0 * rest),
+        0.01,
+    )
+
+
+def _videos_each(episodes: EpisodeBatch) -> list[float]:
+    """Mean number of videos of a class, for each task."""
+    each: list[float] = (episodes.shot_mask.sum((1, 2)) / episodes.way_mask.sum(1)).tolist()
+    return each
 
 
 def largest_cosines(episodes: EpisodeBatch) -> Tensor:
