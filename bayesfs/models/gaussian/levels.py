@@ -127,7 +127,8 @@ def _sampled(
     noise: Noise,
 ) -> Tensor:
     """(stage, draw, task, query) entropies given a; given mu; given mu and b."""
-    x, condition, count = queries.x, queries.condition, queries.frames
+    x, there = queries.x, (queries.frames > 0)[..., None]
+    condition, count = _alike(queries)
     r, cov = levels.loading[condition], post.cov()
     z, law = x - levels.offset[condition], video_noise(levels, condition, count)
     chosen = noise.classes(log_prob.exp(), draws)
@@ -135,7 +136,9 @@ def _sampled(
     own = _of_class(mean, chosen)
     eps = law.colour(noise.normal(draws, "task", (x.shape[-1],), x)[:, :, None])
     total = cov.expand_axis(1).scaled((r**2)[..., None]) + law.expand_axis(2)
-    pulled = _chosen_query(total.inverse(), chosen).apply(z - r[..., None] * own - eps)
+    pulled = _chosen_query(total.inverse(), chosen, count.shape[1]).apply(
+        z - r[..., None] * own - eps
+    )
     shift = r[..., None] * _chosen(_task_cross(post), chosen).apply(pulled)
     effect = task[:, :, None] + shift
     centres = (
@@ -154,8 +157,18 @@ def _sampled(
         _logits(z, centres[1], law.expand_axis(2)),
         _logits(z, centres[1] + video[..., None, :], frame.expand_axis(2)),
     )
-    there = (count > 0)[..., None]
     return torch.stack([entropy((v * there + prior[:, None]).log_softmax(-1)) for v in logits])
+
+
+def _alike(queries: Queries) -> tuple[Tensor, Tensor]:
+    """(task, query) condition and frames, or (task, 1) where all queries have the same noise."""
+    condition, count = queries.condition, queries.frames
+    real = count > 0
+    kinds = torch.stack([condition[real].to(count), count[real]], -1).unique(dim=0)  # type: ignore[no-untyped-call]
+    if len(kinds) != 1:
+        return condition, count
+    one = len(condition), 1
+    return kinds[0, 0].to(condition).expand(one), kinds[0, 1].expand(one)
 
 
 def _logits(z: Tensor, centre: Tensor, cov: Operator) -> Tensor:
@@ -205,8 +218,8 @@ def _chosen(operator: Operator, chosen: Tensor) -> Operator:
     return operator[task, chosen]
 
 
-def _chosen_query(operator: Operator, chosen: Tensor) -> Operator:
-    """(task, query, way) operators at (draw, task, query)."""
+def _chosen_query(operator: Operator, chosen: Tensor, count: int) -> Operator:
+    """(task, query, way) operators, or (task, 1, way), at (draw, task, query)."""
     task = torch.arange(chosen.shape[1], device=chosen.device)[:, None]
-    query = torch.arange(chosen.shape[2], device=chosen.device)
+    query = torch.arange(chosen.shape[2], device=chosen.device) % count
     return operator[task, query, chosen]
