@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bayesfs.cli.name_videos import check_writable
+from bayesfs.cli.answers import check_writable
 from bayesfs.cli.share_populations import write_population
 from bayesfs.errors import DataError, RunError
 from bayesfs.runs.directory import explained, write_atomically
