@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
-from bayesfs.cli.name_videos import MOST_FRAMES, Asked, remarks, teacher_of
+from bayesfs.cli.name_videos import MOST_FRAMES, remarks, teacher_of
 from bayesfs.cli.watch_video import Watcher, taught_frames
 from bayesfs.deploy.exported import TaughtTask, write_onnx
 from bayesfs.errors import DataError
@@ -19,7 +20,7 @@ def export_taught(
     run: Path | None,
     *,
     frames: int = MOST_FRAMES,
-    condition: Asked,
+    condition: Literal["unknown", "clean", "clutter"],
     trust: bool,
     backbone: str | None,
 ) -> None:
