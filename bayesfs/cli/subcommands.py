@@ -759,9 +759,9 @@ def population(
 ) -> None:
     """Share what people's data say of others: save a run's population, show, merge, push, pull.
 
-    A population is one small npz file with numbers and a card; no picture, name or feature of
-    anybody is in it. It is of the model of models/similarity_pool.py, whose features are not
-    projected. For example:
+    A population is one small file with numbers and a card, npz or .safetensors as it is called; no
+    picture, name or feature of anybody is in it. It is of the model of models/similarity_pool.py,
+    whose features are not projected. For example:
 
         bayesfs population save runs/first mine.npz
         bayesfs population show efficientnet-lite2
