@@ -190,9 +190,23 @@ def kept_npz(path: Path, what: str, most: int = ARRAYS) -> Iterator[Any]:
     Raises:
         DataError: no such file, a large or damaged one, or one of something else.
     """
+    with reading(path, what), opened_npz(path, most) as archive:
+        yield archive
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Whatever fails inside, while a file is read, names it.
+
+    Args:
+        path: of the file.
+        what: it is not, where it cannot be read.
+
+    Raises:
+        DataError: no such file, a large or damaged one, or one of something else.
+    """
     try:
-        with opened_npz(path, most) as archive:
-            yield archive
+        yield
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as e:  # a damaged archive fails in zipfile, zlib, NumPy and json in many ways

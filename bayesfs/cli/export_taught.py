@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from bayesfs.cli.name_videos import teacher_of
+from bayesfs.cli.name_videos import MOST_FRAMES, remarks, teacher_of
 from bayesfs.cli.watch_video import Watcher, taught_frames
 from bayesfs.deploy.exported import TaughtTask, write_onnx
 from bayesfs.errors import DataError
+from bayesfs.features.decoding.sampling import Spread
 from bayesfs.protocols import TorchBackbone
 
 
@@ -17,12 +19,12 @@ def export_taught(
     folder: Path,
     run: Path | None,
     *,
-    frames: int,
-    condition: Literal["clean", "clutter"],
+    frames: int = MOST_FRAMES,
+    condition: Literal["unknown", "clean", "clutter"],
     trust: bool,
     backbone: str | None,
 ) -> None:
-    """Write the backbone and the taught head as one ONNX file, with what runs it.
+    """Write the backbone and the taught head as ONNX files, with what runs them.
 
     Args:
         teach: folder with one folder of videos per object, or a store of what was taught.
@@ -44,8 +46,10 @@ def export_taught(
             f"expected a backbone that is a torch network, got {teacher.backbone.name!r}; export "
             "is for those"
         )
-    watcher = Watcher.of(teacher, taught_frames(teach, teacher), condition)
-    task, learnt = watcher.task, teacher.learnt
+    taught = taught_frames(teach, teacher)
+    told = "clutter" if condition == "unknown" else condition
+    watcher = Watcher.of(teacher, taught, told)
+    task, learnt, study = watcher.task, teacher.learnt, teacher.study
     rules = teacher.rules(float(task.shot_mask.sum() / task.way_mask.sum()))
     made = TaughtTask(
         teacher.backbone,
@@ -54,10 +58,21 @@ def export_taught(
         watcher.posterior,
         learnt.population,
         task,
-        condition,
+        told,
+        condition != "unknown",
+        teacher.seed,
     )
-    least = None if rules is None else rules.video.least_in_set
-    gaps = write_onnx(made, folder, frames=frames, least_in_set=least)
+    asked = study.evaluation.query_frames
+    count = frames if asked is None else min(frames, asked)
+    gaps = write_onnx(
+        made,
+        folder,
+        frames=frames,
+        sampling=asdict(Spread.of(teacher.sampling, count)),
+        rules=rules,
+        quality=taught.dataset["quality"].values,
+        told=remarks(watcher.model, learnt.population, watcher.posterior, task),
+    )
     size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
-    told = ", ".join(f"{name} {gap:.1e}" for name, gap in gaps.items())
-    print(f"{folder}: {len(task.classes[0])} objects, {size:.1f} MiB; differs from torch by {told}")
+    off = ", ".join(f"{name} {gap:.1e}" for name, gap in gaps.items())
+    print(f"{folder}: {len(task.classes[0])} objects, {size:.1f} MiB; differs from torch by {off}")

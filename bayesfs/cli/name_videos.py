@@ -6,9 +6,6 @@ object of which no video can be read stops the command, unless that is allowed.
 
 from __future__ import annotations
 
-import math
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,30 +15,32 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
 from bayesfs._utils.devices import usable_device
-from bayesfs._utils.progress import say, terminal_safe
-from bayesfs.cli.embedding import embed_tree
+from bayesfs._utils.progress import bar, say
+from bayesfs.cli.answers import (
+    asked_videos,
+    check_writable,
+    reason_of,
+    rows_of,
+    tell_answers,
+)
 from bayesfs.data.sampling import sample_episodes
 from bayesfs.data.sources.folder import read_folder, read_unlabelled
+from bayesfs.data.sources.skipped import tell_skipped
 from bayesfs.data.sources.video import (
-    IMAGE_SUFFIXES,
-    LEVELS,
     UNKNOWN_OBJECT,
-    VIDEO_SUFFIXES,
     NothingDecoded,
     Skipped,
-    TreeWalk,
     VideoTree,
 )
-from bayesfs.data.store import open_store, read_skipped, store_attrs
+from bayesfs.data.store import open_store, read_skipped
 from bayesfs.decisions.rules import Rules
-from bayesfs.diagnostics.self_estimate import SelfEstimate, self_estimate
+from bayesfs.diagnostics.self_estimate import self_estimate
 from bayesfs.diagnostics.verdicts import UNLIKE
-from bayesfs.errors import DataError, RunError
+from bayesfs.errors import DataError
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.explanation.camera import Defect, defect_of
 from bayesfs.explanation.evidence import gather, looks_of
@@ -50,26 +49,16 @@ from bayesfs.explanation.explanation import Explanation
 from bayesfs.explanation.framing import Look
 from bayesfs.features.backbones.spec import DEFAULT, remade
 from bayesfs.features.decoding.sampling import Sampling, Spread
+from bayesfs.features.extraction.embed import embed
 from bayesfs.features.reduction import UnitNorm
 from bayesfs.features.windows import LOOKED, WINDOWS, Window, Windowed
 from bayesfs.prediction import query_evidence, thinned_values
-from bayesfs.protocols import Backbone, Collapsible, KnowsTypical, NamesFrames
-from bayesfs.runs.compose import compose, tell_skipped
-from bayesfs.runs.csv_tables import write_csv
-from bayesfs.runs.directory import RunDirectory, explained
+from bayesfs.protocols import Backbone, Collapsible, KnowsTypical, Model, NamesFrames
+from bayesfs.runs.compose import compose
+from bayesfs.runs.directory import RunDirectory
 from bayesfs.study import Learnt, Study
 from bayesfs.training.shared_population import ENGINE, default_population
-from bayesfs.types import CONDITIONS, Embeddings, EpisodeBatch
-
-Row = dict[str, str | float]
-
-COLUMNS = (
-    "video", "object", "probability", "set", "in_view", "typical", "total", "aleatoric",
-    "epistemic", "sentence",
-)  # fmt: skip
-"""Of the table, before a column "p(OBJECT)" for each object that was taught; numbers of a video
-that could not be read are empty. `set` holds what the sentence names, "" for none of them;
-`in_view` several things that windows of its frames show clearly, or one whose place they tell."""
+from bayesfs.types import CONDITIONS, Embeddings, EpisodeBatch, Posterior
 
 ROUNDING = 1e-6
 """Nats that a video must be likelier by to count as recorded in the other condition."""
@@ -232,63 +221,55 @@ def name_videos(
         looks = looked_at(teacher, found, condition)
         evidence = replace(evidence, looks=looks, defects=defects_in(found.embeddings))
         (said,) = explain_all(evidence, rules=teacher.rules(videos_each))
-        if isinstance(answer.model, KnowsTypical):
-            tell_unlike(float(answer.model.exchangeability(tasks)[0]))
-        if (factor := answer.posterior.sample_stats.get("alike_factor")) is not None:
-            tell_alike(float(factor[0]), float(answer.posterior.sample_stats["noise_factor"][0]))
-        if isinstance(answer.model, Collapsible):
-            values = thinned_values(learnt.population, OWN_DRAWS)
-            tell_own(self_estimate(answer.model, values, tasks)[0])
-    rows = prediction_rows(said, found)
-    if table is not None:
-        classes = [f"p({name})" for name in sorted({n for one in said for n in one.prob})]
-        write_csv(pd.DataFrame(rows, columns=[*COLUMNS, *classes]), table)
-    for row in rows:
-        print(f"{terminal_safe(str(row['video']))}: {terminal_safe(str(row['sentence']))}")
+        for remark in remarks(answer.model, learnt.population, answer.posterior, tasks):
+            say(remark)
+    tell_answers(said, rows_of(said, found.asked, found.tree.videos, found.skipped), table)
     if not said:
-        raise DataError(f"{videos}: none of the {len(rows)} videos to name could be read")
+        raise DataError(f"{videos}: none of the {len(found.asked)} videos to name could be read")
 
 
-def tell_unlike(p: float) -> None:
-    """Say it where a person's videos are unlike those of the people who were learnt from."""
-    if p < UNLIKE:
-        say(
+def remarks(
+    model: Model, population: Posterior, posterior: Posterior, tasks: EpisodeBatch
+) -> list[str]:
+    """What is to be said of what a person taught, whatever is asked.
+
+    Args:
+        model: as it is for tasks.
+        population: posterior of the population sites.
+        posterior: of the person's task.
+        tasks: the person's task.
+    """
+    found = []
+    if isinstance(model, KnowsTypical) and (p := float(model.exchangeability(tasks)[0])) < UNLIKE:
+        found.append(
             "your videos of one object are not as alike as those of the people that were learnt "
             f"from (p = {p:.3f}): another way of recording, or another kind of things; what is "
             "said of new objects, and how sure it is, may be off"
         )
-
-
-def tell_alike(factor: float, noise: float) -> None:
-    """Say it where the taught things are alike, and what that does.
-
-    Args:
-        factor: below 1 where they are more alike than other people's.
-        noise: below 1 where frames of one video of them differ nearly as much as they do.
-    """
-    if noise < ALIKE:
-        say(
+    stats = posterior.sample_stats
+    alike, noise = (stats.get(f"{name}_factor") for name in ("alike", "noise"))
+    if noise is not None and float(noise[0]) < ALIKE:
+        found.append(
             "the frames of one of your videos differ nearly as much as the things you taught do, "
             "so that answers are hardly better than guesses after one video of each; record a "
             "second one of each, with the thing large in the picture"
         )
-    elif factor < ALIKE:
-        say(
+    elif alike is not None and float(alike[0]) < ALIKE:
+        found.append(
             "the things you taught look more alike than those of the people that were learnt from, "
             "so that likeness tells them apart less surely; answers are held back for it until "
             "several videos of each show how well it does"
         )
-
-
-def tell_own(found: SelfEstimate) -> None:
-    """Say how well a person's taught videos recognise each other, and what that lets expect."""
-    if found.asked:
-        low, high = found.of_further(FURTHER)
-        say(
-            f"of your taught videos, each asked about from the others alone, {found.right} of "
-            f"{found.asked} are recognised: of {FURTHER} more like them, expect {low} to {high} "
-            "(95 %)"
-        )
+    if isinstance(model, Collapsible):
+        own = self_estimate(model, thinned_values(population, OWN_DRAWS), tasks)[0]
+        low, high = own.of_further(FURTHER)
+        if own.asked:
+            found.append(
+                f"of your taught videos, each asked about from the others alone, {own.right} of "
+                f"{own.asked} are recognised: of {FURTHER} more like them, expect {low} to {high} "
+                "(95 %)"
+            )
+    return found
 
 
 def looked_at(
@@ -382,21 +363,6 @@ def tasks_in_condition(
     return teacher.study.placed(tasks)
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a file that cannot be written, before any work is done for it.
-
-    Raises:
-        RunError: its folder is missing or read-only, or a folder is in its place.
-    """
-    folder = path.parent
-    if path.is_dir():
-        raise RunError(f"cannot write {path}: it is a folder; name a file in it")
-    if not folder.is_dir():
-        raise RunError(f"cannot write {path}: there is no folder {str(folder)!r}; make it first")
-    if not os.access(folder, os.W_OK):
-        raise RunError(f"cannot write {path}: the folder {str(folder)!r} is read-only")
-
-
 def read_personal(teach: Path, videos: Path, teacher: Teacher) -> Personal:
     """Embed a person's videos as those that the population is of were.
 
@@ -475,25 +441,14 @@ def embedded_or_none(
     tree: VideoTree, backbone: Backbone, sampling: Sampling
 ) -> tuple[Embeddings | None, tuple[Skipped, ...]]:
     """Embeddings of what can be read, None of nothing, and what cannot."""
-    with tempfile.TemporaryDirectory(prefix="bayesfs-") as scratch:
-        store = Path(scratch) / "features.zarr"
+    with bar("features") as progress:
         try:
-            embeddings = embed_tree(tree, backbone, store, sampling, thumbnails=False)
+            found = embed(
+                tree.videos, backbone, sampling=sampling, skipped=tree.skipped, progress=progress
+            )
         except NothingDecoded as error:
             return None, error.skipped
-        return embeddings, read_skipped(store_attrs(store))
-
-
-def asked_videos(videos: Path) -> tuple[str, ...]:
-    """Paths below a folder of what looks like a recording: files, and folders of frames."""
-    if videos.is_file():
-        return (videos.name,)
-    walk = TreeWalk(videos)
-    with explained(videos, "list"):
-        entries = sorted(p for p in videos.iterdir() if not p.name.startswith("."))
-    suffixes = VIDEO_SUFFIXES | IMAGE_SUFFIXES
-    files = [p for p in entries if not p.is_dir() and p.suffix.lower() in suffixes]
-    return tuple(walk.relative(p) for p in [*files, *(p for p in entries if p.is_dir())])
+    return found, read_skipped(found.dataset.attrs)
 
 
 def tell_missing(teach: Path, found: Personal, *, allowed: bool) -> None:
@@ -509,50 +464,10 @@ def tell_missing(teach: Path, found: Personal, *, allowed: bool) -> None:
     if lost and not allowed:
         raise DataError(
             f"{teach}: no video of {', '.join(map(repr, lost[:5]))} could be read "
-            f"({_reason(found, lost[0])}), so that it would not be taught and its videos named "
-            "after other objects; mend it, or go on without it by --allow-missing"
+            f"({reason_of(found.skipped, lost[0])}), so that it would not be taught and its videos "
+            "named after other objects; mend it, or go on without it by --allow-missing"
         )
     if lost:
         warnings.warn(f"not taught: {', '.join(map(repr, lost))}", stacklevel=2)
     rest = [s for s in found.skipped if s.path not in found.asked or s.level == "frame"]
     tell_skipped(rest, len(rest), tell=say)
-
-
-def _reason(found: Personal, place: str) -> str:
-    """Why something at, or below, a place was left out; what is lost least says most."""
-    below = f"{place}/"
-    about = [s for s in found.skipped if s.path == place or s.path.startswith(below)]
-    if not about:
-        return "no frame of it could be decoded"
-    return max(about, key=lambda one: LEVELS.index(one.level)).reason
-
-
-def prediction_rows(said: Sequence[Explanation], found: Personal) -> list[Row]:
-    """One row a video that was asked: where it is, what is said of it, and the numbers behind that.
-
-    Args:
-        said: of each query video that could be read.
-        found: what was asked.
-    """
-    places = {v.name: v.path for v in found.tree.videos if v.object == UNKNOWN_OBJECT}
-    rows = {places.get(one.video, one.video): _row(one) for one in said}
-    lost: dict[str, Row] = {
-        path: {"sentence": f"Not read: {_reason(found, path)}."} for path in found.asked
-    }
-    blank: Row = dict.fromkeys(COLUMNS, "")
-    return [{**blank, "video": path, **rows.get(path, lost[path])} for path in found.asked]
-
-
-def _row(one: Explanation) -> Row:
-    parts = {part: one.parts[part] for part in ("total", "aleatoric", "epistemic")}
-    likely, probability = next(iter(one.prob.items()))
-    return {
-        "object": likely,
-        "probability": probability,
-        "set": " | ".join(one.answer),
-        "in_view": "" if one.framing is None else " | ".join(one.framing.things),
-        "typical": "" if math.isnan(one.typical) else one.typical,
-        **parts,
-        **{f"p({name})": p for name, p in one.prob.items()},
-        "sentence": one.sentence(),
-    }

@@ -1,7 +1,7 @@
 """Where populations are put for others: a folder, or the Hugging Face hub (extra `hub`).
 
-`push` writes `population.npz` and a card, `pull` reads and checks them. A folder on a shared
-disk or in a git repository does as well as the hub, and needs no network.
+`push` writes `population.safetensors` and a card, `pull` reads and checks them. A folder on a
+shared disk or in a git repository does as well as the hub, and needs no network.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bayesfs.cli.name_videos import check_writable
+from bayesfs.cli.answers import check_writable
 from bayesfs.cli.share_populations import write_population
 from bayesfs.errors import DataError, RunError
 from bayesfs.runs.directory import explained, write_atomically
 from bayesfs.training.population_card import CARD_MARK, card_text
 from bayesfs.training.shared_population import SharedPopulation
 
-FILE, CARD = "population.npz", "README.md"
+FILE, CARD = "population.safetensors", "README.md"
+
+FORMER = "population.npz"
+"""What `push` wrote before."""
 
 HUB = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)")
 """hf://OWNER/NAME, also as a path has it, with one slash."""
@@ -55,12 +58,25 @@ def pull_population(place: Path, out: Path) -> None:
     """
     check_writable(out)
     repository = _hub_name(place)
-    source = place / FILE
     if repository:
-        source = Path(_on_hub("hf_hub_download", repo_id=repository, filename=FILE))
+        source = _from_hub(repository)
     elif not place.is_dir():
         raise DataError(f"{place}: expected a folder, or hf://OWNER/NAME; there is no such folder")
+    else:
+        source = next((p for p in (place / FILE, place / FORMER) if p.exists()), place / FILE)
     write_population(SharedPopulation.load(source.resolve()), out)
+
+
+def _from_hub(repository: str) -> Path:
+    """The population's file, on this machine."""
+    try:
+        return Path(_on_hub("hf_hub_download", repo_id=repository, filename=FILE))
+    except RunError:
+        try:
+            return Path(_on_hub("hf_hub_download", repo_id=repository, filename=FORMER))
+        except RunError:
+            pass
+        raise
 
 
 def _write_folder(shared: SharedPopulation, folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bayesfs._utils.progress import terminal_safe
-from bayesfs.cli.name_videos import check_writable
+from bayesfs.cli.answers import check_writable
 from bayesfs.data.store import open_store
 from bayesfs.errors import RunError
 from bayesfs.runs.compose import compose

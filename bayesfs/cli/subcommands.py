@@ -341,7 +341,8 @@ def predict(
         bayesfs predict my-things new-videos --backbone efficientnet-lite2
 
     Args:
-        teach: folder "object name/" of videos, or a store that `bayesfs teach` made of one.
+        teach: folder "object name/" of videos, or a store that `bayesfs teach` made of one; or what
+            `bayesfs export` wrote, which is answered for without torch, the quickest way.
         videos: folder of the videos to name, or one of them.
         run: finished run whose population is used; by default the one that comes with bayesfs,
             which your own videos correct.
@@ -357,6 +358,18 @@ def predict(
         condition: how the videos to name were recorded: clean, as the taught ones, or in clutter.
             Told, "none of your objects" is said more often of what was not taught.
     """
+    from bayesfs.cli.name_exported import is_exported, name_exported
+
+    if is_exported(teach):
+        given = {"--run": run, "--backbone": backbone, "--device": device, "--trust": trust}
+        if said := [name for name, value in given.items() if value]:
+            raise BayesfsError(
+                f"{teach} was exported with its population and its backbone, which takes no "
+                f"{', '.join(said)}; give the videos or the store that it was exported from"
+            )
+        name_exported(teach, videos, table=table, condition=condition)
+        return
+    _take_cores()
     from bayesfs.cli.name_videos import name_videos
 
     name_videos(
@@ -481,24 +494,25 @@ def export(
     *,
     onnx: Path,
     run: Path | None = None,
-    frames: int = 8,
-    condition: Literal["clean", "clutter"] = "clutter",
+    frames: int = 16,
+    condition: Literal["unknown", "clean", "clutter"] = "unknown",
     backbone: str | None = None,
     trust: bool = False,
 ) -> None:
-    """Write backbone and taught objects as an ONNX file, for a device without torch.
+    """Write backbone and taught objects as ONNX files, for a device without torch.
 
-    The folder holds taught.onnx, taught.json and recognise.py, which needs NumPy and onnxruntime
-    alone. For example:
+    The folder holds recognise.py, which needs NumPy and onnxruntime alone; `bayesfs predict` takes
+    it as TEACH, and answers within a second of its start. For example:
 
         bayesfs export my-things --onnx my-things-onnx
+        bayesfs predict my-things-onnx new-videos
 
     Args:
         teach: folder "object name/" of videos, or a store that `bayesfs teach` made of one.
         onnx: folder to write; must not exist.
         run: finished run whose population is used; by default the one that comes with bayesfs.
         frames: most frames of a video that are answered for together.
-        condition: how the videos to name will be recorded.
+        condition: how the videos to name will be recorded; see predict.
         backbone: as of predict.
         trust: run recipes kept in the run directory though bayesfs does not ship them.
     """
@@ -745,9 +759,9 @@ def population(
 ) -> None:
     """Share what people's data say of others: save a run's population, show, merge, push, pull.
 
-    A population is one small npz file with numbers and a card; no picture, name or feature of
-    anybody is in it. It is of the model of models/similarity_pool.py, whose features are not
-    projected. For example:
+    A population is one small file with numbers and a card, npz or .safetensors as it is called; no
+    picture, name or feature of anybody is in it. It is of the model of models/similarity_pool.py,
+    whose features are not projected. For example:
 
         bayesfs population save runs/first mine.npz
         bayesfs population show efficientnet-lite2
@@ -827,10 +841,11 @@ def _on_its_cores(command: Callable[..., None]) -> Callable[..., None]:
 COMMANDS: dict[str, Callable[..., None]] = {
     **{
         command.__name__: _on_its_cores(command)
-        for command in (demo, features, compare, benchmark, predict, explain, check)
+        for command in (demo, features, compare, benchmark, explain, check)
     },
     "run": run,  # these take their cores when the recipes have been checked
     "sweep": sweep,
+    "predict": predict,  # this one if what was taught asks for torch
     "report": report,  # imports no torch, and its matrices are small
     "population": _on_its_cores(population),
     "watch": _on_its_cores(watch_source),

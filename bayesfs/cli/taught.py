@@ -20,11 +20,11 @@ from bayesfs._utils.atomic import write_whole
 from bayesfs._utils.progress import say, terminal_safe
 from bayesfs.cli.name_videos import Teacher, embedded_or_none, is_store, owned_by, taught_store
 from bayesfs.data.sources.folder import read_folder, recording
+from bayesfs.data.sources.skipped import tell_skipped
 from bayesfs.data.sources.video import UNKNOWN_OBJECT, NothingDecoded, VideoTree
 from bayesfs.data.store import open_store, replace_store, save_store
 from bayesfs.errors import DataError
 from bayesfs.features.decoding.sampling import Spread
-from bayesfs.runs.compose import tell_skipped
 from bayesfs.runs.directory import explained
 from bayesfs.types import Embeddings
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from bayesfs._utils.arrays import Ints
-from bayesfs.data.video_table import Names, VideoTable, rank_within, spaced
+from bayesfs._utils.spacing import spaced
+from bayesfs.data.video_table import Names, VideoTable, rank_within
 from bayesfs.errors import DataError
 from bayesfs.types import UNLABELLED, Embeddings, EpisodeBatch
 

@@ -131,19 +131,3 @@ def rank_within(group: NDArray[Any], *keys: NDArray[Any]) -> Ints:
     rank = np.empty(len(group), np.int64)
     rank[order] = position - np.maximum.accumulate(np.where(first, position, 0))
     return rank
-
-
-def spaced(count: Ints, frames: int | None) -> tuple[Ints, Ints]:
-    """Evenly spaced frame positions of videos with `count` frames.
-
-    At most `frames` per video, the first and the last among them (the middle one where frames is
-    1); every frame where the video is shorter or `frames` is None.
-
-    Returns:
-        video (n,): index into `count` of each chosen frame; position (n,): frame in its video.
-    """
-    taken = count if frames is None else np.minimum(count, frames)
-    video = np.repeat(np.arange(len(count)), taken)
-    i = np.arange(len(video)) - np.repeat(np.cumsum(taken) - taken, taken)
-    n, k = count[video], taken[video]
-    return video, np.where(k == 1, (n - 1) // 2, i * (n - 1) // np.maximum(k - 1, 1))

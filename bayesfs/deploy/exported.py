@@ -17,19 +17,22 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bayesfs.decisions.rules import Rules
 from bayesfs.deploy import runner
 from bayesfs.errors import DataError, InferenceError
 from bayesfs.features.projection import Projection
 from bayesfs.prediction import predict
-from bayesfs.protocols import Model, TorchBackbone
+from bayesfs.protocols import Foresees, KnowsTypical, Model, TorchBackbone
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior
 from bayesfs.uncertainty.decompose import decompose_draws
+from bayesfs.uncertainty.decompositions import foreseen_by_video
 
 OPSET = 18
 
@@ -38,7 +41,9 @@ TOLERANCE = 1e-5
 
 FEATURES = ("features",)
 
-ANSWER = ("prob", "aleatoric", "epistemic")
+ANSWER = ("prob", "aleatoric", "epistemic", "typical")
+
+GAIN = ("gain",)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class TaughtTask:
         population: that it was given.
         task: the taught task, with any query.
         condition: that frames to answer for are recorded in.
+        condition_known: whether they are; see `bayesfs.protocols.KnowsTypical`.
+        seed: of the draws.
     """
 
     backbone: TorchBackbone
@@ -62,6 +69,18 @@ class TaughtTask:
     population: Posterior
     task: EpisodeBatch
     condition: str
+    condition_known: bool
+    seed: int
+
+    def asked(self, features: Tensor, mask: Tensor) -> EpisodeBatch:
+        """The taught task, asked about (frame, input feature) features where (frame,) mask."""
+        query = _projected(features.double(), self.projection, self.condition)
+        return self.task.changed(
+            query=query[None, None].to(self.task.query),
+            query_mask=mask[None, None],
+            query_frame=None,
+            query_quality=None,  # a model that weighs frames by it draws for each query
+        )
 
 
 class BackboneNetwork(nn.Module):
@@ -94,20 +113,53 @@ class HeadNetwork(nn.Module):
         super().__init__()
         self.taught = taught
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(frame, input feature) -> (way,), () nats and () nats."""
-        taught, task = self.taught, self.taught.task
-        query = _projected(features.double(), taught.projection, taught.condition)
-        shape = (1, 1, len(features))
-        asked = task.changed(
-            query=query[None, None].to(task.query),
-            query_mask=torch.ones(shape, dtype=torch.bool),
-            query_frame=None,
-            query_quality=None,  # a model that weighs frames by it draws for each query
-        )
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """(frame, input feature) and (frame,) -> (way,), () nats, () nats and () p-value."""
+        taught = self.taught
+        asked = taught.asked(features, mask)
         found = predict(taught.model, taught.posterior, asked, given=taught.population).video
         _, aleatoric, epistemic = decompose_draws(found)
-        return found.prob[0, 0], aleatoric[0, 0], epistemic[0, 0]
+        typical = _telling(taught.model).typicality(asked, condition_known=taught.condition_known)
+        return found.prob[0, 0], aleatoric[0, 0], epistemic[0, 0], typical[0, 0]
+
+
+class GainNetwork(nn.Module):
+    """Features of the frames of one video -> what one more video of each object would tell of it.
+
+    Args:
+        taught: what answers.
+    """
+
+    def __init__(self, taught: TaughtTask) -> None:
+        super().__init__()
+        self.taught = taught
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """(frame, input feature) and (frame,) -> (way,) nats."""
+        taught = self.taught
+        asked = taught.asked(features, mask)
+        model = _telling(taught.model)
+        return foreseen_by_video(model, taught.population, asked, seed=taught.seed)[0, 0]
+
+
+@runtime_checkable
+class Telling(KnowsTypical, Foresees, Protocol):
+    """A model that says what is like nothing taught, and what one more video is worth."""
+
+
+def _telling(model: Model) -> Telling:
+    """The model, if it can be exported.
+
+    Raises:
+        InferenceError: it cannot.
+    """
+    if not isinstance(model, Telling):
+        raise InferenceError(
+            f"{type(model).__name__} does not say what is like nothing taught, and what one more "
+            "video is worth, without draws for each query; SimilarityPool and PoolWithHierarchy "
+            "can be exported"
+        )
+    return model
 
 
 def _projected(features: Tensor, projection: Projection, condition: str) -> Tensor:
@@ -125,21 +177,30 @@ def _double(value: Any) -> Tensor:
 
 
 def write_onnx(
-    taught: TaughtTask, folder: Path, *, frames: int, least_in_set: float | None
+    taught: TaughtTask,
+    folder: Path,
+    *,
+    frames: int,
+    sampling: Mapping[str, Any],
+    rules: Rules | None,
+    quality: NDArray[np.float32],
+    told: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Write `backbone.onnx`, a head for each number of frames, and what runs them.
+    """Write `backbone.onnx`, `head.onnx` and `gain.onnx`, and what runs them.
 
-    Their names are `head-N.onnx`, `taught.json` and `recognise.py`.
+    That is `taught.json`, `quality.npy` and `recognise.py`.
 
     Args:
         taught: what answers.
         folder: must not exist.
         frames: of a video that are answered for together, at most.
-        least_in_set: probability that a class needs for the set; None names the likeliest until
-            they have nine tenths together.
+        sampling: which of them, as `bayesfs.features.decoding.sampling.Spread` has it.
+        rules: thresholds learnt on other people, if any.
+        quality: (frame, covariate) of what was taught, beside which a picture is dark or blurred.
+        told: what is to be said of what was taught, line by line.
 
     Returns:
-        Largest difference from torch of each output, on random frames.
+        Largest difference from torch of each output, on random frames, of any number of them.
 
     Raises:
         DataError: the folder exists, or the extra `onnx` is not installed.
@@ -152,34 +213,41 @@ def write_onnx(
         importlib.import_module("onnxruntime")
     except ImportError as error:
         raise DataError("expected onnxruntime: pip install 'bayesfs[onnx]'") from error
+    _telling(taught.model)
     px = taught.backbone.px
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (max(frames, 2), px, px, 3), np.uint8))
-    backbone, head = BackboneNetwork(taught).eval(), HeadNetwork(taught).eval()
     header = {
         "classes": [name for name in taught.task.classes[0] if name],
         "px": px,
         "frames": frames,
-        "condition": taught.condition,
-        "least_in_set": least_in_set,
+        "sampling": dict(sampling),
+        "condition": taught.condition if taught.condition_known else "unknown",
+        "rules": None if rules is None else rules.to_dict(),
         "backbone": taught.backbone.name,
+        "told": [*told],
     }
-    gaps = dict.fromkeys((*FEATURES, *ANSWER), 0.0)
+    gaps = dict.fromkeys((*FEATURES, *ANSWER, *GAIN), 0.0)
     folder.mkdir(parents=True)
     try:
-        path = folder / "backbone.onnx"
-        _trace(backbone, (images,), path, ("images",), FEATURES)
+        backbone = BackboneNetwork(taught).eval()
+        _trace(backbone, {"images": images}, folder / "backbone.onnx", FEATURES)
+        _compare(backbone, [{"images": images}], folder / "backbone.onnx", FEATURES, gaps)
         with torch.no_grad():
-            made = backbone(images)
-        _compare(path, {"images": images}, FEATURES, (made,), gaps)
-        for count in range(1, frames + 1):
-            path = folder / f"head-{count}.onnx"
-            _trace(head, (made[:count],), path, FEATURES, ANSWER)
-            with torch.no_grad():
-                wanted = head(made[-count:])
-            _compare(path, {"features": made[-count:]}, ANSWER, wanted, gaps)
+            features = backbone(images)[:frames]
+        asked = [
+            {"features": features, "mask": torch.arange(frames) < count}
+            for count in range(frames, 0, -1)
+        ]
+        for name, network, outputs in (
+            ("head.onnx", HeadNetwork(taught).eval(), ANSWER),
+            ("gain.onnx", GainNetwork(taught).eval(), GAIN),
+        ):
+            _trace(network, asked[0], folder / name, outputs)
+            _compare(network, asked, folder / name, outputs, gaps)
         text = json.dumps(header, ensure_ascii=False, indent=1)
         (folder / "taught.json").write_text(f"{text}\n", encoding="utf-8")
+        np.save(folder / "quality.npy", quality, allow_pickle=False)
         shutil.copyfile(Path(runner.__file__), folder / "recognise.py")
     except BaseException:
         shutil.rmtree(folder)
@@ -188,10 +256,10 @@ def write_onnx(
 
 
 def _compare(
+    network: nn.Module,
+    asked: Sequence[Mapping[str, Tensor]],
     path: Path,
-    inputs: Mapping[str, Tensor],
     names: Sequence[str],
-    wanted: Sequence[Tensor],
     gaps: dict[str, float],
 ) -> None:
     """Note how far a file's answers are from torch's.
@@ -200,28 +268,27 @@ def _compare(
         InferenceError: too far.
     """
     onnxruntime: Any = importlib.import_module("onnxruntime")
-
-    try:
-        session = onnxruntime.InferenceSession(path)
-        found = session.run(names, {name: value.numpy() for name, value in inputs.items()})
-    except Exception as error:
-        raise InferenceError(f"{path.name} cannot be run: {str(error)[:200]}") from error
-    for name, a, b in zip(names, wanted, found, strict=True):
-        gaps[name] = max(gaps[name], float(np.abs(a.numpy() - b).max()))
-        if not gaps[name] <= TOLERANCE * max(1.0, float(a.abs().max())):
-            raise InferenceError(
-                f"{path.name} differs from torch by {gaps[name]:.1e} in {name!r}: draws that "
-                "depend on the query, or what is computed outside torch, cannot be exported; "
-                "SimilarityPool and PoolWithHierarchy can"
-            )
+    session = onnxruntime.InferenceSession(path)
+    for inputs in asked:
+        with torch.no_grad():
+            out = network(*inputs.values())
+        wanted = out if isinstance(out, tuple) else (out,)
+        try:
+            found = session.run(names, {name: value.numpy() for name, value in inputs.items()})
+        except Exception as error:
+            raise InferenceError(f"{path.name} cannot be run: {str(error)[:200]}") from error
+        for name, a, b in zip(names, wanted, found, strict=True):
+            gaps[name] = max(gaps[name], float(np.abs(a.numpy() - b).max()))
+            if not gaps[name] <= TOLERANCE * max(1.0, float(a.abs().max())):
+                raise InferenceError(
+                    f"{path.name} differs from torch by {gaps[name]:.1e} in {name!r}: draws that "
+                    "depend on the query, or what is computed outside torch, cannot be exported; "
+                    "SimilarityPool and PoolWithHierarchy can"
+                )
 
 
 def _trace(
-    network: nn.Module,
-    example: tuple[Tensor, ...],
-    path: Path,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
+    network: nn.Module, inputs: Mapping[str, Tensor], path: Path, outputs: Sequence[str]
 ) -> None:
     """Trace, fold what does not depend on the query, and write.
 
@@ -230,10 +297,11 @@ def _trace(
     """
     from torch.onnx import errors
 
-    own = {"aten::mT": _transposed, "aten::copysign": _copysign}
+    own = {"aten::mT": _transposed, "aten::copysign": _copysign, "aten::special_ndtr": _ndtr}
     for operator, symbolic in own.items():
         torch.onnx.register_custom_op_symbolic(operator, symbolic, OPSET)  # type: ignore[attr-defined,arg-type]
     axes = {name: {0: "frame"} for name in (*inputs, *outputs)} if "images" in inputs else None
+    example = tuple(inputs.values())
     with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")  # shapes are constants, and meant to be
         traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
@@ -253,6 +321,16 @@ def _trace(
             raise InferenceError(
                 f"the model's answer to a query has no counterpart in ONNX: {str(error)[:200]}"
             ) from error
+
+
+def _ndtr(g: Any, x: Any) -> Any:
+    """`torch.special.ndtr`: (1 + erf(x / sqrt 2)) / 2, whose erf is of single precision."""
+    half = g.op("Constant", value_t=torch.tensor(0.5))
+    scaled = g.op("Mul", g.op("Cast", x, to_i=1), g.op("Constant", value_t=torch.tensor(0.5**0.5)))
+    value = g.op(
+        "Mul", half, g.op("Add", g.op("Erf", scaled), g.op("Constant", value_t=torch.tensor(1.0)))
+    )
+    return g.op("CastLike", value, x)
 
 
 def _transposed(g: Any, x: Any) -> Any:

@@ -6,7 +6,7 @@ or, from a program,
 
     taught = TaughtObjects("folder")
     answer = taught(frames)
-    answer.prob, answer.in_set, answer.aleatoric, answer.epistemic
+    answer.prob, answer.in_set, answer.aleatoric, answer.epistemic, answer.typical
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ import numpy as np
 SHARE = 0.9
 """Probability that the named objects have together, where no threshold was learnt."""
 
+REJECTED = 0.05
+"""p-value below which none of the objects is named, where no threshold was learnt."""
+
 
 class Recognised(NamedTuple):
     """What a video shows.
@@ -31,12 +34,14 @@ class Recognised(NamedTuple):
         in_set: the objects that it may show, likeliest first.
         aleatoric: nats that filming it again or better would lower.
         epistemic: nats that more examples would lower.
+        typical: p-value of being like what was taught, below .05 for one taught video in twenty.
     """
 
     prob: dict[str, float]
     in_set: tuple[str, ...]
     aleatoric: float
     epistemic: float
+    typical: float
 
 
 class TaughtObjects:
@@ -50,33 +55,41 @@ class TaughtObjects:
         onnxruntime: Any = importlib.import_module("onnxruntime")
 
         place = Path(folder)
-        header: dict[str, Any] = json.loads((place / "taught.json").read_text(encoding="utf-8"))
-        self.classes: tuple[str, ...] = tuple(header["classes"])
-        self.px, self.frames = int(header["px"]), int(header["frames"])
-        self.least_in_set: float | None = header["least_in_set"]
+        self.header: dict[str, Any] = json.loads((place / "taught.json").read_text("utf-8"))
+        self.classes: tuple[str, ...] = tuple(self.header["classes"])
+        self.px, self.frames = int(self.header["px"]), int(self.header["frames"])
+        rules = self.header["rules"]
+        self.least_in_set: float | None = None if rules is None else rules["video"]["least_in_set"]
+        self.rejected: float = REJECTED if rules is None else rules["rejected"]
         self._place, self._options = place, onnxruntime.SessionOptions()
         # a third less memory
         self._options.enable_cpu_mem_arena = self._options.enable_mem_pattern = False
         self._open = onnxruntime.InferenceSession
-        self._backbone = self._opened("backbone")
-        self._heads: dict[int, Any] = {}
+        self._sessions: dict[str, Any] = {}
 
     def __call__(self, frames: np.ndarray[Any, Any]) -> Recognised:
         """(frame, px, px, 3) uint8 RGB frames of one video, of which some evenly spread count."""
-        shape = (self.px, self.px, 3)
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != shape:
-            raise ValueError(f"expected uint8 (frame, *{shape}), got {frames.dtype} {frames.shape}")
-        if not len(frames):
-            raise ValueError("expected at least one frame, got none")
         count = min(len(frames), self.frames)
-        images = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
-        if count not in self._heads:
-            self._heads[count] = self._opened(f"head-{count}")
-        (features,) = self._backbone.run(None, {"images": images})
-        prob, aleatoric, epistemic = self._heads[count].run(None, {"features": features})
+        chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
+        return self.recognised(self.features(frames[chosen] if count else frames))
+
+    def features(self, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """(frame, px, px, 3) uint8 RGB -> (frame, feature)."""
+        shape = (self.px, self.px, 3)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape:
+            raise ValueError(f"expected uint8 (frame, *{shape}), got {images.dtype} {images.shape}")
+        if not len(images):
+            raise ValueError("expected at least one frame, got none")
+        return np.asarray(self._opened("backbone").run(None, {"images": images})[0])
+
+    def recognised(self, features: np.ndarray[Any, Any]) -> Recognised:
+        """What (frame, feature) features of one video show, of at most `self.frames` frames."""
+        prob, aleatoric, epistemic, typical = self._asked("head", features)
         prob = prob[: len(self.classes)]
         order = np.argsort(-prob, kind="stable")
-        if self.least_in_set is None:
+        if typical < self.rejected:
+            needed = 0
+        elif self.least_in_set is None:
             needed = 1 + int(np.searchsorted(np.cumsum(prob[order]), SHARE * prob.sum() - 1e-12))
         else:
             needed = max(1, int((prob >= self.least_in_set).sum()))
@@ -85,17 +98,32 @@ class TaughtObjects:
             tuple(self.classes[i] for i in order[:needed]),
             float(aleatoric),
             float(epistemic),
+            float(typical),
         )
 
+    def gain(self, features: np.ndarray[Any, Any]) -> dict[str, float]:
+        """Object -> nats that one more video of it would tell of a video of these features."""
+        (found,) = self._asked("gain", features)
+        return dict(zip(self.classes, found.tolist(), strict=False))
+
+    def _asked(self, name: str, features: np.ndarray[Any, Any]) -> Any:
+        padded = np.zeros((self.frames, features.shape[1]), np.float32)
+        padded[: len(features)] = features
+        mask = np.arange(self.frames) < len(features)
+        return self._opened(name).run(None, {"features": padded, "mask": mask})
+
     def _opened(self, name: str) -> Any:
-        return self._open(str(self._place / f"{name}.onnx"), self._options)
+        if name not in self._sessions:
+            path = str(self._place / f"{name}.onnx")
+            self._sessions[name] = self._open(path, self._options)
+        return self._sessions[name]
 
 
 def _main() -> None:
     """Recognised for the frames in a .npy file."""
     found = TaughtObjects(Path(__file__).parent)(np.load(sys.argv[1], allow_pickle=False))
     print(
-        f"{', '.join(found.in_set)}; "
+        f"{', '.join(found.in_set) or 'none of these'}; "
         + ", ".join(f"{name} {p:.3f}" for name, p in found.prob.items())
         + f"; aleatoric {found.aleatoric:.3f}, epistemic {found.epistemic:.3f} nats"
     )

@@ -27,26 +27,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from bayesfs.decisions.rules import Rules
-from bayesfs.decisions.words import answered
 from bayesfs.errors import DataError
-from bayesfs.explanation.advice import ENOUGH, advise
+from bayesfs.explanation.advice import ENOUGH
+from bayesfs.explanation.conclude import Numbers, concluded
 from bayesfs.explanation.evidence import Evidence, gather
-from bayesfs.explanation.explanation import Advice, Explanation
-from bayesfs.explanation.framing import framing_of
-from bayesfs.explanation.sentences import likeliest
+from bayesfs.explanation.explanation import Explanation
 from bayesfs.protocols import Model
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
-from bayesfs.uncertainty.parts import ALL_PARTS, is_epistemic, told_apart
-
-REJECTED = 0.05
-"""Without rules: share of taught videos that may be taken for something new."""
+from bayesfs.uncertainty.parts import is_epistemic, told_apart
 
 EVIDENCE: Mapping[str, tuple[str, float]] = {
     "dark": ("brightness", -1.0),
@@ -132,54 +126,26 @@ def explain_video(
     if not episodes.video_mask[task, video]:
         raise DataError(f"task {episodes.task_name(task)!r} has no query video {video}")
     things = _classes(episodes, task)
-    p = evidence.predictive.video.prob[task, video, : len(things)].detach().cpu().numpy()
-    absent = _absent(evidence, task, video)
-    typical = math.nan if evidence.typical is None else float(evidence.typical[task, video])
-    none = absent > (rules.video.most_absent if rules else 0.5)
-    none |= typical < (rules.rejected if rules else REJECTED)
-    named = () if none else tuple(things[i] for i in _answer(p, rules))
-    order = np.argsort(-p, kind="stable")
-    parts = _parts(evidence, task, video)
-    levels = [part for part in ALL_PARTS if part in parts]
-    kind: Literal["aleatoric", "epistemic"] = (
-        "epistemic" if parts["epistemic"] >= parts["aleatoric"] else "aleatoric"
-    )
-    own = [part for part in levels if is_epistemic(part) == (kind == "epistemic")]
     name = episodes.videos[task][video] if episodes.videos else str(video)
     defects = [evidence.defects[name]] if name in evidence.defects else []
-    found = Explanation(
+    threshold = rules.frame.most_absent if rules else 0.5
+    found = Numbers(
         video=name,
-        answer=named,
-        prob={things[i]: float(p[i]) for i in order},
-        absent=absent,
-        typical=typical,
-        kind=kind,
-        level=max(own, key=lambda part: parts[part]) if own else "",
-        parts=parts,
+        prob=dict(zip(things, evidence.predictive.video.prob[task, video].tolist(), strict=False)),
+        parts=_parts(evidence, task, video),
+        absent=_absent(evidence, task, video),
+        typical=math.nan if evidence.typical is None else float(evidence.typical[task, video]),
+        missing=_missing(evidence, task, video, threshold),
         causes=_causes(evidence, task, video) or dict.fromkeys(defects, math.nan),
-        confusable=things[order[1]] if len(things) > 1 else "",
         gain=_gain(None if evidence.gain is None else evidence.gain[task], things),
         own_gain=_gain(
             None if evidence.own_gain is None else evidence.own_gain[task, video], things
         ),
-        advice=Advice("nothing"),
         round_most=math.nan if evidence.round_most is None else float(evidence.round_most[task]),
         levels=episodes.levels,
-        framing=framing_of(evidence.looks.get(name, {}), parts["total"]),
+        looks=evidence.looks.get(name, {}),
     )
-    threshold = rules.frame.most_absent if rules else 0.5
-    return replace(found, advice=advise(found, _missing(evidence, task, video, threshold), enough))
-
-
-def _answer(prob: np.ndarray[Any, Any], rules: Rules | None) -> list[int]:
-    """Classes to name, likeliest first; one alone only where the set and the risk allow it.
-
-    What is called probable must be likelier than not, whatever train users would allow.
-    """
-    if rules is None:
-        return likeliest(prob)
-    named = answered(prob[None], rules.video)[0]
-    return [int(i) for i in np.argsort(-prob, kind="stable") if named[i]]
+    return concluded(found, rules=rules, enough=enough)
 
 
 def _parts(evidence: Evidence, task: int, video: int) -> dict[str, float]:

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
 
 from bayesfs.errors import DataError
-from bayesfs.protocols import Backbone
-from bayesfs.types import Embeddings
+
+if TYPE_CHECKING:
+    from bayesfs.protocols import Backbone
+    from bayesfs.types import Embeddings
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,10 @@ class Windowed:
         Args:
             found: of this backbone.
         """
+        import xarray as xr
+
+        from bayesfs.types import Embeddings
+
         whole = found.dataset
         parts = np.split(whole["features"].values, len(self.windows), axis=1)
         bare = whole.drop_vars("features")

@@ -9,9 +9,7 @@ other rankings, intervals and prediction sets.
 from __future__ import annotations
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import digamma
 
 from bayesfs._utils.arrays import Floats
 from bayesfs.errors import ShapeError
@@ -101,6 +99,8 @@ def area(count: Floats, errors: Floats) -> Floats:
     Returns:
         (...) areas.
     """
+    from scipy.special import digamma
+
     before, wrong = count.cumsum(-1) - count, errors.cumsum(-1) - errors
     rate = np.divide(errors, count, out=np.zeros_like(errors, float), where=count > 0)
     harmonic = digamma(before + count + 1) - digamma(before + 1)
@@ -136,6 +136,8 @@ def auroc(score: ArrayLike, positive: ArrayLike) -> float:
 
     Source: Mann and Whitney 1947.
     """
+    import scipy
+
     s, is_positive = as_array(score).astype(np.float64), as_array(positive).astype(bool)
     if s.ndim != 1 or s.shape != is_positive.shape or np.isnan(s).any():
         raise ShapeError(

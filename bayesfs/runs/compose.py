@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from bayesfs._utils.devices import usable_device
-from bayesfs._utils.progress import terminal_safe
-from bayesfs.data.sources.video import LEVELS, Skipped
+from bayesfs.data.sources.skipped import tell_skipped
 from bayesfs.data.store import read_skipped, store_attrs
 from bayesfs.recipes.load import Recipe
 from bayesfs.recipes.overrides import override, shrink
@@ -49,30 +47,6 @@ def tell_store(store: Path) -> None:
     """Say what was left out when a store was made."""
     attrs = store_attrs(store)
     tell_skipped(read_skipped(attrs), int(attrs.get("skipped_count", 0)))
-
-
-def tell_skipped(
-    skipped: Sequence[Skipped],
-    count: int,
-    *,
-    shown: int = 5,
-    tell: Callable[[str], object] = print,
-) -> None:
-    """Say what was left out and why, the gravest losses first, and of the rest how much of what.
-
-    Args:
-        skipped: the records, such as a store keeps.
-        count: how many there are in all; a store counts more than it keeps.
-        shown: records that are told one by one.
-        tell: what a line is given to.
-    """
-    order = sorted(skipped, key=lambda one: LEVELS.index(one.level))
-    for one in order[:shown]:
-        tell(f"  left out: {terminal_safe(one.path)}: {terminal_safe(one.reason)}")
-    if count > shown:
-        kinds = Counter(one.level for one in order[shown:])
-        told = ", ".join(f"{level} {kinds[level]}" for level in LEVELS if kinds[level])
-        tell(f"  left out: {count - shown} more ({told})")
 
 
 def run_versions() -> dict[str, str]:

@@ -25,8 +25,8 @@ of one thing vary in, learnt from other people with bayesfs.
 USE = """## Use
 
 ```sh
-bayesfs population pull PLACE population.npz
-bayesfs population show population.npz
+bayesfs population pull PLACE population.safetensors
+bayesfs population show population.safetensors
 ```
 
 ```python
@@ -35,12 +35,12 @@ from pathlib import Path
 import bayesfs as bf
 from bayesfs.training.shared_population import SharedPopulation
 
-shared = SharedPopulation.load(Path("population.npz"))
+shared = SharedPopulation.load(Path("population.safetensors"))
 classifier = bf.BayesianFewShotClassifier(population=shared)
 ```
 
-The features must be those of the backbone above. The file is an npz of numbers and one JSON
-text; nothing in it is run. No picture, name or feature of anybody is in it.
+The features must be those of the backbone above. The file holds numbers and one
+JSON text; nothing in it is run. No picture, name or feature of anybody is in it.
 """
 
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesfs._utils.guarded_files import kept_npz
+from bayesfs._utils.guarded_files import opened, opened_npz, reading
+from bayesfs._utils.safetensors_files import read_safetensors, write_safetensors
 from bayesfs.errors import DataError
 from bayesfs.features.backbones.spec import DEFAULT
 from bayesfs.features.projection import Projection
@@ -41,6 +43,9 @@ from bayesfs.types import CONDITIONS, Posterior
 
 LARGEST = 2**24
 """Most bytes that a file of a population, or its arrays, take."""
+
+SAFETENSORS = ".safetensors"
+"""Suffix of the files that model hubs know; others are npz."""
 
 DRAWS = 16
 """Draws of the population sites that a merged population, or one of a new world, has."""
@@ -130,7 +135,7 @@ class SharedPopulation:
             )
 
     def save(self, path: Path) -> None:
-        """Write it to one npz file; axes take two bytes a number."""
+        """Write it to one npz file, or safetensors by the suffix; axes take two bytes a number."""
         scatter = self.scatter
         told = {name: getattr(scatter, name) for name in ("videos", "objects", *COSINES)}
         told = {name: value for name, value in told.items() if not math.isnan(value)}
@@ -140,26 +145,25 @@ class SharedPopulation:
             "typical": asdict(self.model.typical),
             "scatter": told,
         }
-        text = json.dumps(header, allow_nan=False).encode()
+        text = json.dumps(header, allow_nan=False)
+        arrays = {site: self.population.draws[site].double().cpu().numpy() for site in SITES}
+        arrays |= {"axes": scatter.axes.astype(np.float16), "excess": scatter.excess}
+        if path.suffix == SAFETENSORS:
+            write_safetensors(path, arrays, {"header": text})
+            return
+        coded = np.frombuffer(text.encode(), np.uint8)
         with path.open("wb") as file:
-            np.savez_compressed(
-                file,
-                allow_pickle=False,
-                header=np.frombuffer(text, np.uint8),
-                axes=scatter.axes.astype(np.float16),
-                excess=scatter.excess,
-                **{site: self.population.draws[site].double().cpu().numpy() for site in SITES},
-            )
+            np.savez_compressed(file, allow_pickle=False, header=coded, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> SharedPopulation:
-        """Read what `save` wrote; nothing in the file is run.
+        """Read what `save` wrote, whatever the file is called; nothing in it is run.
 
         Raises:
             DataError: no such file, a large or damaged one, or one of something else.
         """
-        with kept_npz(path, "no population that bayesfs wrote", LARGEST) as archive:
-            header = json.loads(archive["header"].tobytes())
+        with _contents(path) as (archive, text):
+            header = json.loads(text)
             axes, excess = archive["axes"].astype(np.float32), archive["excess"]
             counts = {name: int(header["scatter"][name]) for name in ("videos", "objects")}
             told = (header["scatter"].get(name) for name in COSINES)
@@ -174,6 +178,20 @@ class SharedPopulation:
             population = Posterior.of_own("variational", draws, dict(SITES))
             model = SimilarityPool(scatter, typical=typical, **numbers)
             return cls(population, model, dict(header["card"]))
+
+
+@contextmanager
+def _contents(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Arrays and header of a file; whatever fails while they are read names it."""
+    with reading(path, "no population that bayesfs wrote"):
+        with opened(path, LARGEST) as file:
+            is_archive = file.read(2) == b"PK"
+        if is_archive:
+            with opened_npz(path, LARGEST) as archive:
+                yield archive, archive["header"].tobytes()
+        else:
+            arrays, texts = read_safetensors(path, LARGEST)
+            yield arrays, texts["header"]
 
 
 def default_population(backbone: str = DEFAULT) -> SharedPopulation:

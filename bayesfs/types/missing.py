@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from bayesfs.errors import DataError
@@ -74,6 +73,8 @@ def missing_rows(values: Any, *, none: bool = False) -> NDArray[np.int64]:
     masked = np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else False
     if isinstance(kind, np.dtype) and kind.kind in "USbiu":
         return np.flatnonzero(masked)
+    import pandas as pd
+
     column = _objects(values)
     gone = pd.isna(column) | masked
     if none:

@@ -73,12 +73,18 @@ def _foreseen(
     seed: int,
 ) -> xr.Dataset:
     """The same from a model that knows it without simulation; alike in every condition."""
-    with torch.no_grad():
-        values = thinned(population, 4)
-        gain = model.video_gain(episodes, values, draws=16, seed=seed)
+    gain = foreseen_by_video(model, population, episodes, seed=seed)
     exists = episodes.video_mask[..., None] & episodes.way_mask[:, None]
     gain = gain.masked_fill(~exists, torch.nan)
     return _by_condition(gain[..., None].expand(*gain.shape, len(CONDITIONS)))
+
+
+def foreseen_by_video(
+    model: Foresees, population: Posterior, episodes: EpisodeBatch, *, seed: int
+) -> Tensor:
+    """(task, video, way) what one more support video of each class would tell of a query."""
+    with torch.no_grad():
+        return model.video_gain(episodes, thinned(population, 4), draws=16, seed=seed)
 
 
 def _by_condition(gain: Tensor) -> xr.Dataset:

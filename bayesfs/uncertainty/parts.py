@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
-import xarray as xr
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 LEVEL_PARTS = ("population", "task", "class", "video", "frame")
 """Levels from the top; the first three are epistemic."""

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from bayesfs._utils.spacing import spaced
 from bayesfs.data.store import iter_store, open_store, store_attrs
-from bayesfs.data.video_table import VideoTable, spaced
+from bayesfs.data.video_table import VideoTable
 from bayesfs.errors import DataError
 from bayesfs.types import Embeddings
 

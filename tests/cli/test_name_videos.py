@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from bayesfs.cli import name_videos
 from bayesfs.cli.main import CLOSED_PIPE, FAILED, main
@@ -319,15 +320,15 @@ def test_predict_uses_the_sampling_of_the_run(
     state = json.loads((world / "run" / "run.json").read_text(encoding="utf-8"))
     assert state["facts"]["Sampling"] == "every frame, at most 2 of a video"
     used: list[Sampling] = []
-    plain = name_videos.embed_tree
+    plain = name_videos.embed
 
-    def embed_tree(tree: Any, backbone: Any, store: Path, sampling: Sampling, **rest: Any) -> Any:
+    def embed(videos: Any, backbone: Any, *, sampling: Sampling, **rest: Any) -> Any:
         used.append(sampling)
-        found = plain(tree, backbone, store, sampling, **rest)
+        found = plain(videos, backbone, sampling=sampling, **rest)
         assert max(Counter(found.coord("video").tolist()).values()) == 2
         return found
 
-    monkeypatch.setattr(name_videos, "embed_tree", embed_tree)
+    monkeypatch.setattr(name_videos, "embed", embed)
     run = world / "copy"  # beside the store, which is found from there
     shutil.copytree(world / "run", run)
     argv = ["predict", str(world / "teach"), str(world / "new"), "--run", str(run)]
@@ -479,18 +480,23 @@ def test_only_frames_that_an_answer_uses_are_embedded(
     assert sorted(few.embeddings.coord("path")[taught].tolist()) == sorted(paths.tolist())
 
 
-@pytest.mark.parametrize(("alike_factor", "said"), [(0.64, True), (1.0, False), (1.2, False)])
-def test_things_that_look_alike_are_told(
-    alike_factor: float, said: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name_videos.tell_alike(alike_factor, 1.0)
-    assert ("look more alike than those of the people" in capsys.readouterr().err) is said
+ALIKE, NOISY = "look more alike than those of the people", "differ nearly as much as the things"
 
 
-def test_videos_that_differ_as_much_as_the_things_are_told_first(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("alike", "noise", "said"),
+    [(0.64, 1.0, ALIKE), (1.2, 1.0, None), (1.0, 0.3, NOISY), (0.64, 0.3, NOISY)],
+)
+def test_what_makes_taught_things_hard_to_tell_apart_is_told(
+    world: Path, alike: float, noise: float, said: str | None
 ) -> None:
-    name_videos.tell_alike(0.6, 0.3)
-    said = capsys.readouterr().err
-    assert "frames of one of your videos differ nearly as much as the things" in said
-    assert "look more alike" not in said
+    teacher = name_videos.boxed("cpu")
+    found = name_videos.read_personal(world / "teach", world / "new", teacher)
+    tasks = name_videos.asked_tasks(teacher, found.embeddings, "clutter")
+    answer = teacher.study.infer(tasks, teacher.learnt, seed=0)
+    stats = {"alike_factor": torch.tensor([alike]), "noise_factor": torch.tensor([noise])}
+    posterior = replace(answer.posterior, sample_stats=stats)
+    told = name_videos.remarks(answer.model, teacher.learnt.population, posterior, tasks)
+    assert [text for text in (ALIKE, NOISY) if any(text in each for each in told)] == (
+        [said] if said else []
+    )

@@ -21,13 +21,21 @@ def test_a_folder_gives_back_what_it_got(
     place, back = tmp_path / "shared" / "ours", tmp_path / "back.npz"
     for _ in range(2):  # again, over what is there
         assert main(["population", "push", str(default_path()), str(place)]) == 0
-    assert sorted(p.name for p in place.iterdir()) == ["README.md", "population.npz"]
+    assert sorted(p.name for p in place.iterdir()) == ["README.md", "population.safetensors"]
     assert main(["population", "pull", str(place), str(back)]) == 0
     assert f"{default_population().card['people']} people" in capsys.readouterr().out
     sent, got = default_population(), SharedPopulation.load(back)
     assert got.card == sent.card
     for site, draws in sent.population.draws.items():
         assert torch.equal(draws, got.population.draws[site])
+
+
+def test_what_was_pushed_as_npz_is_pulled(tmp_path: Path) -> None:
+    place = tmp_path / "old"
+    place.mkdir()
+    shutil.copy(default_path(), place / "population.npz")
+    assert main(["population", "pull", str(place), str(tmp_path / "x.safetensors")]) == 0
+    assert SharedPopulation.load(tmp_path / "x.safetensors").card == default_population().card
 
 
 def test_the_card_says_of_whom_how_well_and_what_fails(tmp_path: Path) -> None:
@@ -95,8 +103,12 @@ def test_the_hub_is_asked_by_its_own_client(
     assert (tmp_path / "hub" / "me" / "mine" / "README.md").exists()
     assert main(["population", "pull", "hf://me/mine", str(back)]) == 0
     assert SharedPopulation.load(back).card["people"] == default_population().card["people"]
+    mine = tmp_path / "hub" / "me" / "mine"
+    (mine / "population.safetensors").unlink()
+    shutil.copy(default_path(), mine / "population.npz")  # as it was pushed once
+    assert main(["population", "pull", "hf://me/mine", str(back)]) == 0
     assert main(["population", "pull", "hf://me/other", str(back)]) == FAILED
-    assert "hf://me/other: 404: no population.npz in me/other" in capsys.readouterr().err
+    assert "hf://me/other: 404: no population.safetensors in me/other" in capsys.readouterr().err
     assert main(["population", "pull", "hf://me", str(back)]) == FAILED
     assert "expected hf://OWNER/NAME" in capsys.readouterr().err
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bayesfs._utils.spacing import spaced
 from bayesfs.data.from_arrays import make_episode, stack
 from bayesfs.data.sampling import population_episodes, sample_episodes
-from bayesfs.data.video_table import spaced
 from bayesfs.errors import DataError, ShapeError
 from bayesfs.types import CONDITIONS, UNLABELLED, Embeddings
 

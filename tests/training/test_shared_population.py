@@ -82,7 +82,7 @@ def test_damaged_planted_and_foreign_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     refused(path, "cut short")
     path.write_bytes(b"text")
-    refused(path, "no npz archive")
+    refused(path, "no safetensors file")
     written(axes=np.array([{}], object))
     refused(path, "allow_pickle")
     written(excess=np.full(len(arrays["excess"]), np.nan))

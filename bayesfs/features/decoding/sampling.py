@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesfs.data.video_table import spaced
+from bayesfs._utils.spacing import spaced
 from bayesfs.errors import DataError
 
 TOLERANCE = 0.1
@@ -84,7 +84,7 @@ class Sampling:
 class Spread(Sampling):
     """Some of the frames that a sampling uses: those that an episode takes of them.
 
-    Episodes space the frames of a video evenly (`bayesfs.data.video_table.spaced`): where no other
+    Episodes space the frames of a video evenly (`bayesfs._utils.spacing.spaced`): where no other
     frame is wanted, no other one has to be embedded.
 
     Attributes:

@@ -370,14 +370,14 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         for value in each_value(population):
             found = self._candidates(1, value, _count(population))
             chance = self._log_chance(found, left_out).exp()
-            chosen = _systematic(chance, draws, noise)[:, 0]
+            chosen = _fixed(_systematic(chance, draws, noise)[:, 0])
             one = {site: v[None] for site, v in value.items()}
             share = self.heads_share(found.of_population[chosen])
             own = frame_logits(scores, found.scale[chosen] + share.log(), found.weight[chosen])
             # what another member says of a video it says of each of its frames
             each.append([self._joined(own, unit, task, one, share) for unit in UNITS])
             shares.append(share)
-        bias = noise.normal(max(draws, LEAST_BIASES), "way", (), each[0][0])
+        bias = _fixed(noise.normal(max(draws, LEAST_BIASES), "way", (), each[0][0]))
         found_of = [torch.stack(part) for part in zip(*each, strict=True)]
         frames, videos = (
             self._drawn_of(task, part, bias, torch.stack(shares)) for part in found_of
@@ -648,6 +648,11 @@ def frame_logits(scores: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
 def _count(population: Mapping[str, Tensor]) -> int:
     """Candidates for each draw of the population; an even number, as nodes come in pairs."""
     return max(CANDIDATES // len(population["scale_mean"]) // 2 * 2, LEAST)
+
+
+def _fixed(x: Tensor) -> Tensor:
+    """The same numbers; a trace of a query's way takes them as such, not how they came about."""
+    return torch.from_numpy(x.detach().cpu().numpy()).to(x.device)
 
 
 def _systematic(chance: Tensor, draws: int, noise: Noise) -> Tensor:

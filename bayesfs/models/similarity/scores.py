@@ -174,7 +174,7 @@ class Folds:
         tasks, _, _, frames, _ = episodes.support.shape
         count = label.sum(1)
         several = (label * (count > 1)[:, None]).sum(-1) > 0  # (task, example)
-        several &= ((count > 0).sum(-1) > 1)[:, None]
+        several = several & ((count > 0).sum(-1) > 1)[:, None]
         if not several.any():
             return None
         folds = [each.nonzero()[:, 0].tolist() for each in several]
@@ -185,8 +185,8 @@ class Folds:
         real = torch.tensor([[i < len(own) for i in range(longest)] for own in folds])
         index, real = index.to(label.device), real.to(label.device)
         task = torch.arange(tasks, device=label.device)[:, None]
-        rest = label[:, None].repeat(1, longest, 1, 1)
-        rest[task, torch.arange(longest, device=label.device), index] = 0.0
+        out = torch.arange(label.shape[1], device=label.device) == index[..., None]
+        rest = label[:, None].masked_fill(out[..., None], 0.0)
         mask = episodes.support_mask.reshape(tasks, -1, frames)[task, index] & real[..., None]
         share = could / real.sum(-1).clamp(min=1)
         return cls(index, rest, label[task, index].argmax(-1), mask, share)
