@@ -28,7 +28,7 @@ from bayesfs._utils.ranges import Count, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.adaptive_importance import tempered
 from bayesfs.inference.program.batches import infer_in_batches
-from bayesfs.inference.program.closeness import resampled, stein_statistics, systematic
+from bayesfs.inference.program.closeness import evenly_chosen, resampled, stein_statistics
 from bayesfs.inference.program.density import Density
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.streams import Streams
@@ -161,7 +161,7 @@ class ImportanceRounds(Engine):
     def _next(self, u: Tensor, log_weight: Tensor) -> Student:
         """The t of the next round, by the draws so far."""
         share = tempered(log_weight, min(LEAST, u.shape[1] // 2))
-        points = u.take_along_dim(systematic(share, FITTED).unsqueeze(-1), 1)
+        points = u.take_along_dim(evenly_chosen(share, FITTED).unsqueeze(-1), 1)
         even = torch.full_like(points[..., 0], 1.0 / FITTED)
         fitted = Student.fitted(points, even, degrees=self.degrees)
         return Student(fitted.location, WIDER * fitted.root, self.degrees)

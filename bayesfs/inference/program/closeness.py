@@ -141,10 +141,10 @@ def _places(log_weight: NDArray[np.float64], khat: float, count: int) -> Tensor:
 def _systematic(log_weight: NDArray[np.float64], count: int) -> Tensor:
     """The same, whatever the shape of the weights' tail."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(count))
-    return systematic(torch.from_numpy(log_weight).softmax(0), count)[order]
+    return evenly_chosen(torch.from_numpy(log_weight).softmax(0), count)[order]
 
 
-def systematic(share: Tensor, count: int) -> Tensor:
+def evenly_chosen(share: Tensor, count: int) -> Tensor:
     """(..., count) numbers of draws, in order, each as often as its share (..., draw) says."""
     at = (torch.arange(count, device=share.device) + 0.5) / count
     at = at.to(share).expand(*share.shape[:-1], count).contiguous()
