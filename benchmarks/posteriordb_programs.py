@@ -156,6 +156,23 @@ def bent(y: Tensor, bend: Tensor) -> None:
     pyro.sample("y", dist.Normal(a + bend * b.square(), 0.3).expand([4]).to_event(1), obs=y)
 
 
+def bent_moments(y: Tensor, bend: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Site -> (task,) mean and sd of `bent`: b by quadrature, a in closed form given b."""
+    noise, count = 0.3**2, y.shape[1]
+    b = torch.linspace(-8.0, 8.0, 8001, dtype=y.dtype)
+    gap = y.mean(1, keepdim=True) - bend.unsqueeze(1) * b.square()
+    weight = (-0.5 * (b.square() + gap.square() / (1.0 + noise / count))).softmax(1)
+    variance = 1.0 / (1.0 + count / noise)
+    a = gap * count / noise * variance
+
+    def moments(value: Tensor, within: float = 0.0) -> tuple[Tensor, Tensor]:
+        mean = (weight * value).sum(1, keepdim=True)
+        spread = (weight * (value - mean).square()).sum(1) + within
+        return mean.squeeze(1), spread.sqrt()
+
+    return {"a": moments(a, variance), "b": moments(b.expand_as(gap))}
+
+
 def columns(*parts: Tensor) -> Tensor:
     """(row, column), the first column ones."""
     return torch.stack([torch.ones_like(parts[0]), *parts], 1)

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 TAIL_NEEDS = 25
 """Draws that a tail is fitted to at least."""
@@ -45,7 +44,8 @@ def smoothed(log_weight: NDArray[Any], efficiency: float = 1.0) -> tuple[Array, 
     raw = np.asarray(log_weight, np.float64)
     if np.isnan(raw).any() or not np.isfinite(raw.max(initial=-np.inf)):
         return raw, math.inf
-    raw = raw - logsumexp(raw)
+    raw = raw - raw.max()
+    raw = raw - math.log(np.exp(raw).sum())
     size = len(raw)
     if size < TAIL_NEEDS:
         return raw, math.nan

@@ -2,7 +2,8 @@
 
 What is checked depends on how the draws were made:
 
-    mcmc         R-hat, bulk and tail ESS, MCSE, divergences, BFMI
+    mcmc         R-hat (nested R-hat of chains that start together), bulk and tail ESS, MCSE,
+                 divergences, BFMI
     variational  trend of the ELBO at its end, Pareto k-hat of p / q, the mode's gradient (Laplace)
     particles    kernel Stein discrepancy: its ratio to that of as many independent draws, where the
                  engine tells it, or else what is left of its start
@@ -11,6 +12,8 @@ What is checked depends on how the draws were made:
 for a population that was learnt whether the data are in the units that its prior is made for, and
 for all of them whether the draws suffice to weigh the query's own features. What does not
 apply is nan, with the reason in words. Thresholds: `bayesfs.diagnostics.verdicts`.
+
+Source of nested R-hat: Margossian et al. (2024), refs.bib: margossian2024.
 """
 
 from __future__ import annotations
@@ -59,6 +62,9 @@ MAX_SCALARS = 1000
 TAILS = (0.05, 0.95)
 """Quantiles whose smaller ESS is the tail ESS: Vehtari et al. 2021; ArviZ's own are .11, .89."""
 
+NESTED, SUPERCHAIN = "nested R-hat", "superchain"
+"""The check of chains that start together, and the statistic that tells which ones do."""
+
 _WHY_NOT = {
     "mcmc": "does not apply to MCMC",
     "variational": "does not apply: independent draws of an approximation",
@@ -66,6 +72,7 @@ _WHY_NOT = {
     "exact": "does not apply: independent draws from the posterior itself",
 }
 _CHAIN = ("R-hat", "bulk ESS", "tail ESS", "MCSE / sd", "divergences", "BFMI")
+_SUPERSEDED = {"KSD left": "KSD ratio", "R-hat": NESTED}
 _ALL = (*_CHAIN, "ELBO trend", "k-hat", "KSD left")
 
 
@@ -78,8 +85,8 @@ class Diagnostics(Shown):
         kind: how the draws were made.
         checks: what was checked and what does not apply.
         sites: per site `scalars`, `looked_at` (how many of them count), and of those the worst
-            `rhat`, `rhat_above` (how many are above the line), `ess_bulk`, `ess_tail` and
-            `mcse_over_sd`.
+            `rhat` (nested where chains start together), `rhat_above` (how many are above the
+            line), `ess_bulk`, `ess_tail` and `mcse_over_sd`.
     """
 
     name: str
@@ -144,11 +151,11 @@ def diagnose(tree: xr.DataTree, *, group: str = "posterior", name: str = "tasks"
         raise DataError(f"expected kind to be one of {tuple(_WHY_NOT)}, got {kind!r}")
     stats = _dataset(tree, f"{prefix}sample_stats")
     posterior = tree[group].to_dataset()
-    sites = site_table(posterior, kind)
+    sites = site_table(posterior, kind, superchains_of(stats))
     tasks = np.empty(0, str) if prefix else _task_names(tree)
     checks = _applicable(kind, sites, stats, tasks)
     have = {check.name for check in checks}
-    superseded = {"KSD left"} if "KSD ratio" in have else set()
+    superseded = {old for old, new in _SUPERSEDED.items() if new in have}
     checks += [without(n, _WHY_NOT[kind]) for n in _ALL if n not in have | superseded]
     if "units" in stats:
         checks.append(units_check(stats))
@@ -177,7 +184,7 @@ def _applicable(
     """The checks that this kind of draws can pass or fail."""
     if kind == "mcmc":
         return [
-            rhat_check(sites),
+            rhat_check(sites, NESTED if SUPERCHAIN in stats else "R-hat"),
             site_check("bulk ESS", sites["ess_bulk"], ESS_MIN, least=True),
             site_check("tail ESS", sites["ess_tail"], ESS_MIN, least=True),
             site_check("MCSE / sd", sites["mcse_over_sd"], MCSE_MAX, least=False),
@@ -214,17 +221,34 @@ def stein_check(stats: xr.Dataset, tasks: NDArray[Any]) -> list[Check]:
     return [task_check("Stein moments", stats["stein_moments"], STEIN_MOMENTS_MAX, tasks)]
 
 
-def site_table(posterior: xr.Dataset, kind: str) -> pd.DataFrame:
+def superchains_of(stats: xr.Dataset) -> NDArray[np.int64] | None:
+    """(chain,) number of the superchain of each chain; None where each starts by itself."""
+    if SUPERCHAIN not in stats:
+        return None
+    return np.asarray(stats[SUPERCHAIN].isel(draw=0).to_numpy().astype(np.int64))
+
+
+def site_table(
+    posterior: xr.Dataset, kind: str, superchains: NDArray[np.int64] | None = None
+) -> pd.DataFrame:
     """Worst R-hat, ESS and relative MCSE of every site; nan for what does not apply to the kind.
 
     Padding is left out; of a site with more than `MAX_SCALARS` scalars, evenly spread ones count.
+
+    Args:
+        posterior: sites, each (chain, draw, ...).
+        kind: how the draws were made.
+        superchains: (chain,) which chains started at the same point: `rhat` is nested R-hat, the
+            root of 1 + the variance between superchains / that within them. Where they have
+            forgotten the start, that is 1 + 1 / (2 ESS of a superchain), however short the chains.
     """
-    rows = {str(site): _site_row(posterior[site], kind) for site in posterior.data_vars}
+    names = [str(site) for site in posterior.data_vars]
+    rows = {site: _site_row(posterior[site], kind, superchains) for site in names}
     columns = ["scalars", "looked_at", "rhat", "rhat_above", "ess_bulk", "ess_tail", "mcse_over_sd"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
-def _site_row(site: xr.DataArray, kind: str) -> list[float]:
+def _site_row(site: xr.DataArray, kind: str, superchains: NDArray[np.int64] | None) -> list[float]:
     flat = site.to_numpy().reshape(site.sizes["chain"], site.sizes["draw"], -1)
     there = np.flatnonzero(np.isfinite(flat).all((0, 1)))
     chosen = flat[..., spread(there, MAX_SCALARS)]
@@ -233,12 +257,13 @@ def _site_row(site: xr.DataArray, kind: str) -> list[float]:
         return [*counts, *[math.nan] * 5]
     if kind != "mcmc":  # independent draws: sd / sqrt(draws)
         return [*counts, *[math.nan] * 4, 1 / math.sqrt(chosen.shape[0] * chosen.shape[1])]
-    from arviz_stats import ess, mcse, rhat  # takes seconds to import; only chains need it
+    from arviz_stats import ess, mcse, rhat, rhat_nested  # seconds to import; only chains need it
 
     data = xr.Dataset({"x": (("chain", "draw", "scalar"), chosen)})
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = mcse(data)["x"].to_numpy() / chosen.std((0, 1))
-        ratio = rhat(data)["x"].to_numpy()
+        found = rhat(data) if superchains is None else rhat_nested(data, superchain_ids=superchains)
+        ratio = found["x"].to_numpy()
         bulk = ess(data, method="bulk")["x"].to_numpy()
         tail = ess(data, method="tail", prob=TAILS)["x"].to_numpy()
     above = float((ratio > RHAT_MAX).sum())

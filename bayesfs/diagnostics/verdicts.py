@@ -116,21 +116,22 @@ def without(name: str, reason: str) -> Check:
     return Check(name, math.nan, "", None, reason)
 
 
-def rhat_check(sites: pd.DataFrame) -> Check:
+def rhat_check(sites: pd.DataFrame, name: str = "R-hat") -> Check:
     """Worst rank-normalised split R-hat of all sites, and the share of scalars above the line.
 
     Args:
         sites: with columns `rhat`, `rhat_above` (number above `RHAT_MAX`) and `looked_at`.
+        name: of the check, where it is another R-hat.
     """
     worst = sites["rhat"].max()
     if not np.isfinite(worst):
-        return without("R-hat", "needs at least two chains of four draws that move")
+        return without(name, "needs at least two chains of four draws that move")
     share = sites["rhat_above"].sum() / sites["looked_at"].sum()
     passed = bool(worst <= RHAT_MAX or (worst <= RHAT_NEVER and share <= 0.01))
     line = f"≤ {RHAT_MAX}, or 99 % of scalars and none above {RHAT_NEVER}"
     reason = f"{sites['rhat'].idxmax()}; {100 * share:.1f} % of the scalars above {RHAT_MAX}"
     step = "more warm-up, or the site in other coordinates; the table by site says which"
-    return Check("R-hat", float(worst), line, passed, reason, step, grave=worst > RHAT_NEVER)
+    return Check(name, float(worst), line, passed, reason, step, grave=worst > RHAT_NEVER)
 
 
 def site_check(name: str, values: pd.Series[float], limit: float, *, least: bool) -> Check:

@@ -205,23 +205,24 @@ def tempered(log_weight: Tensor, least: float) -> Tensor:
     """Weights w^a / sum w^a of the largest a <= 1 at which they are worth `least` draws.
 
     Args:
-        log_weight: (draw,), some finite.
+        log_weight: (..., draw), some of each row finite.
         least: 1 / sum of their squares, at least; fewer than draws of a weight above 0.
     """
 
-    def weight(power: float) -> Tensor:
-        return torch.where(torch.isfinite(log_weight), power * log_weight, -math.inf).softmax(0)
+    def weight(power: Tensor) -> Tensor:
+        return torch.where(torch.isfinite(log_weight), power * log_weight, -math.inf).softmax(-1)
 
-    def enough(power: float) -> bool:
-        return float(worth(weight(power))) >= least
+    def enough(power: Tensor) -> Tensor:
+        return (worth(weight(power)) >= least).unsqueeze(-1)
 
-    low, high = 0.0, 1.0
-    if enough(high):
-        return weight(high)
+    high = torch.ones_like(log_weight[..., :1])
+    low = torch.zeros_like(high)
+    whole = enough(high)
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if enough(middle) else (low, middle)
-    return weight(low)
+        passes = enough(middle)
+        low, high = torch.where(passes, middle, low), torch.where(passes, high, middle)
+    return weight(torch.where(whole, 1.0, low))
 
 
 def _values(density: Polar, z: Tensor) -> Tensor:

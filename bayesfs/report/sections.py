@@ -156,6 +156,7 @@ SEEN_AT = {
     "Monte Carlo error of the epistemic share": "why",
     "ELBO trend": "histories",
     "R-hat": "draws",
+    "nested R-hat": "draws",
     "bulk ESS": "draws",
     "tail ESS": "draws",
 }

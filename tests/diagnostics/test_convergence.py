@@ -1,10 +1,14 @@
 """Diagnostics against ArviZ, and against chains and optimisers that are known to be bad."""
 
+import math
+
 import arviz_stats
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from scipy.special import ndtri
+from scipy.stats import rankdata
 
 from bayesfs.diagnostics.convergence import MAX_SCALARS, diagnose, site_table, spread
 from bayesfs.diagnostics.verdicts import elbo_check, rhat_check
@@ -72,6 +76,52 @@ def test_site_table_is_arviz_worst_over_scalars() -> None:
     assert row["ess_bulk"] == pytest.approx(float(bulk.min()))
     assert row["ess_tail"] == pytest.approx(float(tail.min()))
     assert row["mcse_over_sd"] == pytest.approx(float(mcse.max()))
+
+
+def nested(x: np.ndarray, of: np.ndarray) -> float:
+    """Nested R-hat of (chain, draw) by the sums of Margossian et al. (2024), equations 4 to 8."""
+    means, within = [], []
+    for k in sorted(set(of.tolist())):
+        chains = [x[c] for c in range(len(x)) if of[c] == k]
+        centres = [sum(c) / len(c) for c in chains]
+        middle = sum(centres) / len(centres)
+        between = sum((c - middle) ** 2 for c in centres) / (len(chains) - 1)
+        inside = [
+            sum((v - m) ** 2 for v in c) / (len(c) - 1)
+            for c, m in zip(chains, centres, strict=True)
+        ]
+        means.append(middle)
+        within.append(between + sum(inside) / len(chains))
+    whole = sum(means) / len(means)
+    above = sum((m - whole) ** 2 for m in means) / (len(means) - 1)
+    return math.sqrt(1 + above / (sum(within) / len(within)))
+
+
+def scores(x: np.ndarray) -> np.ndarray:
+    """Normal scores of all values together (Vehtari et al. 2021, equation 14)."""
+    return ndtri((rankdata(x).reshape(x.shape) - 3 / 8) / (x.size + 1 / 4))
+
+
+def short_chains(shift: float) -> tuple[xr.Dataset, np.ndarray]:
+    """64 chains of 20 draws in four superchains, the first of them elsewhere."""
+    rng, of = np.random.default_rng(0), np.tile(np.arange(4), 16)
+    x = rng.normal(size=(64, 20)) + shift * (of == 0)[:, None]
+    return xr.Dataset({"x": (("chain", "draw"), x)}), of
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_many_short_chains_are_judged_by_nested_rhat_of_its_definition(shift: float) -> None:
+    posterior, of = short_chains(shift)
+    x = posterior["x"].to_numpy()
+    halves, twice = np.concatenate([x[:, :10], x[:, 10:]]), np.concatenate([of, of])
+    folded = np.abs(halves - np.median(halves))
+    expected = max(nested(scores(part), twice) for part in (halves, folded))
+    draws = np.repeat(of[:, None], 20, 1)
+    tree = make_tree(posterior, "mcmc", superchain=(("chain", "draw"), draws))
+    check = check_of(tree, "nested R-hat")
+    assert check.value == pytest.approx(expected, rel=1e-10)
+    assert check.passed == (shift == 0)
+    assert "R-hat" not in {c.name for c in diagnose(tree).checks}
 
 
 def test_tail_ess_is_at_the_quantiles_of_the_paper() -> None:

@@ -9,10 +9,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+from bayesfs.diagnostics.convergence import diagnose
 from bayesfs.errors import InferenceError
 from bayesfs.inference.nuts.nuts import NUTS
 from bayesfs.inference.nuts.pyro_nuts import PyroNUTS
 from bayesfs.models.heads.linear import HierarchicalHead
+from bayesfs.results.convert import to_datatree
 from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.testing import EngineContract, GaussianToy
 
@@ -104,6 +106,24 @@ def test_only_informed_latents_are_sampled_and_the_posterior_is_the_same():
     assert (p * (p / q).log()).sum(-1).max() < 2e-3
 
 
+def test_many_short_chains_start_together_in_superchains():
+    """Nested R-hat passes those that have forgotten where they started, and tells of the others."""
+    model = GaussianToy()
+    episodes, _ = synthetic_episodes(users=2, way=2, shots=1, frames=2, dim=2, seed=0)
+    given = model.fixed_population(2)
+    many = NUTS(warmup=150, draws=20, chains=64, superchains=4)
+    posterior = many.infer(model, episodes, seed=0, given=given)
+    assert posterior.sample_stats["superchain"].reshape(64, 20)[:, 0].tolist() == sorted(
+        16 * [*range(4)]
+    )
+    found = diagnose(to_datatree(posterior))
+    assert found.verdict == "fit for use"
+    assert "nested R-hat" in {check.name for check in found.checks}
+    rushed = NUTS(warmup=1, draws=4, chains=64, superchains=4, max_depth=1)
+    posterior = rushed.infer(model, episodes, seed=0, given=given)
+    assert "nested R-hat" in {c.name for c in diagnose(to_datatree(posterior)).failed}
+
+
 def test_a_batch_that_is_not_full_and_a_double_precision_one():
     model = GaussianToy()
     episodes, _ = synthetic_episodes(users=3, way=2, shots=1, frames=2, dim=2, seed=0)
@@ -184,7 +204,15 @@ def test_pyro_agrees():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"draws": 0}, {"warmup": 0}, {"target_accept": 1.0}, {"max_depth": 11}, {"warmup_depth": 0}],
+    [
+        {"draws": 0},
+        {"warmup": 0},
+        {"target_accept": 1.0},
+        {"max_depth": 11},
+        {"warmup_depth": 0},
+        {"superchains": 1},
+        {"chains": 6, "superchains": 4},
+    ],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(InferenceError):

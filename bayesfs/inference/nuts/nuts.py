@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bayesfs._utils.ranges import Count, Share, check_ranges, from_to
+from bayesfs._utils.ranges import Count, Share, at_least, check_ranges, from_to
 from bayesfs.errors import InferenceError
 from bayesfs.inference.nuts.chains import Run, Sampler, safe_workers
 from bayesfs.inference.nuts.lockstep import DEPTHS
@@ -36,6 +36,9 @@ from bayesfs.types import EpisodeBatch, Posterior
 ALIKE: tuple[Axis, ...] = ("way", "shot")
 """What tasks of a batch have equally many of: a latent more would be another trajectory."""
 
+SUPERCHAIN = "superchain"
+"""Statistic (draw,): number of the point that the draw's chain started at."""
+
 Depth = Annotated[int, from_to(1, DEPTHS)]
 
 
@@ -43,7 +46,9 @@ Depth = Annotated[int, from_to(1, DEPTHS)]
 class NUTS(Engine):
     """The no-U-turn sampler with a diagonal mass matrix, all tasks and chains in lockstep.
 
-    Chains start from independent draws of the prior, so that R-hat means something.
+    Chains start from independent draws of the prior, so that R-hat means something. Many short
+    ones (`chains=64, draws=20`) start together in a few superchains: nested R-hat compares these,
+    and so asks whether the starts are forgotten, where R-hat would ask for long chains.
 
     Diagnostics in `Posterior.sample_stats`, each (draw, task); the draws are chain-major, and
     R-hat, bulk and tail ESS, MCSE and BFMI are computed from them by
@@ -54,11 +59,15 @@ class NUTS(Engine):
         acceptance_rate: mean Metropolis probability along the trajectory.
         n_steps: leapfrog steps.
         step_size: of the chain, after warm-up.
+        superchain (draw,): which of the `superchains` the draw's chain belongs to, where they are
+            set.
 
     Attributes:
         warmup: transitions that adapt step sizes and mass matrices, and are discarded.
         draws: draws kept in each chain.
         chains: chains per task.
+        superchains: points that they start at, equally many chains at each; None gives each chain
+            a point of its own.
         target_accept: acceptance rate that the step size is adapted to.
         max_depth: trajectories have at most 2^max_depth - 1 steps; at most 10.
         warmup_depth: the same in the first two fifths of warm-up, where one long tree would hold
@@ -73,7 +82,8 @@ class NUTS(Engine):
             `bayesfs.inference.program.informed`.
         population_draws: see `bayesfs.inference.svi.svi.SVI`.
 
-    Source: see `bayesfs.inference.nuts.lockstep`; adaptation as in Stan, by NumPyro.
+    Source: see `bayesfs.inference.nuts.lockstep`; adaptation as in Stan, by NumPyro; superchains as
+    in Margossian et al. (2024), refs.bib: margossian2024.
 
     Example:
         >>> posterior = NUTS(warmup=500, draws=500).infer(model, episodes, seed=0, given=population)
@@ -86,6 +96,7 @@ class NUTS(Engine):
     warmup: Count = 500
     draws: Count = 500
     chains: Count = 4
+    superchains: Annotated[int, at_least(2)] | None = None
     target_accept: Share = 0.8
     max_depth: Depth = DEPTHS
     warmup_depth: Depth = 4
@@ -97,6 +108,11 @@ class NUTS(Engine):
 
     def __post_init__(self) -> None:
         check_ranges(self, InferenceError)
+        if self.superchains and self.chains % self.superchains:
+            raise InferenceError(
+                f"expected chains to be a multiple of superchains, got {self.chains} and "
+                f"{self.superchains}"
+            )
 
     def infer(
         self,
@@ -126,7 +142,12 @@ class NUTS(Engine):
                 population_draws=self.population_draws,
                 alike=ALIKE,
             )
-        return _first_tasks(posterior, len(episodes)) if whole is not episodes else posterior
+        posterior = _first_tasks(posterior, len(episodes)) if whole is not episodes else posterior
+        if self.superchains is None:
+            return posterior
+        length = posterior.num_draws // posterior.chains * (self.chains // self.superchains)
+        together = torch.arange(posterior.num_draws) // length
+        return posterior.changed(sample_stats={**posterior.sample_stats, SUPERCHAIN: together})
 
     def stand_in(self) -> Engine:
         """Pyro's own sampler with the same lengths, which runs a program as it stands."""
@@ -172,7 +193,9 @@ class NUTS(Engine):
         origin = like.new_zeros(density.tasks, density.size)
         target = Whitened.at_mode(density, origin) if whiten else None
         program, data = translate(target or density, like)
-        start = density.prior_by_task(self.chains, streams.integers(2**31))
+        points = self.superchains or self.chains
+        start = density.prior_by_task(points, streams.integers(2**31))
+        start = start.repeat_interleave(self.chains // points, 1)
         if not torch.isfinite(density.value_and_gradient(start)[0]).all():
             raise InferenceError("the log density is not finite at draws from the prior")
         start = target.whiten(start) if target else start

@@ -23,7 +23,15 @@ HISTORY = "elbo"
 PER_STEP = ("ksd",)
 """Statistics (step, task): joined along tasks, the last value of an early stop repeated."""
 
-WORST = ("khat", "gradient", "ridge", "ksd_ratio", "stein_moments", "latents_per_particle")
+WORST = (
+    "khat",
+    "gradient",
+    "ridge",
+    "ksd_ratio",
+    "stein_moments",
+    "latents_per_particle",
+    "repeats",
+)
 """Statistics that warn: over draws of the population, the largest counts, not the mean."""
 
 

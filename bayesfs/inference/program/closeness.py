@@ -28,7 +28,10 @@ DENSITY_DRAWS = 16
 TOGETHER = 32
 """Latents whose widest directions are looked for at most: it takes eight draws for each."""
 
-READS = 2**22
+SCORED = 1000
+"""Resampled draws whose scores are asked for."""
+
+READS = 2**20
 """Numbers that they read all together at most, beyond that; bounds the memory."""
 
 
@@ -58,28 +61,44 @@ def closeness(
         z (task, resampled, size): where draws were resampled; the rest is then of these draws.
         evidence_bound (task,): mean of log p - log q, in nats.
         khat (task,): Pareto k-hat of the weights p / q.
+        repeats (task,): `resampled` / number of draws that the weights are worth.
         stein_moments (task,): see `bayesfs.inference.program.stein`.
     """
-    at_once = max(DENSITY_DRAWS, READS // density.reads)
+    z, at_once = z.detach(), max(DENSITY_DRAWS, READS // density.reads)
+    evaluate = _values if resampled else _with_score
     parts = []
-    for i, part in enumerate(torch.split(z.detach(), at_once, 1), 1):
-        parts.append(_with_score(density, part))
+    for i, part in enumerate(torch.split(z, at_once, 1), 1):
+        parts.append(evaluate(density, part))
         if progress is not None:
             progress(min(i * at_once, z.shape[1]), z.shape[1], "")
-    values, scores = zip(*parts, strict=True)
-    log_weight, score = torch.cat(values, 1) - log_q, torch.cat(scores, 1)
+    value, *found = (torch.cat(each, 1) for each in zip(*parts, strict=True))
+    log_weight = value - log_q
     smooth = [smoothed(weights) for weights in log_weight.double().cpu().numpy()]
     khat = log_weight.new_tensor([k for _, k in smooth])
     stats = {"evidence_bound": log_weight.mean(1), "khat": khat}
-    z = z.detach()
     if resampled:
         places = torch.stack([_places(w, k, resampled) for w, k in smooth]).unsqueeze(-1)
-        z, score = (x.take_along_dim(places.to(x.device), 1) for x in (z, score))
-        stats["z"] = z
+        stats["z"] = z.take_along_dim(places.to(z.device), 1)
+        share = log_weight.new_tensor(np.stack([w for w, _ in smooth])).softmax(1)
+        stats["repeats"] = resampled / worth(share)
+        return stats | stein_statistics(density, stats["z"], latents)
+    return stats | _stein(z, *found, latents)
+
+
+def stein_statistics(
+    density: Density, z: Tensor, latents: Tensor | None = None
+) -> dict[str, Tensor]:
+    """`stein_moments` of the first `SCORED` of draws in a mixed order; see `closeness`."""
+    at_once, z = max(DENSITY_DRAWS, READS // density.reads), z[:, :SCORED]
+    scores = [_with_score(density, part)[1] for part in torch.split(z, at_once, 1)]
+    return _stein(z, torch.cat(scores, 1), latents)
+
+
+def _stein(z: Tensor, score: Tensor, latents: Tensor | None) -> dict[str, Tensor]:
     moments = stein_moments(z, score)
     if latents is not None and 0 < len(latents) <= TOGETHER:
         moments = moments.fmax(along_widest(z[..., latents], score[..., latents]))
-    return {**stats, "stein_moments": moments}
+    return {"stein_moments": moments}
 
 
 def resampled(z: Tensor, log_weight: Tensor, draws: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -92,7 +111,8 @@ def resampled(z: Tensor, log_weight: Tensor, draws: int) -> tuple[Tensor, dict[s
 
     Returns:
         (task, draws, size), and statistics (task,): evidence_bound, the log of the mean weight in
-        nats; khat of the weights; weight_ess, the number of draws that they are worth.
+        nats; khat of the weights; weight_ess, the number of draws that they are worth; repeats,
+        draws / weight_ess.
     """
     smooth = [smoothed(weights) for weights in log_weight.double().cpu().numpy()]
     places = torch.stack([_systematic(w, draws) for w, _ in smooth]).unsqueeze(-1)
@@ -101,6 +121,7 @@ def resampled(z: Tensor, log_weight: Tensor, draws: int) -> tuple[Tensor, dict[s
         "evidence_bound": log_weight.logsumexp(1) - math.log(log_weight.shape[1]),
         "khat": log_weight.new_tensor([k for _, k in smooth]),
         "weight_ess": worth(share),
+        "repeats": draws / worth(share),
     }
     return z.take_along_dim(places.to(z.device), 1), stats
 
@@ -119,11 +140,21 @@ def _places(log_weight: NDArray[np.float64], khat: float, count: int) -> Tensor:
 
 def _systematic(log_weight: NDArray[np.float64], count: int) -> Tensor:
     """The same, whatever the shape of the weights' tail."""
-    share = torch.from_numpy(log_weight).softmax(0).cumsum(0)
-    at = (torch.arange(count) + 0.5) / count
-    chosen = torch.searchsorted(share, at.to(share)).clamp(max=len(share) - 1)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(count))
-    return chosen[order]
+    return evenly_chosen(torch.from_numpy(log_weight).softmax(0), count)[order]
+
+
+def evenly_chosen(share: Tensor, count: int) -> Tensor:
+    """(..., count) numbers of draws, in order, each as often as its share (..., draw) says."""
+    at = (torch.arange(count, device=share.device) + 0.5) / count
+    at = at.to(share).expand(*share.shape[:-1], count).contiguous()
+    return torch.searchsorted(share.cumsum(-1), at).clamp(max=share.shape[-1] - 1)
+
+
+@torch.no_grad()
+def _values(density: Density, z: Tensor) -> tuple[Tensor]:
+    """(task, draw) log density."""
+    return (density.log_density(z),)
 
 
 def _with_score(density: Density, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,12 +25,16 @@ LATENTS_PER_PARTICLE_MAX = 0.5
 STEIN_MOMENTS_MAX = 1.0
 """Largest deviation of a latent's score from Stein's identities, as a multiple of what passes."""
 
+REPEATS_MAX = 1.0
+"""Draws that were resampled by weights, for each independent one that the weights are worth."""
+
 LIMITS: Mapping[str, float] = {
     "khat": KHAT_MAX,
     "gradient": GRADIENT_MAX,
     "ksd_ratio": KSD_RATIO_MAX,
     "latents_per_particle": LATENTS_PER_PARTICLE_MAX,
     "stein_moments": STEIN_MOMENTS_MAX,
+    "repeats": REPEATS_MAX,
 }
 """Statistic (task,) of a posterior -> the most that passes."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bayesfs._distributions.student import with_heavy_tails
 from bayesfs._utils.ranges import Count, Natural, Positive, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
@@ -47,6 +48,7 @@ class SVI(Engine):
         khat (task,): Pareto k-hat of importance weights p / q. Below 0.7 the guide is close
             enough for importance sampling; above, rely on the predictive only as far as another
             engine confirms it.
+        repeats (task,), where corrected: draws for each that the weights are worth; at most 1.
         stein_moments (task,): how far the draws' score is from what that of the posterior has to
             be, see `bayesfs.inference.program.stein`; at most 1 passes.
 
@@ -190,12 +192,12 @@ def sample_guide(
     parameters = fit.parameters
     proposals = draws * (PROPOSALS if corrected else 1)
     noise = streams.normal((proposals, guide.noise_size(target.size)), parameters)
+    if corrected:
+        noise, log_ratio = heavier(noise)
     z = guide.draw(parameters, noise)
     stats = {"elbo": fit.elbo}
     latents = density.own if target is density else torch.arange(target.size, device=z.device)
     if corrected:
-        noise, log_ratio = heavier(noise, streams)
-        z = guide.draw(parameters, noise)
         log_q = guide.log_density(parameters, noise) + log_ratio
         made = closeness(target, z, log_q, latents=latents, resampled=draws, progress=progress)
         z = made.pop("z")
@@ -207,24 +209,21 @@ def sample_guide(
     return density.posterior(z, kind="variational", seed=seed, sample_stats=stats)
 
 
-def heavier(noise: Tensor, streams: Streams) -> tuple[Tensor, Tensor]:
+def heavier(noise: Tensor) -> tuple[Tensor, Tensor]:
     """Normal noise made Student's t, whose tails reach beyond those of most posteriors.
 
-        t = e (nu / chi^2_nu)^(1/2),    nu = max(`DEGREES`, size),
-
-    so that the spread of |t| stays near that of |e| in many dimensions.
+    It has max(`DEGREES`, size) degrees of freedom, so that the spread of |t| stays near that of |e|
+    in many dimensions.
 
     Args:
         noise: (task, draw, size) standard normal.
-        streams: of the tasks.
 
     Returns:
         t, and (task, draw) log density of t under Student's t less that under N(0, I).
     """
     size = noise.shape[-1]
     degrees = max(DEGREES, size)
-    square = streams.normal((noise.shape[1], degrees), noise).square().sum(-1)
-    t = noise * (degrees / square).sqrt().unsqueeze(-1)
+    t = with_heavy_tails(noise, degrees)
     length = t.square().sum(-1)
     constant = math.lgamma((degrees + size) / 2) - math.lgamma(degrees / 2)
     constant += 0.5 * size * math.log(2 / degrees)
