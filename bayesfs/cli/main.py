@@ -78,7 +78,7 @@ def _run(arguments: Sequence[str]) -> int:
         print(overview())
         return 0
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = _Told()
         try:
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
@@ -88,8 +88,20 @@ def _run(arguments: Sequence[str]) -> int:
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
         except SystemExit as stop:  # help, or wrong usage
+            if stop.code and (name := _parted(arguments)):
+                _say(f"bayesfs: {name!r} is there: write it in quotes, as it has spaces")
             raise SystemExit(_flushed(stop.code if isinstance(stop.code, int) else 0)) from None
     return 0
+
+
+def _parted(arguments: Sequence[str]) -> str:
+    """A file or folder whose name the shell has taken apart at its spaces; "" for none."""
+    runs = (
+        " ".join(arguments[i:j])
+        for i in range(len(arguments))
+        for j in range(i + 2, len(arguments) + 1)
+    )
+    return next((name for name in runs if os.path.exists(name)), "")
 
 
 def overview() -> str:
@@ -128,16 +140,24 @@ def _unwritten(error: OSError) -> int:
     return FAILED
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    if issubclass(category, UserWarning):
-        _say(f"bayesfs: warning: {message}")
+class _Told:
+    """In place of `warnings.showwarning`: each text once, in one line, wherever it comes from."""
+
+    def __init__(self) -> None:
+        self.texts: set[str] = set()
+
+    def __call__(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, UserWarning) and str(message) not in self.texts:
+            self.texts.add(str(message))
+            _say(f"bayesfs: warning: {message}")
 
 
 def _say(text: str) -> None:

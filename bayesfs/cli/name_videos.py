@@ -289,7 +289,8 @@ def looked_at(
     asked = tuple(v for v in found.tree.videos if v.object == UNKNOWN_OBJECT)
     windowed = Windowed(backbone, windows)
     frames = Spread.of(teacher.sampling, LOOKED)
-    seen, _ = embedded_or_none(replace(found.tree, videos=asked, skipped=()), windowed, frames)
+    parts_of = replace(found.tree, videos=asked, skipped=())
+    seen, _ = embedded_or_none(parts_of, windowed, frames, "parts of their pictures")
     if seen is None:
         return {}
     known = found.embeddings.dataset
@@ -380,13 +381,16 @@ def read_personal(teach: Path, videos: Path, teacher: Teacher) -> Personal:
             f"{videos}: expected videos to name (files, photographs or folders of frames), found "
             "none; TEACH comes first, then VIDEOS"
         )
-    evaluation, sampling = teacher.study.evaluation, teacher.sampling
+    evaluation, sampling, backbone = teacher.study.evaluation, teacher.sampling, teacher.backbone
     taught = Spread.of(sampling, evaluation.frames_per_video)
     queried = Spread.of(sampling, evaluation.query_frames)
     is_asked = [video.object == UNKNOWN_OBJECT for video in tree.videos]
     parts = [
-        embedded_or_none(replace(tree, videos=some, skipped=skipped), teacher.backbone, chosen)
-        for keep, chosen, skipped in ((False, taught, tree.skipped), (True, queried, ()))
+        embedded_or_none(replace(tree, videos=some, skipped=skipped), backbone, chosen, title)
+        for keep, chosen, skipped, title in (
+            (False, taught, tree.skipped, "taught videos"),
+            (True, queried, (), "videos to name"),
+        )
         if (some := tuple(compress(tree.videos, [a == keep for a in is_asked])))
     ]
     known = [each for each in (store, *(each for each, _ in parts)) if each is not None]
@@ -438,10 +442,10 @@ def owned_by(store: Embeddings) -> str:
 
 
 def embedded_or_none(
-    tree: VideoTree, backbone: Backbone, sampling: Sampling
+    tree: VideoTree, backbone: Backbone, sampling: Sampling, title: str = "taught videos"
 ) -> tuple[Embeddings | None, tuple[Skipped, ...]]:
-    """Embeddings of what can be read, None of nothing, and what cannot."""
-    with bar("features") as progress:
+    """Embeddings of what can be read, None of nothing, and what cannot; the bar has the title."""
+    with bar(title) as progress:
         try:
             found = embed(
                 tree.videos, backbone, sampling=sampling, skipped=tree.skipped, progress=progress

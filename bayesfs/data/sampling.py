@@ -248,8 +248,8 @@ def _warn_left_out(
     if (ways == 1).any():
         single = table.users[ways == 1].tolist()
         warnings.warn(
-            f"{len(single)} users have one object only, so that every prediction is certain: "
-            f"{single[:5]}",
+            f"{len(single)} {'user has' if len(single) == 1 else 'users have'} one object only, so "
+            f"that every prediction is certain: {single[:5]}",
             stacklevel=3,
         )
 

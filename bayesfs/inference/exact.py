@@ -59,7 +59,8 @@ class Exact(Engine):
         conjugate = cast(Conjugate, model)
         if given is None:
             raise InferenceError(
-                "Exact needs given=: the posterior of the population, learnt by SVI on train users"
+                "Exact needs given=: the posterior of the population, learnt by SVI on train users "
+                "(in a Study by its population_engine, such as AdaptiveImportance())"
             )
         population, draws = shared_out(model, given, self.draws, self.population_draws)
         return conjugate.condition(episodes, population, draws=draws, seed=seed)

@@ -60,7 +60,7 @@ class OwnApproximation(Engine):
         if given is None:
             raise InferenceError(
                 "OwnApproximation needs given=: the posterior of the population, learnt by SVI on "
-                "train users"
+                "train users (in a Study by its population_engine, such as AdaptiveImportance())"
             )
         population, draws = shared_out(model, given, self.draws, self.population_draws)
         return own.approximate(episodes, population, draws=draws, seed=seed)

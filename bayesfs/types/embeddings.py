@@ -21,6 +21,10 @@ LEVELS = "bayesfs_levels"
 """Attribute of the dataset that holds its `LevelNames`."""
 
 
+NAMES_SHOWN = 60
+"""Characters of the features' names that are shown."""
+
+
 @dataclass(frozen=True, repr=False)
 class Embeddings(Shown):
     """Labelled frame embeddings: a validated copy of one xarray Dataset.
@@ -241,7 +245,11 @@ class Embeddings(Shown):
             for split in dict.fromkeys(self.coord("split").tolist())
             for part in [self.where(split=split)]
         ]
-        facts = [(plural(levels.row), len(self)), ("features", self.dataset.sizes["feature"])]
+        count, named = self.dataset.sizes["feature"], ", ".join(self.columns)
+        if len(named) > NAMES_SHOWN:
+            named = f"{named[:NAMES_SHOWN]}..."
+        features = f"{count} ({named})" if named else count
+        facts = [(plural(levels.row), len(self)), ("features", features)]
         words = ("split", "users", "object names", "videos", "frames")
         columns = tuple(levels.in_words(word) for word in words)
         return Card("Embeddings", facts, columns, rows)

@@ -13,13 +13,16 @@ SHOWN = 8
 """Rows that a message names."""
 
 
-def refuse_missing(values: Any, name: str, *, none: bool = False) -> None:
+def refuse_missing(
+    values: Any, name: str, *, none: bool = False, mend: str = "name what they show"
+) -> None:
     """Refuse names that are missing, and bytes, which would become a name such as "nan".
 
     Args:
         values: list, array, Series or tensor of names or labels, one a row.
         name: what the message calls them.
         none: None may stand for what is not known.
+        mend: what may be done about such rows, besides leaving them out.
 
     Raises:
         DataError: some are None, NaN, NaT, `pd.NA` or masked, or are bytes; it numbers the rows.
@@ -28,7 +31,7 @@ def refuse_missing(values: Any, name: str, *, none: bool = False) -> None:
     if len(rows):
         raise DataError(
             f"expected {name} in every row, found none (None, NaN or NA) in {_counted(rows)}; "
-            "leave these rows out, or name what they show"
+            f"leave these rows out, or {mend}"
         )
     kind = getattr(values, "dtype", None)
     if isinstance(kind, np.dtype) and kind.kind not in "SO":

@@ -101,7 +101,7 @@ def _numbers(column: Any, name: str) -> NDArray[np.float64]:
             f"expected numbers in the column {name!r}, got {column.dtype}; "
             "code categories as 0 and 1, or leave the column out with features=[...]"
         )
-    refuse_missing(column.to_list(), name)
+    refuse_missing(column.to_list(), name, mend="fill them in")
     values = np.asarray(column.to_list(), dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):

@@ -57,8 +57,8 @@ def test_cores_are_those_of_this_process() -> None:
     assert cores() >= 1
 
 
-TEXTS_FIRST = ("run", "sweep")
-"""Commands that look at what they are given before they take cores."""
+LOOKS_FIRST = {"run": 3, "sweep": 3, "predict": 2}
+"""Commands that look at what they are given before they take cores -> paths that they take."""
 
 
 def test_the_command_takes_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,9 +78,10 @@ def test_the_command_takes_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, command in COMMANDS.items():
         if name in ("init", "report"):  # compute nothing, or little
             continue
-        said = (((here,) * 3), {"data": here, "out": here}) if name in TEXTS_FIRST else ((), {})
+        places = (here,) * LOOKS_FIRST.get(name, 0)
+        rest = {"data": here, "out": here} if len(places) == 3 else {}
         with pytest.raises(Asked):
-            command(*said[0], **said[1])
+            command(*places, **rest)
 
 
 def test_a_limit_is_given_back() -> None:

@@ -91,9 +91,8 @@ def test_predict_says_the_same_without_torch(
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, full.out), done.stderr
-    assert [line for line in full.err.splitlines() if "features" not in line] == (
-        done.stderr.splitlines()
-    )
+    told = [line for line in full.err.splitlines() if not line.endswith(("...", "frames)"))]
+    assert told == done.stderr.splitlines()
     a, b = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("full", "quick"))
     assert len(a) == 6
     pd.testing.assert_frame_equal(a, b, rtol=0, atol=1e-5)

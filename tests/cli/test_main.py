@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,29 @@ def test_wrong_usage_has_status_2(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(argv)
     assert stopped.value.code == 2
+
+
+def test_a_name_that_the_shell_took_apart_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my own things").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["predict", "my", "own", "things", "new"])
+    assert "'my own things' is there: write it in quotes" in capsys.readouterr().err
+
+
+def test_a_warning_is_said_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice() -> None:
+        for text in ("one", "one", "another"):
+            warnings.warn(text, stacklevel=1)
+
+    monkeypatch.setitem(COMMANDS, "init", twice)
+    assert main(["init"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["bayesfs: warning: one", "bayesfs: warning: another"]
 
 
 def test_an_error_is_one_line_without_a_traceback(

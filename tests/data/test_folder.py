@@ -179,6 +179,12 @@ def test_videos_of_other_kinds_are_told_as_what_they_are(tmp_path: Path) -> None
     assert told.reason.startswith("not read; expected a video file (.3g2, ")
 
 
+def test_a_phone_s_pictures_are_told_with_what_to_do(tmp_path: Path) -> None:
+    touch(tmp_path, "keys/1.mp4", "keys/IMG_2.HEIC")
+    (told,) = read_folder(tmp_path).skipped
+    assert "Most Compatible" in told.reason
+
+
 @pytest.mark.parametrize("name", ["test", "Train", "val"])
 def test_an_object_named_as_a_split_is_told(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "keys/1.mp4", f"{name}/2.mp4")

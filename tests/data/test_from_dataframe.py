@@ -124,10 +124,10 @@ def test_what_is_no_column_of_numbers_is_refused(change: dict[str, object], mess
 
 
 def test_missing_numbers_and_names_are_refused_with_their_rows() -> None:
-    for column, row in (("height", 3), ("school", 5)):
+    for column, row, mend in (("height", 3, "fill them in"), ("school", 5, "name what they show")):
         frame = schools()
         frame.loc[row, column] = None
-        with pytest.raises(DataError, match=f"{column} in every row.* row {row}"):
+        with pytest.raises(DataError, match=f"{column} in every row.* row {row}.*{mend}"):
             Embeddings.from_dataframe(frame, **COLUMNS)
     with pytest.raises(DataError, match="data frame of pandas, polars"):
         Embeddings.from_dataframe({"class": ["a"]}, label="class")
@@ -157,6 +157,7 @@ def test_every_value_shows_itself_in_a_dozen_lines(
         assert max(map(len, text.splitlines())) <= 104
         assert value._repr_html_().startswith("<div>")
     assert "schools  class names  visits  rows" in repr(data)
+    assert "features: 2 (height, weight)" in repr(data)
     assert "... and 195 more" in repr(many) or "... and" in repr(many)
 
 

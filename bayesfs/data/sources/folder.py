@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +37,13 @@ UNLABELLED_FOLDER = "unlabelled"
 
 MANY_ALIKE = 8
 """Numbered pictures of an object that are said to look like frames of one video."""
+
+PHONES: Mapping[str, str] = dict.fromkeys(
+    (".heic", ".heif"),
+    "not read, as a phone's HEIC picture; have it as JPEG (on an iPhone: Settings, Camera, "
+    "Formats, Most Compatible; pictures that are there: export or share them as JPEG)",
+)
+"""Suffix of pictures that phones take and that are not read -> what to do."""
 
 _UNLABELLED = ("unlabelled", "unlabeled")
 
@@ -175,7 +182,7 @@ def describe_layout(root: Path) -> str:
         return "Videos lie directly in it: put those of each object into a folder of its own."
     if suffixes & IMAGE_SUFFIXES:
         return "Images lie directly in it: put those of each object into a folder of its own."
-    return f"It holds {[p.name for p in entries[:5]]}."
+    return f"It holds {[p.name for p in entries[:5]]}." if entries else "It is empty."
 
 
 def _recordings(
@@ -190,8 +197,12 @@ def _recordings(
             where = file.relative_to(walk.root).as_posix()
             yield Video(split, user, label, condition, f"{prefix}--{file.name}", walk.root, where)
         else:
-            told = f"not read; expected a video file ({', '.join(sorted(VIDEO_SUFFIXES))}), a "
-            walk.skip(file, f"{told}photograph, or a folder with the images of one video", "file")
+            videos, pictures = (", ".join(sorted(s)) for s in (VIDEO_SUFFIXES, IMAGE_SUFFIXES))
+            told = (
+                f"not read; expected a video file ({videos}), a photograph ({pictures}), or a "
+                "folder with the images of one video"
+            )
+            walk.skip(file, PHONES.get(file.suffix.lower(), told), "file")
     _note_frames(walk, path)
     for folder in walk.folders(path):
         files, suffixes = walk.files(folder), ", ".join(sorted(IMAGE_SUFFIXES))

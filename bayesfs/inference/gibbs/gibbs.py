@@ -79,7 +79,8 @@ class Gibbs(Engine):
         self.check_model(model)
         if given is None and any("task" not in axes for axes in model.dims.values()):
             raise InferenceError(
-                "Gibbs needs given=: the posterior of the population, learnt by SVI on train users"
+                "Gibbs needs given=: the posterior of the population, learnt by SVI on train users "
+                "(in a Study by its population_engine, such as AdaptiveImportance())"
             )
 
         def fit_batch(density: Potential, draws: int, branch: int) -> PosteriorOrFuture:
