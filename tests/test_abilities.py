@@ -30,6 +30,7 @@ ASKS = {
 
 CLASSES = {
     ("benchmark.corrupted_frames", "Frame"): "an item of a stream is a frame or a reason",
+    ("cli.name_exported", "Skipped"): "an item of a stream is a frame or a reason",
     ("cli.watch_video", "Skipped"): "an item of a stream is a frame or a reason",
     ("deploy.recogniser", "GaussianHierarchy"): "what is kept on a device is its own algebra",
     ("features.decoding.video", "Skipped"): "an item of a stream is a frame or a reason",

@@ -190,12 +190,12 @@ def kept_npz(path: Path, what: str, most: int = ARRAYS) -> Iterator[Any]:
     Raises:
         DataError: no such file, a large or damaged one, or one of something else.
     """
-    with reading(path, what), opened_npz(path, most) as archive:
+    with naming_file(path, what), opened_npz(path, most) as archive:
         yield archive
 
 
 @contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
+def naming_file(path: Path, what: str) -> Iterator[None]:
     """Whatever fails inside, while a file is read, names it.
 
     Args:

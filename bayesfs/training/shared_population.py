@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesfs._utils.guarded_files import opened, opened_npz, reading
+from bayesfs._utils.guarded_files import opened, naming_file, opened_npz
 from bayesfs._utils.safetensors_files import read_safetensors, write_safetensors
 from bayesfs.errors import DataError
 from bayesfs.features.backbones.spec import DEFAULT
@@ -183,7 +183,7 @@ class SharedPopulation:
 @contextmanager
 def _contents(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
     """Arrays and header of a file; whatever fails while they are read names it."""
-    with reading(path, "no population that bayesfs wrote"):
+    with naming_file(path, "no population that bayesfs wrote"):
         with opened(path, LARGEST) as file:
             is_archive = file.read(2) == b"PK"
         if is_archive:

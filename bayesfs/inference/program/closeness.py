@@ -82,7 +82,8 @@ def closeness(
         share = log_weight.new_tensor(np.stack([w for w, _ in smooth])).softmax(1)
         stats["repeats"] = resampled / worth(share)
         return stats | stein_statistics(density, stats["z"], latents)
-    return stats | _stein(z, *found, latents)
+    (score,) = found
+    return stats | _stein(z, score, latents)
 
 
 def stein_statistics(
