@@ -54,7 +54,7 @@ def test_one_file_of_many_is_refused_with_its_reason_alone(tmp_path: Path) -> No
         "pipe": "^not a regular file",
         ".": "^not a regular file",
         "none": "^cannot be read: No such file",
-        "nul\0": "^cannot be read: embedded null",
+        "nul\0": "^cannot be read: (stat: )?embedded null",
         "empty": "^an empty file",
         "f": "^a file of 3 bytes; expected at most 2",
     }
