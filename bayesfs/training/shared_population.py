@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesfs._utils.guarded_files import opened, naming_file, opened_npz
+from bayesfs._utils.guarded_files import naming_file, opened, opened_npz
 from bayesfs._utils.safetensors_files import read_safetensors, write_safetensors
 from bayesfs.errors import DataError
 from bayesfs.features.backbones.spec import DEFAULT
