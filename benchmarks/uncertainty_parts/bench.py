@@ -12,6 +12,7 @@ from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.metrics.selective import auroc
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.study import Answer, Learnt, Study
+from bayesfs.training.flat_aleatoric import flat_aleatoric
 from bayesfs.types import Embeddings
 
 Floats = NDArray[np.float64]
@@ -38,6 +39,12 @@ class Bench:
     def study(self, evaluation: Any) -> Study:
         """The same study with another evaluation."""
         return replace(self.base, evaluation=evaluation)
+
+    def straight(self, study: Study, learnt: Learnt) -> Learnt:
+        """What was learnt, of a hierarchy with kinds of uncertainty that mean what they say."""
+        if self.hierarchy(learnt) is None:
+            return learnt
+        return flat_aleatoric(study, learnt, self.data, draws=16, population_draws=2, seed=0)
 
     def held_out(self, **options: Any) -> HeldOutUsers:
         """Users not seen before, several tasks each."""
