@@ -104,7 +104,7 @@ def measured(
     figures: dict[str, float | None] = dict.fromkeys(BARS)
     study = bench.study(bench.held_out())
     learnt = cache(lambda: study.learn(bench.data, seed=0))
-    straight = cache(lambda: bench.straight(study, learnt()))
+    straight = cache(lambda: bench.straight(learnt()))
     first = cache(lambda: rows_1_2_5(bench, study, straight()))
     users, trials = (3, 2) if smoke else (24, 20)
     rows: dict[int, Callable[[], Found]] = {

@@ -59,11 +59,6 @@ class Relabelled(Evaluation):
         """Tasks of the test users with noisy labels."""
         return relabel(self.base.test_episodes(embeddings, seed=seed), self.share, seed=seed + 1)
 
-    def calibration_episodes(self, embeddings: Embeddings, *, seed: int) -> EpisodeBatch:
-        """Those of the base with noisy labels."""
-        drawn = self.base.calibration_episodes(embeddings, seed=seed)
-        return relabel(drawn, self.share, seed=seed + 2)
-
 
 def relabel(episodes: EpisodeBatch, share: float, *, seed: int) -> EpisodeBatch:
     """The same tasks with noisy labels of support and query videos.

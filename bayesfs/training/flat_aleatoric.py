@@ -12,16 +12,16 @@ e^c times and whose videos and frames e^s times the sd that was learnt, the one 
 
     sum_n (log n - mean log n) A_n = 0    and    sum_n T_n as before,
 
-where A_n and T_n are mean aleatoric and total uncertainty of the train users' queries, frames and
-whole videos alike. No label of a query is looked at, and answers are as sure on the whole as the
-score would have them.
+where A_n and T_n are mean aleatoric and total uncertainty of queries of train users, frames and
+whole videos alike, by populations that were learnt without them. No label of a query is looked at,
+and answers are as sure on the whole as the score would have them.
 
 Source: Depeweg et al. (2018) for the split; Broyden (1965) for the steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -43,8 +43,8 @@ STEP, ROUNDS = 0.25, 20
 CLOSE = 0.01
 """Share of the total uncertainty by which either equation may fail."""
 
-CLASSES = torch.tensor([name == "class" for name in COVARIANCE_LEVELS])
-NOISE = torch.tensor([name.startswith(("video", "frame")) for name in COVARIANCE_LEVELS])
+CLASSES = np.array([name == "class" for name in COVARIANCE_LEVELS])
+NOISE = np.array([name.startswith(("video", "frame")) for name in COVARIANCE_LEVELS])
 
 
 def flat_aleatoric(
@@ -52,6 +52,7 @@ def flat_aleatoric(
     learnt: Learnt,
     embeddings: Embeddings,
     *,
+    folds: int = 3,
     draws: int = 32,
     population_draws: int = 4,
     seed: int,
@@ -63,36 +64,41 @@ def flat_aleatoric(
             most families; its evaluation scores at two numbers of support videos at least.
         learnt: by this study.
         embeddings: backbone features; of the train users' frames alone.
+        folds: the train users are left out in so many groups.
         draws: label draws for each of these.
         population_draws: draws of the population, evenly spaced.
-        seed: of the train users' tasks and of the draws.
+        seed: of what is learnt without a group, of the tasks and of the draws.
 
     Raises:
-        InferenceError: the model has no such scales, there is one number of support videos or no
-            task, or no factors do it.
+        InferenceError: the model has no such scales, there is one number of support videos or too
+            few users, or no factors do it.
 
     Example:
         >>> learnt = flat_aleatoric(study, study.learn(data, seed=0), data, seed=0)
         ... # doctest: +SKIP
     """
-    model, shots = study.model_of(learnt), study.evaluation.shots
-    tasks = study.train_tasks(embeddings, learnt, seed=seed)
-    levels = learnt.population.population.get("scale", torch.zeros(0)).shape[-1:]
-    if not isinstance(model, Conjugate) or levels != (len(COVARIANCE_LEVELS),):
+    shots = study.evaluation.shots
+    scale = learnt.population.population.get("scale")
+    if scale is None or scale.shape[-1] != len(COVARIANCE_LEVELS):
         raise InferenceError(
             f"expected a population with a scale of each of {', '.join(COVARIANCE_LEVELS)}, got "
-            f"the sites {', '.join(learnt.population.draws)} of {type(model).__name__}"
+            f"the sites {', '.join(learnt.population.draws)} of {type(study.model).__name__}"
         )
-    if tasks is None or len(shots) < 2:
-        raise InferenceError(
-            f"expected tasks of train users with two numbers of support videos, got {shots}"
-        )
-    batches = [tasks.limit_shots(n) for n in shots]
+    if len(shots) < 2:
+        raise InferenceError(f"expected two numbers of support videos at least, got {shots}")
+    groups = [*_left_out(study, embeddings, folds, seed=seed)]
     centred = np.log(shots) - np.mean(np.log(shots))
 
     def kinds(logs: NDArray[np.float64]) -> NDArray[np.float64]:
-        values = thinned(scaled(learnt.population, *logs), population_draws)
-        return np.array([_kinds(model, batch, values, draws=draws, seed=seed) for batch in batches])
+        each = [
+            [
+                _kinds(model, tasks.limit_shots(n), thinned(moved, population_draws), draws, seed)
+                for n in shots
+            ]
+            for model, tasks, population in groups
+            for moved in [scaled(population, *logs)]
+        ]
+        return np.mean(each, axis=0)
 
     before = kinds(np.zeros(2))[:, 0].mean()
 
@@ -108,6 +114,26 @@ def flat_aleatoric(
             "one kind, and more than one class in a task?"
         )
     return replace(learnt, population=scaled(learnt.population, *logs))
+
+
+def _left_out(
+    study: Study, embeddings: Embeddings, folds: int, *, seed: int
+) -> Iterator[tuple[Conjugate, EpisodeBatch, Posterior]]:
+    """Model, tasks of a group of train users, and what the others teach; of one group each."""
+    split = study.evaluation.train_split
+    train = embeddings.where(split=split)
+    user = train.coord("user")
+    users = sorted(set(user.tolist()))
+    if len(users) < max(folds, 2):
+        raise InferenceError(f"expected {max(folds, 2)} train users at least, got {users}")
+    for group in np.array_split(users, folds):
+        there = np.where(np.isin(user, group), study.evaluation.test_split, split)
+        people = Embeddings(train.dataset.assign_coords(split=("frame", there)))
+        others = study.learn(people, seed=seed)
+        model = study.model_of(others)
+        if not isinstance(model, Conjugate):
+            raise InferenceError(f"expected a Conjugate model, got {type(model).__name__}")
+        yield model, study.tasks(people, others, seed=seed), others.population
 
 
 def solved(
@@ -135,15 +161,14 @@ def solved(
 def scaled(population: Posterior, classes: float, noise: float) -> Posterior:
     """The population with e^classes times the sd of classes, e^noise that of videos and frames."""
     scale = population.draws["scale"]
-    log = (classes * CLASSES + noise * NOISE).to(scale)
-    return population.changed(draws={**population.draws, "scale": scale * log.exp()})
+    factor = scale.new_tensor(np.exp(classes * CLASSES + noise * NOISE))
+    return population.changed(draws={**population.draws, "scale": scale * factor})
 
 
 def _kinds(
     model: Conjugate,
     tasks: EpisodeBatch,
     values: dict[str, Tensor],
-    *,
     draws: int,
     seed: int,
 ) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Aleatoric uncertainty that more videos leave alone, from a population that has it wrong."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -29,9 +29,20 @@ def people() -> Embeddings:
     return made
 
 
+@dataclass(frozen=True, repr=False)
+class Crooked(Study):
+    """Learns populations whose classes lie e^off times as far apart as they should."""
+
+    off: float = 0.0
+
+    def learn(self, *data, **options) -> Learnt:
+        found = super().learn(*data, **options)
+        return replace(found, population=scaled(found.population, self.off, 0.0))
+
+
 @pytest.fixture(scope="module")
-def study() -> Study:
-    return Study(
+def study() -> Crooked:
+    return Crooked(
         GaussianHierarchy(),
         Exact(draws=32, population_draws=4),
         HeldOutUsers(shots=SHOTS, train_shots=SHOTS),
@@ -39,11 +50,6 @@ def study() -> Study:
         PredictiveScore,
         PrincipalAxes(6),
     )
-
-
-@pytest.fixture(scope="module")
-def learnt(study: Study, people: Embeddings) -> Learnt:
-    return study.learn(people, seed=0)
 
 
 def kinds(study: Study, learnt: Learnt, people: Embeddings) -> np.ndarray:
@@ -65,25 +71,29 @@ def kinds(study: Study, learnt: Learnt, people: Embeddings) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("classes", [-0.5, 0.5])
+@pytest.mark.parametrize("off", [-0.5, 0.5])
 def test_a_crooked_split_is_straightened_and_answers_stay_as_sure(
-    study: Study, learnt: Learnt, people: Embeddings, classes: float
+    study: Crooked, people: Embeddings, off: float
 ) -> None:
-    crooked = replace(learnt, population=scaled(learnt.population, classes, 0.0))
-    straight = flat_aleatoric(study, crooked, people, seed=0)
+    study = replace(study, off=off)
+    crooked = study.learn(people, seed=0)
+    straight = flat_aleatoric(study, crooked, people, folds=2, seed=0)
     before, after = (kinds(study, one, people) for one in (crooked, straight))
     drift = [abs(np.diff(found[:, 1])[0]) / found[:, 1].mean() for found in (before, after)]
     assert drift[0] > 0.08
-    assert drift[1] < 0.03
-    assert after[:, 0].mean() == pytest.approx(before[:, 0].mean(), rel=0.03)
+    assert drift[1] < 0.05
+    assert after[:, 0].mean() == pytest.approx(before[:, 0].mean(), rel=0.05)
     ratio = straight.population.draws["scale"] / crooked.population.draws["scale"]
     np.testing.assert_allclose(ratio[:, 0], 1.0)
     np.testing.assert_allclose(ratio[:, 2:], ratio[:, [2]].expand(-1, 4))
 
 
 def test_it_asks_for_scales_and_for_two_numbers_of_videos(
-    study: Study, learnt: Learnt, people: Embeddings
+    study: Crooked, people: Embeddings
 ) -> None:
+    learnt = study.learn(people, seed=0)
+    with pytest.raises(InferenceError, match="9 train users at least"):
+        flat_aleatoric(study, learnt, people, folds=9, seed=0)
     once = replace(study, evaluation=HeldOutUsers(shots=(2,)))
     with pytest.raises(InferenceError, match="two numbers of support videos"):
         flat_aleatoric(once, learnt, people, seed=0)
