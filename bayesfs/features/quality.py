@@ -62,7 +62,7 @@ def quality(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     Source:
         Pech-Pacheco et al. (2000) for the variance of the Laplacian as a measure of focus; Peli
-        (1990) for contrast relative to the mean.
+        (1990) for contrast relative to the mean. refs.bib: pechpacheco2000, peli1990.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ShapeError(

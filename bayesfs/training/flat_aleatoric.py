@@ -17,6 +17,7 @@ whole videos alike, by populations that were learnt without them. No label of a 
 and answers are as sure on the whole as the score would have them.
 
 Source: Depeweg et al. (2018) for the split; Broyden (1965) for the steps.
+refs.bib: depeweg2018, broyden1965.
 """
 
 from __future__ import annotations
