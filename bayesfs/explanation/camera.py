@@ -6,8 +6,8 @@ on less: it is the first of these that is the case.
 
 - Light: the frames are darker than `DARK` of what was taught, or more of their pixels are blown out
   by `BLOWN`: more light, less light.
-- Blur: with the 4-neighbour Laplacian L and the luma Y, ln(var L / var Y), which light and contrast
-  leave as it is, lies `BLURRED` below that of what was taught: hold steadier.
+- Blur: the focus, which light and contrast hardly move, lies `BLURRED` below that of what was
+  taught: hold steadier.
 - Place: with p the probabilities of the whole frame, and p_w and t_w those of a window and how
   typical it is, the log chance that the window shows the same thing, and something taught,
 
@@ -71,7 +71,7 @@ BLOWN = 0.2
 """Share of pixels that are blown out, above that of what was taught."""
 
 BLURRED = 1.25
-"""Nats of ln(var L / var Y)."""
+"""Nats of focus, as `bayesfs.features.quality.quality` has it."""
 
 
 def camera_step(
@@ -112,15 +112,9 @@ def defect_of(measured: NDArray[np.float32], taught: NDArray[np.float32]) -> Def
 
 
 def _light_and_focus(quality: NDArray[np.float32]) -> tuple[float, float, float]:
-    """Mean brightness, share of blown pixels and ln(var L / var Y)."""
-    value = {name: quality[:, i].astype(float) for i, name in enumerate(COVARIATES)}
-    spread = 2.0 * np.log(255.0 * value["contrast"] + 1e-3)
-    focus = value["sharpness"] - spread
-    return (
-        float(value["brightness"].mean()),
-        float(value["bright_clipped"].mean()),
-        float(focus.mean()),
-    )
+    """Mean brightness, share of blown pixels and focus."""
+    mean = dict(zip(COVARIATES, quality.astype(float).mean(0), strict=True))
+    return mean["brightness"], mean["bright_clipped"], mean["focus"]
 
 
 def _side(looks: Mapping[str, Look]) -> tuple[Side, float]:

@@ -46,14 +46,12 @@ EVIDENCE: Mapping[str, tuple[str, float]] = {
     "dark": ("brightness", -1.0),
     "bright": ("brightness", 1.0),
     "flat": ("contrast", -1.0),
-    "blurred": ("sharpness", -1.0),
+    "blurred": ("focus", -1.0),
 }
-"""Cause -> the measure that must be so many sds from typical before it is named, in this order: the
-one that comes first explains the others away, as little light takes contrast and sharpness with it;
-but not one that is more than `CARRIED` times as far from typical as its own."""
+"""Cause -> the measure that must be so many sds from typical before it is named."""
 
-CARRIED = 2.0
-"""How many times as far from typical, in sds, a defect carries other measures as its own."""
+BESIDE = 3.0
+"""Sds of focus below typical at which what is dark or flat is blurred besides."""
 
 
 def explain(
@@ -162,36 +160,53 @@ def _parts(evidence: Evidence, task: int, video: int) -> dict[str, float]:
     return {"total": total, "aleatoric": total - epistemic, "epistemic": epistemic, **levels}
 
 
-def evident_cause(measures: Sequence[str], quality: np.ndarray[Any, Any]) -> str:
-    """What the measured quality shows to be wrong; "" for nothing.
+def evident_causes(measures: Sequence[str], quality: np.ndarray[Any, Any]) -> list[str]:
+    """What the measured quality shows to be wrong.
 
-    A picture that is rather dark and very flat is flat.
+    Every defect moves a measure of its own most (`bayesfs.features.quality`). What is blown out is
+    flat by that, and what is dark or flat is blurred besides only from `BESIDE` on.
 
     Args:
         measures: names of the covariates.
         quality: (covariate,) standardised, of a frame or on average over some.
     """
-    far = {
-        cause: float(quality[measures.index(measure)] / least)
+    shown = [
+        cause
         for cause, (measure, least) in EVIDENCE.items()
-        if measure in measures
-    }
-    least_far = max(1.0, max(far.values(), default=0.0) / CARRIED)
-    return next((cause for cause, found in far.items() if found >= least_far), "")
+        if measure in measures and quality[measures.index(measure)] / least >= 1.0
+    ]
+    if "bright" in shown and "flat" in shown:
+        shown.remove("flat")
+    soft = "focus" in measures and quality[measures.index("focus")] > -BESIDE
+    if soft and "blurred" in shown and {"dark", "flat"} & {*shown}:
+        shown.remove("blurred")
+    return shown
+
+
+def evident_cost(
+    measures: Sequence[str], quality: np.ndarray[Any, Any], cost: Mapping[str, float]
+) -> dict[str, float]:
+    """Evident cause -> what it costs, costliest first; of those that cost anything.
+
+    Args:
+        measures: names of the covariates.
+        quality: (covariate,) standardised.
+        cost: cause -> nats, of each that the model knows.
+    """
+    shown = {c: cost[c] for c in evident_causes(measures, quality) if cost.get(c, 0.0) > 0.0}
+    return dict(sorted(shown.items(), key=lambda item: -item[1]))
 
 
 def _causes(evidence: Evidence, task: int, video: int) -> dict[str, float]:
-    """Measured cause -> mean nats per frame, where the video's frames show one that costs any."""
+    """Measured cause -> mean nats per frame, of those that the video's frames show."""
     if evidence.causes is None or evidence.episodes.query_quality is None:
         return {}
     mask = evidence.episodes.query_mask[task, video].cpu().numpy()
     quality = evidence.episodes.query_quality[task, video].cpu().numpy()[mask]
     measures = evidence.causes["covariate"].values.tolist()
-    cause = evident_cause(measures, quality.mean(0)) if measures else ""
-    if cause not in evidence.causes["cause"].values:
-        return {}
-    drop = evidence.causes["frame_cause"].sel(cause=cause).values[task, video][mask]
-    return {cause: float(drop.mean())} if drop.mean() > 0 else {}
+    cost = evidence.causes["frame_cause"].values[task, video][mask].mean(0).tolist()
+    known = dict(zip(evidence.causes["cause"].values.tolist(), cost, strict=True))
+    return evident_cost(measures, quality.mean(0), known) if measures else {}
 
 
 def _absent(evidence: Evidence, task: int, video: int) -> float:

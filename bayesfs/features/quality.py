@@ -1,6 +1,8 @@
-"""Measured quality of each frame: sharpness, exposure, contrast. Start with `quality`.
+"""Measured quality of each frame: focus, exposure, contrast. Start with `quality`.
 
-Nothing here is learnt; each covariate is a formula on the pixels that the backbone sees.
+Nothing here is learnt; each covariate is a formula on the pixels that the backbone sees. A defect
+moves its own one most: exposure scales luma, which leaves contrast as it is and focus nearly, and a
+flat picture has nearly the focus of the same one with more contrast.
 """
 
 from __future__ import annotations
@@ -10,14 +12,26 @@ from numpy.typing import NDArray
 
 from bayesfs.errors import ShapeError
 
-COVARIATES = ("sharpness", "brightness", "contrast", "dark_clipped", "bright_clipped")
+COVARIATES = ("focus", "brightness", "contrast", "dark_clipped", "bright_clipped")
 """Names and order of the covariates."""
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue (ITU-R BT.601)."""
 
-SHARPNESS_FLOOR = 1e-2
-"""Added to the variance before its logarithm: a flat frame has sharpness ln 0.01 = -4.6."""
+SLOPES = (-0.15, 0.0, -0.15, 0.1, 0.1)
+"""What a poorer picture is expected to do: effect of one sd of each covariate on the log sd of a
+frame's noise, before it is learnt."""
+
+ROUNDING = 20.0 / 12.0 * float(np.square(LUMA).sum())
+"""Variance of L by rounding to whole grey levels, each channel's error of variance 1/12."""
+
+EDGES_FLOOR, LUMA_FLOOR = 1e-2, 400.0
+"""Added to variances before their ratio's logarithm: an even frame has the focus -10.6. Before a
+bare table var(Y) says how large and how pale a thing is, more than how well it is lit; it counts in
+full only from an sd of 20 grey levels on."""
+
+FLOOR = 1e-2
+"""Added to brightness, and to its ratio with the sd: an even frame has the contrast -4.6, too."""
 
 CLIP_MARGIN = 2
 """Grey levels from 0 or 255 within which a pixel counts as clipped: JPEG moves it so far."""
@@ -29,13 +43,13 @@ def quality(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     With luma Y = .299 R + .587 G + .114 B in grey levels 0..255 and the 4-neighbour Laplacian
     L = Y(up) + Y(down) + Y(left) + Y(right) - 4 Y over the interior pixels:
 
-        sharpness       ln(var(L) + 0.01), in ln grey-levels^2
+        focus           ln((max(var(L) - r, 0) + 0.01) / (var(Y) + 400)), r what rounding adds
         brightness      mean(Y) / 255, in [0, 1]
-        contrast        sd(Y) / 255, in [0, 0.5]
+        contrast        ln(sd(Y) / 255 / (brightness + 0.01) + 0.01)
         dark_clipped    fraction of pixels with max(R, G, B) <= 2
         bright_clipped  fraction of pixels with max(R, G, B) >= 253
 
-    All are of the frame as resized for the backbone, so sharpness compares only at one size.
+    All are of the frame as resized for the backbone, so focus compares only at one size.
 
     Args:
         images: (frame, height, width, 3) uint8 RGB, at least 3 by 3 pixels.
@@ -47,7 +61,8 @@ def quality(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         ShapeError: images are no uint8 RGB frames of at least 3 by 3 pixels.
 
     Source:
-        Variance of the Laplacian as a measure of focus: Pech-Pacheco et al. (2000).
+        Pech-Pacheco et al. (2000) for the variance of the Laplacian as a measure of focus; Peli
+        (1990) for contrast relative to the mean. refs.bib: pechpacheco2000, peli1990.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ShapeError(
@@ -59,10 +74,12 @@ def quality(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     red, green, blue = np.moveaxis(images, -1, 0)
     brightest = np.maximum(np.maximum(red, green), blue)  # ten times as fast as max(axis=-1)
     pixels = (1, 2)
+    spread, mean = luma.std(axis=pixels), luma.mean(axis=pixels) / 255
+    edges = (laplacian(luma).var(axis=pixels) - ROUNDING).clip(min=0.0)
     columns = (
-        np.log(laplacian(luma).var(axis=pixels) + SHARPNESS_FLOOR),
-        luma.mean(axis=pixels) / 255,
-        luma.std(axis=pixels) / 255,
+        np.log((edges + EDGES_FLOOR) / (spread**2 + LUMA_FLOOR)),
+        mean,
+        np.log(spread / 255 / (mean + FLOOR) + FLOOR),
         (brightest <= CLIP_MARGIN).mean(axis=pixels),
         (brightest >= 255 - CLIP_MARGIN).mean(axis=pixels),
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bayesfs._utils.arrays import Floats
 from bayesfs.explanation.evidence import Evidence
-from bayesfs.explanation.explain import evident_cause
+from bayesfs.explanation.explain import evident_cost
 from bayesfs.explanation.sentences import part_text
 from bayesfs.types import LevelNames
 from bayesfs.uncertainty.parts import is_epistemic, told_apart
@@ -105,18 +105,20 @@ def frame_parts(evidence: Evidence, task: int, video: int) -> dict[str, Floats]:
 def frame_causes(evidence: Evidence, task: int, video: int) -> dict[str, Floats] | None:
     """Cause, and "aleatoric" for no measured one -> (frame,) nats; None without causes.
 
-    A frame has the cause that its measured quality shows, and no more doubt than there is.
+    A frame has the costliest cause that its quality shows, and no more doubt than there is.
     """
     quality = evidence.episodes.query_quality
     if evidence.causes is None or quality is None or not evidence.causes.sizes["covariate"]:
         return None
     mask = _mask(evidence, task, video)
     measures = evidence.causes["covariate"].values.tolist()
-    shows = [evident_cause(measures, q) for q in quality[task, video].cpu().numpy()[mask]]
-    found: dict[str, Floats] = {}
-    for cause in evidence.causes["cause"].values.tolist():
-        drop = evidence.causes["frame_cause"].sel(cause=cause).values[task, video][mask]
-        found[cause] = np.where(np.array(shows) == cause, drop.clip(min=0.0), 0.0)
+    causes = evidence.causes["cause"].values.tolist()
+    drops = evidence.causes["frame_cause"].values[task, video][mask]
+    found: dict[str, Floats] = {cause: np.zeros(len(drops)) for cause in causes}
+    for frame, q in enumerate(quality[task, video].cpu().numpy()[mask]):
+        cost = evident_cost(measures, q, dict(zip(causes, drops[frame].tolist(), strict=True)))
+        for cause, nats in list(cost.items())[:1]:
+            found[cause][frame] = nats
     parts = frame_parts(evidence, task, video)
     own = sum((nats for part, nats in parts.items() if _is_aleatoric(part)), np.zeros(mask.sum()))
     summed = sum(found.values(), np.zeros(mask.sum()))

@@ -10,10 +10,9 @@ with A the aleatoric uncertainty of the frame's label, in nats, and all else as 
 the defect blurs the label; it is a statement about the model's noise, not an image that was taken
 again. Drops of several qualities do not add up, as entropy is not linear in the noise.
 
-A defect moves more than one measure: too little light takes contrast and sharpness, too, and a flat
-picture is a soft one. What mending it would save is therefore the drop with all of them typical at
-once (`REACH`), as the measures of a picture taken again would be. Filmed again without its defect
-by the renderer, frames lose as much doubt (benchmarks/uncertainty.py, `cause_spearman`).
+What mending a defect would save is the drop with the measures that it moves (`REACH`) typical at
+once, as those of a picture taken again would be: too much light clips, too. Filmed again without
+its defect by the renderer, frames lose as much doubt (benchmarks/uncertainty.py, `cause_spearman`).
 
 A frame that shows nothing taught has the probability `frame_absent` of doing so; the model's own
 reasons are given there, not those of measured quality.
@@ -35,10 +34,10 @@ from bayesfs.types import EpisodeBatch, Posterior
 from bayesfs.uncertainty.decompose import decompose_draws
 
 REACH: Mapping[str, tuple[str, ...]] = {
-    "dark": ("brightness", "dark_clipped", "contrast", "sharpness"),
-    "bright": ("brightness", "bright_clipped", "contrast", "sharpness"),
-    "flat": ("contrast", "sharpness"),
-    "blurred": ("sharpness",),
+    "dark": ("brightness", "dark_clipped"),
+    "bright": ("brightness", "bright_clipped"),
+    "flat": ("contrast",),
+    "blurred": ("focus",),
 }
 """Defect -> the measures that it moves, its own one first."""
 

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesfs.benchmark.disentangle import Relabelled
 from bayesfs.evaluation.held_out_users import HeldOutUsers
 from bayesfs.metrics.selective import auroc
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.study import Answer, Learnt, Study
+from bayesfs.training.flat_aleatoric import flat_aleatoric
 from bayesfs.types import Embeddings
 
 Floats = NDArray[np.float64]
@@ -38,6 +40,18 @@ class Bench:
     def study(self, evaluation: Any) -> Study:
         """The same study with another evaluation."""
         return replace(self.base, evaluation=evaluation)
+
+    def straight(self, learnt: Learnt, noise: float = 0.0) -> Learnt:
+        """What was learnt; of a hierarchy, with kinds of uncertainty that mean what they say.
+
+        Args:
+            learnt: from the train users, with this share of noise in the labels.
+            noise: the share.
+        """
+        if self.hierarchy(learnt) is None:
+            return learnt
+        study = self.study(Relabelled(self.held_out(), noise))
+        return flat_aleatoric(study, learnt, self.data, draws=16, population_draws=2, seed=0)
 
     def held_out(self, **options: Any) -> HeldOutUsers:
         """Users not seen before, several tasks each."""

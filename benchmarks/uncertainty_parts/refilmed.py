@@ -16,9 +16,9 @@ from scipy.stats import spearmanr
 
 from bayesfs.data.sampling import sample_episodes
 from bayesfs.explanation.advice import COSTLY
-from bayesfs.explanation.explain import evident_cause
+from bayesfs.explanation.explain import evident_cost
 from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
-from bayesfs.features.quality import COVARIATES, quality
+from bayesfs.features.quality import COVARIATES, SLOPES, quality
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.prediction import thinned
 from bayesfs.protocols import Backbone
@@ -164,7 +164,8 @@ def caused(bench: Bench, again: Moments, moments: int, name: str) -> Found:
     study = bench.study(bench.held_out(**lesson))
     if not isinstance(study.model, GaussianHierarchy):
         return {}
-    study = replace(study, model=replace(study.model, covariates=covariates, slope_sd=0.25))
+    noisier = {"covariates": covariates, "slope_sd": 0.25, "slope_mean": SLOPES}
+    study = replace(study, model=replace(study.model, **noisier))
     learnt = study.learn(bench.data, seed=0)
     model = study.model_of(learnt)
     assert isinstance(model, GaussianHierarchy)
@@ -203,8 +204,12 @@ def falls(said: Seen, again: Moments, moments: int) -> Found:
     rows = np.arange(len(cost))
     for k, kind in enumerate(defect[1:], start=1):
         without = again.mended[kind]
-        named = [evident_cause(list(COVARIATES), q) for q in measured[:, k]]
-        nats = [c[causes.index(n)] if n else 0.0 for n, c in zip(named, cost[:, k], strict=True)]
+        costs = [
+            evident_cost(COVARIATES, q, dict(zip(causes, c.tolist(), strict=True)))
+            for q, c in zip(measured[:, k], cost[:, k], strict=True)
+        ]
+        named = [next(iter(c), "") for c in costs]
+        nats = [next(iter(c.values()), 0.0) for c in costs]
         told = np.array(nats) >= COSTLY
         own = told & np.isin(named, list(without))
         any_of = next(iter(without.values()))

@@ -22,8 +22,8 @@ from bayesfs.types import Embeddings
 
 PX = 64
 MEASURE = {  # corruption -> covariate that tells it, and whether it rises
-    "noise": ("sharpness", 1),
-    "blur": ("sharpness", -1),
+    "noise": ("focus", 1),
+    "blur": ("focus", -1),
     "darkness": ("brightness", -1),
     "overexposure": ("bright_clipped", 1),
     "low_contrast": ("contrast", -1),

@@ -26,6 +26,11 @@ def measure(images: list[NDArray[np.float64]]) -> dict[str, NDArray[np.float32]]
     return dict(zip(COVARIATES, table.T, strict=True))
 
 
+def measure_of_edges(image: NDArray[np.float64]) -> float:
+    """ln var(L), which light moves as much as focus does."""
+    return float(np.log(laplacian((image.astype(np.float32) @ LUMA)[None]).var()))
+
+
 def test_laplacian_is_scipys(scene: NDArray[np.float64]) -> None:
     luma = (scene.astype(np.float32) @ LUMA)[None]
     want = ndimage.laplace(luma[0].astype(np.float64))[1:-1, 1:-1]
@@ -37,18 +42,23 @@ def test_a_frame_worked_out_by_hand() -> None:
     image[0, 0, 0] = 255  # bright
     image[0, 3, 3] = (0, 1, 2)  # dark
     image[0, 1, 1] = (104, 104, 104)
-    sharpness, brightness, _, dark, bright = quality(image)[0]
+    focus, brightness, contrast, dark, bright = quality(image)[0]
     dark_luma = 0.299 * 0 + 0.587 * 1 + 0.114 * 2
     assert brightness == pytest.approx((13 * 100 + 104 + 255 + dark_luma) / 16 / 255, rel=1e-5)
     assert (dark, bright) == (1 / 16, 1 / 16)
     interior = [-16.0, 4.0, 4.0, 0.0]
-    assert sharpness == pytest.approx(np.log(np.var(interior) + 0.01), rel=1e-4)
+    spread = np.std([100.0] * 13 + [104.0, 255.0, dark_luma])
+    assert focus == pytest.approx(
+        np.log((np.var(interior) - 0.745 + 0.01) / (spread**2 + 400)), rel=1e-4
+    )
+    relative = spread / 255 / (float(brightness) + 0.01)
+    assert contrast == pytest.approx(np.log(relative + 0.01), rel=1e-4)
 
 
-def test_sharpness_falls_with_blur(scene: NDArray[np.float64]) -> None:
+def test_focus_falls_with_blur(scene: NDArray[np.float64]) -> None:
     sigmas = (0, 0.5, 1, 2, 4, 8)
     got = measure([ndimage.gaussian_filter(scene, (s, s, 0)) for s in sigmas])
-    assert (np.diff(got["sharpness"]) < 0).all()
+    assert (np.diff(got["focus"]) < 0).all()
     assert np.ptp(got["brightness"]) < 0.02
 
 
@@ -62,17 +72,29 @@ def test_exposure_moves_what_it_should(scene: NDArray[np.float64]) -> None:
     assert got["bright_clipped"][-1] > 0.5
 
 
-def test_contrast_is_the_spread_of_luma(scene: NDArray[np.float64]) -> None:
+def test_contrast_is_the_spread_of_luma_beside_its_mean(scene: NDArray[np.float64]) -> None:
     grey = scene.mean()
     got = measure([grey + k * (scene - grey) for k in (0.2, 0.5, 1)])
-    np.testing.assert_allclose(got["contrast"] / got["contrast"][2], [0.2, 0.5, 1], rtol=0.02)
+    spread = np.exp(got["contrast"]) - 0.01
+    np.testing.assert_allclose(spread / spread[2], [0.2, 0.5, 1], rtol=0.02)
+
+
+def test_a_defect_leaves_the_measures_of_others_alone(scene: NDArray[np.float64]) -> None:
+    """Of dark and of flat pictures: what is blurred is told beside either of them."""
+    grey = scene.mean()
+    got = measure([scene, 0.4 * scene, grey + 0.4 * (scene - grey)])
+    soft = measure([ndimage.gaussian_filter(v, (2, 2, 0)) for v in (scene, 0.4 * scene)])
+    plain = measure_of_edges(scene) - measure_of_edges(0.4 * scene)
+    assert abs(got["focus"] - got["focus"][0]).max() < 0.75 * plain
+    np.testing.assert_allclose(got["contrast"][:2], got["contrast"][0], atol=0.05)
+    assert (soft["focus"] < got["focus"][:2] - 1.0).all()
 
 
 def test_flat_frames_are_finite() -> None:
     images = np.stack([np.full((8, 8, 3), v, np.uint8) for v in (0, 128, 255)])
     got = quality(images)
     assert np.isfinite(got).all()
-    np.testing.assert_allclose(got[:, 0], np.log(0.01), rtol=1e-4)
+    np.testing.assert_allclose(got[:, 0], np.log(0.01 / 400), rtol=1e-4)
     np.testing.assert_array_equal(got[:, 3:], [[1, 0], [0, 0], [0, 1]])
     assert quality(images[:0]).shape == (0, len(COVARIATES))
 
@@ -107,7 +129,7 @@ def test_tells_the_spoilt_frames_of_real_objects(turntable: Path) -> None:
     videos = [v for v in read_tree(turntable).videos if v.condition == "clean"][::8]
     got = quality(np.stack([read_image(p, 128) for v in videos for p in v.frames]))
     for flag, column, sign in (
-        ("blur_issue", "sharpness", -1),
+        ("blur_issue", "focus", -1),
         ("overexposed_issue", "bright_clipped", 1),
         ("underexposed_issue", "brightness", -1),
     ):

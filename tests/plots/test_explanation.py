@@ -14,7 +14,7 @@ from bayesfs.synthetic.tasks import synthetic_episodes
 from bayesfs.types import LabelDraws, Predictive
 from bayesfs.uncertainty.parts import LEVEL_PARTS
 
-NAMES = ["sharpness", "brightness"]
+NAMES = ["focus", "brightness"]
 
 
 def evidence() -> Evidence:

@@ -43,7 +43,7 @@ def test_every_defect_is_filmed_and_seen(moments: list[Refilmed]) -> None:
 @pytest.mark.parametrize(
     ("defect", "measure", "sign"),
     [
-        ("blurred", "sharpness", -1),
+        ("blurred", "focus", -1),
         ("dark", "brightness", -1),
         ("bright", "brightness", 1),
         ("flat", "contrast", -1),

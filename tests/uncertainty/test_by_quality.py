@@ -87,22 +87,22 @@ def test_padding_is_nan_and_models_that_cannot_say_are_refused() -> None:
 
 
 def test_a_defect_that_moves_two_measures_costs_what_both_do_together() -> None:
-    """A flat picture is a soft one: with both typical, the frame is one without defects."""
-    measures = ("sharpness", "contrast", "other")
+    """Too little light clips, too: with both typical, the frame is one without defects."""
+    measures = ("brightness", "dark_clipped", "focus")
     model = replace(MODEL, covariates=measures)
     batch, _ = with_defects(tasks())
     both = torch.zeros_like(batch.query_quality)
     both[..., :2] = 0.7  # so little that the label is far from unknown
-    flat, none = (replace(batch, query_quality=q) for q in (both, torch.zeros_like(both)))
-    found = by_cause(model, known_population(), flat, draws=64, seed=0)
-    assert found["cause"].values.tolist() == ["flat", "blurred"]
+    dark, none = (replace(batch, query_quality=q) for q in (both, torch.zeros_like(both)))
+    found = by_cause(model, known_population(), dark, draws=64, seed=0)
+    assert found["cause"].values.tolist() == ["dark", "bright", "blurred"]
     values = thinned(known_population(), 1)
     spoilt, good = (
         decompose_draws(model.predictive(b, values, draws=64, seed=0).frame)[1]
-        for b in (flat, none)
+        for b in (dark, none)
     )
-    cost = found["frame_cause"].sel(cause="flat").values
+    cost = found["frame_cause"].sel(cause="dark").values
     np.testing.assert_allclose(cost, (spoilt - good).numpy(), atol=1e-9)
-    single = found["frame_drop"].sel(covariate="sharpness").values
-    np.testing.assert_allclose(found["frame_cause"].sel(cause="blurred").values, single)
+    single = found["frame_drop"].sel(covariate="brightness").values
+    np.testing.assert_allclose(found["frame_cause"].sel(cause="bright").values, single)
     assert cost.mean() > 1.2 * single.mean()

@@ -41,9 +41,9 @@ class GaussianHierarchy(LevelModel, OpenSet):
     video share b, so that a video of many frames never counts as many videos. With `covariates`,
     measured quality q (standardised, as a `Projection` gives it) widens the frame noise,
 
-        e_tkvf ~ N(0, exp(2 slope_q . q_tkvf) F_q),      slope ~ N(0, slope_sd^2),
+        e_tkvf ~ N(0, exp(2 slope_q . q_tkvf) F_q),      slope ~ N(slope_mean, slope_sd^2),
 
-    the same for every user. The slopes depend on the condition: sharpness means focus before a
+    the same for every user. The slopes depend on the condition: focus means that of a lens before a
     bare table and texture before a full shelf.
 
     A query shows none of the taught classes, but a new one of the same user, with log prior odds
@@ -62,6 +62,7 @@ class GaussianHierarchy(LevelModel, OpenSet):
         covariates: names of the measured qualities that widen the frame noise, all that the
             episodes have, in their order; none for noise that is the same for every frame.
         slope_sd: prior sd of their effects on the log sd of the noise.
+        slope_mean: prior mean of each of these effects; none for 0.
         absent_odds: prior mean of the log odds that a query shows nothing taught.
         absent_odds_sd: prior sd of these: next to nothing is known.
 
@@ -77,11 +78,17 @@ class GaussianHierarchy(LevelModel, OpenSet):
     offset_scale: Positive = 0.1
     covariates: tuple[str, ...] = ()
     slope_sd: Positive = 0.5
+    slope_mean: tuple[float, ...] = ()
     absent_odds: float = 0.0
     absent_odds_sd: Positive = 3.0
 
     def __post_init__(self) -> None:
         check_ranges(self, ShapeError)
+        if len(self.slope_mean) not in (0, len(self.covariates)):
+            raise ShapeError(
+                f"expected slope_mean for each of the covariates {self.covariates}, or none, got "
+                f"{self.slope_mean}"
+            )
 
     @property
     def coords(self) -> Mapping[str, tuple[str, ...]]:
@@ -114,7 +121,8 @@ class GaussianHierarchy(LevelModel, OpenSet):
         }
         if self.covariates:
             each = like.new_ones(len(CONDITIONS), len(self.covariates))
-            law = dist.Normal(0.0 * each, self.slope_sd * each).to_event(2)
+            mean = each.new_tensor(self.slope_mean or [0.0] * len(self.covariates))
+            law = dist.Normal(mean * each, self.slope_sd * each).to_event(2)
             sites["quality_slope"] = pyro.sample("quality_slope", law)
         return {**sites, **self.family.sample(like)}
 
