@@ -504,21 +504,22 @@ def test_decodes_while_the_backbone_works(
 ) -> None:
     """While the first shard is embedded, threads of their own decode the next ones."""
     begun: list[threading.Thread] = []
+    at_work, all_begun = [], threading.Event()
 
     def watched(videos: list[Video], first: int, **settings: Any) -> Iterator[Any]:
         begun.append(threading.current_thread())
+        if len(begun) == 3:
+            all_begun.set()
         yield from batches(videos, first, **settings)
 
-    class Slow(MeanColour):
+    class Waiting(MeanColour):
         def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-            time.sleep(0.02)
-            at_work.append(len(begun))
+            at_work.append(all_begun.wait(60.0))
             return super().__call__(images)
 
-    at_work: list[int] = []
     monkeypatch.setattr(extract_module, "batches", watched)
-    extract(read_tree(tree).videos, Slow(), tmp_path / "s", workers=3)
-    assert at_work[0] == 3
+    extract(read_tree(tree).videos, Waiting(), tmp_path / "s", workers=3)
+    assert at_work[0]
     assert threading.current_thread() not in begun
 
 
