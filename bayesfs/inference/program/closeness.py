@@ -82,7 +82,7 @@ def closeness(
         share = log_weight.new_tensor(np.stack([w for w, _ in smooth])).softmax(1)
         stats["repeats"] = resampled / worth(share)
         return stats | stein_statistics(density, stats["z"], latents)
-    return stats | _stein(z, *found, latents)
+    return stats | _stein(z, found[0], latents)
 
 
 def stein_statistics(
