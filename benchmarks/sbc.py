@@ -61,14 +61,14 @@ PASSED = 0.01
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is done."""
+    """How much is done; of NUTS small batches, of which all have one compiled sampler a shape."""
 
     populations: int = 4
     tasks: int = 96
     steps: int = 600
-    warmup: int = 400
-    draws: int = 250
-    batch: int = 32
+    warmup: int = 200
+    draws: int = 64
+    batch: int = 8
     short_runs: int = 50
 
 
@@ -138,7 +138,7 @@ def subjects(sizes: Sizes) -> dict[str, Subject]:
     of_robust = {"Own": OwnApproximation(RANKED_DRAWS), "SVI": svi(guide=FullRank())}
     head = {
         **moved(of_head),
-        "Gibbs": Gibbs(burn_in=sizes.warmup // 4, draws=RANKED_DRAWS + 1, thin=3, chains=2),
+        "Gibbs": Gibbs(burn_in=sizes.warmup // 2, draws=RANKED_DRAWS + 1, thin=3, chains=2),
         "NUTS": nuts,
     }
     classes = {"Exact": Exact(draws=RANKED_DRAWS), "NUTS": nuts}
@@ -284,11 +284,12 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="tiny sizes")
     parser.add_argument("--only", default="", help="pairs whose name holds this text")
     parser.add_argument("--tasks", type=int, help="tasks of each population")
+    parser.add_argument("--populations", type=int, help="draws of the population")
     parser.add_argument("--out", type=Path, help="folder for the pictures")
     args = parser.parse_args()
     sizes = SMOKE if args.smoke else Sizes()
-    if args.tasks:
-        sizes = replace(sizes, tasks=args.tasks)
+    chosen = {"tasks": args.tasks, "populations": args.populations}
+    sizes = replace(sizes, **{name: value for name, value in chosen.items() if value})
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, float | int | None] = {}

@@ -19,6 +19,7 @@ from bayesfs._utils.ranges import Count, Natural, Positive, check_ranges
 from bayesfs.errors import InferenceError
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.closeness import closeness
+from bayesfs.inference.program.informed import PosteriorOrFuture, fit_informed
 from bayesfs.inference.program.potential import Potential
 from bayesfs.inference.program.streams import Streams
 from bayesfs.inference.program.whiten import Whitened, is_worthwhile
@@ -63,6 +64,8 @@ class SVI(Engine):
         corrected: draw four times as many with heavier tails, and resample them by their
             Pareto-smoothed weights p / q in tasks where k-hat is at most .7, so that the guide's
             own error goes. Not with `LowRank`, whose draws have more noise than latents.
+        informed: fit only what the support informs, where the model knows it; see
+            `bayesfs.inference.program.informed`.
         batch_size: tasks at a time; bounds the memory.
         population_draws: 1 conditions on the mean of a given population; more carry that many of
             its draws through, at so many times the cost.
@@ -81,6 +84,7 @@ class SVI(Engine):
     draws: Count = 1000
     khat_draws: Natural = 1000
     corrected: bool = False
+    informed: bool = True
     batch_size: Count = 256
     population_draws: Count = 1
 
@@ -103,8 +107,19 @@ class SVI(Engine):
         Raises:
             InferenceError: the ELBO becomes infinite, or the model breaks a convention.
         """
+
+        def fit_batch(density: Potential, draws: int, branch: int) -> PosteriorOrFuture:
+            streams = Streams.of(density, seed, branch)
+
+            def fit(density: Potential, draws: int) -> Posterior:
+                return self._fit(density, draws, streams, branch, seed, progress)
+
+            if not self.informed:
+                return fit(density, draws)
+            return fit_informed(fit, density, draws, streams=streams)
+
         return infer_in_batches(
-            lambda density, draws, branch: self._fit_batch(density, draws, branch, seed, progress),
+            fit_batch,
             model,
             episodes,
             given,
@@ -114,10 +129,11 @@ class SVI(Engine):
             alike=("way", "shot"),
         )
 
-    def _fit_batch(
+    def _fit(
         self,
         density: Potential,
         draws: int,
+        streams: Streams,
         branch: int,
         seed: int,
         progress: Progress | None,
@@ -147,7 +163,7 @@ class SVI(Engine):
             draws=draws,
             khat_draws=self.khat_draws,
             corrected=self.corrected,
-            streams=Streams.of(density, seed, branch),
+            streams=streams,
             seed=seed,
             progress=_part_of(progress, whole, after=self.steps, each=self.particles),
         )
