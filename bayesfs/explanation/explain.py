@@ -40,6 +40,7 @@ from bayesfs.explanation.evidence import Evidence, gather
 from bayesfs.explanation.explanation import Explanation
 from bayesfs.protocols import Model
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
+from bayesfs.uncertainty.by_quality import CARRIED, CARRIES
 from bayesfs.uncertainty.parts import is_epistemic, told_apart
 
 EVIDENCE: Mapping[str, tuple[str, float]] = {
@@ -49,9 +50,6 @@ EVIDENCE: Mapping[str, tuple[str, float]] = {
     "blurred": ("focus", -1.0),
 }
 """Cause -> the measure that must be so many sds from typical before it is named."""
-
-BESIDE = 3.0
-"""Sds of focus below typical at which what is dark or flat is blurred besides."""
 
 
 def explain(
@@ -164,7 +162,8 @@ def evident_causes(measures: Sequence[str], quality: np.ndarray[Any, Any]) -> li
     """What the measured quality shows to be wrong.
 
     Every defect moves a measure of its own most (`bayesfs.features.quality`). What is blown out is
-    flat by that, and what is dark or flat is blurred besides only from `BESIDE` on.
+    flat by that, and what is dark or flat is blurred besides only where its focus is further from
+    typical than `bayesfs.uncertainty.by_quality.CARRIED`.
 
     Args:
         measures: names of the covariates.
@@ -177,9 +176,9 @@ def evident_causes(measures: Sequence[str], quality: np.ndarray[Any, Any]) -> li
     ]
     if "bright" in shown and "flat" in shown:
         shown.remove("flat")
-    soft = "focus" in measures and quality[measures.index("focus")] > -BESIDE
-    if soft and "blurred" in shown and {"dark", "flat"} & {*shown}:
-        shown.remove("blurred")
+    if "blurred" in shown and quality[measures.index("focus")] > -CARRIED:
+        carried = not {*CARRIES}.isdisjoint(shown)
+        return [cause for cause in shown if not carried or cause != "blurred"]
     return shown
 
 

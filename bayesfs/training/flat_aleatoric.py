@@ -99,7 +99,7 @@ def flat_aleatoric(
             for model, tasks, population in groups
             for moved in [scaled(population, *logs)]
         ]
-        return np.asarray(np.mean(each, axis=0))
+        return np.asarray(np.mean(each, axis=0), np.float64)
 
     before = kinds(np.zeros(2))[:, 0].mean()
 

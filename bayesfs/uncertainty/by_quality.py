@@ -11,8 +11,10 @@ the defect blurs the label; it is a statement about the model's noise, not an im
 again. Drops of several qualities do not add up, as entropy is not linear in the noise.
 
 What mending a defect would save is the drop with the measures that it moves (`REACH`) typical at
-once, as those of a picture taken again would be: too much light clips, too. Filmed again without
-its defect by the renderer, frames lose as much doubt (benchmarks/uncertainty.py, `cause_spearman`).
+once, as those of a picture taken again would be: too much light clips, too, and too little takes up
+to `CARRIED` sds of focus with it; what has less is blurred besides, and stays so. Filmed again
+without its defect by the renderer, frames lose as much doubt (benchmarks/uncertainty.py,
+`cause_spearman`).
 
 A frame that shows nothing taught has the probability `frame_absent` of doing so; the model's own
 reasons are given there, not those of measured quality.
@@ -40,6 +42,9 @@ REACH: Mapping[str, tuple[str, ...]] = {
     "blurred": ("focus",),
 }
 """Defect -> the measures that it moves, its own one first."""
+
+CARRIED, CARRIES = 3.0, ("dark", "flat")
+"""Sds of focus that these defects take with them at most; what has less is blurred besides."""
 
 
 def by_cause(
@@ -84,9 +89,11 @@ def by_cause(
     causes = [cause for cause, moved in REACH.items() if moved[0] in names]
     sets = [[j] for j in range(len(names))]
     sets += [[names.index(m) for m in REACH[cause] if m in names] for cause in causes]
+    soft = [[names.index("focus")] if "focus" in names and c in CARRIES else [] for c in causes]
+    each = zip(sets, [[] for _ in names] + soft, strict=True)
     with torch.no_grad():
         now = [aleatoric(episodes) for _ in sets[:1]]  # none where nothing is measured
-        drops = [now[0] - aleatoric(typical(episodes, moved)) for moved in sets]
+        drops = [now[0] - aleatoric(typical(episodes, *moved)) for moved in each]
     absent = absent_probability(model, population, episodes, population_draws=population_draws)
     shape = episodes.query_mask.shape
     drop = torch.stack(drops, -1) if drops else absent[0].new_zeros(*shape, 0)
@@ -110,8 +117,15 @@ def by_cause(
     return xr.Dataset(data, coords=coords, attrs={"units": "nats"})
 
 
-def typical(episodes: EpisodeBatch, covariates: Sequence[int]) -> EpisodeBatch:
+def typical(
+    episodes: EpisodeBatch, covariates: Sequence[int], carried: Sequence[int] = ()
+) -> EpisodeBatch:
     """The same tasks with some qualities of every query frame as in a typical frame.
+
+    Args:
+        episodes: T tasks.
+        covariates: which are 0 then.
+        carried: which are 0 then where they are less than `CARRIED` below.
 
     Raises:
         InferenceError: the episodes have no measured quality.
@@ -122,6 +136,8 @@ def typical(episodes: EpisodeBatch, covariates: Sequence[int]) -> EpisodeBatch:
         )
     quality = episodes.query_quality.clone()
     quality[..., list(covariates)] = 0.0
+    low = quality[..., list(carried)]
+    quality[..., list(carried)] = torch.where(low > -CARRIED, low.clamp(min=0.0), low)
     return episodes.changed(query_quality=quality)
 
 
