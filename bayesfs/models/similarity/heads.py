@@ -49,6 +49,7 @@ from torch import Tensor
 from bayesfs._linalg.directions import unit
 from bayesfs._utils.threads import blas_threads
 from bayesfs.errors import ShapeError
+from bayesfs.models.per_batch import once_per_batch
 from bayesfs.types import EpisodeBatch
 
 HEADS = ("cosine", "ridge", "whitened", "own")
@@ -257,6 +258,7 @@ class Products:
         )
 
 
+@once_per_batch
 def support_examples(episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
     """Mean frame of each support video (task, example, feature), and its class, one-hot.
 

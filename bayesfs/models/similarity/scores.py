@@ -73,6 +73,7 @@ def query_heads(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
     return scores.reshape(tasks, videos, frames, *scores.shape[2:])
 
 
+@once_per_batch
 def likeness_factors(episodes: EpisodeBatch, scatter: Scatters) -> tuple[Tensor, Tensor]:
     """(task,) `Likeness.alike_factor` and `Likeness.noise_factor` of all scores."""
     means, label = support_examples(episodes)
