@@ -165,8 +165,8 @@ OWN_DRAWS = 4
 FURTHER = 10
 """Videos to come of which it is said how many will be recognised."""
 
-ALIKE = 0.8
-"""Factor of the scores below which it is said what makes it so small."""
+ALIKE = 0.6
+"""`alike_factor` below which it is said that the taught things look alike."""
 
 
 def name_videos(
@@ -246,19 +246,12 @@ def remarks(
             f"from (p = {p:.3f}): another way of recording, or another kind of things; what is "
             "said of new objects, and how sure it is, may be off"
         )
-    stats = posterior.sample_stats
-    alike, noise = (stats.get(f"{name}_factor") for name in ("alike", "noise"))
-    if noise is not None and float(noise[0]) < ALIKE:
-        found.append(
-            "the frames of one of your videos differ nearly as much as the things you taught do, "
-            "so that answers are hardly better than guesses after one video of each; record a "
-            "second one of each, with the thing large in the picture"
-        )
-    elif alike is not None and float(alike[0]) < ALIKE:
+    alike = posterior.sample_stats.get("alike_factor")
+    if alike is not None and float(alike[0]) < ALIKE:
         found.append(
             "the things you taught look more alike than those of the people that were learnt from, "
-            "so that likeness tells them apart less surely; answers are held back for it until "
-            "several videos of each show how well it does"
+            "so that one video of each tells them apart less surely; answers are held back for it "
+            "until several videos of each show how well they do"
         )
     if isinstance(model, Collapsible):
         own = self_estimate(model, thinned_values(population, OWN_DRAWS), tasks)[0]

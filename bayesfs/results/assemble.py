@@ -105,7 +105,6 @@ _PER_TASK = (
     "borrowed",
     "exchangeable",
     "alike_factor",
-    "noise_factor",
     "candidate_ess",
     "latents_per_particle",
     "escalated",

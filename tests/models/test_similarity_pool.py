@@ -18,12 +18,9 @@ from bayesfs.errors import ShapeError
 from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.models.per_batch import once_per_batch
 from bayesfs.models.similarity.heads import (
-    ALIKE_LIMITS,
-    ALIKE_SLOPE,
     HEADS,
-    NOISE_CLEAR,
-    NOISE_REACH,
-    NOISE_STEEP,
+    LIKENESS,
+    LIKENESS_LIMITS,
     OWN_STRENGTH,
     RIDGE,
     UNIT,
@@ -114,24 +111,6 @@ def support_of(batch: EpisodeBatch, task: int) -> tuple[Array, Array]:
     return means[task][there].numpy(), label[task][there].argmax(-1).numpy()
 
 
-def frames_of(batch: EpisodeBatch, task: int) -> list[Array]:
-    """The frames of each support video, at length 1."""
-    frames, mask = batch.support[task].flatten(0, 1).numpy(), batch.support_mask[task].flatten(0, 1)
-    return [unit(x[m]) for x, m in zip(frames, mask.numpy(), strict=True) if m.any()]
-
-
-def noise_factor_of(frames: list[Array], videos: Array, label: Array) -> float:
-    """From every pair of frames and of videos."""
-    of_video = [
-        np.mean([a @ b for i, a in enumerate(x) for b in x[:i]]) for x in frames if len(x) > 1
-    ]
-    between = mean_cosine(videos, np.zeros(len(videos)), label)
-    share = (1.0 - np.mean(of_video)) / (1.0 - between)
-    single = np.mean(np.unique(label, return_counts=True)[1] == 1)
-    beyond = min(max(share - NOISE_CLEAR, 0.0), NOISE_REACH)
-    return float(np.exp(-NOISE_STEEP * single * beyond))
-
-
 @pytest.fixture
 def scatter() -> WithinScatter:
     axes = np.linalg.qr(np.random.default_rng(0).normal(size=(7, 2)))[0]
@@ -144,11 +123,10 @@ def test_heads_of_queries_are_those_of_dense_algebra(foreign: bool, scatter: Wit
     found = query_scores(batch, metric)
     for t in range(len(batch)):
         videos, label = support_of(batch, t)
-        factor = noise_factor_of(frames_of(batch, t), videos, label)
         ways = int(batch.way_mask[t].sum())
         for v, f in batch.query_mask[t].nonzero().tolist():
             frame = unit(batch.query[t, v, f].numpy())[None]
-            expected = dense_scores(videos, label, frame, metric)[0] * factor
+            expected = dense_scores(videos, label, frame, metric)[0]
             np.testing.assert_allclose(found[t, v, f, :ways], expected, rtol=1e-6, atol=1e-6)
 
 
@@ -167,8 +145,6 @@ def test_left_out_videos_are_asked_of_the_task_without_them() -> None:
             rest = np.arange(len(label)) != i
             asked = unit(frames[i][mask[i]].numpy())
             expected = dense_scores(videos[rest], label[rest], asked, None)
-            others = [x for x, keep in zip(frames_of(batch, t), rest, strict=True) if keep]
-            expected = expected * noise_factor_of(others, videos[rest], label[rest])
             ways = expected.shape[1]
             value = found.scores[t, fold][found.mask[t, fold], :ways]
             np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-6)
@@ -267,34 +243,32 @@ def mean_cosine(videos: Array, first: Array, second: Array) -> float:
     return float((x @ x.T)[wanted].mean())
 
 
-def alike_factor_of(videos: Array, label: Array, like: float, unlike: float) -> float:
-    one = np.zeros(len(videos))
-    c = (mean_cosine(videos, one, label) - unlike) / (like - unlike)
-    return float(np.exp(ALIKE_SLOPE * np.clip(c, *ALIKE_LIMITS)))
+def alike_factor_of(videos: Array, label: Array, unlike: float) -> float:
+    between = mean_cosine(videos, np.zeros(len(videos)), label)
+    ratio = np.clip((1.0 - between) / (1.0 - unlike), *LIKENESS_LIMITS)
+    return float(ratio ** np.mean(np.unique(label, return_counts=True)[1] == 1))
 
 
-def test_a_difference_of_cosines_says_less_where_the_taught_are_alike(
-    scatter: WithinScatter,
-) -> None:
-    batch = tasks()
-    told = replace(scatter, like=0.5, unlike=-0.3)
+def test_heads_about_a_centre_say_less_where_the_taught_are_alike(scatter: WithinScatter) -> None:
+    batch, unlike = tasks(), -0.3
+    told = replace(scatter, unlike=unlike)
     plain, found = query_scores(batch, scatter), query_scores(batch, told)
     folds, less = left_out_scores(batch, scatter), left_out_scores(batch, told)
     assert folds is not None
     assert less is not None
-    seen = []
+    powers, seen = torch.tensor(LIKENESS, dtype=torch.float64), []
     for t in range(len(batch)):
         videos, label = support_of(batch, t)
-        factor = alike_factor_of(videos, label, 0.5, -0.3)
-        seen.append(factor)
-        torch.testing.assert_close(found[t], plain[t] * factor, rtol=1e-6, atol=1e-9)
+        seen.append(alike_factor_of(videos, label, unlike))
+        expected = plain[t] * seen[-1] ** powers
+        torch.testing.assert_close(found[t], expected, rtol=1e-6, atol=1e-9)
         several = np.flatnonzero(np.bincount(label)[label] > 1)
         for fold, i in enumerate(several.tolist()):
             rest = np.arange(len(label)) != i
-            factor = alike_factor_of(videos[rest], label[rest], 0.5, -0.3)
-            torch.testing.assert_close(
-                less.scores[t, fold], folds.scores[t, fold] * factor, rtol=1e-6, atol=1e-9
+            expected = folds.scores[t, fold] * (
+                alike_factor_of(videos[rest], label[rest], unlike) ** powers
             )
+            torch.testing.assert_close(less.scores[t, fold], expected, rtol=1e-6, atol=1e-9)
     assert abs(seen[0] - seen[1]) > 0.01
     assert min(seen) < 0.99
     model = SimilarityPool(told)
@@ -302,32 +276,23 @@ def test_a_difference_of_cosines_says_less_where_the_taught_are_alike(
     np.testing.assert_allclose(posterior.sample_stats["alike_factor"], seen, rtol=1e-6)
 
 
-def test_scores_count_for_less_where_frames_of_a_video_differ_as_much_as_objects() -> None:
-    """One video of each object; with two of each, what is left out tells the scale instead."""
-    model, found = SimilarityPool(), {}
-    for frame in (0.1, 0.7):  # sd of frames; objects differ by 1 in each of 40 features
-        rng = np.random.default_rng(0)
-        centre = 3.0 + rng.normal(size=(1, 4, 1, 1, 40))
-        video = centre + 0.05 * rng.normal(size=(1, 4, 2, 1, 40))
-        support = torch.from_numpy(video + frame * rng.normal(size=(1, 4, 2, 5, 40)))
-        batch = tasks(users=1, way=4, shots=2, frames=5, dim=40, ragged=False)
-        for shots in (1, 2):
-            task = batch.changed(support=support).limit_shots(shots)
-            given = model.default_population(40)
-            posterior = model.approximate(task, given.draws, draws=8, seed=0)
-            found[frame, shots] = float(posterior.sample_stats["noise_factor"][0])
-    assert found[0.1, 1] == found[0.1, 2] == found[0.7, 2] == 1.0
-    assert found[0.7, 1] < 0.9
-
-
-@pytest.mark.parametrize(("like", "unlike"), [(np.nan, 0.2), (0.5, np.nan), (0.2, 0.2)])
-def test_nothing_is_foretold_where_others_likeness_is_not_known(
-    like: float, unlike: float, scatter: WithinScatter
+def test_with_two_videos_of_each_what_is_left_out_tells_the_scale_instead(
+    scatter: WithinScatter,
 ) -> None:
-    told = replace(scatter, like=like, unlike=unlike)
+    batch, told = tasks(shots=2, ragged=False), replace(scatter, unlike=-0.3)
+    assert torch.equal(query_scores(batch, told), query_scores(batch, scatter))
+    one = batch.limit_shots(1)
+    assert not torch.equal(query_scores(one, told), query_scores(one, scatter))
+
+
+@pytest.mark.parametrize("unlike", [np.nan, 1.0])
+def test_nothing_is_foretold_where_others_likeness_is_not_known(
+    unlike: float, scatter: WithinScatter
+) -> None:
+    told = replace(scatter, unlike=unlike)
     assert torch.equal(query_scores(tasks(), told), query_scores(tasks(), scatter))
     alone = tasks(way=1)
-    known = replace(scatter, like=0.5, unlike=0.1)
+    known = replace(scatter, unlike=0.1)
     assert torch.equal(query_scores(alone, known), query_scores(alone, scatter))
 
 

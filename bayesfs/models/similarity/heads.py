@@ -15,21 +15,17 @@ c = mean_k mu_k, the heads are
 
 each divided by its typical size at the best temperature, so that equal weights are a fair start.
 
-How sharply similarity tells objects apart differs between worlds, and where little was taught only
-one thing foretells it: how alike the taught objects are. Among hand signs, or goods of one shelf,
-two videos of different things are nearly as alike as two of one thing elsewhere, and a difference
-of cosines says less. All scores of a task are multiplied by `alike_factor`,
+How sharply similarity tells objects apart differs between worlds. Among hand signs, or goods of one
+shelf, two videos of different things are nearly as alike as two of one thing elsewhere. Differences
+of plain cosines are small there of themselves; those of cosines about a centre, which are brought
+to length 1, are not. After one video of each, which is mostly noise about so small a difference,
+they are given back the size that they had: each head is multiplied by
 
-    exp(slope c),   c = (b - unlike) / (like - unlike),
+    alike_factor^power,   alike_factor = ((1 - b) / (1 - unlike))^s,   powers `LIKENESS`,
 
-b the mean cosine of two of its videos of different classes, like and unlike the same of two videos
-of one object and of two objects in other people's worlds. And where two frames of a video, of mean
-cosine f, differ nearly as much as two classes, another video of a class may be anywhere: with
-q = (1 - f) / (1 - b) all scores are multiplied by `noise_factor`,
-
-    exp(-steep s min(max(0, q - clear), reach)),
-
-s the share of classes with one video. Of the others, videos that are left out tell the scale.
+b the mean cosine of two of the task's videos of different classes, unlike the same in other
+people's worlds, and s the share of classes with one video. Of the others, videos that are left out
+tell the scale.
 
 Source: Snell, Swersky and Zemel (2017) for cosines to class means; Wang et al. (2019), SimpleShot,
 for centring; Rasmussen and Williams (2006), equation 2.25, for the ridge.
@@ -64,25 +60,13 @@ RIDGE = 0.3
 COSINES = ("like", "unlike")
 """What a scatter knows of two videos, if it does."""
 
-ALIKE_SLOPE = -0.5
-"""Change of the log scale from objects as alike as other people's to objects as alike as two videos
-of one thing are there. Within one world, things in shops that are chosen to be alike, the best log
-scale falls so fast; between eight worlds with two backbones it falls by 1.3, and no world was worse
-off by .5."""
+LIKENESS = (0.0, 0.5, 1.0, 1.0)
+"""Power of `alike_factor` in each head. Over 17 worlds the best log scale of plain cosines after
+one video does not go with log(1 - b); that of the ridge has a slope of .7, those of the others of
+1. In the pool .5 does as well as .7."""
 
-ALIKE_LIMITS = -0.5, 1.2
-"""Least and most c that is gone along with: no world that was met is beyond."""
-
-NOISE_CLEAR = 0.5
-"""Share q up to which scores are left as they are: things in a room and on a turntable have .4."""
-
-NOISE_STEEP = 5.0
-"""Fall of the log scale with q beyond: hand signs, of one person or of several, taught by a video
-each, have their best scale at e^-1 to e^-3 of what it would be, with q from .6 to 1. Chosen on
-twelve worlds, such that none with q up to .45 loses .02 nats."""
-
-NOISE_REACH = 0.25
-"""Most q beyond `NOISE_CLEAR` that is gone along with."""
+LIKENESS_LIMITS = 0.05, 2.0
+"""Least and most (1 - b) / (1 - unlike) that is gone along with; no world was met beyond."""
 
 OWN_STRENGTH = 4.0
 """How far the task's own scatter stretches the metric, in units of its mean eigenvalue."""
@@ -302,72 +286,29 @@ def head_scores(products: Products, label: Tensor, foreign: Products) -> Tensor:
     return torch.stack(scores, -1) * size
 
 
-@dataclass(frozen=True)
-class Likeness:
-    """Mean cosines of two of a task's videos or frames; NaN where there are no two.
+def alike_factor(gram: Tensor, label: Tensor, unlike: Tensor) -> Tensor:
+    """(...) ((1 - b) / (1 - unlike))^s, below 1 where what was taught is alike.
 
-    Attributes:
-        between: (...) of videos of different classes.
-        frames: (...) of frames of one video, videos counting alike.
-        single: (...) share of classes with one video.
+    1 where other people's likeness is not known, or only one class was taught.
+
+    Args:
+        gram: (..., example, example) inner products of the support videos.
+        label: (..., example, way) one-hot classes; a row of zeros is left out or padding.
+        unlike: (...) mean cosine of two videos of different objects of other people, or NaN.
     """
-
-    between: Tensor
-    frames: Tensor
-    single: Tensor
-
-    @classmethod
-    def of(cls, gram: Tensor, label: Tensor, frames: Tensor) -> Likeness:
-        """From inner products of the mean frames, frames being of length 1.
-
-        A mean of n frames with pairwise cosine f has squared length (1 + (n - 1) f) / n.
-
-        Args:
-            gram: (..., example, example) inner products of the support videos.
-            label: (..., example, way) one-hot classes; a row of zeros is left out or padding.
-            frames: (..., example) frames of each.
-        """
-        square = gram.diagonal(dim1=-2, dim2=-1)
-        present, count = label.sum(-1), label.sum(-2)
-        unit = label / _root(square)[..., None]
-        whole = unit.sum(-1)
-        total = ((gram @ whole[..., None])[..., 0] * whole).sum(-1)
-        within = ((gram @ unit) * unit).sum((-2, -1))
-        n = frames.to(gram)
-        several = present * (n > 1)
-        of_frames = several * (n * square - 1.0) / (n - 1.0).clamp(min=1.0)
-        return cls(
-            _over(total - within, present.sum(-1).square() - count.square().sum(-1)),
-            _over(of_frames.sum(-1), several.sum(-1)),
-            (count == 1).sum(-1) / (count > 0).sum(-1).clamp(min=1),
-        )
-
-    def alike_factor(self, like: Tensor, unlike: Tensor) -> Tensor:
-        """(...) factor of all scores of a task, below 1 where its objects are alike.
-
-        1 where other people's likeness is not known, or only one class was taught.
-
-        Args:
-            like: (...) mean cosine of two videos of one object of other people, or NaN.
-            unlike: (...) the same of two videos of different objects.
-        """
-        known = self.between.isfinite() & (like > unlike)  # not so of NaN
-        room = torch.where(known, like - unlike, 1.0)
-        c = ((self.between - unlike) / room).clamp(*ALIKE_LIMITS)
-        return torch.where(known, ALIKE_SLOPE * c, 0.0).exp()
-
-    def noise_factor(self) -> Tensor:
-        """(...) the same where frames of a video differ as much as classes; 1 if unknown."""
-        apart = 1.0 - self.between
-        known = self.frames.isfinite() & (apart > torch.finfo(apart.dtype).eps)
-        share = torch.where(known, 1.0 - self.frames, 0.0) / torch.where(known, apart, 1.0)
-        beyond = (share - NOISE_CLEAR).clamp(0.0, NOISE_REACH)
-        return (-NOISE_STEEP * self.single * beyond).exp()
-
-
-def _over(total: Tensor, count: Tensor) -> Tensor:
-    """Mean; NaN of none."""
-    return torch.where(count > 0, total / count.clamp(min=1.0), torch.nan)
+    square = gram.diagonal(dim1=-2, dim2=-1)
+    present, count = label.sum(-1), label.sum(-2)
+    unit = label / _root(square)[..., None]
+    whole = unit.sum(-1)
+    total = ((gram @ whole[..., None])[..., 0] * whole).sum(-1)
+    within = ((gram @ unit) * unit).sum((-2, -1))
+    pairs = present.sum(-1).square() - count.square().sum(-1)
+    known = (pairs > 0) & (unlike < 1.0)  # not so of NaN
+    between = (total - within) / torch.where(known, pairs, 1.0)
+    ratio = (1.0 - between) / torch.where(known, 1.0 - unlike, 1.0)
+    single = (count == 1).sum(-1) / (count > 0).sum(-1).clamp(min=1)
+    found = ratio.clamp(*LIKENESS_LIMITS).pow(single)
+    return torch.where(known, found, 1.0)
 
 
 def _cosine(products: Products, mean: Tensor, centre: Tensor) -> Tensor:

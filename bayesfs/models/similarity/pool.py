@@ -54,7 +54,7 @@ from bayesfs.models.similarity.scores import (
     Scatters,
     centred_cosines,
     left_out_scores,
-    likeness_factors,
+    likeness_factor,
     query_scores,
     scatters_of,
 )
@@ -553,16 +553,13 @@ class SimilarityPool(LogLinearPool, KnowsTypical):
     ) -> Posterior:
         """As `LogLinearPool.approximate`, with more `sample_stats`.
 
-        `exchangeable` is `exchangeability`; `alike_factor` and `noise_factor` are factors of the
-        heads' scores, below 1 where the taught objects are more alike than other people's, and
-        where frames of one video differ nearly as much as they do.
+        `exchangeable` is `exchangeability`; `alike_factor` is below 1 where objects taught by one
+        video each are more alike than other people's, see `bayesfs.models.similarity.heads`.
         """
         found = super().approximate(episodes, population, draws=draws, seed=seed)
-        alike, noise = likeness_factors(episodes, self.scatter)
         more = {
             "exchangeable": self.exchangeability(episodes),
-            "alike_factor": alike,
-            "noise_factor": noise,
+            "alike_factor": likeness_factor(episodes, self.scatter),
         }
         return replace(found, sample_stats={**found.sample_stats, **more})
 

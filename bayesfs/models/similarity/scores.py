@@ -1,7 +1,7 @@
 """Head scores of a batch of tasks: of their queries, and of each support video left out.
 
 Start with `query_scores`. Both are `bayesfs.models.similarity.heads.head_scores` on the features
-at unit length, times the factors of the task's `Likeness`.
+at unit length, times powers of `bayesfs.models.similarity.heads.alike_factor`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import ShapeError
 from bayesfs.models.per_batch import once_per_batch
 from bayesfs.models.similarity.heads import (
-    COSINES,
     HEADS,
+    LIKENESS,
     UNIT,
-    Likeness,
     Products,
     WithinScatter,
+    alike_factor,
     head_scores,
     support_examples,
 )
@@ -58,13 +58,13 @@ class LeftOut:
 @once_per_batch
 def query_scores(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
     """(task, video, frame, way, head) scores of every query frame."""
-    alike, noise = likeness_factors(episodes, scatter)
-    return query_heads(episodes, scatter) * (alike * noise)[:, None, None, None, None]
+    factor = likeness_factor(episodes, scatter)
+    return query_heads(episodes, scatter) * _powers(factor)[:, None, None, None]
 
 
 @once_per_batch
 def query_heads(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
-    """`query_scores` without the factors of the task."""
+    """`query_scores` without the factor of the task."""
     means, label = support_examples(episodes)
     tasks, videos, frames, _ = episodes.query.shape
     query = unit(episodes.query).flatten(1, 2)
@@ -74,17 +74,10 @@ def query_heads(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
 
 
 @once_per_batch
-def likeness_factors(episodes: EpisodeBatch, scatter: Scatters) -> tuple[Tensor, Tensor]:
-    """(task,) `Likeness.alike_factor` and `Likeness.noise_factor` of all scores."""
+def likeness_factor(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
+    """(task,) `alike_factor` of what was taught."""
     means, label = support_examples(episodes)
-    found = Likeness.of(means @ means.mT, label, _frames(episodes))
-    usual = _usual(means, scatters_of(episodes, scatter))
-    return found.alike_factor(*usual), found.noise_factor()
-
-
-def _frames(episodes: EpisodeBatch) -> Tensor:
-    """(task, example) frames of each support video."""
-    return episodes.support_mask.sum(-1).flatten(1)
+    return alike_factor(means @ means.mT, label, _unlike(means, scatters_of(episodes, scatter)))
 
 
 @once_per_batch
@@ -99,23 +92,21 @@ def left_out_scores(episodes: EpisodeBatch, scatter: Scatters, most: int = FOLDS
     if (found := left_out_heads(episodes, scatter, most)) is None:
         return None
     heads, factor = found
-    return replace(heads, scores=heads.scores * factor[..., None, None, None])
+    return replace(heads, scores=heads.scores * _powers(factor)[:, :, None, None])
 
 
 @once_per_batch
 def left_out_heads(
     episodes: EpisodeBatch, scatter: Scatters, most: int
 ) -> tuple[LeftOut, Tensor] | None:
-    """The same without the factors of the task without the video, and these (task, fold)."""
+    """The same without the factor of the task without the video, and that (task, fold)."""
     means, label = support_examples(episodes)
     if (folds := Folds.of(episodes, label, most)) is None:
         return None
     query = folds.frames(unit(episodes.support))
     scatters = scatters_of(episodes, scatter)
     own, foreign = (folds.products(p) for p in _products(means, query.flatten(1, 2), scatters))
-    usual = (cosine[:, None] for cosine in _usual(means, scatters))
-    found = Likeness.of(own.gram, folds.rest, _frames(episodes)[:, None])
-    factor = found.alike_factor(*usual) * found.noise_factor()
+    factor = alike_factor(own.gram, folds.rest, _unlike(means, scatters)[:, None])
     return folds.left_out(head_scores(own, folds.rest, foreign)), factor
 
 
@@ -234,15 +225,16 @@ def scatters_of(episodes: EpisodeBatch, scatter: Scatters) -> list[WithinScatter
     return found
 
 
-def _usual(means: Tensor, scatters: list[WithinScatter] | None) -> tuple[Tensor, Tensor]:
-    """(task,) cosines of two videos of one object, and of two objects, of other people; or NaN."""
-    like, unlike = (
-        means.new_tensor([getattr(each, name) for each in scatters])
-        if scatters is not None
-        else means.new_full((len(means),), torch.nan)
-        for name in COSINES
-    )
-    return like, unlike
+def _unlike(means: Tensor, scatters: list[WithinScatter] | None) -> Tensor:
+    """(task,) mean cosine of two objects of other people; NaN where it is not known."""
+    if scatters is None:
+        return means.new_full((len(means),), torch.nan)
+    return means.new_tensor([each.unlike for each in scatters])
+
+
+def _powers(factor: Tensor) -> Tensor:
+    """(...) `alike_factor` -> (..., head)."""
+    return factor[..., None].pow(torch.tensor(LIKENESS).to(factor))
 
 
 def _products(
