@@ -39,7 +39,6 @@ from bayesfs.metrics.score_table import table_of_rows
 from bayesfs.models.objectives import PredictiveScore
 from bayesfs.models.similarity.heads import WithinScatter
 from bayesfs.models.similarity.pool import SimilarityPool
-from bayesfs.models.similarity.typicality import Typicality
 from bayesfs.protocols import Backbone
 from bayesfs.study import Learnt, Study, scatter_of
 from bayesfs.synthetic.videos.render import render_tree
@@ -195,8 +194,7 @@ def learn(args: argparse.Namespace, folder: Path) -> SharedPopulation:
     cosines = WithinScatter.merged(of_real)
     scatter = WithinScatter.merged(scatters)
     scatter = replace(scatter, like=cosines.like, unlike=cosines.unlike)
-    mean, sd = args.other_shift
-    model = SimilarityPool(scatter, typical=Typicality(other_shift=mean, other_shift_sd=sd))
+    model = SimilarityPool(scatter)
     population = for_new_world([each.population for each in real], model)
     shots = worlds[0].study.evaluation.shots
     kept = [replace(each, population=population) for each in found]
@@ -248,14 +246,6 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path)
     parser.add_argument("--backbone", default=DEFAULT, help="see docs/backbones.md")
     parser.add_argument("--px", type=int, help="side of the frames; the backbone's own by default")
-    parser.add_argument(
-        "--other-shift",
-        type=float,
-        nargs=2,
-        metavar=("MEAN", "SD"),
-        default=(Typicality.other_shift, Typicality.other_shift_sd),
-        help="change of the largest cosine from clean to clutter; -0.12 0.08 at two scales",
-    )
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--smoke", action="store_true")

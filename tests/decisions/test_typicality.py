@@ -18,6 +18,7 @@ from bayesfs.models.similarity.typicality import (
     Typicality,
     largest_cosines,
     left_out_cosines,
+    log_distance,
     pair_cosine,
     to_mean,
 )
@@ -57,7 +58,7 @@ def people(tasks: int, shots: int, seed: int, *, spread: float = 1.0) -> Episode
 def test_one_taught_video_in_twenty_is_called_new(shots: int, spread: float, both: bool) -> None:
     """Whatever the spread of a person's videos; 500 taught queries, and 500 of untaught things."""
     episodes = people(100, shots, seed=1, spread=spread)
-    rule = Typicality(shift=0.0, sd=0.04, centred_sd=0.04)
+    rule = Typicality(log_sd=0.1, centred_sd=0.04)
     new = rule.p_values(episodes, centred=centred_cosines(episodes, None) if both else None) < 0.05
     taught = episodes.query_labels >= 0
     assert float(new[taught].double().mean()) < 0.08
@@ -226,7 +227,7 @@ def test_other_peoples_likeness_tells_what_a_taught_video_looks_like(shots: int)
     """With one video of each object it is nearly all that is known; errors stay in bounds."""
     episodes = people(100, shots, seed=7)
     like = (0.7**2 + 1.0) / (0.7**2 + 2.0)  # of two videos, by the sizes of the parts
-    rule = Typicality(shift=0.0, sd=0.04)
+    rule = Typicality(log_sd=0.1)
     taught = episodes.query_labels >= 0
     found = {}
     for told in (None, [like] * len(episodes)):
@@ -235,6 +236,25 @@ def test_other_peoples_likeness_tells_what_a_taught_video_looks_like(shots: int)
         found[told is None] = float(new[~taught].double().mean())
     assert found[False] > 0.9
     assert shots > 1 or found[True] < 0.5
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+@pytest.mark.parametrize("like", [0.4, 0.73])
+def test_where_everything_is_alike_other_peoples_likeness_counts_for_little(
+    shots: int, like: float
+) -> None:
+    """Two different things here are nearer than two videos of one thing elsewhere."""
+    episodes = people(100, shots, seed=9, spread=0.5)
+    alike = 3.0 * torch.ones(DIM, dtype=torch.float64)
+    near = episodes.changed(support=episodes.support + alike, query=episodes.query + alike)
+    mean = Typicality().taught(near, [like] * len(near))[0]
+    expected = Typicality().taught(near)[0]
+    foreign = log_distance(torch.tensor(to_mean(like, shots), dtype=torch.float64))
+    assert float((foreign - expected).min()) > 0.8
+    assert float((mean - expected).abs().max()) < 0.25 * float((foreign - expected).min())
+    new = Typicality().p_values(near, [like] * len(near)) < 0.05
+    assert float(new[near.query_labels >= 0].double().mean()) < 0.05
+    assert shots == 1 or float(new[near.query_labels < 0].double().mean()) > 0.9
 
 
 def test_an_unknown_condition_is_both() -> None:
@@ -249,7 +269,7 @@ def test_an_unknown_condition_is_both() -> None:
 def test_people_who_record_otherwise_are_told() -> None:
     """Uniform p-values where likeness is as told, small ones where not; NaN with one video."""
     like = (0.7**2 + 1.0) / (0.7**2 + 2.0)
-    rule = Typicality(like_sd=0.001, sd=0.04)
+    rule = Typicality(like_log_sd=0.001, log_sd=0.1)
     p = rule.likeness_p_values(people(200, 3, seed=8), [like] * 200)
     assert float((p < 0.05).double().mean()) < 0.1
     other = (0.7**2 + 1.0) / (0.7**2 + 1.0 + 1.5**2)
