@@ -173,13 +173,13 @@ class SharedPopulation:
             )
             draws = {site: torch.from_numpy(archive[site].astype(np.float64)) for site in SITES}
             numbers = {str(name): float(value) for name, value in header["model"].items()}
-            told = {str(name): float(value) for name, value in header["typical"].items()}
-            if {*told} != {f.name for f in fields(Typicality)}:
+            known = {str(name): float(value) for name, value in header["typical"].items()}
+            if {*known} != {f.name for f in fields(Typicality)}:
                 raise DataError(
-                    f"{path}: expected what `Typicality` has now, got {sorted(told)}; the "
+                    f"{path}: expected what `Typicality` has now, got {sorted(known)}; the "
                     "population is of an earlier version of bayesfs: learn it anew"
                 )
-            typical = Typicality(**told)
+            typical = Typicality(**known)
             population = Posterior.of_own("variational", draws, dict(SITES))
             model = SimilarityPool(scatter, typical=typical, **numbers)
             return cls(population, model, dict(header["card"]))

@@ -89,6 +89,8 @@ def test_damaged_planted_and_foreign_files_are_refused(tmp_path: Path) -> None:
     refused(path, "NaN or infinite")
     written(head_mean=arrays["head_mean"][:, :2])
     refused(path, "sites of 4 heads")
+    with_header(typical={"gap": 0.15, "sd": 0.09})
+    refused(path, "an earlier version")
     written(axes=np.zeros((2**24, 1), np.float16))
     refused(path, "expected at most")
     with_header(card={"backbone": "x"})
