@@ -168,12 +168,7 @@ def without_draws(study: Study, learnt: Learnt) -> Predict | None:
 
 
 def closed_form_predict(model: Collapsible, population: Mapping[str, Tensor]) -> Predict:
-    """Predictive with the tasks integrated out exactly, averaged over the population's draws.
-
-    Args:
-        model: whose labels are averaged.
-        population: site -> (draw, ...).
-    """
+    """Predictive with the tasks integrated out exactly, averaged over the population's draws."""
     count = len(next(iter(population.values())))
     values = [{site: v[s] for site, v in population.items()} for s in range(count)]
 

@@ -68,11 +68,6 @@ def compare_engines(
 ) -> EngineComparison:
     """Compare engines with one of them.
 
-    Args:
-        inferred: name of an engine -> its result on `episodes`.
-        reference: name of one of them, whose draws count as the truth.
-        episodes: the tasks.
-
     Raises:
         ShapeError: the reference is missing, or engines inferred other tasks.
     """

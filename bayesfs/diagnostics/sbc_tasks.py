@@ -42,12 +42,6 @@ def simulate_tasks(
 ) -> Simulated:
     """Draw task-level sites and support from the model.
 
-    Args:
-        model: the model.
-        template: sizes, masks, conditions; the features where the model draws labels.
-        population: one draw of the population; None draws one from the prior.
-        seed: of everything drawn.
-
     Raises:
         DataError: the population has several draws, or the model's observation is neither the
             features nor the labels of the support.

@@ -129,9 +129,6 @@ def user_table(pairs: Sequence[Pair]) -> pd.DataFrame:
 def compare_elpd(trees: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     """ArviZ's `compare` of query videos held out, and of support videos left out one by one.
 
-    Args:
-        trees: name of a method -> its DataTree, all of the same tasks.
-
     Returns:
         One row per view and method, the best first: `view` ("query" or "support"), `method`,
         `elpd` and `se` (nats, summed over videos), `elpd_diff` (from the best, 0 or below) and

@@ -47,10 +47,6 @@ class GridRun:
 def grid_table(runs: list[GridRun], *, level: float = 0.95) -> pd.DataFrame:
     """Every score of every setting, and its difference from the first setting.
 
-    Args:
-        runs: of the grid; the setting of the first one is the reference.
-        level: of the intervals over people.
-
     Returns:
         One row per item, score and setting: `value` with `episode_error` and `fit_error`
         (standard errors of the mean over seeds; nan with one seed), the same of `difference` from

@@ -147,9 +147,6 @@ class PersonLine(NamedTuple):
 def score_cells(table: xr.Dataset) -> Iterator[tuple[str, str, float, float, float]]:
     """(unit, score, low, estimate, high) of every score that there is.
 
-    Args:
-        table: from `bayesfs.metrics.score_table.score_table`.
-
     Raises:
         DataError: it lacks `estimate`, `low` or `high` over (unit or item, score).
     """
@@ -492,9 +489,6 @@ class ReportView:
 
 def verdicts_of(tree: xr.DataTree) -> tuple[Diagnostics, ...]:
     """The verdicts of a report on one tree, such as `BayesianFewShotClassifier.to_datatree` gives.
-
-    Args:
-        tree: a run's, a study's or an estimator's, with labels.
 
     Returns:
         One for each posterior, and one for the model: whether it is better than guessing and than

@@ -120,10 +120,6 @@ class RunDirectory:
     def begin(self, inputs: Mapping[str, Any], recipes: Mapping[str, str]) -> Iterator[None]:
         """Hold the directory for one run with these inputs, new or interrupted.
 
-        Args:
-            inputs: what decides the result (JSON values): seed, settings, checksums, versions.
-            recipes: file name -> text, kept under recipes/.
-
         Raises:
             RunError: another process is writing here, the folder holds a run with other inputs,
                 files that are not a run's or links, or it cannot be written.
@@ -248,12 +244,7 @@ class RunDirectory:
         return state
 
     def keep(self, name: str, write: Callable[[Path], object]) -> Path:
-        """Write one finished file and record its checksum.
-
-        Args:
-            name: its name in the directory.
-            write: gets the path to write to.
-        """
+        """Write one finished file and record its checksum."""
         path = self.path / name
         write_atomically(path, write, within=self.path)
         state = self.state()

@@ -211,12 +211,6 @@ def score_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) ->
     The folders of results are there already, from `score_users`: a worker that does not see them
     has another disk, and must not make its own.
 
-    Args:
-        portable: the job.
-        number: of the batch.
-        ranges: its users' frames in the store.
-        per_batch: users in every batch but the last.
-
     Raises:
         RunError: there is no such folder, or the disk refuses.
     """

@@ -65,11 +65,6 @@ def grid_of(
 ) -> list[Cell]:
     """Every combination of the values and seeds, the first setting's values changing last.
 
-    Args:
-        settings: "NAME.FIELD=VALUE,VALUE" each; a tuple is written with parentheses.
-        episode_seeds: seeds of the episodes.
-        fit_seeds: seeds of the inference.
-
     Example:
         >>> [cell.settings for cell in grid_of(["model.loading=.25,.5"], [0], [0])]
         [('model.loading=.25',), ('model.loading=.5',)]
@@ -110,10 +105,6 @@ class Sweep:
     def order(self, cell: Cell, recipes: Mapping[str, Recipe]) -> Order:
         """One run of the grid.
 
-        Args:
-            cell: which.
-            recipes: from `load`.
-
         Raises:
             RecipeError: a setting names no field, or one of another type.
         """
@@ -135,12 +126,6 @@ def unfinished(
 ) -> list[Cell]:
     """The runs of a grid that are still to be made; all settings and the data are checked.
 
-    Args:
-        sweep: what the runs have in common.
-        cells: the runs.
-        recipes: of the sweep.
-        out: folder of their directories.
-
     Raises:
         BayesfsError: a setting or the data are at fault.
     """
@@ -157,13 +142,6 @@ def run_sweep(
     sweep: Sweep, cells: Sequence[Cell], out: Path, *, jobs: int, progress: Progress
 ) -> dict[Cell, str]:
     """Make runs, `jobs` at a time, each in a process. One that fails leaves the others be.
-
-    Args:
-        sweep: what the runs have in common.
-        cells: the runs, from `unfinished`.
-        out: folder of their directories.
-        jobs: runs at a time.
-        progress: told after each run.
 
     Returns:
         The runs that failed -> why.

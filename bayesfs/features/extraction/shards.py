@@ -123,10 +123,6 @@ def load_shard(path: Path, dim: int) -> ShardRows | None:
     """A finished shard, or None where there is none that is whole.
 
     Each array carries the CRC-32 of its zip entry, so a torn file is not taken for whole.
-
-    Args:
-        path: the shard's file.
-        dim: number of features expected.
     """
     try:
         with opened_npz(path) as data:
@@ -147,11 +143,6 @@ def load_shard(path: Path, dim: int) -> ShardRows | None:
 
 def features_of(backbone: Backbone, batch: Batch, videos: Sequence[Video]) -> NDArray[np.float32]:
     """(frame, feature) of a batch, by its pictures, or by its frames' names if these are enough.
-
-    Args:
-        backbone: the backbone.
-        batch: decoded frames.
-        videos: the whole list that `Batch.rows` counts in.
 
     Raises:
         DataError: the features are not one finite row a frame, or those of a frame are missing.

@@ -120,14 +120,7 @@ class Run:
     def prepare(
         cls, sampler: Sampler, data: Data, position: NDArray[Any], seeds: Sequence[int]
     ) -> Run:
-        """Compile, unless an equal sampler has been before.
-
-        Args:
-            sampler: density and settings.
-            data: arguments of the density.
-            position: (task, chain, size) where to start.
-            seeds: of each task; fix all of its draws, whatever tasks stand beside it.
-        """
+        """Compile, unless an equal sampler has been before."""
         tasks, chains, size = position.shape
         of_tasks = jax.vmap(random.PRNGKey)(jnp.asarray(seeds))
         key = jax.vmap(lambda k: random.split(k, chains))(of_tasks).reshape(tasks * chains, -1)

@@ -71,10 +71,6 @@ class JaxProgram:
 def translate(density: Density, like: Tensor) -> tuple[JaxProgram, tuple[Array, ...]]:
     """The log density of all tasks at one particle each, as a program and its data.
 
-    Args:
-        density: unconstrained log density of the tasks.
-        like: gives dtype and device of the latents.
-
     Returns:
         The program, and the arrays to call it with. Floats are double if `like` is; use them
         within `precision_of(like)`.

@@ -81,12 +81,7 @@ def has_shared_classes(model: Model) -> bool:
 
 
 def canonical(model: Model, episodes: EpisodeBatch) -> Canonical:
-    """Sort classes, support videos and query videos of each task by content; trim padding.
-
-    Args:
-        model: whose `dims` say whether classes may move.
-        episodes: the tasks.
-    """
+    """Sort classes, support videos and query videos of each task by content; trim padding."""
     order = TaskOrder.of(episodes)
     ways, shots, videos = (
         max(1, int(mask.sum(-1).max()))

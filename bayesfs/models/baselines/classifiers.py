@@ -214,10 +214,6 @@ def fit_temperature(baseline: AnyBaseline, train_episodes: EpisodeBatch) -> AnyB
     then the video temperature minimises that over labelled query videos. Neither the support nor
     the labels of the users who are predicted later enter.
 
-    Args:
-        baseline: the classifier; its own temperatures do not matter.
-        train_episodes: tasks of train users with labelled query.
-
     Returns:
         The classifier with learnt temperatures.
 
