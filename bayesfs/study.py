@@ -55,12 +55,7 @@ SPARE = 1.2
 
 @dataclass(frozen=True)
 class Seeds:
-    """Where the randomness of a study comes from.
-
-    Attributes:
-        episodes: which videos teach and which are asked.
-        fit: everything that engines draw.
-    """
+    """Where the randomness of a study comes from."""
 
     episodes: int = 0
     fit: int = 0
@@ -333,15 +328,7 @@ class Study(Shown):
 
 @dataclass(frozen=True, repr=False)
 class Answer(Shown):
-    """What is known about a batch of tasks.
-
-    Attributes:
-        episodes: the tasks.
-        model: the model, as it was told the features' spectrum.
-        posterior: of the task-level sites.
-        predictive: of every query frame and video.
-        uncertainty: total, aleatoric and epistemic, in nats.
-    """
+    """What is known about a batch of tasks."""
 
     episodes: EpisodeBatch
     model: Model

@@ -58,15 +58,7 @@ WORST = 5
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tables of a comparison; each has a column `shots`.
-
-    Attributes:
-        scores: from `bayesfs.evaluation.comparison.overall_table`.
-        users: from `user_table`.
-        elpd: from `compare_elpd`.
-        reliability: from `reliability_table`.
-        sheet: from `bayesfs.evaluation.score_sheet.score_sheet`, of every run.
-    """
+    """Tables of a comparison; each has a column `shots`."""
 
     scores: pd.DataFrame
     users: pd.DataFrame

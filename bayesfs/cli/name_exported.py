@@ -35,12 +35,7 @@ from bayesfs.types import CONDITIONS
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A video behind the backbone.
-
-    Attributes:
-        features: (frame, feature).
-        numbers: what is known of it, but for what teaching would tell.
-    """
+    """A video behind the backbone."""
 
     features: NDArray[np.float32]
     numbers: Numbers

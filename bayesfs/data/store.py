@@ -51,13 +51,7 @@ MOST_PICTURES, LARGEST_PICTURE = 64, 2**20
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture of one frame.
-
-    Attributes:
-        video: name of the video.
-        frame_number: number of the frame.
-        jpeg: the encoded picture.
-    """
+    """A small picture of one frame."""
 
     video: str
     frame_number: int

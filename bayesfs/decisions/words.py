@@ -38,12 +38,7 @@ MOST_NAMES = 3
 
 @dataclass(frozen=True)
 class Frequency:
-    """How often a sentence was said, and came true.
-
-    Attributes:
-        said: number of answers.
-        true: share of them that came true, each person counting alike, by Laplace's rule.
-    """
+    """How often a sentence was said, and came true."""
 
     said: int
     true: float

@@ -32,14 +32,7 @@ LARGEST = 2**28
 
 @dataclass(frozen=True, eq=False)
 class TaughtVideo:
-    """One video that was taught.
-
-    Attributes:
-        name: of the video, unlike that of any other.
-        object: what it shows.
-        condition: that it was recorded in.
-        frames: (frame, feature) float32 features of the model.
-    """
+    """One video that was taught."""
 
     name: str
     object: str

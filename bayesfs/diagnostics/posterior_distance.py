@@ -31,13 +31,7 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 @dataclass(frozen=True)
 class Inferred:
-    """What one engine made of the tasks.
-
-    Attributes:
-        posterior: draws of the sites.
-        predictive: of the query.
-        seconds: that inference took.
-    """
+    """What one engine made of the tasks."""
 
     posterior: Posterior
     predictive: Predictive

@@ -26,12 +26,7 @@ from bayesfs.types import EpisodeBatch, Posterior
 
 @dataclass(frozen=True)
 class Simulated:
-    """Simulated tasks.
-
-    Attributes:
-        episodes: the tasks.
-        truth: every site -> (1, *dims), of which the support was drawn.
-    """
+    """Simulated tasks."""
 
     episodes: EpisodeBatch
     truth: Mapping[str, Tensor]

@@ -34,14 +34,7 @@ MAIN = ("accuracy", "nll", "brier", "ece", "aurc")
 
 @dataclass(frozen=True)
 class Pair:
-    """A method beside the reference, by one score of one kind of item.
-
-    Attributes:
-        item: "frame" or "video".
-        method: name of the method.
-        reference: name of the first method.
-        gap: score of the method minus that of the reference.
-    """
+    """A method beside the reference, by one score of one kind of item."""
 
     item: Item
     method: str

@@ -29,14 +29,7 @@ COLUMNS = ("value", "episode_error", "fit_error")
 
 @dataclass(frozen=True)
 class GridRun:
-    """One run of a grid.
-
-    Attributes:
-        setting: what was chosen, as a person calls it.
-        episode_seed: seed of its episodes.
-        fit_seed: seed of its inference.
-        rows: its scored frames and videos, from `bayesfs.results.rows.tree_rows`.
-    """
+    """One run of a grid."""
 
     setting: str
     episode_seed: int

@@ -56,12 +56,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Recipes:
-    """The recipes of one study.
-
-    Attributes:
-        roles: role -> recipe.
-        helpers: file name -> text of the modules beside them.
-    """
+    """The recipes of one study."""
 
     roles: Mapping[str, Recipe]
     helpers: Mapping[str, str]

@@ -113,15 +113,7 @@ class ScoreLine:
 
 
 class LevelMean(NamedTuple):
-    """What a level accounts for.
-
-    Attributes:
-        level: its name.
-        nats: mean over the videos that have levels.
-        error: Monte Carlo standard error of `nats`; nan if not known.
-        share: of all levels.
-        share_error: that of `share`.
-    """
+    """What a level accounts for."""
 
     level: str
     nats: float
@@ -131,13 +123,7 @@ class LevelMean(NamedTuple):
 
 
 class PersonLine(NamedTuple):
-    """A person, now and with fewer support videos.
-
-    Attributes:
-        row: at the largest number of support videos.
-        before: share named right at the smallest; nan where there is one number only.
-        gain: nats a video won over the nearest class mean; nan if not known.
-    """
+    """A person, now and with fewer support videos."""
 
     row: GroupRow
     before: float

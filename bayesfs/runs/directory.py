@@ -105,9 +105,6 @@ def checksum(path: Path) -> str:
 class RunDirectory:
     """One run's folder.
 
-    Attributes:
-        path: the folder; made when the run begins.
-
     Example:
         >>> run = RunDirectory(Path("runs/demo"))
         >>> with run.begin({"seed": 0}, recipes={}):  # doctest: +SKIP

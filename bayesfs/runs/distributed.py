@@ -71,15 +71,7 @@ RETRIES = 2
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """What every worker is given.
-
-    Attributes:
-        study: model, engine and evaluation.
-        learnt: what holds for every user.
-        store: feature store that every worker can read.
-        results: Zarr store of results that every worker can write.
-        seeds: of sampling and inference.
-    """
+    """What every worker is given."""
 
     study: Study
     learnt: Learnt

@@ -42,12 +42,7 @@ from bayesfs.study import Learnt
 
 @dataclass(frozen=True)
 class RunPart:
-    """One of so many parts of a run.
-
-    Attributes:
-        number: from 1; None stands for all of them, joined.
-        of: how many there are.
-    """
+    """One of so many parts of a run."""
 
     number: int | None
     of: int

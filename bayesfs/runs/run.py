@@ -90,12 +90,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run ends with.
-
-    Attributes:
-        report: where it is.
-        scores: number of support videos -> scores with intervals over users.
-    """
+    """What a run ends with."""
 
     report: Path
     scores: Mapping[int, xr.Dataset]

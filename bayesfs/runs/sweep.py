@@ -33,12 +33,7 @@ PLAIN = re.compile(r"[A-Za-z0-9_.=+,() -]{1,80}")
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a grid.
-
-    Attributes:
-        settings: fields that are overridden, as `--set` has them.
-        seeds: of the run.
-    """
+    """One run of a grid."""
 
     settings: tuple[str, ...]
     seeds: Seeds
@@ -78,15 +73,7 @@ def grid_of(
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the runs of a grid have in common, as another process can be told.
-
-    Attributes:
-        scripts: role -> (path, text) of the recipes.
-        helpers: file name -> text of the modules beside them.
-        store: feature store.
-        smoke: whether everything is made tiny.
-        device: where engines run; the best there is by default.
-    """
+    """What the runs of a grid have in common, as another process can be told."""
 
     scripts: Mapping[str, tuple[Path, str]]
     helpers: Mapping[str, str]

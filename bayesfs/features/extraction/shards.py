@@ -36,14 +36,7 @@ LEAST_FRAMES = 32
 
 @dataclass(frozen=True)
 class Shard:
-    """Consecutive videos that are extracted together.
-
-    Attributes:
-        index: number of the shard.
-        first: position of its first video in the whole list.
-        videos: its videos.
-        frames: frames expected, if all that are there can be decoded.
-    """
+    """Consecutive videos that are extracted together."""
 
     index: int
     first: int

@@ -47,15 +47,7 @@ Data = tuple[Array, ...]
 
 @dataclass(frozen=True)
 class Sampler:
-    """What a compiled sampler depends on; equal samplers share it.
-
-    Attributes:
-        program: density of the tasks.
-        warmup: transitions that adapt.
-        target_accept: acceptance rate to adapt to.
-        warmup_depth: largest depth of a tree in the first of them, `SETTLING`.
-        max_depth: the same afterwards.
-    """
+    """What a compiled sampler depends on; equal samplers share it."""
 
     program: JaxProgram
     warmup: int
@@ -100,15 +92,7 @@ class Chains(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """Chains that are compiled and ready to start.
-
-    Attributes:
-        sampler: density and settings.
-        data: arguments of the density.
-        shape: (tasks, chains, size).
-        state: where the chains stand.
-        key: (lane,) keys that fix all draws of a chain.
-    """
+    """Chains that are compiled and ready to start."""
 
     sampler: Sampler
     data: Data

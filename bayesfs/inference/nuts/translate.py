@@ -48,10 +48,6 @@ class JaxProgram:
     """Density of a batch of tasks as a JAX function of latents and data; equal if alike.
 
     Calling it with z (task, size) and the data gives (task,).
-
-    Attributes:
-        steps: operations, in order.
-        result: the Slot of the density.
     """
 
     steps: tuple[Step, ...]

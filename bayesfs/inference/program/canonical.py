@@ -26,14 +26,7 @@ CLASS_AXES = ("way", "logit")
 
 @dataclass(frozen=True)
 class Canonical:
-    """Tasks in canonical order, and the way back.
-
-    Attributes:
-        original: the tasks as they came.
-        episodes: the tasks, sorted and trimmed.
-        way: (task, way) class of the original at each place.
-        shot: (task, way, shot) support video, of that class, at each place.
-    """
+    """Tasks in canonical order, and the way back."""
 
     original: EpisodeBatch
     episodes: EpisodeBatch

@@ -60,13 +60,7 @@ ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class FlatSite:
-    """A latent site of a program.
-
-    Attributes:
-        name: of the site.
-        flat: unconstrained shape.
-        axes: names of the axes of its value: plates by name, others numbered.
-    """
+    """A latent site of a program."""
 
     name: str
     flat: tuple[int, ...]
