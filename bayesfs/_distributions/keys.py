@@ -25,11 +25,7 @@ GAMMA = 0x9E3779B97F4A7C15 - 2**64
 
 @dataclass(frozen=True)
 class Keys:
-    """A key for each entry.
-
-    Attributes:
-        value: int64 of any shape.
-    """
+    """A key for each entry."""
 
     value: Tensor
 

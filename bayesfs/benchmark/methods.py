@@ -85,13 +85,7 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class RecipeMethod:
-    """A model and an engine: the population is learnt once, for all numbers of shots.
-
-    Attributes:
-        name: of the row.
-        study: model, engines and reduction; its evaluation is not used.
-        source: text of the recipes.
-    """
+    """A model and an engine: the population is learnt once, for all numbers of shots."""
 
     name: str
     study: Study
@@ -126,13 +120,7 @@ class RecipeMethod:
 
 @dataclass(frozen=True)
 class BaselineMethod:
-    """A point classifier with a temperature of its own for every number of shots.
-
-    Attributes:
-        name: of the row.
-        baseline: the classifier.
-        reduction: how many features it gets.
-    """
+    """A point classifier with a temperature of its own for every number of shots."""
 
     name: str
     baseline: Baseline
@@ -168,12 +156,7 @@ def without_draws(study: Study, learnt: Learnt) -> Predict | None:
 
 
 def closed_form_predict(model: Collapsible, population: Mapping[str, Tensor]) -> Predict:
-    """Predictive with the tasks integrated out exactly, averaged over the population's draws.
-
-    Args:
-        model: whose labels are averaged.
-        population: site -> (draw, ...).
-    """
+    """Predictive with the tasks integrated out exactly, averaged over the population's draws."""
     count = len(next(iter(population.values())))
     values = [{site: v[s] for site, v in population.items()} for s in range(count)]
 

@@ -41,19 +41,9 @@ def check_run(
     device: str | None = None,
     trust: bool = False,
 ) -> bool:
-    """Print whether the engine of a run is right near its data, quantity by quantity.
+    """Whether the engine of a run is right near its data; prints it, quantity by quantity.
 
-    Args:
-        run: finished run.
-        data: its feature store; where the run says that it is by default.
-        shots: support videos per object; as many as the run has by default.
-        simulations: at least so many in all.
-        seed: of everything drawn.
-        device: where the engine runs; the best there is by default.
-        trust: run recipes kept in the run directory even if they are not the shipped ones.
-
-    Returns:
-        Whether it passes.
+    The arguments are those of `bayesfs.cli.subcommands.check`.
 
     Raises:
         RunError: the run is not finished, or its data have changed.

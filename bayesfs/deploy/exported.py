@@ -84,11 +84,7 @@ class TaughtTask:
 
 
 class BackboneNetwork(nn.Module):
-    """Frames -> features.
-
-    Args:
-        taught: what answers.
-    """
+    """Frames -> features."""
 
     def __init__(self, taught: TaughtTask) -> None:
         super().__init__()
@@ -103,11 +99,7 @@ class BackboneNetwork(nn.Module):
 
 
 class HeadNetwork(nn.Module):
-    """Features of the frames of one video -> what it shows.
-
-    Args:
-        taught: what answers.
-    """
+    """Features of the frames of one video -> what it shows."""
 
     def __init__(self, taught: TaughtTask) -> None:
         super().__init__()
@@ -124,11 +116,7 @@ class HeadNetwork(nn.Module):
 
 
 class GainNetwork(nn.Module):
-    """Features of the frames of one video -> what one more video of each object would tell of it.
-
-    Args:
-        taught: what answers.
-    """
+    """Features of a video's frames -> what one more video of each object would tell of it."""
 
     def __init__(self, taught: TaughtTask) -> None:
         super().__init__()

@@ -32,14 +32,7 @@ LARGEST = 2**28
 
 @dataclass(frozen=True, eq=False)
 class TaughtVideo:
-    """One video that was taught.
-
-    Attributes:
-        name: of the video, unlike that of any other.
-        object: what it shows.
-        condition: that it was recorded in.
-        frames: (frame, feature) float32 features of the model.
-    """
+    """One video that was taught."""
 
     name: str
     object: str
@@ -192,12 +185,7 @@ class Memory:
         )
 
     def save(self, path: Path, of: str) -> None:
-        """Write it to an npz file; nothing in it is code.
-
-        Args:
-            path: a file name ending in `.npz`.
-            of: what tells the features that it is of; `load` asks for the same.
-        """
+        """Write it to an npz file; nothing in it is code."""
         table = [[v.name, v.object, v.condition, len(v.frames)] for v in self.videos]
         header = np.frombuffer(json.dumps({"of": of, "videos": table}).encode(), np.uint8)
         frames = np.concatenate([v.frames for v in self.videos])

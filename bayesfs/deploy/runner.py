@@ -45,11 +45,7 @@ class Recognised(NamedTuple):
 
 
 class TaughtObjects:
-    """Objects that a person taught; call it with the frames of a video.
-
-    Args:
-        folder: that `bayesfs export` wrote.
-    """
+    """Objects that a person taught; call it with the frames of a video."""
 
     def __init__(self, folder: str | Path) -> None:
         onnxruntime: Any = importlib.import_module("onnxruntime")

@@ -131,13 +131,6 @@ def with_replicates(
 ) -> Simulated:
     """Tasks with as many further support videos, drawn from the model at one draw of each task.
 
-    Args:
-        model: the model.
-        episodes: T tasks.
-        truth: task-level site -> (1, *dims), a draw from their posterior.
-        given: one draw of the population.
-        seed: of the further videos.
-
     Raises:
         DataError: the model draws no features.
     """

@@ -181,15 +181,7 @@ def ranked(
     seed: int,
     levels: int = RANKED_DRAWS,
 ) -> Calibration:
-    """The truth of simulated tasks among the draws of their posterior; see `calibrate`.
-
-    Args:
-        model: the model.
-        posterior: of the simulated tasks.
-        simulated: the tasks, and what they were drawn from.
-        seed: of TARP's reference points.
-        levels: posterior draws to rank among.
-    """
+    """The truth of simulated tasks among the draws of their posterior; see `calibrate`."""
     draws = _thinned(model, posterior, simulated, levels)
     quantities = standard_quantities(model, simulated.episodes, seed=seed)
     ranks = {}

@@ -34,14 +34,7 @@ MAIN = ("accuracy", "nll", "brier", "ece", "aurc")
 
 @dataclass(frozen=True)
 class Pair:
-    """A method beside the reference, by one score of one kind of item.
-
-    Attributes:
-        item: "frame" or "video".
-        method: name of the method.
-        reference: name of the first method.
-        gap: score of the method minus that of the reference.
-    """
+    """A method beside the reference, by one score of one kind of item."""
 
     item: Item
     method: str
@@ -128,9 +121,6 @@ def user_table(pairs: Sequence[Pair]) -> pd.DataFrame:
 
 def compare_elpd(trees: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     """ArviZ's `compare` of query videos held out, and of support videos left out one by one.
-
-    Args:
-        trees: name of a method -> its DataTree, all of the same tasks.
 
     Returns:
         One row per view and method, the best first: `view` ("query" or "support"), `method`,

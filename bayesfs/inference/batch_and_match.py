@@ -133,14 +133,7 @@ def matched(
 
 @dataclass(frozen=True)
 class _Batch:
-    """Draws of a Gaussian.
-
-    Attributes:
-        of: the Gaussian.
-        z: (draw, size).
-        score: (draw, size) there.
-        least: ELBO that the next Gaussian has to have.
-    """
+    """Draws of a Gaussian."""
 
     of: Match
     z: Tensor

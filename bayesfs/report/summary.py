@@ -32,14 +32,7 @@ MANY_MORE = 0.25
 
 
 class Headline(NamedTuple):
-    """A number to read first.
-
-    Attributes:
-        label: what it is.
-        value: the number, or a word.
-        note: what it is to be read against.
-        css: class of the value.
-    """
+    """A number to read first."""
 
     label: str
     value: str

@@ -36,12 +36,7 @@ class _Header:
 
 
 def save_posterior(posterior: Posterior, path: Path) -> None:
-    """Write draws, axes and statistics of a posterior to an npz file.
-
-    Args:
-        posterior: what to keep.
-        path: a file name ending in `.npz`.
-    """
+    """Write draws, axes and statistics of a posterior to an npz file."""
     header = _Header(
         kind=posterior.kind,
         dims={site: list(dims) for site, dims in posterior.dims.items()},

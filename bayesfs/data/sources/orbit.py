@@ -43,9 +43,6 @@ def read_orbit(root: str | Path) -> VideoTree:
     name. A video with gaps in its numbering is kept and the gap noted; so are names that are
     suspiciously alike. Annotations that cannot be read become -1 and NaN.
 
-    Args:
-        root: the folder that holds train, validation or test.
-
     Returns:
         The tree, with annotation flags and boxes where there are annotations.
 

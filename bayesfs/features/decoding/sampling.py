@@ -52,9 +52,6 @@ class Sampling:
         and early enough to leave one for each of those that follow. So m frames are used whenever
         m are there. Times may be early by `TOLERANCE` h.
 
-        Args:
-            seconds: (n,) times of the frames, not descending.
-
         Returns:
             (m,) ascending positions.
 

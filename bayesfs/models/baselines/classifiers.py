@@ -93,9 +93,6 @@ class _Tempered:
 class Prototypes(_Tempered):
     """Nearest class mean.
 
-    Attributes:
-        metric: "euclidean" (logit -|z - mean|^2) or "cosine".
-
     Example:
         >>> baseline = fit_temperature(Prototypes(metric="cosine"), train)  # doctest: +SKIP
     """
@@ -110,11 +107,7 @@ class Prototypes(_Tempered):
 
 @dataclass(frozen=True)
 class NearestNeighbour(_Tempered):
-    """Nearest support frame of each class.
-
-    Attributes:
-        metric: "euclidean" or "cosine".
-    """
+    """Nearest support frame of each class."""
 
     metric: Literal["euclidean", "cosine"] = "cosine"
 
@@ -125,11 +118,7 @@ class NearestNeighbour(_Tempered):
 
 @dataclass(frozen=True)
 class Mahalanobis(_Tempered):
-    """Simple CNAPs' head on fixed features; see `mahalanobis_logits`.
-
-    Attributes:
-        ridge: multiple of the identity added to each class's covariance.
-    """
+    """Simple CNAPs' head on fixed features; see `mahalanobis_logits`."""
 
     ridge: Positive = 1.0
 
@@ -143,11 +132,7 @@ class Mahalanobis(_Tempered):
 
 @dataclass(frozen=True)
 class Logistic(_Tempered):
-    """scikit-learn's multinomial logistic regression, per task.
-
-    Attributes:
-        c: inverse strength of the L2 penalty.
-    """
+    """scikit-learn's multinomial logistic regression, per task."""
 
     c: Positive = 1.0
 
@@ -161,16 +146,7 @@ class Logistic(_Tempered):
 
 @dataclass(frozen=True)
 class HeadEnsemble(_Tempered):
-    """Deep ensemble of small networks on fixed features; see `ensemble_logits`.
-
-    Attributes:
-        members: number of networks.
-        hidden: width of their hidden layer.
-        steps: steps of AdamW.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        seed: of the random starts.
-    """
+    """Deep ensemble of small networks on fixed features; see `ensemble_logits`."""
 
     members: Count = 5
     hidden: Count = 32
@@ -213,10 +189,6 @@ def fit_temperature(baseline: AnyBaseline, train_episodes: EpisodeBatch) -> AnyB
     The frame temperature minimises the mean negative log-likelihood over labelled query frames;
     then the video temperature minimises that over labelled query videos. Neither the support nor
     the labels of the users who are predicted later enter.
-
-    Args:
-        baseline: the classifier; its own temperatures do not matter.
-        train_episodes: tasks of train users with labelled query.
 
     Returns:
         The classifier with learnt temperatures.

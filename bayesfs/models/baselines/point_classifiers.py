@@ -60,12 +60,7 @@ def cosine_logits(episodes: EpisodeBatch) -> Tensor:
 
 
 def nearest_logits(episodes: EpisodeBatch, *, cosine: bool = False) -> Tensor:
-    """-|z - x|^2 of the nearest support frame x of each class.
-
-    Args:
-        episodes: the tasks.
-        cosine: scale every frame to length 1 first, so that |z - x|^2 = 2 - 2 cos.
-    """
+    """-|z - x|^2 of the nearest support frame x of each class."""
     support, query = unit_rows(episodes) if cosine else (episodes.support, episodes.query)
     distance = squared_distance(query, support.flatten(1, 3))
     absent = ~episodes.support_mask.flatten(1)
@@ -124,12 +119,7 @@ def _covariance_root(episodes: EpisodeBatch) -> Tensor:
 
 
 def logistic_logits(episodes: EpisodeBatch, *, c: float = 1.0) -> Tensor:
-    """Multinomial logistic regression of scikit-learn, fitted per task on its support frames.
-
-    Args:
-        episodes: the tasks.
-        c: inverse strength of the L2 penalty.
-    """
+    """Multinomial logistic regression of scikit-learn, fitted per task on its support frames."""
     from sklearn.linear_model import LogisticRegression  # a fifth of a second, for this one only
 
     logits = torch.zeros(*episodes.query.shape[:-1], episodes.way, dtype=torch.float64)

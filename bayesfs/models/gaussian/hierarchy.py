@@ -127,12 +127,7 @@ class GaussianHierarchy(LevelModel, OpenSet):
         return {**sites, **self.family.sample(like)}
 
     def levels(self, population: Mapping[str, Tensor], dim: int) -> Levels:
-        """Population parameters of one draw as operators.
-
-        Args:
-            population: site -> value without draw axis.
-            dim: number of features.
-        """
+        """Population parameters of one draw as operators."""
         cov = cast(Diagonal, self.family.build(population, dim))
         raw = population["offset_raw"]
         spectrum = self.family.spectrum

@@ -64,12 +64,7 @@ class LevelModel(Conjugate, Hierarchical, Simulates):
 
     @abstractmethod
     def task_levels(self, population: Mapping[str, Tensor], episodes: EpisodeBatch) -> Levels:
-        """Population parameters of one draw as operators, for the given tasks.
-
-        Args:
-            population: site -> value without draw axis.
-            episodes: the tasks.
-        """
+        """Population parameters of one draw as operators, for the given tasks."""
 
     def __call__(self, episodes: EpisodeBatch) -> None:
         """The Pyro program over the support."""
@@ -128,14 +123,7 @@ class LevelModel(Conjugate, Hierarchical, Simulates):
     def condition(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
     ) -> Posterior:
-        """Exact posterior: independent draws of every site, for each population draw in turn.
-
-        Args:
-            episodes: T tasks.
-            population: site -> (population draw, ...).
-            draws: number of draws for each population draw.
-            seed: of the draws.
-        """
+        """Exact posterior: independent draws of every site, for each population draw in turn."""
 
         def sample(value: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
             levels = self.task_levels(value, episodes)

@@ -37,13 +37,7 @@ from bayesfs.types import EpisodeBatch
 
 @dataclass(frozen=True)
 class TaskPrior:
-    """The support of each task under the prior, at fixed hyperparameters.
-
-    Attributes:
-        covariance: kernel with its deviations.
-        values: hyperparameters.
-        support: support points with mapped features.
-    """
+    """The support of each task under the prior, at fixed hyperparameters."""
 
     covariance: VideoCovariance
     values: Values

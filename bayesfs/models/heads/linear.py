@@ -126,11 +126,7 @@ class HierarchicalHead(LinearHead, Reducible):
                         self._observe(episodes, self.weights(sites), offset)
 
     def weights(self, draws: Mapping[str, Tensor]) -> Tensor:
-        """(draw, task, way, feature) class weights w, in logits per unit of feature.
-
-        Args:
-            draws: draws of the head's sites, population sites included.
-        """
+        """(draw, task, way, feature) class weights w, in logits per unit of feature."""
         scale = (
             draws["population_scale"][..., None]
             * (self.scale_spread * draws["task_scale_raw"]).exp()
@@ -179,11 +175,7 @@ class HierarchicalHead(LinearHead, Reducible):
         return from_linear(self, e, z, u, episodes, normal)
 
     def default_population(self, dim: int) -> Posterior:
-        """Prior medians of the population sites as one exact draw: infer a task without any other.
-
-        Args:
-            dim: number of features.
-        """
+        """Prior medians of the population sites as one exact draw, for a task by itself."""
         values = {
             "population_scale": torch.tensor(self.weight_scale),
             "relevance": torch.ones(dim),

@@ -150,12 +150,7 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
 
     @abstractmethod
     def left_out_scores(self, episodes: EpisodeBatch, most: int = FOLDS) -> LeftOut | None:
-        """Scores of support videos, each left out of the task; None where none can be.
-
-        Args:
-            episodes: T tasks; only their support is used.
-            most: videos that are left out at most.
-        """
+        """Scores of support videos, each left out of the task; None where none can be."""
 
     def heads_share(self, known: Tensor) -> Tensor:
         """(draw, task) share that the heads have in an answer, 1 unless another member has one.
@@ -292,12 +287,6 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         `sample_stats` holds, for each task, `borrowed`: the posterior probability that the person
         is of the population, not of the vague component; and `candidate_ess`: the effective number
         of candidates, over all draws of the population.
-
-        Args:
-            episodes: T tasks; only their support is used.
-            population: site -> (population draw, ...).
-            draws: number of draws for each population draw.
-            seed: of the draws.
         """
         borrowed, size, count = [], [], _count(population)
         left_out = self.left_out_scores(episodes)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Reals = NDArray[np.floating[Any]]
 Hits = tuple[Reals, Reals, Reals, Reals]
-"""Distance along each ray (inf where missed), unit-frame normals (ray, 3), u and v in [0, 1]."""
+"""Distance along each ray (inf where missed), unit-frame normals (3, ray), u and v in [0, 1]."""
 
 CAMERA = 4.0
 """Distance of the camera from the object's centre, in object units."""
@@ -113,45 +113,59 @@ def view(
 def _cast(
     parts: Sequence[Part], origin: Reals, rays: Reals, light: Reals, ambient: float
 ) -> tuple[Reals, NDArray[np.bool_]]:
-    """Colour and hit of each ray, in object coordinates."""
+    """Colour (ray, 3) and hit of each ray (ray, 3), in object coordinates."""
     nearest = np.full(len(rays), np.inf, np.float32)
-    rgb = np.zeros((len(rays), 3), np.float32)
+    rgb = np.zeros((3, len(rays)), np.float32)
     eye = origin / np.linalg.norm(origin)
     middle = (light + eye) / np.linalg.norm(light + eye)
+    squared = np.einsum("ij,ij->i", rays, rays)
     for part in parts:
-        index = _candidates(part, origin, rays)
+        index = _candidates(part, origin, rays, squared)
         if not len(index):
             continue
         size = np.asarray(part.size if part.shape != "torus" else part.size[:1] * 3, np.float32)
         frame = np.eye(3, dtype=np.float32) if part.turn is None else part.turn
         to_unit = frame / size
         o = ((origin - np.asarray(part.centre, np.float32)) @ to_unit).astype(np.float32)
-        t, normal, u, v = _INTERSECT[part.shape](o, rays[index] @ to_unit, part.taper)
+        d = np.ascontiguousarray((rays[index] @ to_unit).T)
+        t, normal, u, v = _INTERSECT[part.shape](o, d, part.taper)
         front = t < nearest[index]
-        index, normal = index[front], normal[front] @ (frame / size).T
+        index, normal = index[front], (frame / size) @ normal[:, front]
         nearest[index] = t[front]
-        normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
-        shade = ambient + (1 - ambient) * 1.25 * np.maximum(normal @ light, 0)
-        shine = part.gloss * np.maximum(normal @ middle, 0) ** 24
-        rgb[index] = _lookup(part.texture, u[front], v[front]) * shade[:, None] + shine[:, None]
-    return np.minimum(rgb, 1.0), np.isfinite(nearest)
+        normal /= _length(normal) + np.float32(1e-9)
+        shade = ambient + (1 - ambient) * 1.25 * np.maximum(light @ normal, 0)
+        colour = _lookup(part.texture, u[front], v[front]) * shade
+        if part.gloss:
+            colour += part.gloss * np.maximum(middle @ normal, 0) ** 24
+        rgb[:, index] = colour
+    return np.ascontiguousarray(np.minimum(rgb, 1.0).T), np.isfinite(nearest)
 
 
-def _candidates(part: Part, origin: Reals, rays: Reals) -> NDArray[np.intp]:
-    """Rays that pass the part's bounding sphere."""
+def _candidates(part: Part, origin: Reals, rays: Reals, squared: Reals) -> NDArray[np.intp]:
+    """Rays that pass the part's bounding sphere; `squared` (ray,) are their squared lengths."""
     centre = np.asarray(part.centre, np.float32)
     radius = part.reach - float(np.linalg.norm(centre))
     to = centre - origin
-    along = rays @ to
-    gap = (to @ to - radius**2) * np.einsum("ij,ij->i", rays, rays)
-    return np.flatnonzero(along**2 >= gap)
+    return np.flatnonzero((rays @ to) ** 2 >= (to @ to - radius**2) * squared)
+
+
+def _length(vectors: Reals) -> Reals:
+    """(ray,) lengths of (3, ray) vectors: an axis of three is slow to reduce where it is last."""
+    x, y, z = vectors
+    return np.asarray(np.sqrt(x * x + y * y + z * z))
+
+
+def _at(o: Reals, d: Reals, t: Reals) -> Reals:
+    """(3, ray) where each ray is after t, or its origin where it misses."""
+    return np.asarray(o[:, None] + np.where(np.isfinite(t), t, 0) * d)
 
 
 def _lookup(texture: Reals, u: Reals, v: Reals) -> Reals:
+    """(3, ray) colours."""
     rows, columns = texture.shape[:2]
     r = np.clip((v * rows).astype(np.intp), 0, rows - 1)
     c = np.clip((u * columns).astype(np.intp), 0, columns - 1)
-    return np.asarray(texture[r, c])
+    return np.ascontiguousarray(texture[r, c].T)
 
 
 def _quadratic(a: Reals, b: Reals, c: Reals | float) -> Reals:
@@ -166,69 +180,78 @@ def _around(x: Reals, y: Reals) -> Reals:
     return np.asarray(np.arctan2(y, x) / (2 * np.pi) + 0.5, np.float32)
 
 
+def _down(z: Reals) -> Reals:
+    """Row of a texture from a height in [-1, 1]."""
+    return np.asarray(0.5 - 0.5 * np.clip(z, -1, 1))
+
+
 def _ellipsoid(o: Reals, d: Reals, _: float) -> Hits:
-    t = _quadratic(np.einsum("ij,ij->i", d, d), d @ o, float(o @ o) - 1)
-    p = o + np.where(np.isfinite(t), t, 0)[:, None] * d
-    return t, p, _around(p[:, 0], p[:, 1]), 0.5 - 0.5 * np.clip(p[:, 2], -1, 1)
+    x, y, z = d
+    t = _quadratic(x * x + y * y + z * z, o @ d, float(o @ o) - 1)
+    p = _at(o, d, t)
+    return t, p, _around(p[0], p[1]), _down(p[2])
 
 
 def _box(o: Reals, d: Reals, _: float) -> Hits:
     safe = np.where(np.abs(d) < 1e-7, np.float32(1e-7), d)
-    near = (-np.sign(safe) - o) / safe
-    far = (np.sign(safe) - o) / safe
-    axis = near.argmax(1)
-    t = near.max(1)
-    t = np.where((t < far.min(1)) & (t > 0), t, np.inf).astype(np.float32)
-    p = o + np.where(np.isfinite(t), t, 0)[:, None] * d
-    rows = np.arange(len(d))
+    near = (-np.sign(safe) - o[:, None]) / safe
+    far = (np.sign(safe) - o[:, None]) / safe
+    axis = near.argmax(0)
+    t = near.max(0)
+    t = np.where((t < far.min(0)) & (t > 0), t, np.inf).astype(np.float32)
+    p = _at(o, d, t)
+    rays = np.arange(d.shape[1])
     normal = np.zeros_like(d)
-    sign = -np.sign(safe[rows, axis])
-    normal[rows, axis] = sign
-    across = np.where(axis == 0, p[:, 1] * sign, -p[:, 0] * sign)
+    sign = -np.sign(safe[axis, rays])
+    normal[axis, rays] = sign
+    across = np.where(axis == 0, p[1] * sign, -p[0] * sign)
     quarter = np.where(axis == 0, np.where(sign > 0, 1, 3), np.where(sign > 0, 2, 0))
     u = np.where(axis == 2, 0.03, (quarter + np.clip(across * 0.5 + 0.5, 0, 0.999)) / 4)
-    v = np.where(axis == 2, np.where(sign > 0, 0.0, 0.999), 0.5 - 0.5 * np.clip(p[:, 2], -1, 1))
+    v = np.where(axis == 2, np.where(sign > 0, 0.0, 0.999), _down(p[2]))
     return t, normal, u.astype(np.float32), v.astype(np.float32)
 
 
 def _frustum(o: Reals, d: Reals, taper: float) -> Hits:
+    x, y, z = d
     a, b = (1 + taper) / 2, (taper - 1) / 2
     width = a + b * o[2]
-    slope = b * d[:, 2]
+    slope = b * z
     t = _quadratic(
-        d[:, 0] ** 2 + d[:, 1] ** 2 - slope**2,
-        d[:, 0] * o[0] + d[:, 1] * o[1] - slope * width,
+        x**2 + y**2 - slope**2,
+        x * o[0] + y * o[1] - slope * width,
         o[0] ** 2 + o[1] ** 2 - width**2,
     )
-    z = o[2] + np.where(np.isfinite(t), t, 0) * d[:, 2]
-    t = np.where((np.abs(z) <= 1) & (t > 0), t, np.inf).astype(np.float32)
-    end = -np.sign(d[:, 2])
-    cap = (end - o[2]) / np.where(np.abs(d[:, 2]) < 1e-7, np.float32(1e-7), d[:, 2])
-    q = o + cap[:, None] * d
-    on_cap = (np.hypot(q[:, 0], q[:, 1]) <= a + b * end) & (cap < t) & (cap > 0)
+    height = o[2] + np.where(np.isfinite(t), t, 0) * z
+    t = np.where((np.abs(height) <= 1) & (t > 0), t, np.inf).astype(np.float32)
+    end = -np.sign(z)
+    cap = (end - o[2]) / np.where(np.abs(z) < 1e-7, np.float32(1e-7), z)
+    on_cap = (np.hypot(o[0] + cap * x, o[1] + cap * y) <= a + b * end) & (cap < t) & (cap > 0)
     t = np.where(on_cap, cap, t).astype(np.float32)
-    p = o + np.where(np.isfinite(t), t, 0)[:, None] * d
-    radius = np.hypot(p[:, 0], p[:, 1])
-    side = np.stack([p[:, 0], p[:, 1], -b * radius], 1)
-    up = np.zeros_like(side)
-    up[:, 2] = end
-    v = np.where(on_cap, np.where(end > 0, 0.0, 0.999), 0.5 - 0.5 * np.clip(p[:, 2], -1, 1))
-    normal = np.where(on_cap[:, None], up, side)
-    return t, normal, _around(p[:, 0], p[:, 1]), v.astype(np.float32)
+    p = _at(o, d, t)
+    normal = np.stack([p[0], p[1], -b * np.hypot(p[0], p[1])])
+    normal[:, on_cap] = 0
+    normal[2, on_cap] = end[on_cap]
+    v = np.where(on_cap, np.where(end > 0, 0.0, 0.999), _down(p[2]))
+    return t, normal, _around(p[0], p[1]), v.astype(np.float32)
 
 
 def _torus(o: Reals, d: Reals, tube: float) -> Hits:
-    unit = d / np.linalg.norm(d, axis=1, keepdims=True)
-    t = np.full(len(d), max(float(np.linalg.norm(o)) - 1 - tube, 0.0), np.float32)
+    length = _length(d)
+    away = float(np.linalg.norm(o))
+    t = np.full(len(length), max(away - 1 - tube, 0.0), np.float32)
+    p, gap = np.empty_like(d), np.empty_like(t)
+    going, unit, s = np.arange(len(t)), d / length, t
     for _ in range(24):
-        p = o + t[:, None] * unit
-        gap = np.hypot(np.hypot(p[:, 0], p[:, 2]) - 1, p[:, 1]) - tube
-        t = t + gap
-    ring = p / np.maximum(np.hypot(p[:, 0], p[:, 2]), 1e-6)[:, None]
-    ring[:, 1] = 0
-    hit = np.abs(gap) < 0.01
-    t = np.where(hit, t / np.linalg.norm(d, axis=1), np.inf).astype(np.float32)
-    return t, p - ring, _around(p[:, 0], p[:, 2]), np.clip(0.5 - 0.5 * p[:, 1] / tube, 0, 1)
+        at = o[:, None] + s * unit
+        step = np.hypot(np.hypot(at[0], at[2]) - 1, at[1]) - tube
+        after = s + step
+        goes = (after != s) & (after < away + tube + 1.02)  # neither there nor past it
+        p[:, going], gap[going], t[going] = at, step, after
+        going, unit, s = going[goes], unit[:, goes], after[goes]
+    ring = p / np.maximum(np.hypot(p[0], p[2]), 1e-6)
+    ring[1] = 0
+    t = np.where(np.abs(gap) < 0.01, t / length, np.inf).astype(np.float32)
+    return t, p - ring, _around(p[0], p[2]), np.clip(0.5 - 0.5 * p[1] / tube, 0, 1)
 
 
 _INTERSECT: dict[str, Callable[[Reals, Reals, float], Hits]] = {

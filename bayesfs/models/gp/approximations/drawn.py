@@ -43,14 +43,7 @@ SCORE_DRAWS = 64
 
 @dataclass(frozen=True)
 class FittedDraws:
-    """Class functions given draws of the latent values at the support.
-
-    Attributes:
-        prior: the support under the prior.
-        sample: draws of u at the support.
-        link: class probabilities given latent values.
-        log_evidence: (task,) of the likelihood, or its stated approximation.
-    """
+    """Class functions given draws of the latent values at the support."""
 
     prior: TaskPrior
     sample: Sampler

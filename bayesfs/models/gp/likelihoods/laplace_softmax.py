@@ -37,11 +37,7 @@ from bayesfs.models.gp.links import softmax
 
 @dataclass(frozen=True)
 class LaplaceSoftmax:
-    """Gaussian process classification with softmax at the mode.
-
-    Attributes:
-        steps: Newton steps.
-    """
+    """Gaussian process classification with softmax at the mode."""
 
     steps: Count = 15
 

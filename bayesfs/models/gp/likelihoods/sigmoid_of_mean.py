@@ -47,11 +47,7 @@ class SigmoidOfMean:
 
 @dataclass(frozen=True)
 class FittedSigmoid:
-    """Class functions given -1 / +1 labels, of which only the mean is used.
-
-    Attributes:
-        regression: the fitted regression.
-    """
+    """Class functions given -1 / +1 labels, of which only the mean is used."""
 
     regression: FittedRegression
 

@@ -33,13 +33,7 @@ from bayesfs.models.gp.links import Link, softmax
 
 @dataclass(frozen=True)
 class Softmax:
-    """Variational Gaussian process classification with softmax.
-
-    Attributes:
-        steps: natural-gradient steps.
-        damping: share of the old sites kept in each step.
-        nodes: quadrature points.
-    """
+    """Variational Gaussian process classification with softmax."""
 
     steps: Count = 20
     damping: Positive = 0.4
