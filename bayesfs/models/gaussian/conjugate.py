@@ -33,7 +33,7 @@ from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
 from bayesfs.errors import ShapeError
-from bayesfs.models.gaussian.covariance import Index, Operator, Points, stacked
+from bayesfs.models.gaussian.covariance import Index, Operator, Points, joined, stacked
 from bayesfs.models.per_batch import once_per_batch
 from bayesfs.types import CONDITIONS, EpisodeBatch
 
@@ -78,18 +78,19 @@ class Levels:
 
         `condition_classes` takes them at once, with the support of as many tasks or of one.
         """
-        if any(v.centre is not None for v in values):
-            raise ShapeError("expected values whose class effects have mean zero")
         slopes = [v.slope for v in values if v.slope is not None]
+        centres = [v.centre for v in values if v.centre is not None]  # each of one task
+        ways = [v.way for v in values]
         return cls(
             offset=torch.stack([v.offset for v in values]),
             loading=torch.stack([v.loading for v in values]),
             task=stacked([v.task for v in values]),
-            way=stacked([v.way for v in values]).expand_axis(1),
+            way=joined(ways) if centres else stacked(ways).expand_axis(1),
             video=stacked([v.video for v in values]),
             frame=stacked([v.frame for v in values]),
             slope=torch.stack(slopes) if slopes else None,
             absent=torch.stack([torch.as_tensor(v.absent) for v in values]),
+            centre=torch.cat(centres) if centres else None,
         )
 
     def at(self, condition: Tensor) -> Index:
@@ -306,7 +307,7 @@ def _centred(mean: Tensor, condition: Tensor, levels: Levels) -> Tensor:
     rest = mean - levels.offset[levels.at(condition)]
     if levels.centre is None:
         return rest
-    return rest - levels.loading[condition][..., None] * levels.centre[:, :, None]
+    return rest - levels.loading[levels.at(condition)][..., None] * levels.centre[:, :, None]
 
 
 def _about_centre(

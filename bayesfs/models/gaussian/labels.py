@@ -305,18 +305,21 @@ def _log_density(
 ) -> Tensor:
     """(task, query, way) log N(x; o + r mean, r^2 cov + V + F / count); 0 for padding.
 
-    Without slopes of quality few noise covariances occur, and each is one matrix product.
+    Without slopes of quality few noise covariances occur, and each is one matrix product. Levels
+    of each task take the queries of as many, or of one.
     """
     condition = queries.condition
-    out = queries.x.new_zeros(*queries.x.shape[:2], mean.shape[1])
+    out = mean.new_zeros(len(mean), queries.x.shape[1], mean.shape[1])
     if levels.slope is not None:
         for q in condition.unique().tolist():  # type: ignore[no-untyped-call]
             out = _log_density_of_condition(out, queries, mean, cov, levels, q)
         return out
     for q, n, columns, mask, points in queries.groups:
-        r, noise = levels.loading[q], _noise(levels, q, n).expand_axis(0).expand_axis(0)
+        at = levels.at(columns.new_full((1,), q))  # (task or 1,)
+        r = levels.loading[at][:, None]
+        noise = (levels.video[at] + levels.frame[at].scaled(1.0 / n)).expand_axis(1)
         total = noise if cov is None else cov.scaled(r**2) + noise
-        centre = levels.offset[q] - queries.origin + r * mean
+        centre = levels.offset[at][:, None] - queries.origin + r[..., None] * mean
         out = _place(out, columns, mask, log_normal(points, centre, total))
     return out
 

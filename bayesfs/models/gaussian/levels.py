@@ -32,7 +32,7 @@ Source: the chain rule, Cover and Thomas (2006), theorem 2.5.2; for the draws se
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -58,6 +58,9 @@ from bayesfs.types import EpisodeBatch
 
 STAGES = ("data", "population", "task", "class", "video")
 """What is known at each stage, besides all before it."""
+
+AT_ONCE = 2**18
+"""Numbers of an array over several population draws: more do not fit beside a core."""
 
 
 def level_entropies(
@@ -100,13 +103,13 @@ def _one_task(
     """(stage, population draw, draw, 1, query) entropies of one task."""
     prior = taught_prior(task)
     log_probs, sampled = [], []
-    for levels in values:
+    for levels in _several(values, draws * queries_of(task, values[0]).x.numel() * task.way):
         post, queries = condition_classes(task, levels), queries_of(task, levels)
         log_prob = log_labels_of(post, levels, queries, prior)
         log_probs.append(log_prob)
         sampled.append(_sampled(post, levels, queries, prior, log_prob, draws, noise))
-    by_value = torch.stack(log_probs)  # (population draw, task, query, way)
-    latent = torch.stack(sampled, 1)  # (stage, population draw, draw, task, query)
+    by_value = torch.cat(log_probs)[:, None]  # (population draw, task, query, way)
+    latent = torch.cat(sampled, 2).transpose(1, 2)[..., None, :]  # (stage, draw, ..., query)
     exact = torch.stack([cross_entropy(by_value), entropy(by_value)])
     found = torch.cat([exact[:, :, None].expand(-1, -1, draws, -1, -1), latent])
     if alike == 1:
@@ -115,6 +118,19 @@ def _one_task(
     mixed = by_value.reshape(-1, alike, *by_value.shape[1:]).logsumexp(1) - math.log(alike)
     own = alike / (alike - 1) * (entropy(mixed)[:, None] - found[1])
     return torch.cat([found[:1], (found[1] + own)[None], found[1:]])
+
+
+def _several(values: Sequence[Levels], size: int) -> Iterator[Levels]:
+    """The population draws, so many at once as `AT_ONCE` allows, each as a task of its own.
+
+    Args:
+        values: population parameters of each draw.
+        size: numbers that one of them makes of the queries.
+    """
+    count = 1 if values[0].slope is not None else max(1, AT_ONCE // size)
+    for start in range(0, len(values), count):
+        some = values[start : start + count]
+        yield Levels.of_each(some) if len(some) > 1 else some[0]
 
 
 def _sampled(
@@ -126,15 +142,19 @@ def _sampled(
     draws: int,
     noise: Noise,
 ) -> Tensor:
-    """(stage, draw, task, query) entropies given a; given mu; given mu and b."""
+    """(stage, draw, population draw, query) entropies given a; given mu; given mu and b.
+
+    Population draws are tasks of `post` and of `levels`; the queries are those of one task.
+    """
     x, there = queries.x, (queries.frames > 0)[..., None]
     condition, count = _alike(queries)
-    r, cov = levels.loading[condition], post.cov()
-    z, law = x - levels.offset[condition], video_noise(levels, condition, count)
-    chosen = noise.classes(log_prob.exp(), draws)
-    task, mean = post.sample(draws, noise)
+    at = levels.at(condition)
+    r, cov = levels.loading[at], post.cov()
+    z, law = x - levels.offset[at], video_noise(levels, condition, count)
+    chosen, white = _white(log_prob, draws, noise, x)
+    task, mean = post.coloured(*white[:2])
     own = _of_class(mean, chosen)
-    eps = law.colour(noise.normal(draws, "task", (x.shape[-1],), x)[:, :, None])
+    eps = law.colour(white[2][:, :, None])
     total = cov.expand_axis(1).scaled((r**2)[..., None]) + law.expand_axis(2)
     pulled = _chosen_query(total.inverse(), chosen, count.shape[1]).apply(
         z - r[..., None] * own - eps
@@ -147,10 +167,9 @@ def _sampled(
         r[..., None, None] * _class_means(post, mean, chosen, shift, r[..., None] * pulled),
     )
     rest = z - _of_way(centres[1], chosen)
-    frame = levels.frame[condition].scaled(1.0 / torch.where(count > 0, count, 1.0))
-    left = (levels.video[condition].inverse() + frame.inverse()).inverse()
-    video = left.apply(frame.inverse().apply(rest))
-    video = video + left.colour(noise.normal(draws, "task", (x.shape[-1],), x)[:, :, None])
+    frame = levels.frame[at].scaled(1.0 / torch.where(count > 0, count, 1.0))
+    left = (levels.video[at].inverse() + frame.inverse()).inverse()
+    video = left.apply(frame.inverse().apply(rest)) + left.colour(white[3][:, :, None])
     given_task = post.given_task.expand_axis(1).scaled((r**2)[..., None]) + law.expand_axis(2)
     logits = (
         _logits(z, centres[0], given_task),
@@ -158,6 +177,20 @@ def _sampled(
         _logits(z, centres[1] + video[..., None, :], frame.expand_axis(2)),
     )
     return torch.stack([entropy((v * there + prior[:, None]).log_softmax(-1)) for v in logits])
+
+
+def _white(
+    log_prob: Tensor, draws: int, noise: Noise, x: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Classes y* (draw, population draw, query), and standard normal numbers, value by value.
+
+    The numbers are those of a, mu, the frame and b: (draw, population draw[, way], feature).
+    """
+    chosen, white = [], []
+    for one in log_prob.exp()[:, None]:
+        chosen.append(noise.classes(one, draws))
+        white.append(noise.normals(draws, ["task", "way", "task", "task"], x.shape[-1:], x))
+    return torch.cat(chosen, 1), tuple(torch.cat(each, 1) for each in zip(*white, strict=True))
 
 
 def _alike(queries: Queries) -> tuple[Tensor, Tensor]:
