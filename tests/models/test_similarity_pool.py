@@ -387,3 +387,21 @@ def test_any_number_of_population_draws_can_be_carried_through(draws: int) -> No
     some = {site: v[torch.arange(draws) % len(v)] for site, v in given.draws.items()}
     posterior = model.approximate(batch, some, draws=2, seed=0)
     assert posterior.draws["log_scale"].shape == (2 * draws, 2)
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_a_frame_of_many_says_less_than_its_video_and_an_only_one_the_same(frames: int) -> None:
+    batch = tasks(frames=frames, ragged=False)
+    model = SimilarityPool(frame_sd=1.3)
+    given = model.default_population(7)
+    posterior = model.approximate(batch, given.draws, draws=3, seed=0)
+    draws = {**{site: value[:3] for site, value in given.draws.items()}, **posterior.draws}
+    draws = {site: value[:3] for site, value in draws.items()}
+    found = model.log_joint_frame(draws, batch)
+    plain = replace(model, frame_sd=0.0).log_joint_frame(draws, batch)
+    factor = (1.0 + np.pi / 4 * 1.3**2 * (1 - 1 / frames)) ** -0.5
+    torch.testing.assert_close(found, (factor * plain).log_softmax(-1))
+    video = model.log_joint_video(draws, batch)
+    assert torch.equal(video, replace(model, frame_sd=0.0).log_joint_video(draws, batch))
+    if frames == 1:
+        torch.testing.assert_close(found[:, :, :, 0], video)

@@ -44,7 +44,7 @@ class Drawn:
             one frame for a frame by itself.
         bias: (bias draw, task, way) standard normal numbers.
         bias_sd: (task, way).
-        share: (population draw, person draw, task) factor of the biases: the heads' share.
+        share: (population draw, person draw, task[, video]) factor of the biases: the heads' share.
         exists: (task, way).
     """
 
@@ -71,7 +71,9 @@ class Drawn:
 
     def aligned(self, value: Tensor) -> Tensor:
         """Biases (draw, task, way) as they enter the logits."""
-        share = self.share.reshape(*self.share.shape, *[1] * (self.frames.ndim - 4))
+        share = self.share.reshape(
+            *self.share.shape, *[1] * (self.frames.ndim - self.share.ndim - 1)
+        )
         return self._aligned(value) * share
 
     def log_labels(self, logits: Tensor) -> Tensor:

@@ -12,7 +12,13 @@ a: the person's log scale, w: how much each head is trusted, b_k: what the n_k v
 leave open of its embedding. The mean over frames stands inside the logarithm: somewhere in the
 video a frame shows the object, and the best frame says most; frames that show nothing take little
 away. That is the likelihood of a mixture in which one frame, nobody knows which, comes from the
-class, and it is what makes frames of one video count as one video.
+class, and it is what makes frames of one video count as one video. A frame by itself, of a video of
+F, need not be that one: e_kf ~ N(0, frame_sd^2 (1 - 1/F)) is added to its logits and integrated
+out by the probit approximation,
+
+    log p(y = k | frame) = (1 + pi/4 frame_sd^2 (1 - 1/F))^-1/2 (u(x, k) + b_k) + const,
+
+which is the law of a video for its only frame.
 
 A person's a and w are drawn from the population of people and, with probability `vague`, from a
 wide prior instead, so that a foreign population can be left (a robust, meta-analytic-predictive
@@ -42,7 +48,7 @@ import torch
 from torch import Tensor
 
 from bayesfs._distributions.noise import Noise
-from bayesfs._utils.ranges import Positive, Share, check_ranges
+from bayesfs._utils.ranges import NonNegative, Positive, Share, check_ranges
 from bayesfs.errors import ShapeError
 from bayesfs.models.heads.linear import normal_nodes
 from bayesfs.models.population_draws import drawn_posterior, each_value
@@ -125,6 +131,7 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         class_sd: sd of what one video leaves open of its class's score.
         vague: prior probability that a person is not of the population.
         vague_sd: sd of the log scales of such people about `scale`.
+        frame_sd: sd of what one frame of many leaves open of its video's score.
     """
 
     scale: float = 0.3
@@ -135,6 +142,7 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
     class_sd: Positive = 1.5
     vague: Share = 0.2
     vague_sd: Positive = 0.8
+    frame_sd: NonNegative = 0.8
 
     def __post_init__(self) -> None:
         check_ranges(self, ShapeError)
@@ -270,8 +278,9 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
             if unit == "frame":
                 value, mask = scores[:, :, :, None], mask[..., None]
             logits = pooled(value, mask, scale, weight)
+            trust = self._unit_trust(unit, episodes, logits)
             variance = (share.square() * spread).reshape(*share.shape, *[1] * (logits.ndim - 2))
-            logits = logits / (1.0 + 0.25 * math.pi * variance).sqrt()
+            logits = trust * logits / (1.0 + 0.25 * math.pi * trust**2 * variance).sqrt()
             given = self._normalised(self._joined(logits, unit, episodes, one, share), episodes)
             lead = log_weight.reshape(*log_weight.shape, *[1] * (given.ndim - 2))
             padded = ~self._exists(episodes, given.ndim)  # -inf under every candidate
@@ -355,7 +364,9 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         """Frames by themselves, and videos, under draws of all that the support leaves open."""
         noise = Noise.of(task, seed, even=True)
         left_out = self.left_out_scores(task)
-        scores, each, shares = self.query_scores(task), [], []
+        scores = self.query_scores(task)
+        found_of: tuple[list[Tensor], ...] = ([], [])
+        share_of: tuple[list[Tensor], ...] = ([], [])
         for value in each_value(population):
             found = self._candidates(1, value, _count(population))
             chance = self._log_chance(found, left_out).exp()
@@ -363,13 +374,15 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
             one = {site: v[None] for site, v in value.items()}
             share = self.heads_share(found.of_population[chosen])
             own = frame_logits(scores, found.scale[chosen] + share.log(), found.weight[chosen])
-            # what another member says of a video it says of each of its frames
-            each.append([self._joined(own, unit, task, one, share) for unit in UNITS])
-            shares.append(share)
-        bias = _fixed(noise.normal(max(draws, LEAST_BIASES), "way", (), each[0][0]))
-        found_of = [torch.stack(part) for part in zip(*each, strict=True)]
+            for place, unit in enumerate(UNITS):
+                trust = self._unit_trust(unit, task, own)
+                # what another member says of a video it says of each of its frames
+                found_of[place].append(self._joined(trust * own, unit, task, one, share))
+                share_of[place].append(share[..., None] * trust[..., 0, 0])
+        bias = _fixed(noise.normal(max(draws, LEAST_BIASES), "way", (), scores))
         frames, videos = (
-            self._drawn_of(task, part, bias, torch.stack(shares)) for part in found_of
+            self._drawn_of(task, torch.stack(logits), bias, torch.stack(shares))
+            for logits, shares in zip(found_of, share_of, strict=True)
         )
         return replace(frames, frames=frames.frames[..., None, :]), videos
 
@@ -447,6 +460,7 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         logits = pooled(scores, mask, scale, draws["head_log_weight"])
         bias = draws["class_bias"] * share[..., None]
         logits = logits + bias.reshape(*bias.shape[:2], *[1] * (logits.ndim - 3), -1)
+        logits = self._unit_trust(unit, episodes, logits) * logits
         return self._normalised(self._joined(logits, unit, episodes, draws, share), episodes)
 
     def _joined(
@@ -482,6 +496,15 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
     def _exists(self, episodes: EpisodeBatch, ndim: int) -> Tensor:
         """(1, task, ..., way) classes that are no padding."""
         return episodes.way_mask.reshape(1, len(episodes), *[1] * (ndim - 3), -1)
+
+    def _unit_trust(self, unit: QueryUnit, episodes: EpisodeBatch, like: Tensor) -> Tensor:
+        """(task, video, 1, 1) factor of the logits of single frames; () or (task, video, 1): 1."""
+        count = episodes.query_mask.sum(-1).clamp(min=1).to(like)
+        if unit == "video":
+            count = torch.ones_like(count)
+        variance = self.frame_sd**2 * (1.0 - 1.0 / count)
+        factor = (1.0 + 0.25 * math.pi * variance).rsqrt()
+        return factor.reshape(*factor.shape, *[1] * (like.ndim - 3))
 
     def _bias_sd(self, episodes: EpisodeBatch) -> Tensor:
         """(task, way) sd of the class biases; padded classes have that of one video."""
@@ -587,6 +610,7 @@ class TablePool(LogLinearPool):
 
     class_sd: Positive = 2.0
     vague_sd: Positive = 1.6
+    frame_sd: NonNegative = 0.0
 
     @property
     def heads(self) -> tuple[str, ...]:
