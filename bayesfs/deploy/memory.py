@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from bayesfs._utils.guarded_files import kept_npz
 from bayesfs.errors import DataError
@@ -32,12 +34,21 @@ LARGEST = 2**28
 
 @dataclass(frozen=True, eq=False)
 class TaughtVideo:
-    """One video that was taught."""
+    """One video that was taught.
+
+    Attributes:
+        name: of the video, unlike that of any other.
+        object: what it shows.
+        condition: that it was recorded in.
+        frames: (frame, feature) float32 features of the model.
+        asked: whether it was asked about before it was taught, and so filmed as this person asks.
+    """
 
     name: str
     object: str
     condition: str
     frames: NDArray[np.float32]
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,11 @@ class Memory:
         return tuple(video.name for video in self.videos)
 
     def added(
-        self, videos: Mapping[str, Sequence[Array]], projection: Projection, condition: str
+        self,
+        videos: Mapping[str, Sequence[Array]],
+        projection: Projection,
+        condition: str,
+        asked: bool = False,
     ) -> Memory:
         """With further videos, of objects that are known or new.
 
@@ -72,6 +87,7 @@ class Memory:
             videos: object -> its videos, each (frame, input feature) of backbone features.
             projection: from backbone features to those of the model.
             condition: that they were recorded in.
+            asked: whether they were asked about before.
 
         Raises:
             DataError: an object without a frame, no name, or features of another backbone.
@@ -94,7 +110,7 @@ class Memory:
                 number += 1
             taken.add(f"{name}/{number}")
             own = rows[start : start + len(video)]
-            found.append(TaughtVideo(f"{name}/{number}", name, condition, own))
+            found.append(TaughtVideo(f"{name}/{number}", name, condition, own, asked))
             start += len(video)
         return Memory(tuple(found))
 
@@ -184,9 +200,15 @@ class Memory:
             torch.full((1, 1), -1),
         )
 
+    @property
+    def asked(self) -> Tensor:
+        """(1, way, shot) which videos of `episode` were asked about before they were taught."""
+        each = [torch.tensor([v.asked for v in self.videos if v.object == o]) for o in self.objects]
+        return pad_sequence(each, batch_first=True)[None]
+
     def save(self, path: Path, of: str) -> None:
         """Write it to an npz file; nothing in it is code."""
-        table = [[v.name, v.object, v.condition, len(v.frames)] for v in self.videos]
+        table = [[v.name, v.object, v.condition, len(v.frames), v.asked] for v in self.videos]
         header = np.frombuffer(json.dumps({"of": of, "videos": table}).encode(), np.uint8)
         frames = np.concatenate([v.frames for v in self.videos])
         with path.open("wb") as file:
@@ -202,13 +224,15 @@ class Memory:
         with kept_npz(path, "no memory that bayesfs wrote", LARGEST) as archive:
             header = json.loads(archive["header"].tobytes())
             frames = np.asarray(archive["frames"], np.float32)
-            table = [(str(n), str(o), str(c), int(k)) for n, o, c, k in header["videos"]]
-            sizes = [count for *_, count in table]
+            table = [
+                (str(n), str(o), str(c), int(k), bool(a)) for n, o, c, k, a in header["videos"]
+            ]
+            sizes = [count for *_, count, _ in table]
             names = [name for name, *_ in table]
             sound = frames.ndim == 2 and np.isfinite(frames).all() and sum(sizes) == len(frames)
             if not sound or min(sizes) < 1 or len(set(names)) < len(names):
                 raise ValueError("its parts disagree")
-            if not {c for _, _, c, _ in table} <= {*CONDITIONS}:
+            if not {c for _, _, c, *_ in table} <= {*CONDITIONS}:
                 raise ValueError("an unknown condition")
             made = str(header["of"])
         if made != of:
@@ -218,7 +242,9 @@ class Memory:
             )
         ends = np.cumsum(sizes)
         parts = zip(table, ends.tolist(), strict=True)
-        return cls(tuple(TaughtVideo(n, o, c, frames[e - k : e]) for (n, o, c, k), e in parts))
+        return cls(
+            tuple(TaughtVideo(n, o, c, frames[e - k : e], a) for (n, o, c, k, a), e in parts)
+        )
 
     def _known(self, name: str, known: Sequence[str], what: str) -> None:
         if name not in known:

@@ -7,7 +7,8 @@ answers are those of `GaussianHierarchy.predictive`, in the closed form of
 
 What was taught can be changed: `add`, `correct`, `forget`, `rename` and `merge` give the recogniser
 that would have been taught so from the start, to the last digit, as the posterior is exact; `save`
-and `recall` keep it.
+and `recall` keep it. Recordings that were asked about, and are added as such, tell how this person
+asks (`bayesfs.models.gaussian.asking`); until then asking is taken for what it is said to be.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ from bayesfs.deploy.memory import Memory
 from bayesfs.deploy.products import Prepared, in_single, labels_of, labels_of_many, prepare
 from bayesfs.errors import DataError, InferenceError
 from bayesfs.features.projection import Projection
+from bayesfs.models.gaussian.asking import Asking, weighed_asking
 from bayesfs.models.gaussian.conjugate import (
     ClassPosterior,
     Levels,
     condition_classes,
-    log_evidence,
+    evidence_in,
 )
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.population_draws import each_value
@@ -141,19 +143,39 @@ class Teaching:
         """Population parameters, of the draws of the population as tasks."""
         return Levels.of_each(self.values())
 
+    @cached_property
+    def scatter(self) -> Tensor:
+        """(feature,) square of what clutter shifts each feature by, and a thousandth of their mean.
+
+        It is the prior variance of the offset of how a person asks.
+        """
+        clean, clutter = self.projection.means
+        shift = clutter - clean
+        if self.projection.axes is not None:
+            shift = shift @ self.projection.axes
+        square = torch.from_numpy(np.square(shift)).to(self.dtype)
+        return square + 1e-3 * square.mean() + torch.finfo(self.dtype).eps
+
     def taught(self, memory: Memory) -> Recogniser:
         """The recogniser of what was taught."""
-        support = memory.episode(self.dtype)
+        support, asked = memory.episode(self.dtype), memory.asked
         order = TaskOrder.of(support)
         noise = Noise(self.seed, order, even=True)
+        asking = None
         with torch.no_grad():
-            post = condition_classes(support, self.levels)
+            if asked.any():
+                asking, evidence = weighed_asking(support, asked, self.levels, self.scatter)
+                post = asking.classes
+            else:
+                post = condition_classes(support, self.levels)
+                evidence = evidence_in(support, support.support_condition, self.levels, post)
             law = in_single(post)
             levels = LEVELS * len(post.pull)
             white = noise.normals(self.draws, levels, (support.dim,), law.pull)
             task, way = torch.cat(white[::2], 1), torch.cat(white[1::2], 1)
             means = law.coloured(task, way)[1].transpose(0, 1).contiguous()
-        made = Recogniser(self, memory, post, means, order)
+        total = float(evidence.logsumexp(0)) - math.log(len(evidence))
+        made = Recogniser(self, memory, post, asking, means, order, total)
         made.prepare(self.ready_for)
         return made
 
@@ -175,15 +197,20 @@ class Recogniser:
         teacher: what it was taught with.
         memory: what it was taught.
         posterior: exact posterior of the class means, its tasks the draws of the population.
+        asking: how the person asks, if recordings that were asked about tell; `posterior` is then
+            that of an offset of zero.
         means: (population, draw, way, feature) draws of the class means, in single precision.
         order: of the objects and their videos, by content; draws go by it.
+        log_evidence: log p(what was taught), in nats: the mean over the population's draws.
     """
 
     teacher: Teaching
     memory: Memory
     posterior: ClassPosterior
+    asking: Asking | None
     means: Tensor
     order: TaskOrder
+    log_evidence: float
     _made: dict[tuple[int, int], Prepared] = field(default_factory=dict, repr=False)
 
     @property
@@ -191,26 +218,29 @@ class Recogniser:
         """Names of the objects, in the order of the probabilities."""
         return self.memory.objects
 
-    @property
-    def log_evidence(self) -> float:
-        """Log p(what was taught), in nats: the mean over the population's draws."""
-        support = self.memory.episode(self.teacher.dtype)
-        with torch.no_grad():
-            each = [log_evidence(support, levels)[0] for levels in self.teacher.values()]
-        return float(torch.stack(each).logsumexp(0)) - math.log(len(each))
-
-    def add(self, videos: Mapping[str, Sequence[Array]], condition: str = "clean") -> Recogniser:
+    def add(
+        self,
+        videos: Mapping[str, Sequence[Array]],
+        condition: str = "clean",
+        *,
+        asked: bool = False,
+    ) -> Recogniser:
         """Teach further videos, of objects that are known or new.
 
         Args:
             videos: object -> its videos, each (frame, input feature) of backbone features.
             condition: condition that they were recorded in.
+            asked: whether they were asked about before, and so tell how this person asks: what is
+                asked next is taken to be recorded like them, whatever its condition is said to be.
         """
         projection = self.teacher.projection
-        return self.teacher.taught(self.memory.added(videos, projection, condition))
+        return self.teacher.taught(self.memory.added(videos, projection, condition, asked))
 
     def correct(self, video: str, object: str) -> Recogniser:
-        """Say that a taught video, by its name in `memory`, shows another object."""
+        """Say that a taught video, by its name in `memory`, shows another object.
+
+        One that was named wrongly when it was asked about is added under that name, `asked`, first.
+        """
         return self.teacher.taught(self.memory.corrected(video, object))
 
     def forget(self, name: str) -> Recogniser:
@@ -248,11 +278,26 @@ class Recogniser:
         if made is None:
             noise = Noise(self.teacher.seed, self.order, 1, even=True)
             with torch.no_grad():
-                made = prepare(self.teacher.levels, self.posterior, self.means, *key, noise)
+                made = self._prepared(*key, noise)
         self._made[key] = made  # the last asked for comes last
         while len(self._made) > KEPT:
             self._made.pop(next(iter(self._made)))
         return made
+
+    def _prepared(self, condition: int, frames: int, noise: Noise) -> Prepared:
+        """Products that are not kept yet; of how this person asks, where that is known."""
+        if self.asking is None:
+            levels = self.teacher.levels
+            return prepare(levels, self.posterior, self.means, condition, frames, noise)
+        as_asked = condition + len(CONDITIONS)
+        found = self.asking.of(as_asked)
+        law, count = in_single(found), len(self.means)
+        white = noise.normals(
+            self.means.shape[1], ["task"] * count, self.means.shape[-1:], law.pull
+        )
+        offset = law.offset + law.offset_cov.colour(torch.cat(white, 1))
+        moved = law.lean.expand_axis(1).apply(offset.transpose(0, 1)[:, :, None])
+        return prepare(self.asking.levels, found, self.means + moved, as_asked, frames, noise)
 
     def frame(self, features: Array, condition: str = "clutter") -> Recognition:
         """Recognise one frame by itself.

@@ -126,7 +126,7 @@ def _corrected(
 
     for given, right, video in chosen:
         known = set(taught.memory.names)
-        taught = timed(lambda t=taught, g=given, v=video: t.add({g: [v]}, told))
+        taught = timed(lambda t=taught, g=given, v=video: t.add({g: [v]}, told, asked=True))
         if given != right:
             (name,) = set(taught.memory.names) - known
             taught = timed(lambda t=taught, n=name, r=right: t.correct(n, r))
@@ -150,12 +150,13 @@ def _apart(
 ) -> float:
     """Largest difference of a probability or the log evidence from a recogniser taught anew.
 
-    It is taught what was corrected first; and what was added is forgotten again.
+    It is taught the other objects first, and at once what they show; and what was added is
+    forgotten again.
     """
     right: dict[str, list[Video]] = {}
     for _, thing, video in chosen:
         right.setdefault(thing, []).append(video)
-    fresh = anew(right, told).add(clean, "clean")
+    fresh = anew(dict(reversed(clean.items())), "clean").add(right, told, asked=True)
     less = grown
     for name in set(grown.memory.names) - set(taught.memory.names):
         less = less.forget(name)

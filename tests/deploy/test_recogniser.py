@@ -203,6 +203,50 @@ def test_correcting_is_having_taught_it_right() -> None:
     assert_same(new, anew({**VIDEOS, "o2": VIDEOS["o2"][:2], "cup": VIDEOS["o2"][2:]}))
 
 
+def shifted(videos: list[np.ndarray]) -> list[np.ndarray]:
+    """The same recordings as a person films them who asks otherwise than they teach."""
+    shift = np.random.default_rng(2).normal(size=WIDE)
+    return [video + 2.0 * shift for video in videos]
+
+
+ASKED = {"o1": shifted(VIDEOS["o1"][:1]), "o2": shifted(VIDEOS["o2"][:2])}
+
+
+def test_correcting_what_was_asked_is_having_taught_it_as_asked() -> None:
+    """In any order, under any name first; and forgotten, nothing of it is left."""
+    want = TAUGHT.add(ASKED, "clean", asked=True)
+    wrong = {"o1": [*ASKED["o1"], ASKED["o2"][1]], "o2": ASKED["o2"][:1]}
+    grown = TAUGHT.add(wrong, "clean", asked=True).correct("o1/4", "o2")
+    assert_same(grown, want)
+    assert_same(anew(dict(reversed(VIDEOS.items()))).add(ASKED, "clean", asked=True), want)
+    less = grown
+    for name in set(grown.memory.names) - set(TAUGHT.memory.names):
+        less = less.forget(name)
+    assert_same(less, TAUGHT)
+
+
+def test_how_a_person_asks_is_learnt_from_what_they_asked() -> None:
+    """Queries filmed like what was asked and named are told, and draws average to the answer."""
+    study, learnt = setting(PowerLaw(), draws=8000)
+    means = learnt.projection.means + [[0.0], [0.5]] * np.random.default_rng(3).normal(size=WIDE)
+    learnt = replace(learnt, projection=replace(learnt.projection, means=means))
+    before = teach(study, learnt, VIDEOS)
+    after = before.add(ASKED, "clean", asked=True)
+    right = [
+        [
+            taught.video(video, "clean").prob[taught.classes.index(name)]
+            for taught in (before, after)
+        ]
+        for name, videos in VIDEOS.items()
+        for video in shifted(videos)
+    ]
+    nll = -torch.tensor(right).log().mean(0)
+    assert nll[1] < nll[0]
+    found = after.frame(shifted([QUERY])[0][0], "clean")
+    average = found.labels.log_prob_given.exp().mean(0)
+    torch.testing.assert_close(average, found.prob, rtol=0.0, atol=0.02)
+
+
 def test_forgetting_a_video_or_an_object_is_never_having_taught_it() -> None:
     assert_same(TAUGHT.forget("o2/2"), anew({**VIDEOS, "o2": [VIDEOS["o2"][0], VIDEOS["o2"][2]]}))
     assert_same(TAUGHT.forget("o1"), anew({k: v for k, v in VIDEOS.items() if k != "o1"}))
@@ -236,6 +280,10 @@ def test_it_is_kept_and_recalled(tmp_path: Path) -> None:
     again = recall(STUDY, LEARNT, tmp_path / "mine.npz")
     assert again.memory.names == TAUGHT.memory.names
     assert torch.equal(again.video(QUERY).prob, TAUGHT.video(QUERY).prob)
+    more = TAUGHT.add(ASKED, asked=True)
+    more.save(tmp_path / "more.npz")
+    again = recall(STUDY, LEARNT, tmp_path / "more.npz")
+    assert torch.equal(again.video(QUERY).prob, more.video(QUERY).prob)
     with pytest.raises(DataError, match="another run"):
         recall(STUDY, elsewhere(), tmp_path / "mine.npz")
     with pytest.raises(DataError, match="no such file"):

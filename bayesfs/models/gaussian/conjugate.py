@@ -25,8 +25,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ from bayesfs._distributions.noise import Noise
 from bayesfs.errors import ShapeError
 from bayesfs.models.gaussian.covariance import Index, Operator, Points, joined, stacked
 from bayesfs.models.per_batch import once_per_batch
-from bayesfs.types import CONDITIONS, EpisodeBatch
+from bayesfs.types import EpisodeBatch
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -99,6 +99,11 @@ class Levels:
             return condition
         task = torch.arange(len(self.loading), device=condition.device)
         return task.reshape(-1, *[1] * (condition.ndim - 1)), condition
+
+    def of_tasks(self, index: Tensor) -> Levels:
+        """The values `of_each` task of an index, in its order."""
+        own: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v[index] for k, v in own.items() if v is not None})
 
     def of_task(self, task: int) -> Levels:
         """The values for one task of the batch."""
@@ -356,17 +361,32 @@ def told_more(
 
 def log_evidence(episodes: EpisodeBatch, levels: Levels) -> Tensor:
     """(task,) log p(support | population), task, class, video effects integrated out, in nats."""
+    mean, count = video_means(episodes.support, support_weights(episodes, levels))
+    condition = episodes.support_condition
+    post = _about_centre(_centred(mean, condition, levels), count, condition, levels)
+    return evidence_in(episodes, condition, levels, post)
+
+
+def evidence_in(
+    episodes: EpisodeBatch, condition: Tensor, levels: Levels, post: ClassPosterior
+) -> Tensor:
+    """(task,) log p(support | population) where the posterior of mu - m is there already, in nats.
+
+    Args:
+        episodes: T tasks, or one whose support all values of `levels` have.
+        condition: (task, way, shot) of the support videos, an index into those of `levels`.
+        levels: population parameters.
+        post: given the support.
+    """
     weight = support_weights(episodes, levels)
     mean, count = video_means(episodes.support, weight)
-    condition = episodes.support_condition
     exists = (count > 0).to(mean)
     centred = _centred(mean, condition, levels)
     noise = video_noise(levels, condition, count)
     quad = (centred * noise.inverse().apply(centred)).sum(-1)
     between = -0.5 * (quad + noise.logdet() + mean.shape[-1] * LOG_2PI)
-    within = _within_video(episodes, mean, weight, levels)
+    within = _within_video(episodes, mean, weight, condition, levels)
     total = (exists * (between + within)).sum((1, 2))
-    post = _about_centre(centred, count, condition, levels)
     # completing the square in mu given a, then in a
     pulled = (post.pull * post.informed).sum((-1, -2))
     logdets = (post.given_task.logdet() - levels.way.logdet()).sum(-1)
@@ -376,7 +396,9 @@ def log_evidence(episodes: EpisodeBatch, levels: Levels) -> Tensor:
     return total + 0.5 * (logdet_task + (g * post.task_cov.apply(g)).sum(-1))
 
 
-def _within_video(episodes: EpisodeBatch, mean: Tensor, weight: Tensor, levels: Levels) -> Tensor:
+def _within_video(
+    episodes: EpisodeBatch, mean: Tensor, weight: Tensor, condition: Tensor, levels: Levels
+) -> Tensor:
     """(task, way, shot) log density of the frames about their video's mean, given that mean.
 
     With n frames of weights w_f and their sum W, D features,
@@ -389,13 +411,14 @@ def _within_video(episodes: EpisodeBatch, mean: Tensor, weight: Tensor, levels: 
     log_weight = torch.where(mask, weight, 1.0).log().sum(-1)
     total = weight.sum(-1)
     log_total = torch.where(total > 0, total, 1.0).log()
-    out = torch.zeros_like(total)
-    for q in range(len(CONDITIONS)):
-        quad = (weight * (deviation * levels.frame[q].inverse().apply(deviation)).sum(-1)).sum(-1)
-        free = (mask.to(weight).sum(-1) - 1.0) * (dim * LOG_2PI + levels.frame[q].logdet())
-        value = 0.5 * (dim * (log_weight - log_total) - free - quad)
-        out = torch.where(episodes.support_condition == q, value, out)
-    return out
+    each = levels.frame.inverse().squares(Points(deviation.flatten(1, 3)))  # by condition
+    each = each.reshape(len(each), *weight.shape[1:], -1)
+    place = condition[..., None, None].expand(len(each), *weight.shape[1:], 1)
+    quad = (weight * each.gather(-1, place)[..., 0]).sum(-1)
+    free = (mask.to(weight).sum(-1) - 1.0) * (
+        dim * LOG_2PI + levels.frame.logdet()[levels.at(condition)]
+    )
+    return 0.5 * (dim * (log_weight - log_total) - free - quad)
 
 
 def groups(condition: Tensor, count: Tensor) -> Iterator[tuple[int, float, Tensor, Tensor]]:

@@ -99,6 +99,10 @@ class Operator(Protocol):
         """Insert a batch axis of size 1 at a non-negative position."""
         ...
 
+    def of_diagonal(self, d: Tensor) -> Self:
+        """The map of this kind with the diagonal (..., feature), and zero beside it."""
+        ...
+
     def __getitem__(self, index: Index) -> Self:
         """Select batch entries."""
         ...
@@ -166,6 +170,10 @@ class Diagonal:
     def expand_axis(self, axis: int) -> Diagonal:
         """Insert a batch axis."""
         return Diagonal(self.d.unsqueeze(axis))
+
+    def of_diagonal(self, d: Tensor) -> Diagonal:
+        """With this diagonal."""
+        return Diagonal(d)
 
     def __getitem__(self, index: Index) -> Diagonal:
         return Diagonal(self.d[index])
@@ -239,6 +247,10 @@ class Dense:
     def expand_axis(self, axis: int) -> Dense:
         """Insert a batch axis."""
         return Dense(self.m.unsqueeze(axis))
+
+    def of_diagonal(self, d: Tensor) -> Dense:
+        """With this diagonal."""
+        return Dense(torch.diag_embed(d))
 
     def __getitem__(self, index: Index) -> Dense:
         return Dense(self.m[index])
