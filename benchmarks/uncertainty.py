@@ -85,6 +85,7 @@ BARS = {
     "corrected_ms": "<= 50",
     "corrections_coverage": ">= .03",
     "corrections_size_ratio": "<= 1",
+    "corrections_coverage_no_larger": ">= .03",
     "oracle_drift": "the bound of t2",
     "oracle_kinds_spearman": "that of t5",
     "oracle_here_drift": "of t2, here",

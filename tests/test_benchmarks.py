@@ -101,6 +101,7 @@ FIGURES = {
         "corrected_ms",
         "corrections_coverage",
         "corrections_size_ratio",
+        "corrections_coverage_no_larger",
         "oracle_here_drift",
         "oracle_here_ahead",
     ),

@@ -12,7 +12,7 @@ from bayesfs.deploy.recogniser import Recogniser, teach
 from bayesfs.explanation.sentences import SURE, likeliest
 from bayesfs.study import Learnt
 from bayesfs.types import Embeddings
-from uncertainty_parts.bench import Bench, Found
+from uncertainty_parts.bench import Bench, Floats, Found
 
 Video = NDArray[np.float32]
 """(frame, input feature)."""
@@ -68,20 +68,27 @@ def _corrections(anew: Taught, data: Embeddings, trials: int, told: str) -> Foun
             chosen = _to_correct(taught, pool, told)
             grown, took = _corrected(taught, chosen, told)
             seconds += took
-            before += [_set_of(taught, *one, told) for one in asked]
-            after += [_set_of(grown, *one, told) for one in asked]
+            before += [_said(taught, *one, told) for one in asked]
+            after += [_said(grown, *one, told) for one in asked]
             if trial == 0:
                 apart.append(_apart(anew, clean, taught, grown, chosen, asked, told))
-    first, last = np.array(before, float), np.array(after, float)
+    first, last = _sets(before, SURE), _sets(after, SURE)
+    levels = np.linspace(SURE, 0.3, 61)
+    alike = next((s for s in (_sets(after, v) for v in levels) if s[1] <= first[1]), last)
     print(f"sets of {SURE:.0%}, cluttered recordings taken for {told} ones, before and after")
-    print(f"  {CORRECTIONS} corrections at most, other videos:")
-    for name, sets in (("before", first), ("after", last)):
-        print(f"  {name:8} coverage {sets[:, 0].mean():.3f}  size {sets[:, 1].mean():.2f}")
+    print(
+        f"  {CORRECTIONS} corrections at most, other videos; and after, sets no larger than before:"
+    )
+    for name, sets in (("before", first), ("after", last), ("no larger", alike)):
+        print(
+            "  {:10} coverage {:.3f}  size {:.2f}  accuracy {:.3f}  NLL {:.3f}".format(name, *sets)
+        )
     return {
         "corrected_max_diff": max(apart),
         "corrected_ms": 1000 * float(np.median(seconds)),
-        "corrections_coverage": float(last[:, 0].mean() - first[:, 0].mean()),
-        "corrections_size_ratio": float(last[:, 1].mean() / first[:, 1].mean()),
+        "corrections_coverage": last[0] - first[0],
+        "corrections_size_ratio": last[1] / first[1],
+        "corrections_coverage_no_larger": alike[0] - first[0],
     }
 
 
@@ -133,10 +140,18 @@ def _corrected(
     return taught, took
 
 
-def _set_of(taught: Recogniser, thing: str, video: Video, told: str) -> tuple[bool, int]:
-    """Whether the likeliest objects that hold nine tenths have the right one, and their number."""
-    named = likeliest(taught.video(video, told).prob.numpy())
-    return thing in {taught.classes[k] for k in named}, len(named)
+def _said(taught: Recogniser, thing: str, video: Video, told: str) -> tuple[Floats, int]:
+    """Probabilities of the objects, and the place of the right one."""
+    return taught.video(video, told).prob.numpy(), taught.classes.index(thing)
+
+
+def _sets(said: Sequence[tuple[Floats, int]], level: float) -> tuple[float, float, float, float]:
+    """Coverage and mean size of the likeliest objects that hold so much; accuracy, and NLL."""
+    named = [likeliest(prob, level) for prob, _ in said]
+    held = np.mean([right in one for one, (_, right) in zip(named, said, strict=True)])
+    hit = np.mean([prob.argmax() == right for prob, right in said])
+    nll = -np.mean([np.log(max(prob[right], 1e-300)) for prob, right in said])
+    return float(held), float(np.mean([len(one) for one in named])), float(hit), float(nll)
 
 
 def _apart(
