@@ -262,16 +262,40 @@ def test_repeating_frames_without_frame_noise_changes_nothing() -> None:
 def test_values_of_each_task_are_conditioned_at_once(model: GaussianHierarchy) -> None:
     """Draws of the population beside each other, for one task, and each by itself."""
     batch = episodes_for(model, ragged=True).select([0])
-    values = [model.levels(draw_population(model, 3, seed), 3) for seed in range(3)]
-    at_once = condition_classes(batch, Levels.of_each(values))
-    for p, levels in enumerate(values):
-        one = condition_classes(batch, levels)
-        close = {"rtol": 1e-12, "atol": 1e-12}
-        torch.testing.assert_close(at_once.mean[p], one.mean[0], **close)
-        np.testing.assert_allclose(dense(at_once.cov())[p], dense(one.cov())[0], **close)
-        np.testing.assert_allclose(dense(at_once.cross(1))[p], dense(one.cross(1))[0], **close)
-    with pytest.raises(ShapeError, match="mean zero"):
-        Levels.of_each([replace(values[0], centre=torch.zeros(1, 2, 3))])
+    plain = [model.levels(draw_population(model, 3, seed), 3) for seed in range(3)]
+    centres = torch.randn(3, 1, batch.way, 3, dtype=torch.float64)
+    own = [
+        replace(levels, centre=centre, way=levels.way.expand_axis(0).expand_axis(0))
+        for levels, centre in zip(plain, centres, strict=True)
+    ]
+    for values in (plain, own):
+        at_once = condition_classes(batch, Levels.of_each(values))
+        for p, levels in enumerate(values):
+            one = condition_classes(batch, levels)
+            close = {"rtol": 1e-12, "atol": 1e-12}
+            torch.testing.assert_close(at_once.mean[p], one.mean[0], **close)
+            np.testing.assert_allclose(dense(at_once.cov())[p], dense(one.cov())[0], **close)
+            np.testing.assert_allclose(dense(at_once.cross(1))[p], dense(one.cross(1))[0], **close)
+    for mixed in ([own[0], plain[1]], [replace(own[0], centre=torch.zeros(2, batch.way, 3))]):
+        with pytest.raises(ShapeError, match="means of one task in every value"):
+            Levels.of_each(mixed)
+
+
+def test_one_task_is_answered_for_by_many_draws_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same labels and the same levels of doubt as draw by draw."""
+    model = GaussianHierarchy(absent_odds=0.5)
+    batch = episodes_for(model, ragged=True).select([0])
+    draws = [draw_population(model, 3, seed) for seed in range(5)]
+    population = {site: torch.stack([d[site] for d in draws]) for site in draws[0]}
+    found = []
+    for size in (2**18, 1):
+        monkeypatch.setattr("bayesfs.models.gaussian.labels.AT_ONCE", size)
+        labels = model.predictive(batch, population, draws=4, seed=0)
+        levels = model.level_entropies(batch, population, draws=4, seed=0)
+        given = (labels.frame.log_prob_given, labels.video.log_prob_given)
+        found.append([*levels, labels.frame.prob, labels.video.prob, labels.absent, *given])
+    for many, single in zip(*found, strict=True):
+        torch.testing.assert_close(many, single, rtol=1e-10, atol=1e-12)
 
 
 def test_permuting_classes_permutes_the_predictive() -> None:

@@ -79,7 +79,9 @@ class Levels:
         `condition_classes` takes them at once, with the support of as many tasks or of one.
         """
         slopes = [v.slope for v in values if v.slope is not None]
-        centres = [v.centre for v in values if v.centre is not None]  # each of one task
+        centres = [v.centre for v in values if v.centre is not None]
+        if centres and [len(centre) for centre in centres] != [1] * len(values):
+            raise ShapeError("expected means of one task in every value, or in none")
         ways = [v.way for v in values]
         return cls(
             offset=torch.stack([v.offset for v in values]),

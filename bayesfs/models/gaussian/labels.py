@@ -20,7 +20,7 @@ Source: Wilson et al. (2021), Pathwise conditioning of Gaussian processes, secti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -56,6 +56,9 @@ NODES = 10
 
 WIDE_NODES = 14
 """The same where one piece must hold all."""
+
+AT_ONCE = 2**18
+"""Numbers of an array over several population draws: more do not fit beside a core."""
 
 
 class QueryGroup(NamedTuple):
@@ -183,16 +186,33 @@ def open_labels(
         Log labels as `closed_form` has them, and log odds (task, video, frame) and (task, video).
     """
     post = condition_classes(episodes, levels)
-    new = post.task_mean[:, None], (post.task_cov + levels.way).expand_axis(1)
+    new = post.task_mean[:, None], post.task_cov.expand_axis(1) + levels.way
+    prior_odds = torch.as_tensor(levels.absent).reshape(-1, 1)
     prior, cov = taught_prior(episodes), post.cov()
     labels, odds = [], []
     for queries in (frame_queries(episodes, levels), video_queries(episodes, levels)):
         taught = _log_density(queries, post.mean, cov, levels) + prior[:, None]
         unknown = _log_density(queries, *new, levels)[..., 0]
         labels.append(taught.log_softmax(-1))
-        odds.append(levels.absent + unknown - taught.logsumexp(-1))
-    shape = episodes.query.shape[:3]
-    return (labels[0].reshape(*shape, -1), labels[1]), (odds[0].reshape(shape), odds[1])
+        odds.append(prior_odds + unknown - taught.logsumexp(-1))
+    shape = (-1, *episodes.query.shape[1:3])
+    return (
+        (labels[0].reshape(*shape, episodes.way), labels[1]),
+        (odds[0].reshape(shape), odds[1]),
+    )
+
+
+def several(values: Sequence[Levels], size: int) -> Iterator[Levels]:
+    """Population draws for one task, so many at once as `AT_ONCE` allows, as tasks of one batch.
+
+    Args:
+        values: population parameters of each draw.
+        size: numbers of an array over one of them.
+    """
+    count = 1 if values[0].slope is not None else max(1, AT_ONCE // max(1, size))
+    for start in range(0, len(values), count):
+        some = values[start : start + count]
+        yield Levels.of_each(some) if len(some) > 1 else some[0]
 
 
 def taught_prior(episodes: EpisodeBatch) -> Tensor:
@@ -213,7 +233,13 @@ def mixture_predictive(
     labels = _mixture(episodes, values, [taught_prior(episodes)] * len(values), draws, seed)
     if all(levels.absent == -math.inf for levels in values):
         return Predictive(*labels)
-    absent = torch.stack([open_labels(episodes, levels)[1][0].sigmoid() for levels in values])
+    shape = (-1, *episodes.query_mask.shape)
+    absent = torch.cat(
+        [
+            open_labels(episodes, levels)[1][0].sigmoid().reshape(shape)
+            for levels in _for_tasks(episodes, values, 1)
+        ]
+    )
     return Predictive(*labels, absent=absent.mean(0).masked_fill(~episodes.query_mask, 0.0))
 
 
@@ -258,17 +284,60 @@ def _mixture(
     seed: int,
 ) -> tuple[LabelDraws, LabelDraws]:
     noise = Noise.of(episodes, seed, even=True)
-    frames, videos = [], []
-    for levels, prior in zip(values, priors, strict=True):
-        post = condition_classes(episodes, levels)
-        base = post.sample(draws, noise)[1]
-        frames.append(
-            _label_draws(post, base, levels, frame_queries(episodes, levels), prior, noise)
-        )
-        videos.append(
-            _label_draws(post, base, levels, video_queries(episodes, levels), prior, noise)
-        )
+    frames: list[LabelDraws] = []
+    videos: list[LabelDraws] = []
+    for levels in _for_tasks(episodes, values, draws):
+        post, done = condition_classes(episodes, levels), len(frames)
+        count = len(post.pull) if len(episodes) == 1 else 1
+        prior = torch.cat([*priors[done : done + count]])
+        asked = frame_queries(episodes, levels), video_queries(episodes, levels)
+        exact = [log_labels_of(post, levels, queries, prior) for queries in asked]
+        task, way, *own = _numbers(exact, len(episodes), draws, noise, post.pull)
+        base = post.coloured(task, way)[1]
+        for part, queries, log_prob in zip((frames, videos), asked, exact, strict=True):
+            chosen, white, own = own[0], own[1], own[2:]
+            given = _draws_given(post, base, levels, queries, prior, chosen, white)
+            part += _by_value(log_prob, given, len(episodes))
     return by_video(mixed(frames), episodes), mixed(videos)
+
+
+def _numbers(
+    exact: Sequence[Tensor], tasks: int, draws: int, noise: Noise, like: Tensor
+) -> list[Tensor]:
+    """Random numbers of `_mixture`, value by value, side by side along the axis of tasks.
+
+    Args:
+        exact: log probabilities (value x task, query, way) of frames and of videos.
+        tasks: number of tasks.
+        draws: number of draws.
+        noise: what they come from.
+        like: (..., feature).
+
+    Returns:
+        Standard normal (draw, task, feature) and (draw, task, way, feature) of a and mu; then, of
+        frames and of videos, classes (draw, task, query) and standard normal (draw, task, feature).
+    """
+    dim, rows = like.shape[-1:], []
+    for each in zip(*(log_prob.exp().split(tasks) for log_prob in exact), strict=True):
+        row = noise.normals(draws, ["task", "way"], dim, like)
+        for prob in each:
+            row += [noise.classes(prob, draws), noise.normal(draws, "task", dim, like)]
+        rows.append(row)
+    return [torch.cat(each, 1) for each in zip(*rows, strict=True)]
+
+
+def _by_value(log_prob: Tensor, given: Tensor, tasks: int) -> Iterator[LabelDraws]:
+    """Label draws of each value, of which there are several along the axis of tasks."""
+    for exact, drawn in zip(log_prob.split(tasks), given.split(tasks, 1), strict=True):
+        weight = drawn.new_full(drawn.shape[:-1], -math.log(len(drawn)))
+        yield LabelDraws(exact, drawn, weight)
+
+
+def _for_tasks(episodes: EpisodeBatch, values: Sequence[Levels], draws: int) -> Iterable[Levels]:
+    """Population draws: several at once for one task, one after the other for several tasks."""
+    if len(episodes) != 1:
+        return values
+    return several(values, draws * episodes.query[0].numel() * episodes.way)
 
 
 def by_video(frames: LabelDraws, episodes: EpisodeBatch) -> LabelDraws:
@@ -393,28 +462,23 @@ def chebyshev(t: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return torch.stack(columns[:count], -1) @ transform, angles.cos()
 
 
-def _label_draws(
+def _draws_given(
     post: ClassPosterior,
     base: Tensor,  # (draw, task, way, feature) draws of p(mu | D)
     levels: Levels,
     queries: Queries,
     prior: Tensor,  # (task, way)
-    noise: Noise,
-) -> LabelDraws:
-    """Exact predictive of each query, and label distributions of draws from p(mu | x, D)."""
-    x = queries.x
-    log_prob = log_labels_of(post, levels, queries, prior)
-    chosen = noise.classes(log_prob.exp(), len(base))
-    white = noise.normal(len(base), "task", (x.shape[-1],), base)
-    logits = x.new_zeros(len(base), *log_prob.shape)
+    chosen: Tensor,  # (draw, task, query) class y* of each draw
+    white: Tensor,  # (draw, task, feature) standard normal: queries share it
+) -> Tensor:
+    """(draw, task, query, way) label distributions of draws from p(mu | x, D)."""
+    logits = base.new_zeros(*chosen.shape, base.shape[2])
     for q, n, columns, mask, _ in queries.graded(levels).groups:
         value = _conditioned_logits(
-            post, base, levels, q, n, x[:, columns], chosen[:, :, columns], white
+            post, base, levels, q, n, queries.x[:, columns], chosen[:, :, columns], white
         )
         logits[:, :, columns] = torch.where(mask[..., None], value, logits[:, :, columns])
-    given = (logits + prior[:, None]).log_softmax(-1)
-    weight = logits.new_full(given.shape[:-1], -math.log(len(base)))
-    return LabelDraws(log_prob, given, weight)
+    return (logits + prior[:, None]).log_softmax(-1)
 
 
 def grade(count: Tensor) -> Tensor:
@@ -442,20 +506,21 @@ def _conditioned_logits(
 
     takes two matrix products for all queries and draws of a task.
     """
-    points = Points(x - levels.offset[q])
-    r, cov_noise = levels.loading[q], _noise(levels, q, n)
+    at = levels.at(chosen.new_full((1,), q))  # (task or 1,)
+    points, r = Points(x - levels.offset[at][:, None]), levels.loading[at][:, None]
+    cov_noise = (levels.video[at] + levels.frame[at].scaled(1.0 / n)).expand_axis(1)
     precision = cov_noise.inverse()
-    eps = cov_noise.colour(white)
+    eps = cov_noise.colour(white[:, :, None])[:, :, 0]
     out = x.new_zeros(*chosen.shape, base.shape[2])
     for way in range(base.shape[2]):
         here = chosen == way
         if not here.any():
             continue
         cross = post.cross(way).scaled(r**2)
-        total = (cross[:, way] + cov_noise).inverse()
-        update = cross @ total.expand_axis(1)
+        total = (cross[:, way].expand_axis(1) + cov_noise).inverse()
+        update = cross @ total
         simulated = r * base[:, :, way] + eps
-        u = r * base - update.apply(simulated[:, :, None])
+        u = r[..., None] * base - update.apply(simulated[:, :, None])
         right = precision.apply(u)
         seen = right - update.transposed().apply(right)  # G' P u
         seen_by = precision - precision @ update  # P G
@@ -464,10 +529,6 @@ def _conditioned_logits(
         value = torch.einsum("tqd,stwd->stqw", points.x, seen) - 0.5 * own
         out = torch.where(here[..., None], value, out)
     return out
-
-
-def _noise(levels: Levels, q: int, n: float) -> Operator:
-    return levels.video[q] + levels.frame[q].scaled(1.0 / n)
 
 
 def _place(out: Tensor, columns: Tensor, mask: Tensor, value: Tensor) -> Tensor:

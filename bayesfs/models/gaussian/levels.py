@@ -32,7 +32,7 @@ Source: the chain rule, Cover and Thomas (2006), theorem 2.5.2; for the draws se
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -51,6 +51,7 @@ from bayesfs.models.gaussian.labels import (
     Queries,
     frame_queries,
     log_labels_of,
+    several,
     taught_prior,
     video_queries,
 )
@@ -58,9 +59,6 @@ from bayesfs.types import EpisodeBatch
 
 STAGES = ("data", "population", "task", "class", "video")
 """What is known at each stage, besides all before it."""
-
-AT_ONCE = 2**18
-"""Numbers of an array over several population draws: more do not fit beside a core."""
 
 
 def level_entropies(
@@ -103,7 +101,7 @@ def _one_task(
     """(stage, population draw, draw, 1, query) entropies of one task."""
     prior = taught_prior(task)
     log_probs, sampled = [], []
-    for levels in _several(values, draws * queries_of(task, values[0]).x.numel() * task.way):
+    for levels in several(values, draws * queries_of(task, values[0]).x.numel() * task.way):
         post, queries = condition_classes(task, levels), queries_of(task, levels)
         log_prob = log_labels_of(post, levels, queries, prior)
         log_probs.append(log_prob)
@@ -118,19 +116,6 @@ def _one_task(
     mixed = by_value.reshape(-1, alike, *by_value.shape[1:]).logsumexp(1) - math.log(alike)
     own = alike / (alike - 1) * (entropy(mixed)[:, None] - found[1])
     return torch.cat([found[:1], (found[1] + own)[None], found[1:]])
-
-
-def _several(values: Sequence[Levels], size: int) -> Iterator[Levels]:
-    """The population draws, so many at once as `AT_ONCE` allows, each as a task of its own.
-
-    Args:
-        values: population parameters of each draw.
-        size: numbers that one of them makes of the queries.
-    """
-    count = 1 if values[0].slope is not None else max(1, AT_ONCE // size)
-    for start in range(0, len(values), count):
-        some = values[start : start + count]
-        yield Levels.of_each(some) if len(some) > 1 else some[0]
 
 
 def _sampled(
