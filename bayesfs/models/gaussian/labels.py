@@ -183,16 +183,27 @@ def open_labels(
         Log labels as `closed_form` has them, and log odds (task, video, frame) and (task, video).
     """
     post = condition_classes(episodes, levels)
-    new = post.task_mean[:, None], (post.task_cov + levels.way).expand_axis(1)
-    prior, cov = taught_prior(episodes), post.cov()
+    prior, cov, new = taught_prior(episodes), post.cov(), _new_class(post, levels)
     labels, odds = [], []
     for queries in (frame_queries(episodes, levels), video_queries(episodes, levels)):
         taught = _log_density(queries, post.mean, cov, levels) + prior[:, None]
-        unknown = _log_density(queries, *new, levels)[..., 0]
         labels.append(taught.log_softmax(-1))
-        odds.append(levels.absent + unknown - taught.logsumexp(-1))
+        odds.append(_log_odds_new(new, levels, queries, taught))
     shape = episodes.query.shape[:3]
     return (labels[0].reshape(*shape, -1), labels[1]), (odds[0].reshape(shape), odds[1])
+
+
+def _new_class(post: ClassPosterior, levels: Levels) -> tuple[Tensor, Operator]:
+    """Mean and covariance of a class of the task that nobody taught, as of one more class."""
+    return post.task_mean[:, None], (post.task_cov + levels.way).expand_axis(1)
+
+
+def _log_odds_new(
+    new: tuple[Tensor, Operator], levels: Levels, queries: Queries, taught: Tensor
+) -> Tensor:
+    """(task, query) log odds of `open_labels`, from the joint density with the taught ones."""
+    unknown = _log_density(queries, *new, levels)[..., 0]
+    return levels.absent + unknown - taught.logsumexp(-1)
 
 
 def taught_prior(episodes: EpisodeBatch) -> Tensor:
@@ -210,11 +221,14 @@ def mixture_predictive(
     Returns:
         Predictive, with the probability that nothing taught is shown where that is possible.
     """
-    labels = _mixture(episodes, values, [taught_prior(episodes)] * len(values), draws, seed)
+    frames, videos, odds = _mixture(
+        episodes, values, [taught_prior(episodes)] * len(values), draws, seed
+    )
     if all(levels.absent == -math.inf for levels in values):
-        return Predictive(*labels)
-    absent = torch.stack([open_labels(episodes, levels)[1][0].sigmoid() for levels in values])
-    return Predictive(*labels, absent=absent.mean(0).masked_fill(~episodes.query_mask, 0.0))
+        return Predictive(frames, videos)
+    absent = torch.stack([each.sigmoid() for each in odds]).mean(0)
+    absent = absent.reshape(episodes.query.shape[:3]).masked_fill(~episodes.query_mask, 0.0)
+    return Predictive(frames, videos, absent=absent)
 
 
 def open_predictive(
@@ -235,7 +249,7 @@ def open_predictive(
     for levels in values:
         odds = torch.as_tensor(levels.absent, dtype=taught.dtype) - math.log(untaught)
         priors.append(torch.cat([taught, odds.expand(len(episodes), untaught)], -1))
-    return Predictive(*_mixture(wide, values, priors, draws, seed))
+    return Predictive(*_mixture(wide, values, priors, draws, seed)[:2])
 
 
 def with_untaught(episodes: EpisodeBatch, count: int) -> EpisodeBatch:
@@ -256,19 +270,25 @@ def _mixture(
     priors: Sequence[Tensor],  # (task, way) log prior for each population draw
     draws: int,
     seed: int,
-) -> tuple[LabelDraws, LabelDraws]:
+) -> tuple[LabelDraws, LabelDraws, list[Tensor]]:
+    """Labels of frames and of videos, and for each value the `_log_odds_new` of the frames."""
     noise = Noise.of(episodes, seed, even=True)
-    frames, videos = [], []
+    labels, odds = [], []
     for levels, prior in zip(values, priors, strict=True):
         post = condition_classes(episodes, levels)
         base = post.sample(draws, noise)[1]
-        frames.append(
-            _label_draws(post, base, levels, frame_queries(episodes, levels), prior, noise)
+        asked = frame_queries(episodes, levels), video_queries(episodes, levels)
+        cov, prior = post.cov(), prior[:, None]
+        taught = [_log_density(queries, post.mean, cov, levels) + prior for queries in asked]
+        labels.append(
+            [
+                _label_draws(post, base, levels, queries, prior, joint, noise)
+                for queries, joint in zip(asked, taught, strict=True)
+            ]
         )
-        videos.append(
-            _label_draws(post, base, levels, video_queries(episodes, levels), prior, noise)
-        )
-    return by_video(mixed(frames), episodes), mixed(videos)
+        odds.append(_log_odds_new(_new_class(post, levels), levels, asked[0], taught[0]))
+    frames, videos = (mixed(parts) for parts in zip(*labels, strict=True))
+    return by_video(frames, episodes), videos, odds
 
 
 def by_video(frames: LabelDraws, episodes: EpisodeBatch) -> LabelDraws:
@@ -398,12 +418,12 @@ def _label_draws(
     base: Tensor,  # (draw, task, way, feature) draws of p(mu | D)
     levels: Levels,
     queries: Queries,
-    prior: Tensor,  # (task, way)
+    prior: Tensor,  # (task, 1, way)
+    taught: Tensor,  # (task, query, way) log p(y, x | D)
     noise: Noise,
 ) -> LabelDraws:
     """Exact predictive of each query, and label distributions of draws from p(mu | x, D)."""
-    x = queries.x
-    log_prob = log_labels_of(post, levels, queries, prior)
+    x, log_prob = queries.x, taught.log_softmax(-1)
     chosen = noise.classes(log_prob.exp(), len(base))
     white = noise.normal(len(base), "task", (x.shape[-1],), base)
     logits = x.new_zeros(len(base), *log_prob.shape)
@@ -412,7 +432,7 @@ def _label_draws(
             post, base, levels, q, n, x[:, columns], chosen[:, :, columns], white
         )
         logits[:, :, columns] = torch.where(mask[..., None], value, logits[:, :, columns])
-    given = (logits + prior[:, None]).log_softmax(-1)
+    given = (logits + prior).log_softmax(-1)
     weight = logits.new_full(given.shape[:-1], -math.log(len(base)))
     return LabelDraws(log_prob, given, weight)
 
