@@ -107,11 +107,7 @@ def compare_runs(paths: Sequence[Path], out: Path) -> Comparison:
 
 
 def compare_trees(trees: Trees, *, alike: bool) -> tuple[Comparison, list[str]]:
-    """Tables at every number of support videos that all runs were scored at.
-
-    Returns:
-        The tables, and sentences that say on what the runs are compared where that is a part.
-    """
+    """Tables at every number of support videos that all runs were scored at."""
     shots = sorted(set.intersection(*(set(t) for t in trees.values())))
     if not shots:
         at = {name: sorted(t) for name, t in trees.items()}

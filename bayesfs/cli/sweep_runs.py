@@ -53,9 +53,6 @@ def sweep_runs(
 
     The arguments are those of `bayesfs.cli.subcommands.sweep`.
 
-    Returns:
-        The table, from `bayesfs.evaluation.grid.grid_table`, with a column `shots`.
-
     Raises:
         BayesfsError: a recipe, a setting or the data are at fault; nothing was run.
         RunError: runs failed; the others are in the table.

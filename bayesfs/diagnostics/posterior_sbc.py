@@ -60,9 +60,6 @@ def calibrate_near(
         seed: of simulations and inference.
         progress: called with (values done, values, message).
 
-    Returns:
-        The ranks, one per simulation and quantity.
-
     Raises:
         DataError: the model draws no features, the engine gives fewer draws than are ranked, or a
             number is below 1.

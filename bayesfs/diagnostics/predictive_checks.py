@@ -155,9 +155,6 @@ def posterior_check(
         draws: number of replicates, evenly spread over the posterior's draws; None as in
             `prior_check`.
         seed: of the replicates.
-
-    Returns:
-        As `prior_check`.
     """
     upper = [site for site, axes in model.dims.items() if "shot" not in axes]
     lacking = [site for site in upper if site not in posterior.draws]

@@ -161,9 +161,6 @@ def calibrate(
         seed: of simulations and inference.
         levels: posterior draws to rank among; evenly spread over those that the engine returns.
 
-    Returns:
-        The ranks, one per task and quantity.
-
     Raises:
         DataError: the population has several draws, the model cannot be run forwards, or the
             engine returns fewer draws than `levels`.

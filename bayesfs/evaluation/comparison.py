@@ -59,9 +59,6 @@ def compare_scores(
         level: of the intervals.
         seed: of the bootstrap.
 
-    Returns:
-        One pair for each kind of item, score and later method.
-
     Raises:
         DataError: there is only one method.
         ShapeError: the methods were not scored on the same queries.

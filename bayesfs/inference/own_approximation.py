@@ -24,10 +24,6 @@ class OwnApproximation(Engine):
     Raises:
         InferenceError: a number is below 1.
 
-    Example:
-        >>> OwnApproximation(draws=64).infer(model, episodes, seed=0, given=population)
-        ... # doctest: +SKIP
-
     Its fields are as of `bayesfs.inference.exact.Exact`.
     """
 

@@ -31,10 +31,6 @@ class PyroNUTS(Engine):
 
     Diagnostics in `Posterior.sample_stats`: diverging (draw, task).
 
-    Example:
-        >>> PyroNUTS(warmup=100, draws=100).infer(model, episodes, seed=0, given=population)
-        ... # doctest: +SKIP
-
     Its fields are as of `bayesfs.inference.nuts.nuts.NUTS`.
     """
 

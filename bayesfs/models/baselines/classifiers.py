@@ -91,11 +91,7 @@ class _Tempered:
 
 @dataclass(frozen=True)
 class Prototypes(_Tempered):
-    """Nearest class mean.
-
-    Example:
-        >>> baseline = fit_temperature(Prototypes(metric="cosine"), train)  # doctest: +SKIP
-    """
+    """Nearest class mean."""
 
     metric: Literal["euclidean", "cosine"] = "euclidean"
 
@@ -189,9 +185,6 @@ def fit_temperature(baseline: AnyBaseline, train_episodes: EpisodeBatch) -> AnyB
     The frame temperature minimises the mean negative log-likelihood over labelled query frames;
     then the video temperature minimises that over labelled query videos. Neither the support nor
     the labels of the users who are predicted later enter.
-
-    Returns:
-        The classifier with learnt temperatures.
 
     Raises:
         InferenceError: no query video has a label, or no task has two classes.

@@ -158,9 +158,8 @@ class ClassPosterior:
 
     def sample(self, draws: int, noise: Noise) -> tuple[Tensor, Tensor]:
         """Draws of the task effects (draw, task, feature) and means (draw, task, way, feature)."""
-        dim = self.pull.shape[-1]
-        task = noise.normal(draws, "task", (dim,), self.pull)
-        return self.coloured(task, noise.normal(draws, "way", (dim,), self.pull))
+        tail = (self.pull.shape[-1],)
+        return self.coloured(*noise.normals(draws, ("task", "way"), tail, self.pull))
 
     def coloured(self, task: Tensor, way: Tensor) -> tuple[Tensor, Tensor]:
         """The draws of standard normal numbers (..., task, feature) and (..., task, way, feature).
@@ -284,7 +283,8 @@ def _plain_support_kinds(episodes: EpisodeBatch) -> VideoKinds:
 def video_noise(levels: Levels, condition: Tensor, count: Tensor) -> Operator:
     """N = V_condition + F_condition / count, with the axes of both; padding has count 1."""
     at = levels.at(condition)
-    return levels.video[at] + levels.frame[at].scaled(1.0 / torch.where(count > 0, count, 1.0))
+    frames = torch.where(count > 0, count, 1.0)
+    return levels.video[at] + levels.frame[at].scaled(frames.reciprocal())
 
 
 def condition_classes(episodes: EpisodeBatch, levels: Levels) -> ClassPosterior:
@@ -465,6 +465,11 @@ def log_normal_each(
     cov: Operator,  # (task, query, way)
 ) -> Tensor:
     """(task, query, way) log density where every query has covariances of its own, in nats."""
+    return log_normal_by_precision(x, mean, cov.inverse(), cov.logdet())
+
+
+def log_normal_by_precision(x: Tensor, mean: Tensor, precision: Operator, logdet: Tensor) -> Tensor:
+    """`log_normal_each` where inverse and log determinant of the covariances are at hand."""
     rest = x[:, :, None] - mean
-    quad = (rest * cov.inverse().apply(rest)).sum(-1)
-    return -0.5 * (quad + cov.logdet() + mean.shape[-1] * LOG_2PI)
+    quad = (rest * precision.apply(rest)).sum(-1)
+    return -0.5 * (quad + logdet + mean.shape[-1] * LOG_2PI)

@@ -133,7 +133,7 @@ class Diagonal:
 
     def inverse(self) -> Diagonal:
         """Elementwise reciprocal."""
-        return Diagonal(1.0 / self.d)
+        return Diagonal(self.d.reciprocal())
 
     def apply(self, x: Tensor) -> Tensor:
         """Elementwise product."""

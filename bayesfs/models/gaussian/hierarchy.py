@@ -65,11 +65,6 @@ class GaussianHierarchy(LevelModel, OpenSet):
         slope_mean: prior mean of each of these effects; none for 0.
         absent_odds: prior mean of the log odds that a query shows nothing taught.
         absent_odds_sd: prior sd of these: next to nothing is known.
-
-    Example:
-        >>> model = GaussianHierarchy()
-        >>> objective = MarginalLikelihood(model)  # doctest: +SKIP
-        >>> population = SVI(steps=300).infer(objective, train, seed=0)  # doctest: +SKIP
     """
 
     family: CovarianceFamily = field(default_factory=PowerLaw)

@@ -43,7 +43,7 @@ from bayesfs.models.gaussian.conjugate import (
     ClassPosterior,
     Levels,
     condition_classes,
-    log_normal_each,
+    log_normal_by_precision,
     video_noise,
 )
 from bayesfs.models.gaussian.covariance import Operator
@@ -152,7 +152,7 @@ def _sampled(
         r[..., None, None] * _class_means(post, mean, chosen, shift, r[..., None] * pulled),
     )
     rest = z - _of_way(centres[1], chosen)
-    frame = levels.frame[at].scaled(1.0 / torch.where(count > 0, count, 1.0))
+    frame = levels.frame[at].scaled(torch.where(count > 0, count, 1.0).reciprocal())
     left = (levels.video[at].inverse() + frame.inverse()).inverse()
     video = left.apply(frame.inverse().apply(rest)) + left.colour(white[3][:, :, None])
     given_task = post.given_task.expand_axis(1).scaled((r**2)[..., None]) + law.expand_axis(2)
@@ -191,7 +191,8 @@ def _alike(queries: Queries) -> tuple[Tensor, Tensor]:
 
 def _logits(z: Tensor, centre: Tensor, cov: Operator) -> Tensor:
     """(draw, task, query, way) log densities, a draw at a time to bound memory."""
-    return torch.stack([log_normal_each(z, c, cov) for c in centre])
+    precision, logdet = cov.inverse(), cov.logdet()
+    return torch.stack([log_normal_by_precision(z, c, precision, logdet) for c in centre])
 
 
 def _class_means(

@@ -32,7 +32,7 @@ MASKED_LOGIT = -1e9
 
 @dataclass(frozen=True)
 class HierarchicalHead(LinearHead, Reducible):
-    r"""Softmax head with a hierarchy over population, task, class and video; non-centred.
+    """Softmax head with a hierarchy over population, task, class and video; non-centred.
 
     For frame f of video v of task t, with classes k:
 
@@ -70,11 +70,6 @@ class HierarchicalHead(LinearHead, Reducible):
         mean_scale: prior scale of s_m.
         effective_frames: number of independent observations that one video can count as.
         nodes: integration points for the offset of a query video; even.
-
-    Example:
-        >>> model = HierarchicalHead(video_scale=0.0)
-        >>> posterior = engine.infer(model, episodes, seed=0, given=model.default_population(64))
-        ... # doctest: +SKIP
     """
 
     weight_scale: Positive = 5.0

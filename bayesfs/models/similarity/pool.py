@@ -529,11 +529,6 @@ class SimilarityPool(LogLinearPool, KnowsTypical):
             "whitened" is the centred cosine; or one for each user, by name, to learn from people
             whose own videos the scatter of all of them is of.
         typical: what is believed of similarities, to tell what shows nothing that was taught.
-
-    Example:
-        >>> model = SimilarityPool()
-        >>> OwnApproximation().infer(model, task, seed=0, given=model.default_population(1280))
-        ... # doctest: +SKIP
     """
 
     scatter: Scatters = None
@@ -601,11 +596,6 @@ class TablePool(LogLinearPool):
     For rows of numbers of which nothing else is known: no unit length, no other people's videos.
     Their common unit and origin do not matter; bring columns of different units to one first
     (`sklearn.preprocessing.StandardScaler`). Recording conditions are not told apart.
-
-    Example:
-        >>> model = TablePool()
-        >>> OwnApproximation().infer(model, task, seed=0, given=model.default_population(4))
-        ... # doctest: +SKIP
     """
 
     class_sd: Positive = 2.0
