@@ -67,6 +67,12 @@ def query_evidence(
         log p(x | D) = log E_s sum_k p(k, x | theta_s),    theta_s from the posterior.
 
     Zero for every model of labels alone, which says nothing of x.
+
+    Args:
+        model: the model that the posterior is of.
+        posterior: draws of the task-level sites of the same tasks.
+        episodes: T tasks.
+        given: posterior of the population, where `posterior` does not hold its sites itself.
     """
     with torch.no_grad():
         joint = model.log_joint_video(complete_draws(model, posterior, given), episodes)

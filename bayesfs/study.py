@@ -55,7 +55,12 @@ SPARE = 1.2
 
 @dataclass(frozen=True)
 class Seeds:
-    """Where the randomness of a study comes from."""
+    """Where the randomness of a study comes from.
+
+    Attributes:
+        episodes: which videos teach and which are asked.
+        fit: everything that engines draw.
+    """
 
     episodes: int = 0
     fit: int = 0
@@ -156,6 +161,10 @@ class Study(Shown):
         """Refuse data that cannot be scored, and a model that is not for the engine.
 
         What is wrong with the tasks, or to be warned of, is then known before anything is learnt.
+
+        Args:
+            embeddings: backbone features.
+            seed: of the episodes.
 
         Raises:
             DataError: the evaluation cannot draw its tasks from these frames, or they were not
@@ -269,6 +278,11 @@ class Study(Shown):
         Each user's features are by axes fitted on the other users, as a new user's would be
         (`PrincipalAxes.cross_fit`); the population has seen him.
 
+        Args:
+            embeddings: backbone features.
+            learnt: what was learnt from the train users; gives the number of features.
+            seed: of the episodes.
+
         Returns:
             The tasks; None where the evaluation draws none (`Evaluation.calibration_episodes`).
         """
@@ -289,6 +303,12 @@ class Study(Shown):
         progress: Progress | None = None,
     ) -> Answer:
         """Posterior, predictive and uncertainty of tasks, given the population.
+
+        Args:
+            episodes: tasks in the model's features, such as `tasks` gives.
+            learnt: what was learnt from other users.
+            seed: of the inference.
+            progress: what the engine reports to.
 
         Returns:
             The answer, its tensors where the tasks are, its uncertainty labelled.
@@ -328,7 +348,15 @@ class Study(Shown):
 
 @dataclass(frozen=True, repr=False)
 class Answer(Shown):
-    """What is known about a batch of tasks."""
+    """What is known about a batch of tasks.
+
+    Attributes:
+        episodes: the tasks.
+        model: the model, as it was told the features' spectrum.
+        posterior: of the task-level sites.
+        predictive: of every query frame and video.
+        uncertainty: total, aleatoric and epistemic, in nats.
+    """
 
     episodes: EpisodeBatch
     model: Model
@@ -353,7 +381,12 @@ class Answer(Shown):
         return Card("Answer", facts, ("uncertainty", "mean, nats"), rows)
 
     def to_datatree(self, learnt: Learnt, attrs: Mapping[str, str | int | float]) -> xr.DataTree:
-        """Everything as one DataTree in ArviZ's schema, with scores and predictive checks."""
+        """Everything as one DataTree in ArviZ's schema, with scores and predictive checks besides.
+
+        Args:
+            learnt: what the tasks were inferred with.
+            attrs: further root attributes.
+        """
         learnt = learnt.on(self.episodes.support.device)
         draws = complete_draws(self.model, self.posterior, learnt.population)
         dims = {**self.model.dims, **self.posterior.dims}
@@ -430,6 +463,10 @@ def frames_of(embeddings: Embeddings, episodes: EpisodeBatch) -> Embeddings:
 def check_covariates(model: Model, embeddings: Embeddings) -> None:
     """Refuse frames whose measured qualities are others than the model's, or in another order.
 
+    Args:
+        model: whose covariates, if it has any, are named.
+        embeddings: whose qualities may be named.
+
     Raises:
         DataError: the names differ.
     """
@@ -483,6 +520,12 @@ def with_names(
 
     It is drawn again for some draws of the scales, so that what it leaves open can be told from
     what the scales do (`bayesfs.uncertainty.by_level`).
+
+    Args:
+        model: with the labels of these tasks.
+        posterior: of the scales at least.
+        episodes: the tasks that it was learnt from.
+        seed: of the draws.
     """
     coords = {**posterior.coords, "class_name": labels_over(episodes)}
     dims = {s: axes for s, axes in model.population_dims.items() if s not in model.scale_dims}

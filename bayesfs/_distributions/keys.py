@@ -25,7 +25,11 @@ GAMMA = 0x9E3779B97F4A7C15 - 2**64
 
 @dataclass(frozen=True)
 class Keys:
-    """A key for each entry."""
+    """A key for each entry.
+
+    Attributes:
+        value: int64 of any shape.
+    """
 
     value: Tensor
 

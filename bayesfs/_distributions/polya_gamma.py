@@ -38,6 +38,10 @@ def sample_polya_gamma(c: Tensor, keys: Keys) -> Tensor:
 
     Rejection sampling of Devroye 2009 as given by Polson, Scott and Windle 2013, appendix, on all
     entries at once; those not yet accepted are tried again (fewer than 1 in 1000 at each round).
+
+    Args:
+        c: any shape, real.
+        keys: one for each entry.
     """
     z = (c.detach().abs() / 2).double().cpu().flatten()
     flat = Keys(keys.value.flatten())

@@ -35,6 +35,9 @@ def cholesky(matrix: Tensor, *, name: str) -> Tensor:
         matrix: (..., n, n) symmetric.
         name: what the matrix is, for the message, such as "Linear() + video".
 
+    Returns:
+        (..., n, n).
+
     Raises:
         NotPositiveDefiniteError: not finite, or no factor with the largest jitter.
     """

@@ -28,6 +28,10 @@ def usable_device(
 ) -> torch.device:
     """The device of that name, the best there is for none.
 
+    Args:
+        name: such as "cpu", "cuda" or "cuda:1".
+        dtype: what it has to compute in.
+
     Raises:
         DataError: this machine has no such device, or the device has no such type.
     """

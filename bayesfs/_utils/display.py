@@ -21,7 +21,14 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class Card:
-    """A value in a few lines."""
+    """A value in a few lines.
+
+    Attributes:
+        title: what it is.
+        facts: (name, value) of each line.
+        columns: headings of the table.
+        rows: its cells, one sequence a row.
+    """
 
     title: str
     facts: Sequence[tuple[str, object]]

@@ -53,6 +53,10 @@ NOT_REGULAR = "not a regular file: a folder, a pipe or a device?"
 def opened(path: Path, most: int = ARRAYS) -> Iterator[BinaryIO]:
     """A regular file of at most so many bytes, open for reading.
 
+    Args:
+        path: of the file.
+        most: bytes.
+
     Raises:
         DataError: a pipe, device, socket or folder, or a larger file.
         OSError: there is none, or it may not be read.
@@ -153,6 +157,10 @@ def read_text(path: Path, most: int = SMALL) -> str:
 @contextmanager
 def opened_npz(path: Path, most: int = ARRAYS) -> Iterator[Any]:
     """The arrays of an npz archive, none of them of Python objects.
+
+    Args:
+        path: of the archive.
+        most: bytes that all arrays together take at most.
 
     Raises:
         DataError: no archive, or one that would become too large.

@@ -16,6 +16,9 @@ from bayesfs.errors import DataError
 def read_json(path: Path) -> Iterator[Any]:
     """What a file holds; whatever fails while it is read or taken apart names the file.
 
+    Args:
+        path: of the file.
+
     Raises:
         DataError: the file is no JSON, or does not hold what the caller looks for in it.
 

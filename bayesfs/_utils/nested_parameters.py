@@ -32,6 +32,11 @@ def nested_parameters(value: Any) -> dict[str, Any]:
 def with_parameters(value: Any, changes: Mapping[str, Any], called: str) -> Any:
     """The dataclass with other values of some fields, its own checks included.
 
+    Args:
+        value: the dataclass.
+        changes: name, as `nested_parameters` has it, -> new value.
+        called: what a message calls it.
+
     Raises:
         ValueError: it has no such field.
     """

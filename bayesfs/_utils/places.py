@@ -32,7 +32,12 @@ def without_places(text: str) -> str:
 
 
 def place_from(start: Path, place: Path) -> str:
-    """Something as seen from a folder; "" where that would name this machine or its owner."""
+    """Where something is as seen from a folder; "" where that would name this machine or its owner.
+
+    Args:
+        start: the folder.
+        place: the thing.
+    """
     here, there = os.path.realpath(start), os.path.realpath(place)
     if os.path.commonpath([here, there]) == Path(here).anchor:
         return ""

@@ -34,6 +34,9 @@ def bar(title: str) -> Iterator[Progress]:
     Where that is no terminal or notebook, there is a line at each end, and one now and then with
     the time and what remains.
 
+    Args:
+        title: what is going on, shown before the bar.
+
     Yields:
         A callback (done, total, message) to report to; it may be called as often as one likes. An
         empty message leaves the last one.

@@ -127,6 +127,10 @@ Flags = Annotated[tuple[str, ...], OfData(prefix="flag_")]
 def check_ranges(made: object, error: type[BayesfsError]) -> None:
     """Refuse fields of a dataclass that break the rules of their types.
 
+    Args:
+        made: the dataclass, in its `__post_init__`.
+        error: what to raise.
+
     Raises:
         BayesfsError: of the type `error`; the message names the field.
 

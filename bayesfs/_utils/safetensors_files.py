@@ -50,6 +50,10 @@ def write_safetensors(
 def read_safetensors(path: Path, most: int) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Arrays and texts by name.
 
+    Args:
+        path: of a file of at most `most` bytes.
+        most: bytes.
+
     Raises:
         DataError: a larger file, or one that is not as the format says.
         OSError: there is none, or it may not be read.

@@ -24,7 +24,11 @@ def cores() -> int:
 
 
 def share_cores(processes: int = 1) -> None:
-    """Let this process have its share of the cores: cores / processes threads, at least one."""
+    """Let this process have its share of the cores: cores / processes threads, at least one.
+
+    Args:
+        processes: how many use the cores at a time.
+    """
     limit_threads(max(1, cores() // processes))
 
 

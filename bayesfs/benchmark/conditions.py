@@ -82,6 +82,11 @@ def noisy(embeddings: Embeddings, level: float, *, seed: int) -> Embeddings:
 
     x + level s e with e ~ N(0, I / feature) and s the root mean square distance of the features
     from their mean: at level 1 the noise is as large as what tells pictures apart.
+
+    Args:
+        embeddings: backbone features, not yet projected.
+        level: of the noise; 0 changes nothing.
+        seed: of the noise.
     """
     if level == 0:
         return embeddings

@@ -91,7 +91,12 @@ class Frames:
         return features, measures
 
     def replaced(self, features: NDArray[np.float32], measures: NDArray[np.float32]) -> Embeddings:
-        """The store with other features and quality of these frames."""
+        """The store with other features and quality of these frames.
+
+        Args:
+            features: (n, feature).
+            measures: (n, covariate).
+        """
         dataset = self.embeddings.dataset
         changed = {"features": features, "quality": measures}
         changes = {}
@@ -135,6 +140,13 @@ def frames_of_tree(
     embeddings: Embeddings, rows: Ints, store: Path, tree: Path, *, device: Any = None
 ) -> Frames:
     """Frames of a store that was made from a tree, and the backbone that made it.
+
+    Args:
+        embeddings: the store, opened.
+        rows: (n,) rows of the frames.
+        store: the store's folder.
+        tree: the recordings that it was made from.
+        device: where the backbone runs; the best there is by default.
 
     Raises:
         DataError: the store is of other recordings, or of a backbone that cannot be made here.

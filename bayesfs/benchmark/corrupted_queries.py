@@ -20,7 +20,13 @@ from bayesfs.types import Embeddings
 
 @dataclass(frozen=True, eq=False)
 class CorruptedQueries:
-    """The embeddings of a store, with what is asked about corrupted."""
+    """The embeddings of a store, with what is asked about corrupted.
+
+    Attributes:
+        frames: query frames of the scored users.
+        run: the benchmark's folder, which keeps their features and quality.
+        seed: of the corruption.
+    """
 
     frames: Frames
     run: RunDirectory

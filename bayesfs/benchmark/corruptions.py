@@ -128,6 +128,9 @@ def corrupt(
         frames: number of each frame; its corruption depends on that and the seed alone.
         seed: of what is random.
 
+    Returns:
+        Frames of the same shape.
+
     Raises:
         DataError: there is no such corruption or severity.
         ShapeError: images are no uint8 RGB frames, or have more or fewer numbers.

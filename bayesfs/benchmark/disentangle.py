@@ -65,6 +65,11 @@ def relabel(episodes: EpisodeBatch, share: float, *, seed: int) -> EpisodeBatch:
 
     Support videos to relabel are permuted among themselves, so that every class keeps its number
     of videos; query videos to relabel get one of the task's classes at random.
+
+    Args:
+        episodes: T tasks.
+        share: of the videos that are relabelled.
+        seed: of the choice.
     """
     noise = torch.Generator().manual_seed(seed)
     source = torch.stack([_permuted(mask, share, noise) for mask in episodes.shot_mask.cpu()]).to(

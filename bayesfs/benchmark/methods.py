@@ -85,7 +85,13 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class RecipeMethod:
-    """A model and an engine: the population is learnt once, for all numbers of shots."""
+    """A model and an engine: the population is learnt once, for all numbers of shots.
+
+    Attributes:
+        name: of the row.
+        study: model, engines and reduction; its evaluation is not used.
+        source: text of the recipes.
+    """
 
     name: str
     study: Study
@@ -120,7 +126,13 @@ class RecipeMethod:
 
 @dataclass(frozen=True)
 class BaselineMethod:
-    """A point classifier with a temperature of its own for every number of shots."""
+    """A point classifier with a temperature of its own for every number of shots.
+
+    Attributes:
+        name: of the row.
+        baseline: the classifier.
+        reduction: how many features it gets.
+    """
 
     name: str
     baseline: Baseline
@@ -156,7 +168,12 @@ def without_draws(study: Study, learnt: Learnt) -> Predict | None:
 
 
 def closed_form_predict(model: Collapsible, population: Mapping[str, Tensor]) -> Predict:
-    """Predictive with the tasks integrated out exactly, averaged over the population's draws."""
+    """Predictive with the tasks integrated out exactly, averaged over the population's draws.
+
+    Args:
+        model: whose labels are averaged.
+        population: site -> (draw, ...).
+    """
     count = len(next(iter(population.values())))
     values = [{site: v[s] for site, v in population.items()} for s in range(count)]
 

@@ -157,7 +157,12 @@ def run_benchmark(plan: Plan, out: Path) -> pd.DataFrame:
 
 
 def read_tasks(plan: Plan, run: RunDirectory) -> Tasks:
-    """Users' tasks of a feature store, or episodes of labelled stills."""
+    """Users' tasks of a feature store, or episodes of labelled stills.
+
+    Args:
+        plan: what to do.
+        run: the benchmark's folder.
+    """
     if plan.data.is_dir() and all((plan.data / n).is_dir() for n in Embeddings.REQUIRED):
         path = plan.evaluation or recipe_folder() / DEFAULTS["evaluation"][0]
         values = dict(load_recipe(path, "evaluation").values)

@@ -36,7 +36,13 @@ that could not be read are empty. `set` holds what the sentence names, "" for no
 
 
 def tell_answers(said: Sequence[Explanation], rows: Sequence[Row], table: Path | None) -> None:
-    """Print a sentence a video, and write the numbers behind them if asked."""
+    """Print a sentence a video, and write the numbers behind them if asked.
+
+    Args:
+        said: of each video that could be read.
+        rows: of `rows_of`.
+        table: CSV file to write.
+    """
     if table is not None:
         import pandas as pd
 
@@ -90,7 +96,14 @@ def rows_of(
     videos: Sequence[Video],
     skipped: Sequence[Skipped],
 ) -> list[Row]:
-    """A row a video that was asked: where it is, what is said of it, the numbers behind that."""
+    """One row a video that was asked: where it is, what is said of it, and the numbers behind that.
+
+    Args:
+        said: of each query video that could be read.
+        asked: path of everything that is to be named, in order.
+        videos: that were found.
+        skipped: what could not be read, and why.
+    """
     places = {v.name: v.path for v in videos if v.object == UNKNOWN_OBJECT}
     rows = {places.get(one.video, one.video): _row(one) for one in said}
     lost: dict[str, Row] = {

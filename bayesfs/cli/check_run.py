@@ -41,9 +41,19 @@ def check_run(
     device: str | None = None,
     trust: bool = False,
 ) -> bool:
-    """Whether the engine of a run is right near its data; prints it, quantity by quantity.
+    """Print whether the engine of a run is right near its data, quantity by quantity.
 
-    The arguments are those of `bayesfs.cli.subcommands.check`.
+    Args:
+        run: finished run.
+        data: its feature store; where the run says that it is by default.
+        shots: support videos per object; as many as the run has by default.
+        simulations: at least so many in all.
+        seed: of everything drawn.
+        device: where the engine runs; the best there is by default.
+        trust: run recipes kept in the run directory even if they are not the shipped ones.
+
+    Returns:
+        Whether it passes.
 
     Raises:
         RunError: the run is not finished, or its data have changed.

@@ -51,6 +51,19 @@ def run_engine_comparison(
     none. The population is learnt once, as the first recipe says, and each engine gets the same
     tasks, those of the shipped `evaluation/clutter.py`, at its largest number of videos.
 
+    Args:
+        model: recipe of the model.
+        engines: recipes of engines; their file names are the names in the table.
+        data: feature store.
+        out: folder for engines.csv, sites.csv, tasks.csv and engines.png; None writes nothing.
+        seed: of episodes and inference.
+        smoke: tiny numbers, to see whether everything fits together.
+        device: where the engines run; the best there is by default.
+        tasks: tasks at most.
+
+    Returns:
+        The tables.
+
     Raises:
         RecipeError: a recipe is wrong, or two engines have the same name.
     """

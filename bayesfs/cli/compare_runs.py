@@ -58,7 +58,15 @@ WORST = 5
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tables of a comparison; each has a column `shots`."""
+    """Tables of a comparison; each has a column `shots`.
+
+    Attributes:
+        scores: from `bayesfs.evaluation.comparison.overall_table`.
+        users: from `user_table`.
+        elpd: from `compare_elpd`.
+        reliability: from `reliability_table`.
+        sheet: from `bayesfs.evaluation.score_sheet.score_sheet`, of every run.
+    """
 
     scores: pd.DataFrame
     users: pd.DataFrame
@@ -107,7 +115,15 @@ def compare_runs(paths: Sequence[Path], out: Path) -> Comparison:
 
 
 def compare_trees(trees: Trees, *, alike: bool) -> tuple[Comparison, list[str]]:
-    """Tables at every number of support videos that all runs were scored at."""
+    """Tables at every number of support videos that all runs were scored at.
+
+    Args:
+        trees: of each run.
+        alike: whether the runs have the same episodes.
+
+    Returns:
+        The tables, and sentences that say on what the runs are compared where that is a part.
+    """
     shots = sorted(set.intersection(*(set(t) for t in trees.values())))
     if not shots:
         at = {name: sorted(t) for name, t in trees.items()}
@@ -143,7 +159,12 @@ def _at_shots(
 
 
 def names_by_difference(runs: Sequence[RunDirectory], folders: Sequence[str]) -> list[str]:
-    """What runs are called: the values in which they differ, as `--set` has them."""
+    """What runs are called: the values in which they differ, as `--set` has them.
+
+    Args:
+        runs: the runs, each with `recipes/full.json`.
+        folders: from `short_names`, for runs that do not say their values or differ in none.
+    """
     found = [_values(run) for run in runs]
     if any(one is None for one in found):
         return list(folders)

@@ -66,7 +66,16 @@ def explain_run(
 ) -> None:
     """Print why a video was named as it was, and draw its doubt over time; or list the videos.
 
-    The arguments are those of `bayesfs.cli.subcommands.explain`.
+    Args:
+        run: finished run.
+        video: a query video of its; None lists them.
+        data: its feature store; where the run says that it is by default.
+        shots: support videos per object; as many as the run has by default.
+        out: picture to write; one in the run's folder `explained` by default.
+        rules: show instead how the rules of decision do for each user.
+        trust: run recipes kept in the run directory even if they are not the shipped ones.
+        device: where the engine runs; the best there is by default.
+        recording: of the video, whose frames are looked at in windows, to say what stands where.
 
     Raises:
         RunError: the run is not finished, its data have changed, or its model says nothing of
@@ -113,7 +122,9 @@ def explain_run(
 def picture_name(video: str, shots: int | None) -> str:
     """A name for the picture of a video, no other video's: ~ stands in no name as it is kept.
 
-    A digest tells names apart that look alike in letters alone; `shots` is None where as usual.
+    Args:
+        video: its name; a digest of it tells names apart that look alike in letters alone.
+        shots: number of support videos, where it is not the usual one.
 
     Example:
         >>> picture_name("keys-0", 2), picture_name("keys on desk", None)
@@ -158,6 +169,12 @@ def reopened(
 ) -> tuple[Study, Learnt, Embeddings]:
     """The study of a finished run, what it learnt, and the data it was of.
 
+    Args:
+        run: the run.
+        data: its feature store; where the run says that it is by default.
+        trust: run recipes that are not the shipped ones.
+        device: where the study's tensors live; the best there is by default.
+
     Raises:
         RunError: the run is not finished, does not say where its store is, or the store holds other
             data than the run saw.
@@ -197,9 +214,14 @@ def usable_shots(study: Study, wanted: int | None) -> int:
 def find_video(tasks: EpisodeBatch, name: str, left_out: Sequence[str] = ()) -> tuple[int, int]:
     """Task and place of a query video; the first, where a user has several tasks.
 
+    Args:
+        tasks: the tasks.
+        name: of the video.
+        left_out: "path: reason" of what the run's store lacks.
+
     Raises:
-        DataError: there is none of that name; the message has the reason why it was left out of the
-            run's store (`left_out`, "path: reason"), or the nearest names.
+        DataError: there is none of that name; the message has the reason why it was left out, or
+            the nearest names.
     """
     known: dict[str, tuple[int, int]] = {}
     for t, names in enumerate(tasks.videos):

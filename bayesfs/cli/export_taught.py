@@ -26,7 +26,14 @@ def export_taught(
 ) -> None:
     """Write the backbone and the taught head as ONNX files, with what runs them.
 
-    The arguments are those of `bayesfs.cli.subcommands.export`.
+    Args:
+        teach: folder with one folder of videos per object, or a store of what was taught.
+        folder: to write; must not exist.
+        run: finished run whose population is used; without one, the population in the box.
+        frames: of a video that are answered for together, at most.
+        condition: that the frames to answer for are recorded in.
+        trust: run recipes kept in the run directory even if they are not the shipped ones.
+        backbone: see `bayesfs.cli.name_videos.name_videos`.
 
     Raises:
         DataError: nothing is taught, or the backbone is no torch network.

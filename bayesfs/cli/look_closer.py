@@ -39,6 +39,15 @@ def look_closer(
 ) -> dict[str, Look]:
     """Window -> what is said of it.
 
+    Args:
+        run: whose backbone looks at it.
+        study: of the run.
+        learnt: by it.
+        one: one task with one query video.
+        place: the recording of that video: a file, or a folder of frames.
+        embeddings: the run's frames.
+        seed: of the inference.
+
     Raises:
         RunError: the run's model cannot tell what is like nothing that was taught.
         DataError: the recording cannot be read, or is another one.

@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A `BayesfsError` becomes one line on standard error and the status `FAILED`; with `--debug`
     it is raised, with its traceback. Standard streams may be closed, full, or of few characters.
+
+    Args:
+        argv: arguments after the command's name; those of the process by default.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments

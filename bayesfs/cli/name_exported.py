@@ -35,7 +35,12 @@ from bayesfs.types import CONDITIONS
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A video behind the backbone."""
+    """A video behind the backbone.
+
+    Attributes:
+        features: (frame, feature).
+        numbers: what is known of it, but for what teaching would tell.
+    """
 
     features: NDArray[np.float32]
     numbers: Numbers
@@ -48,6 +53,12 @@ def is_exported(path: Path) -> bool:
 
 def name_exported(folder: Path, videos: Path, *, table: Path | None, condition: str) -> None:
     """Print one sentence a video, and write the numbers behind them if asked.
+
+    Args:
+        folder: that `bayesfs export` wrote.
+        videos: folder of the videos to name, or one of them.
+        table: CSV file to write.
+        condition: that they were recorded in; "unknown" is what was said when it was exported.
 
     Raises:
         DataError: the folder is of another version or condition, onnxruntime is missing, or no

@@ -110,7 +110,14 @@ class Teacher:
 
 
 def of_run(run: Path, device: str | None, *, trust: bool, backbone: str | None = None) -> Teacher:
-    """What a finished run learnt, its recipes run anew."""
+    """What a finished run learnt, its recipes run anew.
+
+    Args:
+        run: run directory.
+        device: where backbone and engine run; the best there is by default.
+        trust: run recipes that bayesfs does not ship.
+        backbone: where the code or the weights of the run's backbone are, if needed.
+    """
     from bayesfs.runs.reading import inputs_of
     from bayesfs.runs.reuse import kept_recipes, same_backbone, same_sampling
     from bayesfs.runs.rules import rules_for
@@ -176,7 +183,18 @@ def name_videos(
 ) -> None:
     """Print one sentence a video, and write the numbers behind them if asked.
 
-    The arguments are those of `bayesfs.cli.subcommands.predict`.
+    Args:
+        teach: folder with one folder of videos per object, or a store of what was taught.
+        videos: folder of the videos to name.
+        run: finished run whose population is used; without one, the population in the box.
+        table: CSV file to write.
+        device: where backbone and engine run; the best there is by default.
+        trust: run recipes kept in the run directory even if they are not the shipped ones.
+        backbone: without a run, whose population is used, see
+            `bayesfs.training.shared_population.BACKBONES`; with one, where the code or the weights
+            of its backbone are, if its name is not enough.
+        allow_missing: go on without objects that are not taught, none of their videos being read.
+        condition: that the videos to name were recorded in; inferred for each video if unknown.
 
     Raises:
         DataError: an object is not taught, or no video to name could be read.
@@ -213,7 +231,14 @@ def name_videos(
 def remarks(
     model: Model, population: Posterior, posterior: Posterior, tasks: EpisodeBatch
 ) -> list[str]:
-    """What is to be said of what a person taught, whatever is asked."""
+    """What is to be said of what a person taught, whatever is asked.
+
+    Args:
+        model: as it is for tasks.
+        population: posterior of the population sites.
+        posterior: of the person's task.
+        tasks: the person's task.
+    """
     found = []
     if isinstance(model, KnowsTypical) and (p := float(model.exchangeability(tasks)[0])) < UNLIKE:
         found.append(

@@ -55,7 +55,11 @@ def save_population(run: Path, out: Path, *, trust: bool) -> None:
 
 
 def show_population(path: Path | None = None) -> None:
-    """Print the card of a population, and its numbers; the one in the box by default."""
+    """Print the card of a population, and its numbers; the one in the box by default.
+
+    Args:
+        path: a file, or the name of a backbone whose population comes along.
+    """
     inside = path is None or (str(path) in BACKBONES and not path.exists())
     name = BACKBONES[0] if path is None else str(path)
     shared = SharedPopulation.load(default_path(name) if inside else Path(name))

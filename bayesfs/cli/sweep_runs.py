@@ -51,7 +51,19 @@ def sweep_runs(
 ) -> pd.DataFrame:
     """Make every run of a grid, print one table and write it.
 
-    The arguments are those of `bayesfs.cli.subcommands.sweep`.
+    Args:
+        recipes: of the study.
+        store: feature store.
+        out: folder for table.csv, metrics.json and the directories of the runs.
+        settings: fields to override, with several values between commas.
+        episode_seeds: of the episodes.
+        fit_seeds: of the inference.
+        jobs: runs at a time.
+        smoke: make everything tiny.
+        device: where engines run; the best there is by default.
+
+    Returns:
+        The table, from `bayesfs.evaluation.grid.grid_table`, with a column `shots`.
 
     Raises:
         BayesfsError: a recipe, a setting or the data are at fault; nothing was run.
@@ -92,7 +104,12 @@ def _label(cell: Cell, settings: Sequence[str]) -> str:
 
 
 def tables_of(folders: Mapping[Cell, Path], names: Mapping[Cell, str]) -> pd.DataFrame:
-    """`grid_table` at every number of support videos."""
+    """`grid_table` at every number of support videos.
+
+    Args:
+        folders: run -> its directory.
+        names: run -> what its setting is called.
+    """
     runs: dict[int, list[GridRun]] = {}
     for cell, folder in folders.items():
         for shots, rows in load_scored(RunDirectory(folder)).items():

@@ -32,6 +32,11 @@ from bayesfs.types import Embeddings
 def teach_more(taught: Path, videos: Path, teacher: Teacher) -> None:
     """Add the videos of a folder to what was taught, or begin with them.
 
+    Args:
+        taught: feature store; made where there is none.
+        videos: folder with one folder of videos per object.
+        teacher: what answers; the store is for its backbone and its frames of a video.
+
     Raises:
         DataError: nothing can be read, the store is of another backbone, or a folder of videos.
     """
@@ -92,6 +97,10 @@ def correct_video(taught: Path, video: str, thing: str, condition: str, teacher:
 def forget_named(taught: Path, name: str) -> None:
     """Take an object or a video out of what was taught.
 
+    Args:
+        taught: feature store.
+        name: of an object; or of a video, or its last part.
+
     Raises:
         DataError: there is neither, or nothing would be left.
     """
@@ -114,6 +123,10 @@ def merge_taught(taught: Path, other: Path) -> None:
 
     Objects of one name are one. A video that both have, frame for frame, counts once; another one
     of a name that is taken gets a free one.
+
+    Args:
+        taught: feature store, which grows.
+        other: feature store of the same backbone, of this person or of somebody else.
 
     Raises:
         DataError: the features are of two backbones, or the other one teaches nothing new.

@@ -133,7 +133,12 @@ class Watcher:
         return explain_video(evidence, 0, 0, rules=self.teacher.rules(videos))
 
     def step(self, found: Explanation, frames: list[Arrived]) -> CameraStep:
-        """What to do with the camera where these frames leave a doubt; "" where none."""
+        """What to do with the camera where frames leave a doubt; "" where they do not.
+
+        Args:
+            found: the answer for these frames.
+            frames: the latest; windows of the last one are looked at.
+        """
         if len(found.answer) == 1:
             return ""
         looks = {WHOLE: Look(found.prob, found.typical), **self.windows(frames[-1])}
@@ -160,9 +165,13 @@ def with_query(
     measured: NDArray[np.float32],
     videos: Sequence[str] | None = None,
 ) -> Embeddings:
-    """What teaches, and behind it the frames (frame, feature) of one video to name, or of several.
+    """What teaches, and behind it the frames of one video to name, or of several.
 
-    `measured` is (frame, covariate); `videos` names each frame's video, by default one.
+    Args:
+        taught: of one person.
+        features: (frame, feature).
+        measured: (frame, covariate).
+        videos: name of each frame's video; one video by default.
     """
     known = taught.dataset[["features", "quality"]]
     kept = [*Embeddings.REQUIRED, "covariate"]
@@ -199,7 +208,16 @@ def watch_video(
 ) -> None:
     """Print the running answer, its set and its doubt as frames arrive, then the latency.
 
-    The arguments are those of `bayesfs.cli.subcommands.watch_source`.
+    Args:
+        teach: folder with one folder of videos per object.
+        source: video file, folder of frames, or number of a camera.
+        run: finished run whose population is used; without one, the population in the box.
+        device: where backbone and engine run.
+        trust: run recipes kept in the run directory even if they are not the shipped ones.
+        backbone: see `bayesfs.cli.name_videos.name_videos`.
+        condition: that the frames are recorded in.
+        window: latest frames that are answered for jointly.
+        every: say the answer at every n-th frame.
 
     Raises:
         DataError: nothing can be taught, or no frame can be read.

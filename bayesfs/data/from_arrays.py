@@ -35,6 +35,9 @@ def stack(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
 
     Quality, frame rows and names are kept where every batch has them.
 
+    Args:
+        batches: at least one batch; features, dtype and device must agree.
+
     Raises:
         ShapeError: there is no batch, or numbers of features or covariates differ.
     """

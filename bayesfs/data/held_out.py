@@ -10,6 +10,11 @@ from bayesfs.errors import DataError
 def check_held_out(users: Iterable[str], others: Iterable[str], split: str) -> None:
     """Refuse people who have frames in a split and in another.
 
+    Args:
+        users: who has frames in the split.
+        others: who has frames in any other split.
+        split: its name, for the message.
+
     Raises:
         DataError: somebody is among both.
     """

@@ -29,6 +29,9 @@ def leave_one_video_out(episodes: EpisodeBatch, shots: Sequence[int] | None = No
 
     Raises:
         DataError: no class has two support videos.
+
+    Example:
+        >>> folds = leave_one_video_out(episodes)  # doctest: +SKIP
     """
     shots = range(episodes.support.shape[2]) if shots is None else shots
     folds = [_fold(episodes, shot) for shot in shots]

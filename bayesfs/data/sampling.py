@@ -64,6 +64,9 @@ def sample_episodes(
 
     Raises:
         DataError: no object has both support and query, or a condition, user or flag is unknown.
+
+    Example:
+        >>> episodes = sample_episodes(embeddings, shots=5, seed=0)  # doctest: +SKIP
     """
     _require_positive(
         shots=shots,

@@ -181,6 +181,11 @@ def split_classes(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Part the classes at random into meta-train classes and test classes, which share none.
 
+    Args:
+        embeddings: the pictures.
+        meta_train: number of classes to learn from; at least 2 are left to test on.
+        seed: of the parting.
+
     Returns:
         Names of the meta-train classes and of the test classes, both sorted.
 

@@ -51,7 +51,13 @@ MOST_PICTURES, LARGEST_PICTURE = 64, 2**20
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture of one frame."""
+    """A small picture of one frame.
+
+    Attributes:
+        video: name of the video.
+        frame_number: number of the frame.
+        jpeg: the encoded picture.
+    """
 
     video: str
     frame_number: int
@@ -60,6 +66,10 @@ class Thumbnail:
 
 def open_store(path: str | Path, *, users: Sequence[str] | None = None) -> Embeddings:
     """Embeddings of a store, all of them or those of some users.
+
+    Args:
+        path: the store.
+        users: read only the frames of these users.
 
     Returns:
         Validated embeddings; the store's attributes are those of the dataset.
@@ -125,6 +135,10 @@ def iter_store(path: str | Path, frames: int = 65536) -> Iterator[Embeddings]:
 def thumbnails(path: str | Path, videos: Collection[str]) -> dict[str, tuple[Thumbnail, ...]]:
     """Pictures of videos, each in order of time; none where the store was made without.
 
+    Args:
+        path: the store, which is checked once.
+        videos: names.
+
     Raises:
         DataError: no store, or damaged.
     """
@@ -168,6 +182,10 @@ def _pieces(jpeg: zarr.Array, start: Ints, stop: Ints) -> list[bytes]:
 def save_store(path: str | Path, embeddings: Embeddings) -> None:
     """Write embeddings that were made elsewhere as a store, under a temporary name first.
 
+    Args:
+        path: where; must not exist.
+        embeddings: labelled features, with their attributes if these are text or numbers.
+
     Raises:
         DataError: something is there already, or the disk refuses.
     """
@@ -204,7 +222,15 @@ def write_store(
     attrs: Mapping[str, str | int | float],
     pictures: Iterable[Thumbnail] | None = None,
 ) -> None:
-    """Write a store block by block; whoever calls it renames the finished folder."""
+    """Write a store block by block; whoever calls it renames the finished folder.
+
+    Args:
+        path: a temporary folder that does not exist yet.
+        blocks: datasets of consecutive frames.
+        frames: number of frames of all blocks.
+        attrs: what the store says of itself.
+        pictures: thumbnails, or None for none.
+    """
     group = write_dataset(path, blocks, frames, {**attrs, "bayesfs_store": FORMAT})
     if pictures is not None:
         _write_thumbnails(group.create_group("thumbnails"), iter(pictures))

@@ -46,6 +46,12 @@ def write_dataset(
 ) -> Any:
     """Write blocks of consecutive frames as one Zarr group, in memory of about one chunk.
 
+    Args:
+        path: a folder that does not exist yet.
+        blocks: datasets with the same variables, `frame` the first axis of those that grow.
+        frames: number of frames of all blocks together.
+        attrs: attributes of the dataset.
+
     Returns:
         The open zarr group, to which sub-groups can be added before `finish`.
 

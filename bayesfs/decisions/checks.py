@@ -81,6 +81,11 @@ def check_left_out(
 def check_words(queries: Judged, others: Judged, rules: UnitRules) -> pd.DataFrame:
     """How often each sentence comes true, beside what it means: how often it did for other people.
 
+    Args:
+        queries: labelled queries of people from whom nothing was learnt.
+        others: of those that the rules were learnt on.
+        rules: thresholds.
+
     Returns:
         One row a sentence: how often it was `said`, the share that `came_true` and the share that
         it `meant`, by Laplace's rule, each person counting alike.

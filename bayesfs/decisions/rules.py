@@ -131,7 +131,12 @@ class Rules:
 
 
 def between(rules: Sequence[Rules], shots: float) -> Rules:
-    """Thresholds at a number of support videos, from those at others; linear in 1 / shots."""
+    """Thresholds at a number of support videos, from those at others; linear in 1 / shots.
+
+    Args:
+        rules: by increasing number of shots, at least one.
+        shots: mean number of support videos of an object.
+    """
     low = max((r for r in rules if r.shots <= shots), key=lambda r: r.shots, default=rules[0])
     high = min((r for r in rules if r.shots >= shots), key=lambda r: r.shots, default=rules[-1])
     if low.shots == high.shots:  # that number itself, or beyond the first or the last

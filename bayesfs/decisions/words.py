@@ -38,7 +38,12 @@ MOST_NAMES = 3
 
 @dataclass(frozen=True)
 class Frequency:
-    """How often a sentence was said, and came true."""
+    """How often a sentence was said, and came true.
+
+    Attributes:
+        said: number of answers.
+        true: share of them that came true, each person counting alike, by Laplace's rule.
+    """
 
     said: int
     true: float
@@ -65,7 +70,12 @@ def said_of(queries: Judged, rules: UnitRules) -> tuple[NDArray[np.str_], Bools]
 
 
 def word_frequencies(queries: Judged, rules: UnitRules) -> Mapping[Word, Frequency]:
-    """How often each sentence comes true."""
+    """How often each sentence comes true.
+
+    Args:
+        queries: labelled queries of some people.
+        rules: thresholds, learnt on other people than those or on these.
+    """
     word, true = said_of(queries, rules)
     weight = user_weights(queries.user)
     found: dict[Word, Frequency] = {}
@@ -77,7 +87,13 @@ def word_frequencies(queries: Judged, rules: UnitRules) -> Mapping[Word, Frequen
 
 
 def word_error(queries: Judged, rules: UnitRules, meant: Mapping[Word, Frequency]) -> float:
-    """Expected difference between how often sentences come true and what they mean."""
+    """Expected difference between how often sentences come true and what they mean.
+
+    Args:
+        queries: labelled queries of people from whom nothing was learnt.
+        rules: thresholds.
+        meant: from `word_frequencies`, of other people.
+    """
     word, true = said_of(queries, rules)
     weight = user_weights(queries.user) / len(word)
     gaps = [abs(weight[word == w] @ (true[word == w] - meant[w].true)) for w in WORDS]

@@ -84,7 +84,11 @@ class TaughtTask:
 
 
 class BackboneNetwork(nn.Module):
-    """Frames -> features."""
+    """Frames -> features.
+
+    Args:
+        taught: what answers.
+    """
 
     def __init__(self, taught: TaughtTask) -> None:
         super().__init__()
@@ -99,7 +103,11 @@ class BackboneNetwork(nn.Module):
 
 
 class HeadNetwork(nn.Module):
-    """Features of the frames of one video -> what it shows."""
+    """Features of the frames of one video -> what it shows.
+
+    Args:
+        taught: what answers.
+    """
 
     def __init__(self, taught: TaughtTask) -> None:
         super().__init__()
@@ -116,7 +124,11 @@ class HeadNetwork(nn.Module):
 
 
 class GainNetwork(nn.Module):
-    """Features of a video's frames -> what one more video of each object would tell of it."""
+    """Features of the frames of one video -> what one more video of each object would tell of it.
+
+    Args:
+        taught: what answers.
+    """
 
     def __init__(self, taught: TaughtTask) -> None:
         super().__init__()

@@ -207,7 +207,12 @@ class Memory:
         return pad_sequence(each, batch_first=True)[None]
 
     def save(self, path: Path, of: str) -> None:
-        """Write it to an npz file; nothing in it is code."""
+        """Write it to an npz file; nothing in it is code.
+
+        Args:
+            path: a file name ending in `.npz`.
+            of: what tells the features that it is of; `load` asks for the same.
+        """
         table = [[v.name, v.object, v.condition, len(v.frames), v.asked] for v in self.videos]
         header = np.frombuffer(json.dumps({"of": of, "videos": table}).encode(), np.uint8)
         frames = np.concatenate([v.frames for v in self.videos])

@@ -373,6 +373,10 @@ def teach(
     Raises:
         DataError: no object, an object without a frame, or features of another backbone.
         InferenceError: another model or engine.
+
+    Example:
+        >>> mine = teach(study, learnt, {"mug": [a, b], "keys": [c]})  # doctest: +SKIP
+        >>> mine.frame(features).prob  # doctest: +SKIP
     """
     teacher = Teaching.of(study, learnt, ready_for=ready_for, seed=seed)
     return teacher.taught(Memory().added(videos, learnt.projection, condition))

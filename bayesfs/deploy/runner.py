@@ -45,7 +45,11 @@ class Recognised(NamedTuple):
 
 
 class TaughtObjects:
-    """Objects that a person taught; call it with the frames of a video."""
+    """Objects that a person taught; call it with the frames of a video.
+
+    Args:
+        folder: that `bayesfs export` wrote.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         onnxruntime: Any = importlib.import_module("onnxruntime")

@@ -137,6 +137,9 @@ def diagnose(tree: xr.DataTree, *, group: str = "posterior", name: str = "tasks"
         group: "posterior" or "population".
         name: what to call it.
 
+    Returns:
+        Its diagnostics.
+
     Raises:
         DataError: the tree has no such group, or its kind is none of the four.
     """

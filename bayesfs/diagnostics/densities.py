@@ -14,6 +14,11 @@ from bayesfs.types import EpisodeBatch, Posterior
 def with_densities(model: Model, posterior: Posterior, episodes: EpisodeBatch) -> Posterior:
     """The posterior with the log prior of each of its sites and the log-likelihood, in nats.
 
+    Args:
+        model: the program that the posterior is of, such as an objective's.
+        posterior: draws of every site of the program.
+        episodes: what it was inferred from.
+
     Returns:
         The same draws, with `log_prior_SITE` and `log_likelihood` among the `sample_stats`: (draw,)
         of the population's sites if there are any, else (draw, task) of the tasks'.

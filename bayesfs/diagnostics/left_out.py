@@ -23,6 +23,11 @@ MOST_VALUES = 2**22
 def support_log_prob(model: Model, posterior: Posterior, episodes: EpisodeBatch) -> Tensor:
     """Log p(y | x, theta_s) of every support video, as if it were a query.
 
+    Args:
+        model: the model of the posterior.
+        posterior: its draws, population sites included.
+        episodes: the tasks that it was inferred from.
+
     Returns:
         (draw, task, way, shot); padding holds numbers without meaning.
     """
@@ -48,6 +53,11 @@ def left_out_log_prob(
     model: Collapsible, population: Sequence[Mapping[str, Tensor]], episodes: EpisodeBatch
 ) -> Tensor:
     """Log p(y_i | x_i, D without i) of every support video i, by leaving it out of the support.
+
+    Args:
+        model: one that knows its labels in closed form.
+        population: values of the population's sites, averaged over.
+        episodes: T tasks.
 
     Returns:
         (task, way, shot), in nats; NaN for padding and for the only video of an object.

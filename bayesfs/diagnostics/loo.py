@@ -44,6 +44,9 @@ EVEN = 1e-3
 def heldout_elpd(tree: xr.DataTree) -> Any:
     """Score of the labelled query videos: elpd_i = log sum_s w_is p(y_i | x_i, theta_s).
 
+    Args:
+        tree: from `to_datatree`.
+
     Returns:
         ELPDData over `query`; its Pareto k is that of the weights w_is, which says whether the
         draws suffice for the query's features, see `weight_pareto_k`.
@@ -119,6 +122,9 @@ def smoothed_weights(
 
 def support_elpd(tree: xr.DataTree) -> Any:
     """Leave-one-video-out over the support: log p(y_i | x_i, D without i), exactly or by PSIS.
+
+    Args:
+        tree: from `to_datatree`, with `support_log_prob`.
 
     Returns:
         ELPDData over `support`. Its Pareto k is 0 where a video was left out indeed, and NaN where

@@ -16,6 +16,12 @@ def population_prior(
 
     One number of a feature each says nothing by itself, and is left out.
 
+    Args:
+        model: as it is for tasks.
+        episodes: tasks, whose support gives the number of features and the type.
+        draws: number of draws.
+        seed: of them.
+
     Returns:
         The draws, of kind "exact"; None for a model whose population is not a program by itself,
         or has no such site.

@@ -31,7 +31,13 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 @dataclass(frozen=True)
 class Inferred:
-    """What one engine made of the tasks."""
+    """What one engine made of the tasks.
+
+    Attributes:
+        posterior: draws of the sites.
+        predictive: of the query.
+        seconds: that inference took.
+    """
 
     posterior: Posterior
     predictive: Predictive
@@ -61,6 +67,11 @@ def compare_engines(
     inferred: Mapping[str, Inferred], reference: str, episodes: EpisodeBatch
 ) -> EngineComparison:
     """Compare engines with one of them.
+
+    Args:
+        inferred: name of an engine -> its result on `episodes`.
+        reference: name of one of them, whose draws count as the truth.
+        episodes: the tasks.
 
     Raises:
         ShapeError: the reference is missing, or engines inferred other tasks.

@@ -60,6 +60,9 @@ def calibrate_near(
         seed: of simulations and inference.
         progress: called with (values done, values, message).
 
+    Returns:
+        The ranks, one per simulation and quantity.
+
     Raises:
         DataError: the model draws no features, the engine gives fewer draws than are ranked, or a
             number is below 1.
@@ -127,6 +130,13 @@ def with_replicates(
     seed: int,
 ) -> Simulated:
     """Tasks with as many further support videos, drawn from the model at one draw of each task.
+
+    Args:
+        model: the model.
+        episodes: T tasks.
+        truth: task-level site -> (1, *dims), a draw from their posterior.
+        given: one draw of the population.
+        seed: of the further videos.
 
     Raises:
         DataError: the model draws no features.

@@ -155,6 +155,9 @@ def posterior_check(
         draws: number of replicates, evenly spread over the posterior's draws; None as in
             `prior_check`.
         seed: of the replicates.
+
+    Returns:
+        As `prior_check`.
     """
     upper = [site for site, axes in model.dims.items() if "shot" not in axes]
     lacking = [site for site in upper if site not in posterior.draws]
@@ -180,6 +183,11 @@ def affordable(episodes: EpisodeBatch) -> int:
 
 def label_check(tree: xr.DataTree, *, seed: int = 0, draws: int = 1000) -> xr.Dataset:
     """Share of query videos that the model names right, against what it expects of itself.
+
+    Args:
+        tree: from `bayesfs.results.assemble.assemble_tree`.
+        seed: of the labels drawn from p(y | x, D).
+        draws: how many times all labels are drawn.
 
     Returns:
         As `prior_check`, with the one quantity "label accuracy"; nan for tasks without labels.

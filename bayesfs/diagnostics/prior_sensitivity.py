@@ -113,6 +113,9 @@ def learnt_from(tree: xr.DataTree) -> xr.DataTree:
     is of the query, held out, and so moves no draw; in the tree that this returns it is of the
     support, which the draws were learnt from.
 
+    Args:
+        tree: from `bayesfs.results.assemble.assemble_tree`, with densities.
+
     Raises:
         DataError: the tree has none.
     """

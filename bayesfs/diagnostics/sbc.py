@@ -161,6 +161,9 @@ def calibrate(
         seed: of simulations and inference.
         levels: posterior draws to rank among; evenly spread over those that the engine returns.
 
+    Returns:
+        The ranks, one per task and quantity.
+
     Raises:
         DataError: the population has several draws, the model cannot be run forwards, or the
             engine returns fewer draws than `levels`.
@@ -178,7 +181,15 @@ def ranked(
     seed: int,
     levels: int = RANKED_DRAWS,
 ) -> Calibration:
-    """The truth of simulated tasks among the draws of their posterior; see `calibrate`."""
+    """The truth of simulated tasks among the draws of their posterior; see `calibrate`.
+
+    Args:
+        model: the model.
+        posterior: of the simulated tasks.
+        simulated: the tasks, and what they were drawn from.
+        seed: of TARP's reference points.
+        levels: posterior draws to rank among.
+    """
     draws = _thinned(model, posterior, simulated, levels)
     quantities = standard_quantities(model, simulated.episodes, seed=seed)
     ranks = {}

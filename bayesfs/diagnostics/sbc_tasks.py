@@ -26,7 +26,12 @@ from bayesfs.types import EpisodeBatch, Posterior
 
 @dataclass(frozen=True)
 class Simulated:
-    """Simulated tasks."""
+    """Simulated tasks.
+
+    Attributes:
+        episodes: the tasks.
+        truth: every site -> (1, *dims), of which the support was drawn.
+    """
 
     episodes: EpisodeBatch
     truth: Mapping[str, Tensor]
@@ -36,6 +41,12 @@ def simulate_tasks(
     model: Model, template: EpisodeBatch, *, population: Posterior | None = None, seed: int = 0
 ) -> Simulated:
     """Draw task-level sites and support from the model.
+
+    Args:
+        model: the model.
+        template: sizes, masks, conditions; the features where the model draws labels.
+        population: one draw of the population; None draws one from the prior.
+        seed: of everything drawn.
 
     Raises:
         DataError: the population has several draws, or the model's observation is neither the

@@ -47,7 +47,12 @@ class SelfEstimate:
         return low, high
 
     def of_further(self, videos: int, level: float = 0.95) -> tuple[int, int]:
-        """Least and largest number of so many further videos, with at least probability `level`."""
+        """Least and largest number of so many further videos that will be, with probability level.
+
+        Args:
+            videos: number of further videos.
+            level: at least the probability that the number lies between, ends included.
+        """
         (a, b), count = self._shape, np.arange(videos + 1)
         choices = -np.log(videos + 1.0) - betaln(videos - count + 1, count + 1)
         log_prob = choices + betaln(count + a, videos - count + b) - betaln(a, b)
@@ -63,7 +68,13 @@ class SelfEstimate:
 def self_estimate(
     model: Collapsible, population: Sequence[Mapping[str, Tensor]], episodes: EpisodeBatch
 ) -> tuple[SelfEstimate, ...]:
-    """Of each task, how many of its taught videos are recognised from the others."""
+    """Of each task, how many of its taught videos are recognised from the others.
+
+    Args:
+        model: one that knows its labels in closed form.
+        population: values of the population's sites, averaged over.
+        episodes: T tasks.
+    """
     found = [[0, 0] for _ in range(len(episodes))]
     places, labels = left_out_labels(model, population, episodes)
     for (task, way, _), law in zip(places.tolist(), labels, strict=True):

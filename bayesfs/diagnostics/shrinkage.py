@@ -32,6 +32,11 @@ def shrinkage(
 ) -> xr.Dataset | None:
     """`weight` (task, way) of each class's own videos; NaN for padding and tasks of one class.
 
+    Args:
+        model: what the draws are of.
+        draws: of every site of the model.
+        episodes: the tasks.
+
     Returns:
         The dataset; None where the model has no class means, or the support is recorded in
         several conditions, whose means are not alike.

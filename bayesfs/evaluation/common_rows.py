@@ -32,6 +32,9 @@ def common_rows(rows: ScoredRows) -> tuple[dict[str, dict[Item, pd.DataFrame]], 
     Frames are named by their place among those that were scored. Where a method scored another
     number of frames of a video, they are others, and the video is left out of all methods.
 
+    Args:
+        rows: of each method, as `bayesfs.results.rows.tree_rows` has them.
+
     Returns:
         The rows, named alike for all methods, and a sentence that says how many are left.
 

@@ -34,7 +34,14 @@ MAIN = ("accuracy", "nll", "brier", "ece", "aurc")
 
 @dataclass(frozen=True)
 class Pair:
-    """A method beside the reference, by one score of one kind of item."""
+    """A method beside the reference, by one score of one kind of item.
+
+    Attributes:
+        item: "frame" or "video".
+        method: name of the method.
+        reference: name of the first method.
+        gap: score of the method minus that of the reference.
+    """
 
     item: Item
     method: str
@@ -58,6 +65,9 @@ def compare_scores(
         draws: number of bootstrap samples.
         level: of the intervals.
         seed: of the bootstrap.
+
+    Returns:
+        One pair for each kind of item, score and later method.
 
     Raises:
         DataError: there is only one method.
@@ -118,6 +128,9 @@ def user_table(pairs: Sequence[Pair]) -> pd.DataFrame:
 
 def compare_elpd(trees: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     """ArviZ's `compare` of query videos held out, and of support videos left out one by one.
+
+    Args:
+        trees: name of a method -> its DataTree, all of the same tasks.
 
     Returns:
         One row per view and method, the best first: `view` ("query" or "support"), `method`,

@@ -123,6 +123,13 @@ def few_shot_summary(
 ) -> pd.DataFrame:
     """Scores with intervals over episodes and over classes, and their spread over seeds.
 
+    Args:
+        rows: of `FewShotRun`.
+        outside: of `FewShotRun`.
+        level: of the intervals.
+        draws: number of bootstrap samples.
+        seed: of the bootstrap.
+
     Returns:
         One row per score: those of `bayesfs.metrics.score_table.SCORES` pooled over queries,
         `ece_per_episode` and `out_auroc` averaged over episodes. Columns `estimate`, `low`, `high`
@@ -178,6 +185,15 @@ def few_shot_difference(
     seed: int = 0,
 ) -> Interval:
     """Pooled score of the first run minus that of the second, on the same queries.
+
+    Args:
+        first: scored queries of one method.
+        second: of another, from the same protocol.
+        score: one of `SCORES`.
+        unit: what is resampled: "class" or "task".
+        level: of the interval.
+        draws: number of bootstrap samples.
+        seed: of the bootstrap.
 
     Raises:
         ShapeError: the runs are of different queries.

@@ -29,7 +29,14 @@ COLUMNS = ("value", "episode_error", "fit_error")
 
 @dataclass(frozen=True)
 class GridRun:
-    """One run of a grid."""
+    """One run of a grid.
+
+    Attributes:
+        setting: what was chosen, as a person calls it.
+        episode_seed: seed of its episodes.
+        fit_seed: seed of its inference.
+        rows: its scored frames and videos, from `bayesfs.results.rows.tree_rows`.
+    """
 
     setting: str
     episode_seed: int
@@ -39,6 +46,10 @@ class GridRun:
 
 def grid_table(runs: list[GridRun], *, level: float = 0.95) -> pd.DataFrame:
     """Every score of every setting, and its difference from the first setting.
+
+    Args:
+        runs: of the grid; the setting of the first one is the reference.
+        level: of the intervals over people.
 
     Returns:
         One row per item, score and setting: `value` with `episode_error` and `fit_error`

@@ -122,6 +122,9 @@ def video_metrics(frames: pd.DataFrame) -> pd.DataFrame:
         frames_to_recognition = (first t with p_t = y) / n, counted from 0; 1 if there is none
         video_acc             = 1[most frequent p_t = y], ties to the lowest class
 
+    Args:
+        frames: rows from `bayesfs.metrics.items.frame_rows`.
+
     Returns:
         One row per task and video: `user`, `task`, `video`, `object` and the three metrics.
     """

@@ -120,7 +120,12 @@ def _by_group(log_prob: Floats, rows: pd.DataFrame, group: str) -> pd.DataFrame:
 
 
 def all_scores(log_prob: Floats, rows: pd.DataFrame) -> dict[str, float]:
-    """Every score of some items."""
+    """Every score of some items.
+
+    Args:
+        log_prob: (item, way).
+        rows: their rows, with `label`, `task` and `video`.
+    """
     labels, videos = rows["label"].to_numpy(), rows["video"].to_numpy(str)
     found = {name: score(log_prob, labels, videos) for name, score in SHEET.items()}
     tasks = rows["task"].to_numpy()

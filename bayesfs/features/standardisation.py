@@ -115,5 +115,9 @@ class Standardise:
 
         A mean and an sd over many groups hardly know of one of them, and a class that means the
         same in every group needs one origin.
+
+        Args:
+            embeddings: rows of the train groups.
+            dim: number of features, which must be that of the rows.
         """
         return self.fit(embeddings)(embeddings)

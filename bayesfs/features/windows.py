@@ -81,6 +81,10 @@ LOOKED = 3
 class Windowed:
     """A backbone whose features are another's of every window, side by side; fulfils `Backbone`.
 
+    Args:
+        backbone: of frames as large as those that this takes.
+        windows: name -> window, in order.
+
     Example:
         >>> from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0
         >>> seen = Windowed(EfficientNetLite0(px=32))
@@ -100,7 +104,11 @@ class Windowed:
         return np.concatenate(each, 1)
 
     def apart(self, found: Embeddings) -> Mapping[str, Embeddings]:
-        """Window -> its embeddings, named and labelled as the frames are."""
+        """Window -> its embeddings, named and labelled as the frames are.
+
+        Args:
+            found: of this backbone.
+        """
         import xarray as xr
 
         from bayesfs.types import Embeddings

@@ -92,6 +92,11 @@ class AdaptiveImportance(Engine):
 
     Raises:
         InferenceError: a number is below 1.
+
+    Example:
+        >>> engine = AdaptiveImportance()
+        >>> population = engine.infer(objective, train, seed=0)  # doctest: +SKIP
+        >>> population.sample_stats["khat"]  # doctest: +SKIP
     """
 
     steps: Count = 60

@@ -133,7 +133,14 @@ def matched(
 
 @dataclass(frozen=True)
 class _Batch:
-    """Draws of a Gaussian."""
+    """Draws of a Gaussian.
+
+    Attributes:
+        of: the Gaussian.
+        z: (draw, size).
+        score: (draw, size) there.
+        least: ELBO that the next Gaussian has to have.
+    """
 
     of: Match
     z: Tensor

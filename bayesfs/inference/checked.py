@@ -126,7 +126,12 @@ class Checked(Engine):
 
 
 def escalations(posterior: Posterior, limits: Mapping[str, float] = LIMITS) -> list[str]:
-    """One line for each task that the first engine's checks failed: who, why, and whose draws."""
+    """One line for each task that the first engine's checks failed: who, why, and whose draws.
+
+    Args:
+        posterior: from `Checked`.
+        limits: its `until`.
+    """
     lines = []
     names = posterior.coords.get("task", ())
     for task, engine in enumerate(posterior.sample_stats[ESCALATED].tolist()):

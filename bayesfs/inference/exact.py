@@ -27,6 +27,10 @@ class Exact(Engine):
         draws: posterior draws per task, shared evenly among the population draws.
         population_draws: how many draws of the population to carry through, evenly spaced over
             those of `given`; their spread is the population-level uncertainty.
+
+    Example:
+        >>> posterior = Exact(draws=200).infer(model, episodes, seed=0, given=population)
+        ... # doctest: +SKIP
     """
 
     requires: ClassVar[type[Any]] = Conjugate

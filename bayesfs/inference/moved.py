@@ -45,6 +45,11 @@ class Moved(Engine):
         draws: draws that are moved at most, evenly spaced.
         batch_size: tasks at a time; bounds the memory.
         population_draws: see `bayesfs.inference.svi.svi.SVI`.
+
+    Example:
+        >>> engine = Moved(SVI(draws=64))
+        >>> posterior = engine.infer(model, episodes, seed=0, given=population)  # doctest: +SKIP
+        >>> posterior.sample_stats["acceptance_rate"]  # doctest: +SKIP
     """
 
     first: Engine = field(default_factory=SVI)

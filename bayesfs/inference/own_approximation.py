@@ -21,10 +21,16 @@ from bayesfs.types import EpisodeBatch, Posterior
 class OwnApproximation(Engine):
     """Draws from the approximation that the model brings along.
 
+    Attributes:
+        draws: posterior draws per task, shared evenly among the population draws.
+        population_draws: how many draws of the population to carry through.
+
     Raises:
         InferenceError: a number is below 1.
 
-    Its fields are as of `bayesfs.inference.exact.Exact`.
+    Example:
+        >>> OwnApproximation(draws=64).infer(model, episodes, seed=0, given=population)
+        ... # doctest: +SKIP
     """
 
     requires: ClassVar[type[Any]] = Approximable

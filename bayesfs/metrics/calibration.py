@@ -59,6 +59,9 @@ def ece(log_prob: ArrayLike, labels: ArrayLike, *, bins: int = BINS) -> float:
         From 0 to 1. Biased upwards: a calibrated forecast of n items has about
         sum_b sqrt(2 v_b n_b / pi) / n with v_b = confidence_b (1 - confidence_b).
 
+    Raises:
+        ShapeError: see `bayesfs.metrics.scores.scored`.
+
     Source: Guo et al. 2017, eq. 3.
     """
     confidence, correct = top_label(log_prob, labels)
@@ -90,6 +93,12 @@ def ece_if_calibrated(
         bins: number of bins.
         draws: number of simulated data sets.
         seed: of the draws.
+
+    Returns:
+        (draw,) errors.
+
+    Raises:
+        ShapeError: see `bayesfs.metrics.scores.scored`.
 
     Source: consistency resampling, Bröcker and Smith 2007, section 3; refs.bib: brocker2007.
     """
@@ -195,6 +204,9 @@ def squared_calibration_error(
     Returns:
         Squared probability; about 0, of either sign, for a calibrated forecast.
 
+    Raises:
+        ShapeError: see `bayesfs.metrics.scores.scored`.
+
     Source: Bröcker 2012; Kumar et al. 2019, def. 5.1 (with the variance of the residual
         confidence - correct where they have that of the labels, since confidence varies in a bin).
     """
@@ -277,6 +289,9 @@ def reliability(
         Columns `lo`, `hi`, `count`, `effective_count`, `confidence`, `accuracy`, `accuracy_low`,
         `accuracy_high` (Wilson), and `consistent_low`, `consistent_high`: where accuracy would
         lie with probability `level` if the forecast were calibrated.
+
+    Raises:
+        ShapeError: see `bayesfs.metrics.scores.scored`.
 
     Source: Bröcker and Smith 2007 (consistency bands; here from the binomial at the bin's mean
         confidence); Kish 1965 (design effect).

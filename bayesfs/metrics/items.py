@@ -28,6 +28,10 @@ KEYS = ("task", "video", "frame")
 def frame_rows(predictive: Predictive, episodes: EpisodeBatch) -> pd.DataFrame:
     """One row per query frame of a labelled video; a frame has the label of its video.
 
+    Args:
+        predictive: predictive of the episodes' queries.
+        episodes: T tasks.
+
     Returns:
         Columns `user`, `task`, `object` ("user/class"), `video`, `frame` (place of the frame in
         its video), `label`, `prediction`, `confidence`, `correct`, `nll` (nats), `brier`, `way`.

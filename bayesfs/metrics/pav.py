@@ -65,6 +65,9 @@ def pav_curve(log_prob: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> PavCu
         log_prob: (item, way) log-probabilities; -inf for padded classes, which make no pair.
         labels: (item,) classes, or `UNLABELLED`.
         seed: of the labels drawn from the forecast for the band and p; items are independent there.
+
+    Raises:
+        ShapeError: see `bayesfs.metrics.scores.scored`.
     """
     logp, y = scored(log_prob, labels)
     pairs = np.isfinite(logp)

@@ -68,6 +68,9 @@ def pit_curve(
         labels: (item,) classes, or `UNLABELLED`.
         seed: of the simulated labels.
         level: of the band.
+
+    Raises:
+        ShapeError: see `bayesfs.metrics.scores.scored`.
     """
     logp, y = scored(log_prob, labels)
     lower, upper = steps(logp)

@@ -59,6 +59,10 @@ def difference_bounds(score: str) -> tuple[float, float]:
 def statistics(rows: pd.DataFrame, unit: str = "user") -> tuple[dict[str, Statistic], list[str]]:
     """Every score of `SCORES` as a function of the weights of the units.
 
+    Args:
+        rows: table made by `bayesfs.metrics.items.frame_rows` or `video_rows`.
+        unit: column whose values are resampled, such as "user", "task" or "video".
+
     Returns:
         Score -> statistic, and the names of the units in the order of the weights.
 
@@ -192,6 +196,11 @@ def _one_item(
 def group_scores(rows: pd.DataFrame, by: str = "user", *, unit: str = "video") -> pd.DataFrame:
     """Scores of each user, object, task or video, one row each.
 
+    Args:
+        rows: scored frames or videos.
+        by: column that names the groups.
+        unit: what counts as independent within a group, for `squared_ce` (nan with one unit).
+
     Returns:
         Columns `SCORES`, `rows` (scored items) and `units`, indexed by group in sorted order.
     """
@@ -218,6 +227,12 @@ def worst_users(
     The worst are chosen by the score that is shown, so part of it is bad luck: users with few
     videos are found here more often than they deserve. Of equals the one with the larger NLL is
     worse.
+
+    Args:
+        users: scores of each user, such as `group_scores(rows, "user")`.
+        share: of the users, in (0, 1].
+        scores: columns to look at.
+        higher_is_better: of these, the worst users have the lowest values.
 
     Returns:
         Mean of each score over its worst users, and (score, rank) their names, the worst first.

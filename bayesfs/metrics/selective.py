@@ -95,6 +95,9 @@ def area(count: Floats, errors: Floats) -> Floats:
     Args:
         count: (..., block) numbers of items, surest first; 0 leaves a block out.
         errors: (..., block) numbers of errors.
+
+    Returns:
+        (...) areas.
     """
     from scipy.special import digamma
 

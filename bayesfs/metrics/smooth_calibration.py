@@ -39,6 +39,9 @@ def smooth_ece(log_prob: ArrayLike, labels: ArrayLike) -> float:
     Returns:
         From 0 to 1. Like `ece` it grows as data shrink.
 
+    Raises:
+        ShapeError: see `bayesfs.metrics.scores.scored`.
+
     Source: Blasiok and Nakkiran 2024, definition 5; refs.bib: blasiok2024. The package relplot
         finds the width by ten halvings, here the equation is solved.
     """

@@ -69,7 +69,11 @@ class Panel:
         return np.where(at < x[0], -at, np.where(at > x[-1], 1 - at, found))
 
     def table(self, names: tuple[str, ...]) -> pd.DataFrame:
-        """The curves and their band at `PLACES` places."""
+        """The curves and their band at `PLACES` places.
+
+        Args:
+            names: of the horizontal axis, and of each curve.
+        """
         x, low, high = self.band
         at = np.linspace(float(x.min()), float(x.max()), PLACES)
         columns = [at, *(self._curve(at, *line) for line in self.lines)]
@@ -120,7 +124,15 @@ def _lines(x: ArrayLike, y: ArrayLike) -> Iterator[tuple[Floats, Floats]]:
 
 
 def panel_svg(panel: Panel, label: str, axes: tuple[str, str], width: int, height: int) -> Markup:
-    """One panel as an image."""
+    """One panel as an image.
+
+    Args:
+        panel: from `panels_of`.
+        label: what it is of; what is seen is added.
+        axes: names of the horizontal and of the vertical axis.
+        width: of the image.
+        height: of the image.
+    """
     x, low, high = panel.band
     seen = np.concatenate([low, high, *(y for _, y in panel.lines)])
     reach = 1.1 * float(np.abs(seen).max())

@@ -20,6 +20,9 @@ def engine_picture(comparison: EngineComparison) -> Figure:
     Left: lower is closer to the reference, further left is faster; a thin line goes up to the worst
     task. Middle: 0 is the reference's mean. Right: 1 is the reference's sd; bars hold 90 % of the
     latents of a site.
+
+    Args:
+        comparison: from `bayesfs.diagnostics.posterior_distance.compare_engines`.
     """
     figure = Figure(figsize=(12.5, 4.2), layout="constrained")
     figure.suptitle(f"Against {_plain(comparison.reference)}")

@@ -23,6 +23,10 @@ def plot_reliability(tables: Mapping[int, pd.DataFrame], path: Path) -> None:
 
     Bars are intervals of the accuracy that allow for a user's items being alike. Points below the
     diagonal are overconfident. Methods stand slightly apart, so that bars do not hide each other.
+
+    Args:
+        tables: number of support videos -> `bayesfs.evaluation.comparison.reliability_table`.
+        path: picture to write; its suffix decides the format (png, svg, pdf).
     """
     figure = Figure(figsize=(4.2 * len(ITEMS), 4.0 * len(tables)), layout="constrained")
     FigureCanvasAgg(figure)

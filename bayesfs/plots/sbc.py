@@ -22,6 +22,10 @@ def rank_picture(calibration: Calibration, title: str) -> Figure:
     zero is a posterior that is too narrow, one that starts below is too wide, a hill or a valley is
     a shift.
 
+    Args:
+        calibration: from `bayesfs.diagnostics.sbc.calibrate`.
+        title: above all panels, such as the names of model and engine.
+
     Source: Säilynoja, Bürkner and Vehtari 2022.
     """
     names, table = list(calibration.ranks), calibration.table

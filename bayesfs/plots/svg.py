@@ -62,7 +62,18 @@ def polyline(x: ArrayLike, y: ArrayLike) -> str:
 
 @dataclass(frozen=True)
 class Plot:
-    """A frame with linear axes."""
+    """A frame with linear axes.
+
+    Attributes:
+        x: range of the horizontal axis.
+        y: range of the vertical axis.
+        width: of the image.
+        height: of the image.
+        left: margin for the tick labels.
+        bottom: margin for tick labels and the axis' name.
+        top: margin.
+        right: margin.
+    """
 
     x: tuple[float, float]
     y: tuple[float, float]

@@ -24,6 +24,11 @@ def check_in_data(
 ) -> None:
     """Refuse words that the data do not hold; nothing is run.
 
+    Args:
+        values: what the recipes' names hold, from `bayesfs.recipes.unrun.check_unrun`.
+        settings: as `--set` has them, each with its alternatives.
+        store: feature store.
+
     Raises:
         DataError: the data lack a split or a flag, or are no store.
     """

@@ -56,7 +56,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Recipes:
-    """The recipes of one study."""
+    """The recipes of one study.
+
+    Attributes:
+        roles: role -> recipe.
+        helpers: file name -> text of the modules beside them.
+    """
 
     roles: Mapping[str, Recipe]
     helpers: Mapping[str, str]
@@ -90,6 +95,10 @@ def load_recipes(paths: Mapping[str, Path], settings: Iterable[str]) -> Recipes:
 
     Nothing but what the recipes name is imported before a mistake is told.
 
+    Args:
+        paths: role -> recipe.
+        settings: as `--set` has them, each looked at by itself.
+
     Raises:
         RecipeError: as `load_recipe` and `bayesfs.recipes.overrides.override`.
         InferenceError: the engine is not for the model.
@@ -106,6 +115,12 @@ def load_recipes(paths: Mapping[str, Path], settings: Iterable[str]) -> Recipes:
 
 def run_recipe(path: Path, source: str, role: str, scripts: Scripts | None = None) -> Recipe:
     """Run the text of a recipe, which was read once, and return what it defines.
+
+    Args:
+        path: where the text came from, for messages; it is not read again.
+        source: from `read_recipe`.
+        role: see `load_recipe`.
+        scripts: see `load_recipe`.
 
     Raises:
         RecipeError: as `load_recipe`.

@@ -17,7 +17,14 @@ UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 def failure(path: Path, source: str, error: BaseException, names: Mapping[str, Any]) -> str:
-    """Where in a recipe an exception came from, what it was, and the likely fix."""
+    """Where in a recipe an exception came from, what it was, and the likely fix.
+
+    Args:
+        path: the recipe.
+        source: its text.
+        error: what running it raised.
+        names: what it had defined by then.
+    """
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     line = lines[-1] if lines and lines[-1] else 1
     argument = _wrong_argument(source, line, error)

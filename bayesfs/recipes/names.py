@@ -46,6 +46,11 @@ def check_names(path: Path, source: str, role: str) -> None:
     value once: a second value that takes the place of one that nothing has read, and an annotation
     that gives none, would do nothing.
 
+    Args:
+        path: the recipe, for messages.
+        source: its text; text that is no Python is left to the compiler.
+        role: "model", "engine" or "evaluation".
+
     Raises:
         RecipeError: a name is not read, or given twice or no value; the message has its line, and
             the nearest legal name.

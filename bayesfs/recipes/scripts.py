@@ -49,6 +49,10 @@ class Scripts:
         The module lives in `sys.modules` under a private name, so that it shadows no other and
         dataclasses defined in it work; no bytecode is read or written beside it.
 
+        Args:
+            path: where the text came from, for messages and for what stands beside it.
+            source: the text.
+
         Raises:
             RecipeError: it has a mistake, or a helper has; the message has the file and the line.
         """

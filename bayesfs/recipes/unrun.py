@@ -72,6 +72,11 @@ def check_unrun(
 ) -> dict[str, Made | None]:
     """Refuse recipes, settings and a store that cannot be right; nothing is run or imported.
 
+    Args:
+        paths: role -> recipe.
+        settings: as `--set` has them, each with its alternatives: one of a run, several of a sweep.
+        store: feature store; None for none.
+
     Returns:
         What the names that recipes may define hold, by name; None where that is not certain.
 

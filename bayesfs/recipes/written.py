@@ -39,6 +39,12 @@ def full_recipe(recipe: Recipe, role: str, values: Mapping[str, Any], about: str
     Classes that bayesfs or another package offers are imported. Where a value is of the recipe's
     own making (a class or a function that it defines, an object that no expression gives), the
     recipe's text comes first, and what follows replaces the fields in it.
+
+    Args:
+        recipe: that ran.
+        role: "model", "engine" or "evaluation".
+        values: name -> value of what ran, overridden fields included; None where there is none.
+        about: sentences for the docstring.
     """
     held = {name: values[name] for name in names_of(role)}
     try:
@@ -85,6 +91,11 @@ class Terms:
 
     def of(self, value: Any, place: str, indent: str = "") -> str:
         """An expression of a value.
+
+        Args:
+            value: any value.
+            place: an expression of it in the recipe that made it, for what has no other.
+            indent: of the line that it begins on.
 
         Raises:
             NeedsRecipe: only the recipe's text gives the value, and it does not come first.
@@ -165,6 +176,9 @@ def as_json(value: Any) -> Any:
 
 def differences(values: Mapping[str, Any]) -> Iterator[str]:
     """Every field that has another value than its default, with both.
+
+    Args:
+        values: name -> what a recipe defines.
 
     Example:
         >>> from bayesfs.inference.exact import Exact

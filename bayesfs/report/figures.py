@@ -26,7 +26,12 @@ BAND_FRAMES = 40
 
 
 def reliability_figure(table: pd.DataFrame, unit: str) -> Markup:
-    """Share right against confidence, with intervals, the band of calibration, and counts below."""
+    """Share right against confidence, with intervals, the band of calibration, and counts below.
+
+    Args:
+        table: from `bayesfs.metrics.calibration.reliability`.
+        unit: what was predicted, such as "videos".
+    """
     rows = _records(table)
     plot = Plot((0, 1), (0, 1), width=380, height=400, bottom=100)
     body = plot.axes("", f"share of {unit} named right")
@@ -130,7 +135,14 @@ def pooling_figure(rows: Mapping[str, Mapping[int, Floats]]) -> Markup:
 
 
 def pair_figure(x: Floats, y: Floats, x_name: str, y_name: str) -> Markup:
-    """Draws of two scalars against each other, `STEPS` of them at most."""
+    """Draws of two scalars against each other, `STEPS` of them at most.
+
+    Args:
+        x: (chain, draw).
+        y: (chain, draw).
+        x_name: of the first.
+        y_name: of the second.
+    """
     a, b = _thin(x.ravel(), y.ravel())
     limits = [(float(v.min()), float(v.max())) for v in (a, b)]
     plot = Plot(limits[0], limits[1], width=260, height=200, left=48)
@@ -144,7 +156,12 @@ def pair_figure(x: Floats, y: Floats, x_name: str, y_name: str) -> Markup:
 
 
 def coverage_figure(curves: Mapping[str, tuple[Floats, Floats]], unit: str) -> Markup:
-    """Accuracy over the surest share of items, one line per ranking, from a tenth on."""
+    """Accuracy over the surest share of items, one line per ranking, from a tenth on.
+
+    Args:
+        curves: name of the ranking -> (coverage, accuracy).
+        unit: what was predicted.
+    """
     curves = {
         name: (coverage[coverage >= 0.1], accuracy[coverage >= 0.1])
         for name, (coverage, accuracy) in curves.items()
@@ -288,7 +305,12 @@ def history_figure(values: ArrayLike, name: str) -> Markup:
 
 
 def trace_figure(draws: Floats, name: str) -> Markup:
-    """The draws of one scalar in order, one line per chain."""
+    """The draws of one scalar in order, one line per chain.
+
+    Args:
+        draws: (chain, draw).
+        name: of the scalar.
+    """
     low, high = float(draws.min()), float(draws.max())
     plot = Plot((0, draws.shape[1]), (low, high), width=380, height=104, left=52, bottom=20, top=6)
     body = plot.axes("", "", y_ticks=nice_ticks(low, high, 4))
@@ -302,7 +324,14 @@ def trace_figure(draws: Floats, name: str) -> Markup:
 def marginal_figure(
     draws: Floats, name: str, prior: Floats | None = None, bins: int = 30
 ) -> Markup:
-    """Histogram of independent draws of one scalar, with its mean, and an outline of its prior."""
+    """Histogram of independent draws of one scalar, with its mean, and an outline of its prior.
+
+    Args:
+        draws: (chain, draw).
+        name: of the scalar.
+        prior: draws from its prior; nine tenths of them are in the picture.
+        bins: of the histogram.
+    """
     flat = draws.ravel()
     ends = flat if prior is None else np.append(flat, np.quantile(prior, (0.05, 0.95)))
     count, edges = np.histogram(flat, bins, (ends.min(), ends.max()), density=True)

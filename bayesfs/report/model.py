@@ -83,7 +83,10 @@ class LooRow:
 class Borrowed:
     """What a person's answers take from other people.
 
-    `share` is the probability that they are of the population, `alike` a p-value of their videos.
+    Attributes:
+        task: name.
+        share: posterior probability that the person is of the population.
+        alike: p-value that the person's taught videos are like other people's; nan if not known.
     """
 
     task: str
@@ -95,8 +98,18 @@ class Borrowed:
 class PredictiveRow:
     """One quantity of one predictive check, over all tasks.
 
-    `low` and `high` are 2.5 and 97.5 % points of the replicates' mean over tasks, `task_low` and
-    `task_high` the mean over tasks of each one's; `unlike` tasks have a p beyond `EXTREME`.
+    Attributes:
+        check: name of the check.
+        quantity: what was compared.
+        observed: mean over tasks.
+        low: 2.5 % point of the replicates' mean over tasks.
+        high: 97.5 % point of it.
+        task_low: mean over tasks of the replicates' 2.5 % point.
+        task_high: mean over tasks of their 97.5 % point.
+        tasks: tasks that have the quantity.
+        unlike: of them, tasks with a p beyond `EXTREME`.
+        worst: the task with the most extreme p.
+        p: its p.
     """
 
     check: str
@@ -114,7 +127,13 @@ class PredictiveRow:
 
 @dataclass(frozen=True)
 class ModelView:
-    """The model of a run, as its data see it."""
+    """The model of a run, as its data see it.
+
+    Attributes:
+        trees: number of support videos -> the run's tree.
+        log_prob: (video, way) of the labelled query videos at the largest number.
+        labels: (video,) their classes.
+    """
 
     trees: Mapping[int, xr.DataTree]
     log_prob: Any

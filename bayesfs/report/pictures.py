@@ -17,7 +17,13 @@ BUDGET = 250_000
 
 @dataclass(frozen=True)
 class ReportPicture:
-    """A picture as it stands in the page."""
+    """A picture as it stands in the page.
+
+    Attributes:
+        frame: number of the frame in its video.
+        source: data URI.
+        name: by which the page shows it, wherever it does.
+    """
 
     frame: int
     source: str
@@ -26,7 +32,12 @@ class ReportPicture:
 
 @dataclass(frozen=True)
 class Album:
-    """The pictures of a report."""
+    """The pictures of a report.
+
+    Attributes:
+        strips: video -> its pictures in order of time.
+        left_out: number of videos whose pictures did not fit, or could not be read.
+    """
 
     strips: Mapping[str, tuple[ReportPicture, ...]]
     left_out: int

@@ -32,7 +32,14 @@ MANY_MORE = 0.25
 
 
 class Headline(NamedTuple):
-    """A number to read first."""
+    """A number to read first.
+
+    Attributes:
+        label: what it is.
+        value: the number, or a word.
+        note: what it is to be read against.
+        css: class of the value.
+    """
 
     label: str
     value: str

@@ -21,9 +21,25 @@ from bayesfs.metrics.calibration import wilson
 
 @dataclass(frozen=True)
 class VideoRow:
-    """One query video: what it shows, what was said, and how unsure, in nats.
+    """One query video: what it shows, what was said, and how unsure.
 
-    `truth` is "" and `prob_truth` NaN where unlabelled; `frame_right`: the frame alone names it.
+    Attributes:
+        task: name of the task.
+        video: name of the video.
+        condition: recording condition.
+        truth: class name, or "" if unlabelled.
+        said: most probable class.
+        prob_said: its probability.
+        prob_truth: probability of the true class, nan if unlabelled.
+        second: next class, "" if there is one class only.
+        prob_second: its probability.
+        total: H[p], nats.
+        aleatoric: nats.
+        epistemic: nats.
+        frame_aleatoric: (frame,) nats.
+        frame_epistemic: (frame,) nats.
+        frame_right: (frame,) whether the frame alone names the truth; all False if unlabelled.
+        ways: number of classes of the task.
     """
 
     task: str
@@ -56,10 +72,22 @@ class VideoRow:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """Labelled videos of one object, one task or one condition taken together.
+    """Videos of one object, one task or one condition taken together.
 
-    `low` and `high` are Wilson's 95 % interval of the accuracy; nll and uncertainties are means in
-    nats; `confused` is what was said most often in place of the truth.
+    Attributes:
+        task: name of the task.
+        name: what the group is called.
+        videos: number of labelled videos.
+        accuracy: share of them that were named right.
+        low: lower end of Wilson's 95 % interval.
+        high: upper end.
+        frame_accuracy: share of their frames that were, alone.
+        nll: mean -log p of the truth, nats.
+        total: mean, nats.
+        aleatoric: mean, nats.
+        epistemic: mean, nats.
+        confused: what was said most often in place of the truth, with how often.
+        worst: whether the group is among the worst tenth.
     """
 
     task: str
@@ -79,7 +107,16 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class Confusion:
-    """One object taken for another in `count` of its `of` videos; `prob` is what was said's."""
+    """One object taken for another.
+
+    Attributes:
+        task: name of the task.
+        truth: what it was.
+        said: what was said.
+        count: how many videos.
+        of: out of how many of that object.
+        prob: mean probability of what was said.
+    """
 
     task: str
     truth: str

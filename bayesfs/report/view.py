@@ -113,7 +113,15 @@ class ScoreLine:
 
 
 class LevelMean(NamedTuple):
-    """What a level accounts for."""
+    """What a level accounts for.
+
+    Attributes:
+        level: its name.
+        nats: mean over the videos that have levels.
+        error: Monte Carlo standard error of `nats`; nan if not known.
+        share: of all levels.
+        share_error: that of `share`.
+    """
 
     level: str
     nats: float
@@ -123,7 +131,13 @@ class LevelMean(NamedTuple):
 
 
 class PersonLine(NamedTuple):
-    """A person, now and with fewer support videos."""
+    """A person, now and with fewer support videos.
+
+    Attributes:
+        row: at the largest number of support videos.
+        before: share named right at the smallest; nan where there is one number only.
+        gain: nats a video won over the nearest class mean; nan if not known.
+    """
 
     row: GroupRow
     before: float
@@ -132,6 +146,9 @@ class PersonLine(NamedTuple):
 
 def score_cells(table: xr.Dataset) -> Iterator[tuple[str, str, float, float, float]]:
     """(unit, score, low, estimate, high) of every score that there is.
+
+    Args:
+        table: from `bayesfs.metrics.score_table.score_table`.
 
     Raises:
         DataError: it lacks `estimate`, `low` or `high` over (unit or item, score).
@@ -475,6 +492,9 @@ class ReportView:
 
 def verdicts_of(tree: xr.DataTree) -> tuple[Diagnostics, ...]:
     """The verdicts of a report on one tree, such as `BayesianFewShotClassifier.to_datatree` gives.
+
+    Args:
+        tree: a run's, a study's or an estimator's, with labels.
 
     Returns:
         One for each posterior, and one for the model: whether it is better than guessing and than

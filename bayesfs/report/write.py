@@ -67,6 +67,12 @@ def write_report(
 ) -> Path:
     """Render and write a report.
 
+    Args:
+        data: what to report.
+        path: file to write.
+        format: "html" or "md".
+        sections: what to show, in order.
+
     Returns:
         The path.
 

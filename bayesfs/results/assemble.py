@@ -296,7 +296,12 @@ def posterior_group(
 
 
 def stats_group(posterior: Posterior, task: NDArray[Any] | None) -> xr.Dataset:
-    """Statistics over draws as (chain, draw, ...), histories of optimisers as (step, ...)."""
+    """Statistics over draws as (chain, draw, ...), histories of optimisers as (step, ...).
+
+    Args:
+        posterior: the draws.
+        task: (task,) names of the tasks; None for a population, of which no statistic has tasks.
+    """
     tasks = -1 if task is None else len(task)
     data: dict[str, xr.DataArray] = {}
     for name, value in posterior.sample_stats.items():

@@ -29,6 +29,10 @@ FEWEST_DRAWS = 50
 def calibration_tree(tree: xr.DataTree, *, seed: int = 0) -> xr.DataTree:
     """PIT of the class sets, and one class against the rest, of a run's labelled query videos.
 
+    Args:
+        tree: from `bayesfs.results.assemble.assemble_tree`.
+        seed: of where within its step a PIT lies, and of the draws.
+
     Returns:
         Group `pit` with `class_set` over `query`; groups `posterior_predictive` and `observed_data`
         with `is_class` over `pair`.

@@ -203,6 +203,9 @@ def in_words(tree: xr.DataTree) -> xr.DataTree:
 
     "task" and "way" become "school" and "class", say, in every group. This library's own functions
     read trees with its own axes.
+
+    Args:
+        tree: from `bayesfs.results.assemble.assemble_tree`.
     """
     axes = LevelNames.of_json(str(tree.attrs.get("levels", ""))).axes
     groups = {}
@@ -219,6 +222,10 @@ def one_task(tree: xr.DataTree, task: str) -> xr.DataTree:
 
     For pictures: classes that differ between tasks have no names along one axis, and every pair of
     the scalars of all tasks is too many for ArviZ's `plot_pair`.
+
+    Args:
+        tree: from `bayesfs.results.assemble.assemble_tree`.
+        task: its name.
 
     Raises:
         DataError: there is no such task.

@@ -37,6 +37,13 @@ def prior_draws(
 ) -> Posterior | None:
     """Draws of the prior of some sites, given the population if there is one.
 
+    Args:
+        model: the model.
+        episodes: the tasks.
+        population: learnt beforehand; its draws are taken in turn, evenly spread.
+        sites: the sites wanted.
+        posterior: whose seed and axes they share.
+
     Returns:
         The draws, as a posterior of kind "exact"; None where there are none to draw, or too many.
     """
@@ -65,6 +72,13 @@ def density_groups(
     sites: Sequence[str],
 ) -> dict[str, xr.Dataset]:
     """Log densities, in nats, at every draw of the posterior.
+
+    Args:
+        model: the model.
+        posterior: the draws.
+        episodes: the tasks.
+        population: as in `prior_draws`; gives the sites that the posterior does not hold.
+        sites: whose prior density is wanted.
 
     Returns:
         `log_prior`: site -> (chain, draw), or (chain, draw, task) of a site with tasks; and

@@ -37,6 +37,10 @@ def equal_weight_draws(log_weight: Tensor, count: int) -> Tensor:
     The k-th index is the draw at which the cumulative weight passes (k + 1/2) / count: with equal
     weights every draw once, or every (draws / count)-th.
 
+    Args:
+        log_weight: (draw, ...) log w_s, normalised over draw.
+        count: number of draws wanted.
+
     Returns:
         (count, ...) indices into draw, ascending.
     """

@@ -25,6 +25,9 @@ ITEMS: tuple[Item, ...] = ("frame", "video")
 def tree_rows(tree: xr.DataTree) -> dict[Item, pd.DataFrame]:
     """Rows of the labelled query frames and videos of a run.
 
+    Args:
+        tree: from `bayesfs.results.assemble.assemble_tree`.
+
     Returns:
         {"frame": ..., "video": ...} with the columns of `bayesfs.metrics.items.frame_rows`.
 
@@ -38,6 +41,11 @@ def labelled_items(
     tree: xr.DataTree, item: Item, group: str = "uncertainty"
 ) -> tuple[Floats, pd.DataFrame]:
     """Log-probabilities (item, way) of the labelled items of a run, and their rows.
+
+    Args:
+        tree: a run's.
+        item: "frame" or "video".
+        group: whose probabilities: the model's, or those of "baseline".
 
     Raises:
         DataError: no query video is labelled.

@@ -57,6 +57,10 @@ DEEPEST = 8
 def save_datatree(tree: xr.DataTree, path: str | Path) -> Path:
     """Write a tree to `*.zarr` (a folder, Zarr 3) or `*.nc` (netCDF 4 through h5netcdf).
 
+    Args:
+        tree: from `bayesfs.results.assemble.assemble_tree`.
+        path: where; what is there is replaced by renaming, once the new one is whole.
+
     Returns:
         The path.
 
@@ -103,6 +107,10 @@ def load_datatree(path: str | Path, *, without: Collection[str] = ()) -> xr.Data
 
 def check_datatree(tree: xr.DataTree, name: str) -> None:
     """Check that a tree has the groups, version and ranges that the report relies on.
+
+    Args:
+        tree: the tree.
+        name: what the message calls it.
 
     Raises:
         DataError: it has not.

@@ -49,6 +49,11 @@ def summary(results: Path, shots: int, *, seed: int = 0) -> dict[str, dict[str, 
     percentiles of a bootstrap with a Poisson(1) weight for each person, which, unlike drawing
     people with replacement, can be added up table by table; with so many the two are the same.
 
+    Args:
+        results: Zarr store of results.
+        shots: support videos per object.
+        seed: of the bootstrap.
+
     Returns:
         Unit ("video", "frame") -> {"accuracy", "accuracy_low", "accuracy_high" (all rows pooled,
         and the ends of the 95 % interval), "accuracy_users" (mean over people),
@@ -113,7 +118,11 @@ def user_sums(table: xr.Dataset) -> Floats:
 
 
 def as_score_table(found: Summary) -> xr.Dataset:
-    """A summary over (item, score), as `bayesfs.metrics.score_table.score_table` has it."""
+    """A summary over (item, score), as `bayesfs.metrics.score_table.score_table` has it.
+
+    Args:
+        found: from `summary`.
+    """
     suffixes = {"estimate": "", "low": "_low", "high": "_high"}
     suffixes |= {"user_mean": "_users", "worst": "_worst"}
     data = {

@@ -40,6 +40,11 @@ def batch_path(results: Path, shots: int, number: int) -> Path:
 def task_table(predictive: Predictive, said: xr.Dataset, episodes: EpisodeBatch) -> xr.Dataset:
     """What is kept of a batch of tasks: no draws, no features, no padding.
 
+    Args:
+        predictive: of the tasks' queries.
+        said: `decompose(predictive, episodes)`.
+        episodes: the tasks.
+
     Returns:
         Dataset over `task`, `video` (query videos of all tasks) and `frame` (their frames) with
         the names, `video_prob` and `frame_prob` over (..., way), total, aleatoric and epistemic

@@ -28,6 +28,12 @@ def compose(
 ) -> Study:
     """The study that recipes make, with single fields overridden.
 
+    Args:
+        recipes: of each role.
+        settings: fields to override.
+        smoke: make everything tiny.
+        device: where tensors live; the best there is by default.
+
     Raises:
         DataError: this machine has no such device.
     """

@@ -20,6 +20,10 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     Names of videos and objects come from folders that others may have made. Text that reads as a
     number stays as it is, and so do numbers.
 
+    Args:
+        table: its index is not written.
+        path: file to write.
+
     Raises:
         RunError: the operating system refuses.
     """

@@ -105,6 +105,9 @@ def checksum(path: Path) -> str:
 class RunDirectory:
     """One run's folder.
 
+    Attributes:
+        path: the folder; made when the run begins.
+
     Example:
         >>> run = RunDirectory(Path("runs/demo"))
         >>> with run.begin({"seed": 0}, recipes={}):  # doctest: +SKIP
@@ -116,6 +119,10 @@ class RunDirectory:
     @contextlib.contextmanager
     def begin(self, inputs: Mapping[str, Any], recipes: Mapping[str, str]) -> Iterator[None]:
         """Hold the directory for one run with these inputs, new or interrupted.
+
+        Args:
+            inputs: what decides the result (JSON values): seed, settings, checksums, versions.
+            recipes: file name -> text, kept under recipes/.
 
         Raises:
             RunError: another process is writing here, the folder holds a run with other inputs,
@@ -241,7 +248,12 @@ class RunDirectory:
         return state
 
     def keep(self, name: str, write: Callable[[Path], object]) -> Path:
-        """Write one finished file and record its checksum."""
+        """Write one finished file and record its checksum.
+
+        Args:
+            name: its name in the directory.
+            write: gets the path to write to.
+        """
         path = self.path / name
         write_atomically(path, write, within=self.path)
         state = self.state()

@@ -71,7 +71,15 @@ RETRIES = 2
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """What every worker is given."""
+    """What every worker is given.
+
+    Attributes:
+        study: model, engine and evaluation.
+        learnt: what holds for every user.
+        store: feature store that every worker can read.
+        results: Zarr store of results that every worker can write.
+        seeds: of sampling and inference.
+    """
 
     study: Study
     learnt: Learnt
@@ -202,6 +210,12 @@ def score_batch(portable: bytes, number: int, ranges: Ranges, per_batch: int) ->
 
     The folders of results are there already, from `score_users`: a worker that does not see them
     has another disk, and must not make its own.
+
+    Args:
+        portable: the job.
+        number: of the batch.
+        ranges: its users' frames in the store.
+        per_batch: users in every batch but the last.
 
     Raises:
         RunError: there is no such folder, or the disk refuses.

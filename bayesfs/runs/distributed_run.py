@@ -45,6 +45,10 @@ SHOWN = 12
 def run_on_cluster(order: Order, out: Path) -> Finished:
     """Learn, infer, predict, score and report, going on from where an interrupted run stopped.
 
+    Args:
+        order: what to do; `order.cluster` says where.
+        out: run directory, new or of the same order.
+
     Returns:
         The report and the scores.
 

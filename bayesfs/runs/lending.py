@@ -64,7 +64,12 @@ def population_identity(study: Study, lesson: EpisodeBatch, seed: int, source: s
 
 @contextlib.contextmanager
 def alone(beside: Path, identity: str) -> Iterator[None]:
-    """Wait while another run in the same folder learns the same population."""
+    """Wait while another run in the same folder learns the same population.
+
+    Args:
+        beside: the folder.
+        identity: from `population_identity`.
+    """
     with FileLock(beside / f"{WAITING}{identity[:16]}"):
         yield
 
@@ -77,6 +82,11 @@ def forget_waiting(beside: Path) -> None:
 
 def borrow(run: RunDirectory, beside: Path, identity: str) -> bool:
     """Take over the population of a run in the same folder, if one has that identity.
+
+    Args:
+        run: that has none yet.
+        beside: folder of run directories.
+        identity: from `population_identity`.
 
     Returns:
         Whether it was found.

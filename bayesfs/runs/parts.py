@@ -42,7 +42,12 @@ from bayesfs.study import Learnt
 
 @dataclass(frozen=True)
 class RunPart:
-    """One of so many parts of a run."""
+    """One of so many parts of a run.
+
+    Attributes:
+        number: from 1; None stands for all of them, joined.
+        of: how many there are.
+    """
 
     number: int | None
     of: int
@@ -76,6 +81,11 @@ def folder_of(out: Path) -> Path:
 def run_part(order: Order, out: Path, part: RunPart) -> int:
     """Score one part of the test users, going on from where an interrupted one stopped.
 
+    Args:
+        order: what to do.
+        out: run directory that the parts are joined in later.
+        part: which part.
+
     Returns:
         Number of groups of users that this part has.
 
@@ -99,6 +109,11 @@ def run_part(order: Order, out: Path, part: RunPart) -> int:
 
 def join_parts(order: Order, out: Path, of: int) -> Finished:
     """Join the parts of a run, score everybody and report.
+
+    Args:
+        order: what the parts were asked.
+        out: run directory, new or of the same order.
+        of: how many parts there are.
 
     Returns:
         The report and the scores.

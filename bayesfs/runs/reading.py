@@ -141,6 +141,10 @@ def load_scores(
     """Number of support videos -> scores with intervals over users.
 
     A run on a cluster has those of everybody, not only of the people whose DataTree it keeps.
+
+    Args:
+        run: finished run.
+        trees: from `load_trees`, where they are loaded already.
     """
     path = run.kept(SCORES_FILE)
     if path is not None:
@@ -164,7 +168,14 @@ def report_data(
     *,
     pictures: bool = True,
 ) -> ReportData:
-    """Everything a report shows, from the results and the store's thumbnails."""
+    """Everything a report shows, from the results and the store's thumbnails.
+
+    Args:
+        run: finished run.
+        store: see `report_run`.
+        trees: see `report_run`.
+        pictures: whether the report has a place for them.
+    """
     state = run.state()
     place = store or store_of(run, state)
     trees = load_trees(run, without=UNREPORTED, once=REPORTED_ONCE) if trees is None else trees
@@ -205,6 +216,12 @@ def report_run(
     trees: Mapping[int, xr.DataTree] | None = None,
 ) -> Path:
     """Write the report of a finished run again, from its results alone.
+
+    Args:
+        out: run directory.
+        format: of the report.
+        store: feature store, for its thumbnails; where the run says that it is by default.
+        trees: from `load_trees`, where they are loaded already.
 
     Raises:
         RunError: there is no finished run, or another file has the report's name.

@@ -49,6 +49,13 @@ def written_in_full(
     """File name -> text of recipes that say every field of what ran, and of the same as JSON.
 
     They stand beside the text that was run, so that they find the same helpers.
+
+    Args:
+        recipes: of each role.
+        study: that they make, single fields overridden.
+        seeds: of the run.
+        settings: as on the command line; the values have them already.
+        smoke: whether everything was made tiny; so are the values.
     """
     values, versions = values_of(study), run_versions()
     files = " ".join(_full(role) for role in ROLES)

@@ -81,6 +81,11 @@ def same_backbone(
 ) -> Backbone:
     """The backbone that a run's features come from.
 
+    Args:
+        run: the run.
+        device: where it runs; the best there is by default.
+        spec: where its code or weights are, if the name that the run keeps is not enough.
+
     Raises:
         RunError: the run does not say.
         DataError: they come from one that cannot be made here.

@@ -128,6 +128,14 @@ def check_users(
     Sets are beside plain ones, the likeliest classes up to a probability of `Rules.level`. Last,
     how often what is said of videos comes true for test users, and did for train users.
 
+    Args:
+        rules: from `rules_at`.
+        study: that they are of.
+        learnt: by it.
+        embeddings: its frames.
+        shots: number of support videos per object.
+        seeds: of its tasks and of the inference.
+
     Raises:
         RunError: the evaluation has no tasks of train users, or there is one train user only.
     """

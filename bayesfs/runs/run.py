@@ -90,7 +90,12 @@ class Order:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run ends with."""
+    """What a run ends with.
+
+    Attributes:
+        report: where it is.
+        scores: number of support videos -> scores with intervals over users.
+    """
 
     report: Path
     scores: Mapping[int, xr.Dataset]
@@ -98,6 +103,10 @@ class Finished:
 
 def run_study(order: Order, out: Path) -> Finished:
     """Learn, infer, predict, score and report, from where an interrupted run stopped.
+
+    Args:
+        order: what to do.
+        out: run directory, new or of the same order.
 
     Returns:
         The report and the scores.
@@ -115,6 +124,11 @@ def completed(
     order: Order, out: Path, beside: Path | None = None
 ) -> Iterator[tuple[RunDirectory, dict[int, xr.DataTree]]]:
     """The directory of a run with all its results, held, without a report.
+
+    Args:
+        order: what to do.
+        out: run directory.
+        beside: folder of runs that may have learnt the same population already.
 
     Yields:
         The directory, and number of support videos -> the DataTree of those that were made now.
@@ -167,7 +181,13 @@ def flat_metrics(scores: Mapping[int, xr.Dataset]) -> dict[str, float]:
 
 
 def finished(run: RunDirectory, order: Order, made: Mapping[int, xr.DataTree]) -> Finished:
-    """The end of a run: its report, unless there is one, and its scores."""
+    """The end of a run: its report, unless there is one, and its scores.
+
+    Args:
+        run: finished run.
+        order: what was asked.
+        made: from `answer_tasks`.
+    """
     trees = load_trees(run, made)
     report = run.path / "report.html"
     if not report.exists():
@@ -238,7 +258,14 @@ def learn(
     frames: Callable[[], Embeddings],
     beside: Path | None = None,
 ) -> Learnt:
-    """What is known about people in general, learnt unless this run or another one has it."""
+    """What is known about people in general, learnt unless the run or another one has it already.
+
+    Args:
+        run: the directory that keeps it.
+        order: what to do.
+        frames: gives the frames of the train users at least.
+        beside: folder of runs to look in; none by default.
+    """
     if run.kept("population.npz") is None:
         embeddings = frames()
         if beside is None:
@@ -326,7 +353,14 @@ def study_names(study: Study) -> dict[str, str]:
 
 
 def facts_of(order: Order, out: Path, frames: int, users: int) -> dict[str, Any]:
-    """What a report tells of a run: settings, data, and what was left out of these."""
+    """What a report tells of a run: settings, data, and what was left out of these.
+
+    Args:
+        order: what was asked.
+        out: run directory, from which the store is told.
+        frames: number of frames.
+        users: number of users.
+    """
     attrs = store_attrs(order.store)
     skipped = [without_places(f"{s.path}: {s.reason}") for s in read_skipped(attrs)]
     facts = {

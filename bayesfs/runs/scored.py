@@ -28,7 +28,12 @@ COLUMNS = ("shots", "item", "user", "task", "object", "video", "frame", "correct
 
 
 def keep_scored(run: RunDirectory, trees: Mapping[int, xr.DataTree]) -> None:
-    """Keep the rows of a run that is being written."""
+    """Keep the rows of a run that is being written.
+
+    Args:
+        run: the directory.
+        trees: number of support videos -> the DataTree at that number.
+    """
     parts = [
         rows.assign(shots=shots, item=item)
         for shots, tree in sorted(trees.items())

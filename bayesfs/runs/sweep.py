@@ -33,7 +33,12 @@ PLAIN = re.compile(r"[A-Za-z0-9_.=+,() -]{1,80}")
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a grid."""
+    """One run of a grid.
+
+    Attributes:
+        settings: fields that are overridden, as `--set` has them.
+        seeds: of the run.
+    """
 
     settings: tuple[str, ...]
     seeds: Seeds
@@ -60,6 +65,11 @@ def grid_of(
 ) -> list[Cell]:
     """Every combination of the values and seeds, the first setting's values changing last.
 
+    Args:
+        settings: "NAME.FIELD=VALUE,VALUE" each; a tuple is written with parentheses.
+        episode_seeds: seeds of the episodes.
+        fit_seeds: seeds of the inference.
+
     Example:
         >>> [cell.settings for cell in grid_of(["model.loading=.25,.5"], [0], [0])]
         [('model.loading=.25',), ('model.loading=.5',)]
@@ -73,7 +83,15 @@ def grid_of(
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the runs of a grid have in common, as another process can be told."""
+    """What the runs of a grid have in common, as another process can be told.
+
+    Attributes:
+        scripts: role -> (path, text) of the recipes.
+        helpers: file name -> text of the modules beside them.
+        store: feature store.
+        smoke: whether everything is made tiny.
+        device: where engines run; the best there is by default.
+    """
 
     scripts: Mapping[str, tuple[Path, str]]
     helpers: Mapping[str, str]
@@ -91,6 +109,10 @@ class Sweep:
 
     def order(self, cell: Cell, recipes: Mapping[str, Recipe]) -> Order:
         """One run of the grid.
+
+        Args:
+            cell: which.
+            recipes: from `load`.
 
         Raises:
             RecipeError: a setting names no field, or one of another type.
@@ -113,6 +135,12 @@ def unfinished(
 ) -> list[Cell]:
     """The runs of a grid that are still to be made; all settings and the data are checked.
 
+    Args:
+        sweep: what the runs have in common.
+        cells: the runs.
+        recipes: of the sweep.
+        out: folder of their directories.
+
     Raises:
         BayesfsError: a setting or the data are at fault.
     """
@@ -129,6 +157,13 @@ def run_sweep(
     sweep: Sweep, cells: Sequence[Cell], out: Path, *, jobs: int, progress: Progress
 ) -> dict[Cell, str]:
     """Make runs, `jobs` at a time, each in a process. One that fails leaves the others be.
+
+    Args:
+        sweep: what the runs have in common.
+        cells: the runs, from `unfinished`.
+        out: folder of their directories.
+        jobs: runs at a time.
+        progress: told after each run.
 
     Returns:
         The runs that failed -> why.

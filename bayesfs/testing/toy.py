@@ -95,6 +95,10 @@ class GaussianToy(Model):
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Posterior mean and sd of every site, by one dense solve in double precision.
 
+        Args:
+            episodes: the tasks.
+            joint: whether the population mean is unknown; else it is 0.
+
         Returns:
             Site -> (mean, sd), each with the axes of `dims`.
         """

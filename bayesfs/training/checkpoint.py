@@ -36,7 +36,12 @@ class _Header:
 
 
 def save_posterior(posterior: Posterior, path: Path) -> None:
-    """Write draws, axes and statistics of a posterior to an npz file."""
+    """Write draws, axes and statistics of a posterior to an npz file.
+
+    Args:
+        posterior: what to keep.
+        path: a file name ending in `.npz`.
+    """
     header = _Header(
         kind=posterior.kind,
         dims={site: list(dims) for site, dims in posterior.dims.items()},

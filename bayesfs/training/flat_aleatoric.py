@@ -73,6 +73,10 @@ def flat_aleatoric(
     Raises:
         InferenceError: the model has no such scales, there is one number of support videos or too
             few users, or no factors do it.
+
+    Example:
+        >>> learnt = flat_aleatoric(study, study.learn(data, seed=0), data, seed=0)
+        ... # doctest: +SKIP
     """
     shots = study.evaluation.shots
     scale = learnt.population.population.get("scale")

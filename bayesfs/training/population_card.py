@@ -45,7 +45,11 @@ JSON text; nothing in it is run. No picture, name or feature of anybody is in it
 
 
 def card_text(shared: SharedPopulation) -> str:
-    """The card of a population as one page of Markdown."""
+    """The card of a population as one page of Markdown.
+
+    Args:
+        shared: whose card; every text in it is shown as text, whoever wrote it.
+    """
     card = dict(shared.card)
     people, objects = card.pop("people"), card.pop("objects")
     worlds, calibration = card.pop("worlds"), card.pop("calibration", {})

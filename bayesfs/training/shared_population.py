@@ -202,6 +202,9 @@ def _contents(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
 def default_population(backbone: str = DEFAULT) -> SharedPopulation:
     """The population that comes with bayesfs, of features of `backbone_of(backbone)`.
 
+    Args:
+        backbone: one of `BACKBONES`, by default parameters.
+
     Raises:
         DataError: none comes along for it.
 

@@ -75,7 +75,12 @@ class LearnedProjection(PrincipalAxes):
         return self._at(embeddings, best.dim, best.steps)
 
     def cross_fit(self, embeddings: Embeddings, dim: int) -> Embeddings:
-        """Every user's frames projected by what was learnt without their fold."""
+        """Every user's frames projected by what was learnt without their fold.
+
+        Args:
+            embeddings: frames of the train users; a single user is projected by his own axes.
+            dim: number of features; missing ones are zero.
+        """
         if len(users_of(embeddings)) < 2:
             return self.fit(embeddings)(embeddings)
         best = self.validate(embeddings)
@@ -83,7 +88,11 @@ class LearnedProjection(PrincipalAxes):
         return left_out(embeddings, self._parts(embeddings), fit, dim)
 
     def validate(self, embeddings: Embeddings) -> Validation:
-        """Score of left-out train users for every number of axes and steps."""
+        """Score of left-out train users for every number of axes and steps.
+
+        Args:
+            embeddings: frames of two train users or more.
+        """
         curves = []
         for dim in self.dims:
             each = [self._curve(embeddings, fold, dim) for fold in self._parts(embeddings)]
@@ -195,7 +204,13 @@ def aligned(embeddings: Embeddings, projection: Projection) -> Embeddings:
 def turned(
     projection: Projection, matrix: np.ndarray[Any, Any], embeddings: Embeddings
 ) -> Projection:
-    """The projection followed by a linear map of its features, with its own spectrum."""
+    """The projection followed by a linear map of its features, with its own spectrum.
+
+    Args:
+        projection: of `embeddings`.
+        matrix: (feature, output).
+        embeddings: train frames, for the spectrum.
+    """
     axes = _axes(projection) @ matrix
     sd = ((unit_norm(embeddings) - projection.means[condition_index(embeddings)]) @ axes).std(0)
     total = float(np.sqrt(np.square(sd).sum()))

@@ -79,6 +79,10 @@ def _draw_correction(prob: Tensor, given: Tensor, weight: Tensor) -> Tensor:
 def decompose(predictive: Predictive, episodes: EpisodeBatch) -> xr.Dataset:
     """Uncertainty by kind of every query frame and video.
 
+    Args:
+        predictive: of the query of `episodes`.
+        episodes: for masks and names.
+
     Returns:
         Dataset with frame_total, frame_aleatoric, frame_epistemic (task, video, frame) and
         video_total, video_aleatoric, video_epistemic (task, video), in nats; NaN for padding.

@@ -121,6 +121,15 @@ def decompose_by(
     decompositions: Sequence[Decomposition] = DECOMPOSITIONS,
     seed: int,
 ) -> dict[str, xr.Dataset]:
-    """Name -> parts, for every decomposition that the model has the abilities for."""
+    """Name -> parts, for every decomposition that the model has the abilities for.
+
+    Args:
+        model: what the tasks were inferred with.
+        population: posterior of the population sites.
+        episodes: T tasks.
+        predictive: of their queries.
+        decompositions: which to compute.
+        seed: of the draws.
+    """
     each = ((d.name, d(model, population, episodes, predictive, seed=seed)) for d in decompositions)
     return {name: parts for name, parts in each if parts is not None}

@@ -49,6 +49,10 @@ def leave_one_out_influence(
 
     Raises:
         InferenceError: the model has no label predictives in closed form.
+
+    Example:
+        >>> moved = leave_one_out_influence(model, population, episodes)  # doctest: +SKIP
+        >>> moved.influence.isel(task=0, video=0)  # doctest: +SKIP
     """
     if not isinstance(model, Collapsible):
         raise InferenceError(

@@ -48,6 +48,10 @@ class Annotations:
 def annotate(path: Path | None, files: Sequence[str]) -> Annotations:
     """Columns of the frames `files`; all -1 and NaN where there is no annotation file.
 
+    Args:
+        path: the JSON file of the video, or None.
+        files: names of the frames in order of time.
+
     Returns:
         Annotations of len(files) rows. A file that cannot be used at all gives one problem.
     """

@@ -105,6 +105,10 @@ def read_folder(
 def read_unlabelled(root: str | Path, user: str) -> VideoTree:
     """The videos of a folder, all to be predicted, of a person whose objects are known.
 
+    Args:
+        root: folder of videos, or one video file or photograph.
+        user: name of the person.
+
     Raises:
         DataError: there is neither.
     """
@@ -117,6 +121,10 @@ def read_unlabelled(root: str | Path, user: str) -> VideoTree:
 
 def recording(path: Path, user: str = "user") -> Video:
     """One recording by itself: a video file, a photograph, or a folder of frames.
+
+    Args:
+        path: where it is.
+        user: name of the person.
 
     Raises:
         DataError: there is none of that name.

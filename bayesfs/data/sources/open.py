@@ -17,6 +17,9 @@ def read_tree(root: str | Path) -> VideoTree:
         root: the folder; see `bayesfs.data.sources.orbit` and `bayesfs.data.sources.folder` for the
             two layouts.
 
+    Returns:
+        Every usable video, and what was left out.
+
     Raises:
         DataError: the folder is missing or has neither layout.
     """

@@ -43,8 +43,19 @@ def read_orbit(root: str | Path) -> VideoTree:
     name. A video with gaps in its numbering is kept and the gap noted; so are names that are
     suspiciously alike. Annotations that cannot be read become -1 and NaN.
 
+    Args:
+        root: the folder that holds train, validation or test.
+
+    Returns:
+        The tree, with annotation flags and boxes where there are annotations.
+
     Raises:
         DataError: the folder is missing, or holds no usable video.
+
+    Example:
+        >>> tree = read_orbit("orbit")  # doctest: +SKIP
+        >>> tree.videos[0].user, tree.videos[0].object  # doctest: +SKIP
+        ('P100', 'house keys')
     """
     walk = TreeWalk(Path(root))
     splits = _splits(walk)

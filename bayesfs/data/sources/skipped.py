@@ -16,7 +16,14 @@ def tell_skipped(
     shown: int = 5,
     tell: Callable[[str], object] = print,
 ) -> None:
-    """Say what was left out and why, the gravest losses first, and of the rest how much of what."""
+    """Say what was left out and why, the gravest losses first, and of the rest how much of what.
+
+    Args:
+        skipped: the records, such as a store keeps.
+        count: how many there are in all; a store counts more than it keeps.
+        shown: records that are told one by one.
+        tell: what a line is given to.
+    """
     order = sorted(skipped, key=lambda one: LEVELS.index(one.level))
     for one in order[:shown]:
         tell(f"  left out: {terminal_safe(one.path)}: {terminal_safe(one.reason)}")

@@ -204,6 +204,9 @@ class TreeWalk:
     beside one another that differ only in case, spaces or Unicode form are noted and kept. Names
     that begin with a dot are ignored.
 
+    Args:
+        root: the tree.
+
     Raises:
         DataError: the root is no folder.
     """

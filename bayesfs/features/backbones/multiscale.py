@@ -25,6 +25,9 @@ from bayesfs.features.backbones.network import Network
 class MultiScale(Network):
     """A network on whole frames and on their middles.
 
+    Args:
+        network: of frames half as wide as those that this takes.
+
     Example:
         >>> import numpy as np
         >>> from bayesfs.features.backbones.efficientnet_lite0 import EfficientNetLite0

@@ -52,6 +52,12 @@ class Sampling:
         and early enough to leave one for each of those that follow. So m frames are used whenever
         m are there. Times may be early by `TOLERANCE` h.
 
+        Args:
+            seconds: (n,) times of the frames, not descending.
+
+        Returns:
+            (m,) ascending positions.
+
         Example:
             >>> Sampling(max_frames=3).select(np.arange(12) / 30).tolist()
             [0, 4, 8]

@@ -24,6 +24,11 @@ CAMERAS = {
 def stream(source: str, px: int, sampling: Sampling | None = None) -> Iterator[Frame | Skipped]:
     """Frames, px by px, one after the other; a camera's come as long as they are asked for.
 
+    Args:
+        source: a video file, a folder of frames, a photograph, or the number of a camera.
+        px: side of the frames in pixels.
+        sampling: which frames of a recording; all of them by default.
+
     Raises:
         DataError: there is no such recording or camera, or PyAV is not installed.
     """

@@ -54,6 +54,11 @@ class Frame:
 def decode(video: Video, px: int, sampling: Sampling | None = None) -> Iterator[Frame | Skipped]:
     """Frames of a video in order of time, each px by px.
 
+    Args:
+        video: a folder of frames, a video file or a photograph.
+        px: side of the frames in pixels.
+        sampling: which frames; all of them by default.
+
     Yields:
         A Frame, or a Skipped that names the file and the likely cause.
 

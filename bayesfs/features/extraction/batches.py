@@ -55,6 +55,14 @@ def batches(
 ) -> Iterator[Batch]:
     """Decode and measure videos, batch by batch; made to run in a thread of its own.
 
+    Args:
+        videos: consecutive videos.
+        first: position of the first of them in the whole list.
+        px: side of the frames.
+        size: frames in a batch; only the last may be smaller, or empty.
+        sampling: which frames.
+        thumbnails: whether to keep small pictures.
+
     Yields:
         Batches. A video of which no frame could be decoded is noted as skipped.
     """

@@ -35,6 +35,11 @@ PACKAGES = (
 def consolidate(job: ExtractionJob, shards: Sequence[Shard], skipped: Sequence[Skipped]) -> None:
     """Write the store of finished shards into the work folder, and move it to its name.
 
+    Args:
+        job: what was extracted.
+        shards: all of its shards, each of them finished.
+        skipped: what the reader left out.
+
     Raises:
         DataError: no frame at all could be decoded, or a shard was changed meanwhile.
     """
@@ -58,7 +63,12 @@ def consolidate(job: ExtractionJob, shards: Sequence[Shard], skipped: Sequence[S
 
 
 def lost_objects(videos: Sequence[Video], read: set[int]) -> list[Skipped]:
-    """Objects of which no frame at all could be decoded."""
+    """Objects of which no frame at all could be decoded.
+
+    Args:
+        videos: what was to be read.
+        read: positions of those of which a frame could be decoded.
+    """
     left = {(videos[i].user, videos[i].object) for i in read}
     lost: dict[tuple[str, str], str] = {}
     for video in videos:

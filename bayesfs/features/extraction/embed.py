@@ -40,8 +40,15 @@ def embed(
         skipped: what the reader left out, of videos; told among the attributes.
         progress: called with (frames done, frames expected, message).
 
+    Returns:
+        Embeddings with labels, measured quality, and the backbone's name, pixels and what was left
+        out as attributes.
+
     Raises:
         DataError: no frame can be decoded, or a feature is not finite.
+
+    Example:
+        >>> embed("videos", backbone_of("efficientnet-lite0"))  # doctest: +SKIP
     """
     if isinstance(videos, str | Path):
         tree = read_tree(videos)

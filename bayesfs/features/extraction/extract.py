@@ -76,10 +76,17 @@ def extract(
         workers: shards made at a time; as many as cores, at most `MAX_WORKERS`, by default.
         progress: called with (frames done, frames expected, message), by one worker at a time.
 
+    Returns:
+        The store, opened.
+
     Raises:
         DataError: the store is of another backbone, size, sampling or list of frames (they are
             never mixed), another run is writing it, the disk refuses, no frame can be decoded, or
             a feature is not finite.
+
+    Example:
+        >>> tree = read_tree("videos")  # doctest: +SKIP
+        >>> extract(tree.videos, EfficientNetLite0(), "store.zarr")  # doctest: +SKIP
     """
     job = ExtractionJob(videos, backbone, Path(store_path), sampling or Sampling(), thumbnails)
     make_store(job, skipped=skipped, workers=workers, progress=progress)

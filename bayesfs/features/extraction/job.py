@@ -150,6 +150,9 @@ def attrs_of(backbone: Backbone, sampling: Sampling) -> dict[str, str | int]:
 def sampling_of(attrs: Mapping[str, object]) -> Sampling | None:
     """Which frames of each video a store has; None where it does not say.
 
+    Args:
+        attrs: of the store, or what a run keeps of them under the same name.
+
     Raises:
         DataError: what it says is no sampling.
     """

@@ -19,6 +19,10 @@ class Prefetch(Generic[T]):
     An exception of the source is raised where its next item would have come. Leaving the `with`
     block early stops the thread at its next item.
 
+    Args:
+        source: what to iterate; it is used by the thread only.
+        ahead: number of items that may wait.
+
     Example:
         >>> with Prefetch(range(3)) as items:
         ...     list(items)

@@ -36,7 +36,14 @@ LEAST_FRAMES = 32
 
 @dataclass(frozen=True)
 class Shard:
-    """Consecutive videos that are extracted together."""
+    """Consecutive videos that are extracted together.
+
+    Attributes:
+        index: number of the shard.
+        first: position of its first video in the whole list.
+        videos: its videos.
+        frames: frames expected, if all that are there can be decoded.
+    """
 
     index: int
     first: int
@@ -116,6 +123,10 @@ def load_shard(path: Path, dim: int) -> ShardRows | None:
     """A finished shard, or None where there is none that is whole.
 
     Each array carries the CRC-32 of its zip entry, so a torn file is not taken for whole.
+
+    Args:
+        path: the shard's file.
+        dim: number of features expected.
     """
     try:
         with opened_npz(path) as data:
@@ -136,6 +147,11 @@ def load_shard(path: Path, dim: int) -> ShardRows | None:
 
 def features_of(backbone: Backbone, batch: Batch, videos: Sequence[Video]) -> NDArray[np.float32]:
     """(frame, feature) of a batch, by its pictures, or by its frames' names if these are enough.
+
+    Args:
+        backbone: the backbone.
+        batch: decoded frames.
+        videos: the whole list that `Batch.rows` counts in.
 
     Raises:
         DataError: the features are not one finite row a frame, or those of a frame are missing.

@@ -44,6 +44,9 @@ class Gibbs(Engine):
             `bayesfs.inference.program.informed`.
         batch_size: tasks at a time; bounds the memory.
         population_draws: see `bayesfs.inference.svi.svi.SVI`.
+
+    Example:
+        >>> posterior = Gibbs().infer(model, episodes, seed=0, given=population)  # doctest: +SKIP
     """
 
     requires: ClassVar[type[Any]] = LinearHead

@@ -76,6 +76,11 @@ class Laplace(Engine):
     Source: MacKay (1992), A practical Bayesian framework for backpropagation networks; Ritter,
     Botev and Barber (2018), A scalable Laplace approximation, for the Kronecker form.
     refs.bib: mackay1992, ritter2018.
+
+    Example:
+        >>> engine = Laplace(grid="task_scale_raw")
+        >>> posterior = engine.infer(model, episodes, seed=0, given=population)  # doctest: +SKIP
+        >>> posterior.sample_stats["log_evidence"]  # doctest: +SKIP
     """
 
     structure: Structure = "full"

@@ -35,7 +35,13 @@ Factors = Callable[[Density, Tensor], Sequence[Factor]]
 
 @dataclass(frozen=True)
 class Pinned:
-    """A density with one latent of every task held at a value."""
+    """A density with one latent of every task held at a value.
+
+    Attributes:
+        density: density of z.
+        index: which latent.
+        value: what it is held at.
+    """
 
     density: Density
     index: int
@@ -74,7 +80,15 @@ class Pinned:
 
 @dataclass(frozen=True)
 class Node:
-    """Laplace's approximation with the grid latent at one value."""
+    """Laplace's approximation with the grid latent at one value.
+
+    Attributes:
+        density: the pinned density.
+        mode: (task, size).
+        gradient: (task,) largest absolute derivative at the mode.
+        log_evidence: (task,) of the other latents, at this value of the pinned one.
+        ridge: (task,) added to the curvature's diagonal.
+    """
 
     density: Pinned
     mode: Tensor

@@ -47,7 +47,15 @@ Data = tuple[Array, ...]
 
 @dataclass(frozen=True)
 class Sampler:
-    """What a compiled sampler depends on; equal samplers share it."""
+    """What a compiled sampler depends on; equal samplers share it.
+
+    Attributes:
+        program: density of the tasks.
+        warmup: transitions that adapt.
+        target_accept: acceptance rate to adapt to.
+        warmup_depth: largest depth of a tree in the first of them, `SETTLING`.
+        max_depth: the same afterwards.
+    """
 
     program: JaxProgram
     warmup: int
@@ -92,7 +100,15 @@ class Chains(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """Chains that are compiled and ready to start."""
+    """Chains that are compiled and ready to start.
+
+    Attributes:
+        sampler: density and settings.
+        data: arguments of the density.
+        shape: (tasks, chains, size).
+        state: where the chains stand.
+        key: (lane,) keys that fix all draws of a chain.
+    """
 
     sampler: Sampler
     data: Data
@@ -104,7 +120,14 @@ class Run:
     def prepare(
         cls, sampler: Sampler, data: Data, position: NDArray[Any], seeds: Sequence[int]
     ) -> Run:
-        """Compile, unless an equal sampler has been before."""
+        """Compile, unless an equal sampler has been before.
+
+        Args:
+            sampler: density and settings.
+            data: arguments of the density.
+            position: (task, chain, size) where to start.
+            seeds: of each task; fix all of its draws, whatever tasks stand beside it.
+        """
         tasks, chains, size = position.shape
         of_tasks = jax.vmap(random.PRNGKey)(jnp.asarray(seeds))
         key = jax.vmap(lambda k: random.split(k, chains))(of_tasks).reshape(tasks * chains, -1)

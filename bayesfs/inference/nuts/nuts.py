@@ -84,6 +84,11 @@ class NUTS(Engine):
 
     Source: see `bayesfs.inference.nuts.lockstep`; adaptation as in Stan, by NumPyro; superchains as
     in Margossian et al. (2024), refs.bib: margossian2024.
+
+    Example:
+        >>> posterior = NUTS(warmup=500, draws=500).infer(model, episodes, seed=0, given=population)
+        ... # doctest: +SKIP
+        >>> posterior.sample_stats["diverging"].any()  # doctest: +SKIP
     """
 
     reference: ClassVar[bool] = True

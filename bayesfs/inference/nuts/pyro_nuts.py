@@ -31,7 +31,17 @@ class PyroNUTS(Engine):
 
     Diagnostics in `Posterior.sample_stats`: diverging (draw, task).
 
-    Its fields are as of `bayesfs.inference.nuts.nuts.NUTS`.
+    Attributes:
+        warmup: transitions that adapt, and are discarded.
+        draws: draws kept in each chain.
+        chains: chains per task, one after another.
+        target_accept: acceptance rate that the step size is adapted to.
+        max_depth: trajectories have at most 2^max_depth - 1 steps.
+        population_draws: see `bayesfs.inference.svi.svi.SVI`.
+
+    Example:
+        >>> PyroNUTS(warmup=100, draws=100).infer(model, episodes, seed=0, given=population)
+        ... # doctest: +SKIP
     """
 
     warmup: Count = 500

@@ -48,6 +48,10 @@ class JaxProgram:
     """Density of a batch of tasks as a JAX function of latents and data; equal if alike.
 
     Calling it with z (task, size) and the data gives (task,).
+
+    Attributes:
+        steps: operations, in order.
+        result: the Slot of the density.
     """
 
     steps: tuple[Step, ...]
@@ -66,6 +70,10 @@ class JaxProgram:
 
 def translate(density: Density, like: Tensor) -> tuple[JaxProgram, tuple[Array, ...]]:
     """The log density of all tasks at one particle each, as a program and its data.
+
+    Args:
+        density: unconstrained log density of the tasks.
+        like: gives dtype and device of the latents.
 
     Returns:
         The program, and the arrays to call it with. Floats are double if `like` is; use them

@@ -149,7 +149,14 @@ def _is_joint(model: Model, given: Posterior | None) -> bool:
 def task_batches(
     model: Model, episodes: EpisodeBatch, batch_size: int, given: Posterior | None
 ) -> Iterator[EpisodeBatch]:
-    """The tasks in order, `batch_size` at a time; all at once where a population is learnt."""
+    """The tasks in order, `batch_size` at a time; all at once where a population is to be learnt.
+
+    Args:
+        model: its `dims` tell whether there is a population.
+        episodes: T tasks.
+        batch_size: tasks at a time.
+        given: posterior that holds the population, or None.
+    """
     size = len(episodes) if _is_joint(model, given) else batch_size
     for start in range(0, len(episodes), size):
         tasks = range(start, min(start + size, len(episodes)))

@@ -26,7 +26,14 @@ CLASS_AXES = ("way", "logit")
 
 @dataclass(frozen=True)
 class Canonical:
-    """Tasks in canonical order, and the way back."""
+    """Tasks in canonical order, and the way back.
+
+    Attributes:
+        original: the tasks as they came.
+        episodes: the tasks, sorted and trimmed.
+        way: (task, way) class of the original at each place.
+        shot: (task, way, shot) support video, of that class, at each place.
+    """
 
     original: EpisodeBatch
     episodes: EpisodeBatch
@@ -74,7 +81,12 @@ def has_shared_classes(model: Model) -> bool:
 
 
 def canonical(model: Model, episodes: EpisodeBatch) -> Canonical:
-    """Sort classes, support videos and query videos of each task by content; trim padding."""
+    """Sort classes, support videos and query videos of each task by content; trim padding.
+
+    Args:
+        model: whose `dims` say whether classes may move.
+        episodes: the tasks.
+    """
     order = TaskOrder.of(episodes)
     ways, shots, videos = (
         max(1, int(mask.sum(-1).max()))

@@ -23,6 +23,9 @@ def each(function: Callable[..., Any], parts: Sequence[Tensor], axis: int = 0) -
         function: tensors -> a tensor, or tensors by name.
         parts: its arguments, all as long along the axis.
         axis: of the arguments and of what comes back.
+
+    Returns:
+        As the function, with the axis.
     """
     count = parts[0].shape[axis]
     if count != 1:

@@ -36,6 +36,9 @@ def fit_informed(
         streams: of the tasks, for the directions without information.
         completions: draws of the directions without information for each draw of the others; the
             posterior then holds so many times the draws, all of them once for each completion.
+
+    Returns:
+        Posterior of all sites of the model, or its future.
     """
     model, given = density.model, density.given
     if given is None or not isinstance(model, Reducible):

@@ -40,7 +40,12 @@ LIMITS: Mapping[str, float] = {
 
 
 def failures(posterior: Posterior, limits: Mapping[str, float] = LIMITS) -> dict[str, Tensor]:
-    """Statistic -> (task,) whether a task fails it; NaN is none that passes."""
+    """Statistic -> (task,) whether a task fails it; NaN is none that passes.
+
+    Args:
+        posterior: of T tasks, or of one joint density.
+        limits: statistic -> the most that passes; what the posterior does not have is left out.
+    """
     return {
         name: ~(posterior.sample_stats[name].reshape(-1) <= most)
         for name, most in limits.items()

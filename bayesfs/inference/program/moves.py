@@ -70,6 +70,12 @@ def moved(
 ) -> tuple[Particles, Tensor]:
     """Move the particles of every task.
 
+    Args:
+        density: log p of the tasks.
+        z: (task, particle, size) where they start; several of each task.
+        transitions: at least 2; the step is adapted in the first half.
+        streams: of the tasks.
+
     Returns:
         Where the particles are in the end, and (task,) the mean acceptance of the second half.
     """

@@ -60,7 +60,13 @@ ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class FlatSite:
-    """A latent site of a program."""
+    """A latent site of a program.
+
+    Attributes:
+        name: of the site.
+        flat: unconstrained shape.
+        axes: names of the axes of its value: plates by name, others numbered.
+    """
 
     name: str
     flat: tuple[int, ...]
@@ -131,7 +137,11 @@ class PlainProgram(Model):
 
     @torch.no_grad()
     def named(self, posterior: Posterior) -> Posterior:
-        """Draws of the latents in their ranges, and of deterministic sites, with axes' names."""
+        """Draws of the latents in their ranges, and of deterministic sites, with the axes' names.
+
+        Args:
+            posterior: of this model. Without a batch axis its sites lose the axis "task".
+        """
         z = [posterior.draws[latent.name] for latent in self.latents]
         rows = torch.arange(self.problems, device=self.episodes.support.device)
         with PYRO, pyro.validation_enabled(False):
@@ -313,7 +323,14 @@ def _run(
     z: Sequence[Tensor] | Tensor,
     relative: frozenset[str],
 ) -> _Run:
-    """Run a program at z, or at a start of the dtype and device of a tensor."""
+    """Run a program at z, or at a start of the dtype and device of a tensor.
+
+    Args:
+        program: what is run.
+        data: its keyword arguments.
+        z: values of the latents, or a tensor.
+        relative: normal sites that are non-centred.
+    """
     run = _Run(z, relative)
     with run, _constants_of((z if isinstance(z, Tensor) else z[0]).dtype):
         program(**data)

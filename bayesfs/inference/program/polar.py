@@ -19,6 +19,9 @@ class Polar:
     """The density of a potential whose paired latents are in polar coordinates.
 
     Without pairs it is the potential's.
+
+    Args:
+        density: of the latents z.
     """
 
     def __init__(self, density: Potential) -> None:

@@ -323,10 +323,18 @@ def potential(
         draw: condition on this draw of the population; None takes the posterior mean, averaged in
             the unconstrained space (so that scales stay positive and simplexes normalised).
 
+    Returns:
+        Potential over z: (task, particle, size).
+
     Raises:
         InferenceError: the trace and `model.dims` disagree, a latent is discrete, or `given` lacks
             a population site of the model.
         ShapeError: `given` was inferred with other sizes.
+
+    Example:
+        >>> density = potential(model, episodes, given=population)  # doctest: +SKIP
+        >>> z = density.prior(20, seed=0)  # doctest: +SKIP
+        >>> value, gradient = density.value_and_gradient(z)  # doctest: +SKIP
     """
     with seeded(0):
         trace = trace_program(model, episodes, {})

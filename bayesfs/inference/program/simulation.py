@@ -52,6 +52,11 @@ class Simulator:
         model: the model.
         episodes: the tasks; their support gives sizes, masks, conditions and whatever the program
             conditions on, and is what `log_densities` scores.
+
+    Example:
+        >>> program = Simulator(model, episodes)  # doctest: +SKIP
+        >>> program.draw(seed=0).observed["frames"].shape  # doctest: +SKIP
+        torch.Size([4, 5, 3, 8, 64])
     """
 
     def __init__(self, model: Model, episodes: EpisodeBatch) -> None:

@@ -17,6 +17,9 @@ class Streams:
 
     Tasks of equal support have equal numbers; others are independent. Numbers are made on the CPU,
     so that they do not depend on the device either.
+
+    Args:
+        generators: one a row.
     """
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
@@ -24,7 +27,13 @@ class Streams:
 
     @classmethod
     def of(cls, density: Potential, seed: int, branch: int = 0) -> Streams:
-        """Streams of the tasks of a density, or the one stream of a joint density."""
+        """Streams of the tasks of a density, or the one stream of a joint density.
+
+        Args:
+            density: whose tasks.
+            seed: the same seed and support give the same numbers.
+            branch: other numbers for each, such as for each draw of the population.
+        """
         if density.joint:
             return cls([torch.Generator().manual_seed(seed)])
         noise = Noise(seed, TaskOrder.of(density.episodes), branch)

@@ -45,6 +45,11 @@ SLACK_BELOW = 10.0
 def with_units(model: Model, episodes: EpisodeBatch, posterior: Posterior) -> Posterior:
     """The posterior with `units` among its statistics; warns where it is above 1.
 
+    Args:
+        model: what the population was learnt with: a program, or an objective around one.
+        episodes: what it was learnt from.
+        posterior: of the population, and of the tasks where they were inferred together.
+
     Returns:
         The posterior as it is where the program observes no features.
     """

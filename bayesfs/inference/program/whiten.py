@@ -127,6 +127,10 @@ def is_worthwhile(density: Potential) -> bool:
 def newton(density: Density, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Climb from near a mode by Newton steps, in which every curvature counts as positive.
 
+    Args:
+        density: unconstrained log density of the tasks.
+        z: (task, size) where to start.
+
     Returns:
         Where the climb ended (task, size), H there (task, size, size) in double precision, and
         whether that is a mode (task,).

@@ -72,7 +72,14 @@ class Annealing:
 
 @dataclass(frozen=True)
 class SteinSchedule:
-    """How long and how fast to move."""
+    """How long and how fast to move.
+
+    Attributes:
+        steps: at most; the second half decays.
+        learning_rate: length of a step in units of the latents.
+        early_stopping: leave the constant-rate half once the discrepancy has stalled.
+        annealing: of the score, or None.
+    """
 
     steps: int
     learning_rate: float

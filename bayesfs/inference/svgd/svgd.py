@@ -59,6 +59,11 @@ class SVGD(Engine):
     Source: Liu and Wang (2016), algorithm 1; refs.bib: liu2016. Departures: the default kernel
     (`LinearStein`), preconditioning, and one step size per latent instead of one per particle and
     latent, so that particles remain exchangeable.
+
+    Example:
+        >>> posterior = SVGD(particles=100).infer(model, episodes, seed=0, given=population)
+        ... # doctest: +SKIP
+        >>> posterior.sample_stats["ksd_ratio"]  # doctest: +SKIP
     """
 
     particles: Several = 100

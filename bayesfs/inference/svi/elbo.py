@@ -75,6 +75,14 @@ def maximise_elbo(
 ) -> Fit:
     """Fit one guide per task.
 
+    Args:
+        density: unconstrained log density of the tasks.
+        guide: variational family.
+        schedule: steps, rate, particles, stopping.
+        start: (task, count) parameters to start from.
+        generator: source of the noise, on the CPU: the same numbers on every device.
+        progress: called now and then with (step, steps, message).
+
     Returns:
         Parameters, averaged over the decaying half, and the ELBO of each step.
 

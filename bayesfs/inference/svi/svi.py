@@ -69,6 +69,11 @@ class SVI(Engine):
         batch_size: tasks at a time; bounds the memory.
         population_draws: 1 conditions on the mean of a given population; more carry that many of
             its draws through, at so many times the cost.
+
+    Example:
+        >>> posterior = SVI(steps=500).infer(model, episodes, seed=0, given=population)
+        ... # doctest: +SKIP
+        >>> posterior.sample_stats["khat"]  # doctest: +SKIP
     """
 
     guide: Guide = field(default_factory=MeanField)

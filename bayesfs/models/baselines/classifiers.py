@@ -91,7 +91,14 @@ class _Tempered:
 
 @dataclass(frozen=True)
 class Prototypes(_Tempered):
-    """Nearest class mean."""
+    """Nearest class mean.
+
+    Attributes:
+        metric: "euclidean" (logit -|z - mean|^2) or "cosine".
+
+    Example:
+        >>> baseline = fit_temperature(Prototypes(metric="cosine"), train)  # doctest: +SKIP
+    """
 
     metric: Literal["euclidean", "cosine"] = "euclidean"
 
@@ -103,7 +110,11 @@ class Prototypes(_Tempered):
 
 @dataclass(frozen=True)
 class NearestNeighbour(_Tempered):
-    """Nearest support frame of each class."""
+    """Nearest support frame of each class.
+
+    Attributes:
+        metric: "euclidean" or "cosine".
+    """
 
     metric: Literal["euclidean", "cosine"] = "cosine"
 
@@ -114,7 +125,11 @@ class NearestNeighbour(_Tempered):
 
 @dataclass(frozen=True)
 class Mahalanobis(_Tempered):
-    """Simple CNAPs' head on fixed features; see `mahalanobis_logits`."""
+    """Simple CNAPs' head on fixed features; see `mahalanobis_logits`.
+
+    Attributes:
+        ridge: multiple of the identity added to each class's covariance.
+    """
 
     ridge: Positive = 1.0
 
@@ -128,7 +143,11 @@ class Mahalanobis(_Tempered):
 
 @dataclass(frozen=True)
 class Logistic(_Tempered):
-    """scikit-learn's multinomial logistic regression, per task."""
+    """scikit-learn's multinomial logistic regression, per task.
+
+    Attributes:
+        c: inverse strength of the L2 penalty.
+    """
 
     c: Positive = 1.0
 
@@ -142,7 +161,16 @@ class Logistic(_Tempered):
 
 @dataclass(frozen=True)
 class HeadEnsemble(_Tempered):
-    """Deep ensemble of small networks on fixed features; see `ensemble_logits`."""
+    """Deep ensemble of small networks on fixed features; see `ensemble_logits`.
+
+    Attributes:
+        members: number of networks.
+        hidden: width of their hidden layer.
+        steps: steps of AdamW.
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        seed: of the random starts.
+    """
 
     members: Count = 5
     hidden: Count = 32
@@ -185,6 +213,13 @@ def fit_temperature(baseline: AnyBaseline, train_episodes: EpisodeBatch) -> AnyB
     The frame temperature minimises the mean negative log-likelihood over labelled query frames;
     then the video temperature minimises that over labelled query videos. Neither the support nor
     the labels of the users who are predicted later enter.
+
+    Args:
+        baseline: the classifier; its own temperatures do not matter.
+        train_episodes: tasks of train users with labelled query.
+
+    Returns:
+        The classifier with learnt temperatures.
 
     Raises:
         InferenceError: no query video has a label, or no task has two classes.

@@ -60,7 +60,12 @@ def cosine_logits(episodes: EpisodeBatch) -> Tensor:
 
 
 def nearest_logits(episodes: EpisodeBatch, *, cosine: bool = False) -> Tensor:
-    """-|z - x|^2 of the nearest support frame x of each class."""
+    """-|z - x|^2 of the nearest support frame x of each class.
+
+    Args:
+        episodes: the tasks.
+        cosine: scale every frame to length 1 first, so that |z - x|^2 = 2 - 2 cos.
+    """
     support, query = unit_rows(episodes) if cosine else (episodes.support, episodes.query)
     distance = squared_distance(query, support.flatten(1, 3))
     absent = ~episodes.support_mask.flatten(1)
@@ -119,7 +124,12 @@ def _covariance_root(episodes: EpisodeBatch) -> Tensor:
 
 
 def logistic_logits(episodes: EpisodeBatch, *, c: float = 1.0) -> Tensor:
-    """Multinomial logistic regression of scikit-learn, fitted per task on its support frames."""
+    """Multinomial logistic regression of scikit-learn, fitted per task on its support frames.
+
+    Args:
+        episodes: the tasks.
+        c: inverse strength of the L2 penalty.
+    """
     from sklearn.linear_model import LogisticRegression  # a fifth of a second, for this one only
 
     logits = torch.zeros(*episodes.query.shape[:-1], episodes.way, dtype=torch.float64)

@@ -67,6 +67,14 @@ def labels_after_video(
 ) -> tuple[Tensor, Tensor]:
     """Label laws of every query after one more video of each class, drawn given query and support.
 
+    Args:
+        episodes: T tasks.
+        levels: population parameters of one draw.
+        condition: of the new video.
+        frames: its number of frames.
+        draws: simulated videos of each class for each query.
+        seed: of the draws.
+
     Returns:
         log p(y | x, D, v): (draw, task, video, frame, new, way) of frames and
         (draw, task, video, new, way) of videos, with `new` the class that is filmed.

@@ -65,6 +65,11 @@ class GaussianHierarchy(LevelModel, OpenSet):
         slope_mean: prior mean of each of these effects; none for 0.
         absent_odds: prior mean of the log odds that a query shows nothing taught.
         absent_odds_sd: prior sd of these: next to nothing is known.
+
+    Example:
+        >>> model = GaussianHierarchy()
+        >>> objective = MarginalLikelihood(model)  # doctest: +SKIP
+        >>> population = SVI(steps=300).infer(objective, train, seed=0)  # doctest: +SKIP
     """
 
     family: CovarianceFamily = field(default_factory=PowerLaw)
@@ -122,7 +127,12 @@ class GaussianHierarchy(LevelModel, OpenSet):
         return {**sites, **self.family.sample(like)}
 
     def levels(self, population: Mapping[str, Tensor], dim: int) -> Levels:
-        """Population parameters of one draw as operators."""
+        """Population parameters of one draw as operators.
+
+        Args:
+            population: site -> value without draw axis.
+            dim: number of features.
+        """
         cov = cast(Diagonal, self.family.build(population, dim))
         raw = population["offset_raw"]
         spectrum = self.family.spectrum

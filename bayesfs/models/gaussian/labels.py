@@ -227,6 +227,12 @@ def mixture_predictive(
 ) -> Predictive:
     """Predictive over population draws of equal weight: the support does not reweight them.
 
+    Args:
+        episodes: T tasks.
+        values: population parameters of each draw.
+        draws: draws of the class means for each population draw.
+        seed: of the draws.
+
     Returns:
         Predictive, with the probability that nothing taught is shown where that is possible.
     """

@@ -64,7 +64,12 @@ class LevelModel(Conjugate, Hierarchical, Simulates):
 
     @abstractmethod
     def task_levels(self, population: Mapping[str, Tensor], episodes: EpisodeBatch) -> Levels:
-        """Population parameters of one draw as operators, for the given tasks."""
+        """Population parameters of one draw as operators, for the given tasks.
+
+        Args:
+            population: site -> value without draw axis.
+            episodes: the tasks.
+        """
 
     def __call__(self, episodes: EpisodeBatch) -> None:
         """The Pyro program over the support."""
@@ -123,7 +128,14 @@ class LevelModel(Conjugate, Hierarchical, Simulates):
     def condition(
         self, episodes: EpisodeBatch, population: Mapping[str, Tensor], *, draws: int, seed: int
     ) -> Posterior:
-        """Exact posterior: independent draws of every site, for each population draw in turn."""
+        """Exact posterior: independent draws of every site, for each population draw in turn.
+
+        Args:
+            episodes: T tasks.
+            population: site -> (population draw, ...).
+            draws: number of draws for each population draw.
+            seed: of the draws.
+        """
 
         def sample(value: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
             levels = self.task_levels(value, episodes)

@@ -198,6 +198,12 @@ class RobustHierarchy(Collapsible, Approximable, OpenSetDraws):
 
         Given the weights the hierarchy is Gaussian, and draws are exact; what the weights leave
         open, and what a class's other videos say of them, is left out. Kind "variational".
+
+        Args:
+            episodes: T tasks.
+            population: site -> (population draw, ...).
+            draws: number of draws for each population draw.
+            seed: of the draws.
         """
 
         def sample(value: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:

@@ -140,6 +140,9 @@ def scale_mixture(d: Tensor, v: Tensor, dof: Tensor) -> Tensor:
         d: (..., feature) deviation of a frame from its expected centre, frame noise being white.
         v: (..., feature) variance of the centre.
         dof: (...) degrees of freedom.
+
+    Returns:
+        (...,).
     """
     square = d.square()
     mode, width = _peak(square.detach(), v.detach(), dof.detach())

@@ -146,7 +146,12 @@ class SharedClasses(LevelModel, NamesClasses):
         )
 
     def log_evidence_together(self, episodes: EpisodeBatch, scales: Mapping[str, Tensor]) -> Tensor:
-        """() log p(support of all tasks | scales), shared effects integrated out, in nats."""
+        """() log p(support of all tasks | scales), shared effects integrated out, in nats.
+
+        Args:
+            episodes: the tasks.
+            scales: sites of `scale_dims`, without draw axis.
+        """
         pooled = self._pool(episodes, scales)
         root, information = pooled.root, pooled.information
         white = torch.linalg.solve_triangular(root, information[..., None], upper=False)[..., 0]
@@ -159,6 +164,11 @@ class SharedClasses(LevelModel, NamesClasses):
         self, episodes: EpisodeBatch, scales: Mapping[str, Tensor], *, seed: int
     ) -> dict[str, Tensor]:
         """Exact draws of the shared effects given the support of all tasks, one for each of scales.
+
+        Args:
+            episodes: the tasks.
+            scales: site of `scale_dims` -> (draw, ...).
+            seed: of the draws.
 
         Returns:
             {"shared_raw": (draw, label, feature)}.
@@ -187,6 +197,10 @@ class SharedClasses(LevelModel, NamesClasses):
 
     def moments(self, population: Mapping[str, Tensor], dim: int) -> dict[str, Tensor]:
         """What the population says, in the model's units.
+
+        Args:
+            population: site -> (draw, ...).
+            dim: number of features.
 
         Returns:
             `mean` (draw, feature), `sd` (draw, level, feature) of each of `LEVELS`, and

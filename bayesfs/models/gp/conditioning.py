@@ -37,7 +37,13 @@ from bayesfs.types import EpisodeBatch
 
 @dataclass(frozen=True)
 class TaskPrior:
-    """The support of each task under the prior, at fixed hyperparameters."""
+    """The support of each task under the prior, at fixed hyperparameters.
+
+    Attributes:
+        covariance: kernel with its deviations.
+        values: hyperparameters.
+        support: support points with mapped features.
+    """
 
     covariance: VideoCovariance
     values: Values

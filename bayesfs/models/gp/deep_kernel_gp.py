@@ -142,6 +142,12 @@ class DeepKernelGP(Conjugate):
 
         Site "function" (task, way, point): f + b at the support frames, first those that exist
         (`bayesfs.models.gp.points.support_points` gives their order).
+
+        Args:
+            episodes: tasks.
+            population: site -> value, with or without a leading `draw` axis.
+            draws: number of draws for each population draw.
+            seed: the same seed gives the same draws.
         """
         noise = Noise.of(episodes, seed)
         values = population_draws(self.sites, population, episodes.support)
@@ -157,7 +163,15 @@ class DeepKernelGP(Conjugate):
     def predictive(
         self, episodes: EpisodeBatch, population: Values, *, draws: int, seed: int
     ) -> Predictive:
-        """Predictive of every query frame and video, with draws of the class functions."""
+        """Predictive of every query frame and video, with draws of the class functions.
+
+        Args:
+            episodes: tasks.
+            population: site -> value, with or without a leading `draw` axis; several draws are
+                mixed with equal weight.
+            draws: draws of the class functions for each population draw.
+            seed: the same seed gives the same draws.
+        """
         query, order = query_points(episodes), TaskOrder.of(episodes)
         parts = []
         for number, value in enumerate(population_draws(self.sites, population, episodes.support)):

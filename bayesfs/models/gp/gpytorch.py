@@ -242,6 +242,11 @@ class TaskGP(gpytorch.models.ExactGP):  # type: ignore[misc]
 def exact_gp(conditioned: Conditioned, task: int, label: int) -> TaskGP:
     """GPyTorch's ExactGP of one task and class, with fixed noise at the support.
 
+    Args:
+        conditioned: what `DeepKernelGP.fit(...)` holds for regression and Dirichlet targets.
+        task: which task of the batch.
+        label: which class.
+
     Returns:
         Model in evaluation mode; `model(gp_inputs(query, task))` is its predictive of u without
         the frame deviation.

@@ -9,8 +9,6 @@ module (`bayesfs.models.gp.gpytorch.GPyTorchKernel` goes the other way).
     RBF       s^2 exp(-d^2 / (2 l^2)),  d = |x - x'|
     Matern    s^2 times Matern 1/2, 3/2 or 5/2 of d / l
     Spectral  s^2 sum_q w_q exp(-2 pi^2 v_q d^2) cos(2 pi mu_q.(x - x'))
-
-Fields `signal` and `lengthscale` are prior medians of s and l, `spread` the prior sd of their logs.
 """
 
 from __future__ import annotations
@@ -54,7 +52,12 @@ class BaseKernel(Protocol):
 
 @dataclass(frozen=True)
 class Linear:
-    """k(x, x') = s^2 x.x': Bayesian linear regression on the features."""
+    """k(x, x') = s^2 x.x': Bayesian linear regression on the features.
+
+    Attributes:
+        signal: prior median of s.
+        spread: prior sd of log s.
+    """
 
     signal: Positive = 0.15
     spread: Positive = 1.0
@@ -84,7 +87,12 @@ class Linear:
 
 @dataclass(frozen=True)
 class Cosine:
-    """k(x, x') = s^2 x.x' / (|x| |x'|)."""
+    """k(x, x') = s^2 x.x' / (|x| |x'|).
+
+    Attributes:
+        signal: prior median of s.
+        spread: prior sd of log s.
+    """
 
     signal: Positive = 0.15
     spread: Positive = 1.0
@@ -112,7 +120,13 @@ class Cosine:
 
 @dataclass(frozen=True)
 class RBF:
-    """k(x, x') = s^2 exp(-d^2 / (2 l^2))."""
+    """k(x, x') = s^2 exp(-d^2 / (2 l^2)).
+
+    Attributes:
+        signal: prior median of s.
+        lengthscale: prior median of l; unit vectors lie within d <= 2.
+        spread: prior sd of log s and of log l.
+    """
 
     signal: Positive = 0.3
     lengthscale: Positive = 1.5
@@ -146,6 +160,12 @@ class RBF:
 @dataclass(frozen=True)
 class Matern:
     """k = s^2 m_nu(r), r = sqrt(2 nu) d / l, with m_1/2 = e^-r, m_3/2 = (1 + r) e^-r, ...
+
+    Attributes:
+        nu: 0.5, 1.5 or 2.5: f is nu - 1/2 times differentiable.
+        signal: prior median of s.
+        lengthscale: prior median of l.
+        spread: prior sd of log s and of log l.
 
     Source: Rasmussen and Williams 2006, eq. 4.17.
     """

@@ -95,6 +95,11 @@ class HeldOutScore:
 def hold_out(episodes: EpisodeBatch, shots: int, rotation: int = 0) -> EpisodeBatch:
     """Tasks that learn from `shots` support videos per class and are asked for the others.
 
+    Args:
+        episodes: tasks; only their support is used.
+        shots: videos per class to learn from.
+        rotation: start at this video (cyclically).
+
     Returns:
         EpisodeBatch whose query are the held-out videos, labelled with their class. A task in
         which nothing can be held out has an empty query.

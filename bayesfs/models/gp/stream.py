@@ -20,7 +20,13 @@ from bayesfs.models.gp.points import Query
 
 @dataclass(frozen=True)
 class Glimpse:
-    """What is known about a video's class after some of its frames."""
+    """What is known about a video's class after some of its frames.
+
+    Attributes:
+        frames: how many frames have been seen.
+        log_prob: (task, way) log p(y | frames so far).
+        entropy: (task,) of it, in nats.
+    """
 
     frames: int
     log_prob: Tensor

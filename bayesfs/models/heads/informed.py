@@ -34,6 +34,11 @@ def informed_head(
     The task's mean m_t cancels in the softmax and keeps its prior. Singular vectors, rather than
     any basis, make the curvature nearly diagonal.
 
+    Args:
+        model: the head.
+        episodes: T tasks.
+        given: one draw of the population.
+
     Returns:
         A head over n features, episodes in them, its population and the map of its draws to draws
         of the full head; None where there are as many frames as features.

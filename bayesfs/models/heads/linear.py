@@ -32,7 +32,7 @@ MASKED_LOGIT = -1e9
 
 @dataclass(frozen=True)
 class HierarchicalHead(LinearHead, Reducible):
-    """Softmax head with a hierarchy over population, task, class and video; non-centred.
+    r"""Softmax head with a hierarchy over population, task, class and video; non-centred.
 
     For frame f of video v of task t, with classes k:
 
@@ -70,6 +70,11 @@ class HierarchicalHead(LinearHead, Reducible):
         mean_scale: prior scale of s_m.
         effective_frames: number of independent observations that one video can count as.
         nodes: integration points for the offset of a query video; even.
+
+    Example:
+        >>> model = HierarchicalHead(video_scale=0.0)
+        >>> posterior = engine.infer(model, episodes, seed=0, given=model.default_population(64))
+        ... # doctest: +SKIP
     """
 
     weight_scale: Positive = 5.0
@@ -121,7 +126,11 @@ class HierarchicalHead(LinearHead, Reducible):
                         self._observe(episodes, self.weights(sites), offset)
 
     def weights(self, draws: Mapping[str, Tensor]) -> Tensor:
-        """(draw, task, way, feature) class weights w, in logits per unit of feature."""
+        """(draw, task, way, feature) class weights w, in logits per unit of feature.
+
+        Args:
+            draws: draws of the head's sites, population sites included.
+        """
         scale = (
             draws["population_scale"][..., None]
             * (self.scale_spread * draws["task_scale_raw"]).exp()
@@ -170,7 +179,11 @@ class HierarchicalHead(LinearHead, Reducible):
         return from_linear(self, e, z, u, episodes, normal)
 
     def default_population(self, dim: int) -> Posterior:
-        """Prior medians of the population sites as one exact draw, for a task by itself."""
+        """Prior medians of the population sites as one exact draw: infer a task without any other.
+
+        Args:
+            dim: number of features.
+        """
         values = {
             "population_scale": torch.tensor(self.weight_scale),
             "relevance": torch.ones(dim),

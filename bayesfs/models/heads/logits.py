@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 def linear_logits(
     model: HierarchicalHead, episodes: EpisodeBatch, population: Mapping[str, Tensor]
 ) -> LinearLogits:
-    """Rows are the support frames, class after class; the task's mean cancels and is left out."""
+    """Rows are the support frames, class after class; the task's mean cancels and is left out.
+
+    Args:
+        model: the head.
+        episodes: T tasks.
+        population: site -> one value.
+    """
     x = episodes.support
     tasks, ways, shots, frames, dim = x.shape
     if model.relevance_spread:

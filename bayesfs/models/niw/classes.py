@@ -89,6 +89,9 @@ class NIWClasses(Conjugate):
     Source: Murphy (2007), Conjugate Bayesian analysis of the Gaussian distribution, section 9;
     Zhang et al. (2021), Shallow Bayesian meta learning for real-world few-shot recognition
     (MetaQDA), whose frames, however, count as independent shots.
+
+    Example:
+        >>> posterior = Exact().infer(model, episodes, seed=0, given=population)  # doctest: +SKIP
     """
 
     spectrum: tuple[float, ...] | None = None

@@ -158,7 +158,12 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
 
     @abstractmethod
     def left_out_scores(self, episodes: EpisodeBatch, most: int = FOLDS) -> LeftOut | None:
-        """Scores of support videos, each left out of the task; None where none can be."""
+        """Scores of support videos, each left out of the task; None where none can be.
+
+        Args:
+            episodes: T tasks; only their support is used.
+            most: videos that are left out at most.
+        """
 
     def heads_share(self, known: Tensor) -> Tensor:
         """(draw, task) share that the heads have in an answer, 1 unless another member has one.
@@ -296,6 +301,12 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         `sample_stats` holds, for each task, `borrowed`: the posterior probability that the person
         is of the population, not of the vague component; and `candidate_ess`: the effective number
         of candidates, over all draws of the population.
+
+        Args:
+            episodes: T tasks; only their support is used.
+            population: site -> (population draw, ...).
+            draws: number of draws for each population draw.
+            seed: of the draws.
         """
         borrowed, size, count = [], [], _count(population)
         left_out = self.left_out_scores(episodes)
@@ -529,6 +540,11 @@ class SimilarityPool(LogLinearPool, KnowsTypical):
             "whitened" is the centred cosine; or one for each user, by name, to learn from people
             whose own videos the scatter of all of them is of.
         typical: what is believed of similarities, to tell what shows nothing that was taught.
+
+    Example:
+        >>> model = SimilarityPool()
+        >>> OwnApproximation().infer(model, task, seed=0, given=model.default_population(1280))
+        ... # doctest: +SKIP
     """
 
     scatter: Scatters = None
@@ -596,6 +612,11 @@ class TablePool(LogLinearPool):
     For rows of numbers of which nothing else is known: no unit length, no other people's videos.
     Their common unit and origin do not matter; bring columns of different units to one first
     (`sklearn.preprocessing.StandardScaler`). Recording conditions are not told apart.
+
+    Example:
+        >>> model = TablePool()
+        >>> OwnApproximation().infer(model, task, seed=0, given=model.default_population(4))
+        ... # doctest: +SKIP
     """
 
     class_sd: Positive = 2.0

@@ -156,7 +156,13 @@ class Folds:
 
     @classmethod
     def of(cls, episodes: EpisodeBatch, label: Tensor, most: int) -> Folds | None:
-        """Videos whose class has another one, evenly spaced if there are more than `most`."""
+        """Videos whose class has another one, evenly spaced if there are more than `most`.
+
+        Args:
+            episodes: T tasks.
+            label: (task, example, way) from `bayesfs.models.similarity.heads.examples`.
+            most: videos that are left out at most.
+        """
         tasks, _, _, frames, _ = episodes.support.shape
         count = label.sum(1)
         several = (label * (count > 1)[:, None]).sum(-1) > 0  # (task, example)

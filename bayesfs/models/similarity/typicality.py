@@ -82,6 +82,10 @@ class Typicality:
         centred_other_shift: mean change into another recording condition.
         centred_other_shift_sd: its sd between people.
         agreement: correlation of the two statistics among taught videos.
+
+    Example:
+        >>> p = Typicality().p_values(episodes)  # doctest: +SKIP
+        >>> new = p < 0.05  # doctest: +SKIP
     """
 
     closer: float = 0.45

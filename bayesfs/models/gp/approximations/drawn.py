@@ -43,7 +43,14 @@ SCORE_DRAWS = 64
 
 @dataclass(frozen=True)
 class FittedDraws:
-    """Class functions given draws of the latent values at the support."""
+    """Class functions given draws of the latent values at the support.
+
+    Attributes:
+        prior: the support under the prior.
+        sample: draws of u at the support.
+        link: class probabilities given latent values.
+        log_evidence: (task,) of the likelihood, or its stated approximation.
+    """
 
     prior: TaskPrior
     sample: Sampler

@@ -56,7 +56,13 @@ ELEMENTS = 2**21
 
 @dataclass(frozen=True)
 class FittedGaussian:
-    """Class functions with independent Gaussian posteriors, seen through a link."""
+    """Class functions with independent Gaussian posteriors, seen through a link.
+
+    Attributes:
+        conditioned: Gaussian (approximate) posterior of the class functions.
+        link: class probabilities given latent values.
+        log_evidence: (task,) of the likelihood, or its stated approximation.
+    """
 
     conditioned: Conditioned
     link: Link

@@ -71,6 +71,12 @@ class SiteRule(Protocol):
 def approximate(prior: TaskPrior, rule: SiteRule, *, steps: int, damping: float) -> FittedGaussian:
     """Iterate the sites of a likelihood and condition on what they came to.
 
+    Args:
+        prior: the support under the prior.
+        rule: the likelihood.
+        steps: number of updates.
+        damping: share of the old natural parameters that is kept in each step.
+
     Returns:
         FittedGaussian whose `log_evidence` is the ELBO.
     """

@@ -37,7 +37,11 @@ from bayesfs.models.gp.links import softmax
 
 @dataclass(frozen=True)
 class LaplaceSoftmax:
-    """Gaussian process classification with softmax at the mode."""
+    """Gaussian process classification with softmax at the mode.
+
+    Attributes:
+        steps: Newton steps.
+    """
 
     steps: Count = 15
 

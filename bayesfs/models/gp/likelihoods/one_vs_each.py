@@ -44,7 +44,12 @@ from bayesfs.models.gp.links import Link, one_vs_each
 
 @dataclass(frozen=True)
 class OneVsEach:
-    """Mean-field one-vs-each; `log_evidence` is the ELBO of the one-vs-each likelihood."""
+    """Mean-field one-vs-each; `log_evidence` is the ELBO of the one-vs-each likelihood.
+
+    Attributes:
+        steps: coordinate updates, all classes at once.
+        damping: share of the old sites kept in each step.
+    """
 
     steps: Count = 20
     damping: Positive = 0.4
@@ -89,6 +94,11 @@ class OneVsEachGibbs:
     """One-vs-each by Gibbs sampling: exact up to Monte Carlo error and not differentiable.
 
     Learn hyperparameters with `OneVsEach`, which has the same sites, then replace it by this.
+
+    Attributes:
+        chains: independent chains per task.
+        burn_in: sweeps before the first draw.
+        thin: sweeps between draws of a chain.
     """
 
     chains: Count = 8

@@ -47,7 +47,11 @@ class SigmoidOfMean:
 
 @dataclass(frozen=True)
 class FittedSigmoid:
-    """Class functions given -1 / +1 labels, of which only the mean is used."""
+    """Class functions given -1 / +1 labels, of which only the mean is used.
+
+    Attributes:
+        regression: the fitted regression.
+    """
 
     regression: FittedRegression
 

@@ -33,7 +33,13 @@ from bayesfs.models.gp.links import Link, softmax
 
 @dataclass(frozen=True)
 class Softmax:
-    """Variational Gaussian process classification with softmax."""
+    """Variational Gaussian process classification with softmax.
+
+    Attributes:
+        steps: natural-gradient steps.
+        damping: share of the old sites kept in each step.
+        nodes: quadrature points.
+    """
 
     steps: Count = 20
     damping: Positive = 0.4
