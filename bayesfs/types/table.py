@@ -98,7 +98,7 @@ def _is_number_text(values: list[Any]) -> bool:
     if not all(isinstance(value, str) for value in values):
         return False
     try:
-        return np.isfinite(np.array(values, str).astype(np.float64)).all() and bool(values)
+        return bool(np.isfinite(np.array(values, str).astype(np.float64)).all()) and bool(values)
     except ValueError:
         return False
 
