@@ -14,6 +14,7 @@ from bayesfs._utils.progress import terminal_safe
 from bayesfs.data.sources.video import (
     IMAGE_SUFFIXES,
     LEVELS,
+    UNDECODED,
     UNKNOWN_OBJECT,
     VIDEO_SUFFIXES,
     Skipped,
@@ -86,7 +87,7 @@ def reason_of(skipped: Sequence[Skipped], place: str) -> str:
     below = f"{place}/"
     about = [s for s in skipped if s.path == place or s.path.startswith(below)]
     if not about:
-        return "no frame of it could be decoded"
+        return UNDECODED
     return max(about, key=lambda one: LEVELS.index(one.level)).reason
 
 
@@ -107,10 +108,14 @@ def rows_of(
     places = {v.name: v.path for v in videos if v.object == UNKNOWN_OBJECT}
     rows = {places.get(one.video, one.video): _row(one) for one in said}
     lost: dict[str, Row] = {
-        path: {"sentence": f"Not read: {reason_of(skipped, path)}."} for path in asked
+        path: {"sentence": _not_read(reason_of(skipped, path))} for path in asked
     }
     blank: Row = dict.fromkeys(COLUMNS, "")
     return [{**blank, "video": path, **rows.get(path, lost[path])} for path in asked]
+
+
+def _not_read(reason: str) -> str:
+    return f"Not read: {reason}" + ("" if reason.endswith("?") else ".")
 
 
 def _row(one: Explanation) -> Row:

@@ -19,7 +19,7 @@ from bayesfs._utils.spacing import spaced
 from bayesfs.cli.answers import asked_videos, check_writable, rows_of, tell_answers
 from bayesfs.data.sources.folder import read_unlabelled
 from bayesfs.data.sources.skipped import tell_skipped
-from bayesfs.data.sources.video import Skipped, Video
+from bayesfs.data.sources.video import UNDECODED, Skipped, Video
 from bayesfs.decisions.rules import Rules
 from bayesfs.deploy.runner import TaughtObjects
 from bayesfs.errors import DataError
@@ -121,7 +121,7 @@ def _decoded(video: Video, px: int, frames: Spread) -> tuple[NDArray[np.uint8], 
     lost = [item for item in items if isinstance(item, Skipped)]
     images = [item.image for item in items if not isinstance(item, Skipped)]
     if not images and not any(one.level == "video" for one in lost):
-        lost.append(Skipped(video.path, "no frame of it could be decoded", "video"))
+        lost.append(Skipped(video.path, UNDECODED, "video"))
     return np.array(images, np.uint8).reshape(-1, px, px, 3), lost
 
 

@@ -34,6 +34,7 @@ from bayesfs.data.sources.video import (
     UNKNOWN_OBJECT,
     NothingDecoded,
     Skipped,
+    Video,
     VideoTree,
 )
 from bayesfs.data.store import open_store, read_skipped
@@ -282,8 +283,7 @@ def looked_at(
     asked = tuple(v for v in found.tree.videos if v.object == UNKNOWN_OBJECT)
     windowed = Windowed(backbone, windows)
     frames = Spread.of(teacher.sampling, LOOKED)
-    parts_of = replace(found.tree, videos=asked, skipped=())
-    seen, _ = embedded_or_none(parts_of, windowed, frames, "parts of their pictures")
+    seen, _ = embedded_or_none(asked, windowed, frames, title="parts of their pictures")
     if seen is None:
         return {}
     known = found.embeddings.dataset
@@ -379,7 +379,7 @@ def read_personal(teach: Path, videos: Path, teacher: Teacher) -> Personal:
     queried = Spread.of(sampling, evaluation.query_frames)
     is_asked = [video.object == UNKNOWN_OBJECT for video in tree.videos]
     parts = [
-        embedded_or_none(replace(tree, videos=some, skipped=skipped), backbone, chosen, title)
+        embedded_or_none(some, backbone, chosen, skipped, title)
         for keep, chosen, skipped, title in (
             (False, taught, tree.skipped, "taught videos"),
             (True, queried, (), "videos to name"),
@@ -435,14 +435,24 @@ def owned_by(store: Embeddings) -> str:
 
 
 def embedded_or_none(
-    tree: VideoTree, backbone: Backbone, sampling: Sampling, title: str = "taught videos"
+    videos: Sequence[Video],
+    backbone: Backbone,
+    sampling: Sampling,
+    skipped: Sequence[Skipped] = (),
+    title: str = "taught videos",
 ) -> tuple[Embeddings | None, tuple[Skipped, ...]]:
-    """Embeddings of what can be read, None of nothing, and what cannot; the bar has the title."""
+    """Embeddings of what can be read, None of nothing, and what cannot.
+
+    Args:
+        videos: to embed.
+        backbone: what makes the features.
+        sampling: which frames.
+        skipped: what the reader has left out already.
+        title: of the bar.
+    """
     with bar(title) as progress:
         try:
-            found = embed(
-                tree.videos, backbone, sampling=sampling, skipped=tree.skipped, progress=progress
-            )
+            found = embed(videos, backbone, sampling=sampling, skipped=skipped, progress=progress)
         except NothingDecoded as error:
             return None, error.skipped
     return found, read_skipped(found.dataset.attrs)

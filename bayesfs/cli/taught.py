@@ -194,7 +194,7 @@ def _near(name: str, known: np.ndarray[tuple[int], np.dtype[np.str_]]) -> str:
 
 def _embedded(tree: VideoTree, teacher: Teacher) -> Embeddings:
     frames = Spread.of(teacher.sampling, teacher.study.evaluation.frames_per_video)
-    found, skipped = embedded_or_none(tree, teacher.backbone, frames)
+    found, skipped = embedded_or_none(tree.videos, teacher.backbone, frames, tree.skipped)
     if found is None:
         raise NothingDecoded(len(tree), skipped)
     tell_skipped(list(skipped), len(skipped), tell=say)

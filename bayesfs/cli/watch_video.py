@@ -29,7 +29,7 @@ from bayesfs.cli.name_videos import (
     teacher_of,
 )
 from bayesfs.data.sources.folder import read_folder
-from bayesfs.data.sources.video import UNKNOWN_OBJECT, NothingDecoded, Skipped
+from bayesfs.data.sources.video import UNDECODED, UNKNOWN_OBJECT, NothingDecoded, Skipped
 from bayesfs.explanation.camera import CameraStep, camera_step
 from bayesfs.explanation.evidence import Evidence, looks_of
 from bayesfs.explanation.explain import explain_video
@@ -236,7 +236,7 @@ def watch_video(
             print(f"{frame.number}: {line_of(found, step)}", flush=True)
             seconds.append(time.perf_counter() - frame.decoded)
     if not seconds:
-        raise NothingDecoded(1, [Skipped(source, "no frame of it could be decoded", "video")])
+        raise NothingDecoded(1, [Skipped(source, UNDECODED, "video")])
     middle, late = np.quantile(seconds[len(seconds) > 1 :], (0.5, 0.95)) * 1e3
     say(f"{len(seconds)} answers, each {middle:.0f} ms (95 %: {late:.0f} ms) after its frame")
 
@@ -262,7 +262,7 @@ def taught_frames(teach: Path, teacher: Teacher) -> Embeddings:
         return taught_store(teach, teacher)
     tree = read_folder(teach)
     frames = Spread.of(teacher.sampling, teacher.study.evaluation.frames_per_video)
-    found, skipped = embedded_or_none(tree, teacher.backbone, frames)
+    found, skipped = embedded_or_none(tree.videos, teacher.backbone, frames, tree.skipped)
     if found is None:
         raise NothingDecoded(len(tree), skipped)
     known = found.coord("object") != UNKNOWN_OBJECT

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bayesfs.explanation.camera import Defect
 from bayesfs.explanation.framing import Look
-from bayesfs.protocols import KnowsTypical, Model, Simulates
+from bayesfs.protocols import Decomposition, KnowsTypical, Model, Simulates
 from bayesfs.types import EpisodeBatch, Posterior, Predictive
 from bayesfs.uncertainty.decompositions import FORESEEN, GAIN, KIND, LEVEL, QUALITY, decompose_by
 from bayesfs.uncertainty.gain_from_own_videos import gain_from_own_videos
@@ -63,6 +63,7 @@ def gather(
     predictive: Predictive,
     *,
     condition_known: bool = True,
+    level: Decomposition = LEVEL,
     seed: int,
 ) -> Evidence:
     """Everything that the model can say about these tasks.
@@ -73,10 +74,17 @@ def gather(
         episodes: T tasks, whose queries are all that the person asks.
         predictive: of their queries.
         condition_known: whether queries are in the recording condition that the batch says.
+        level: how the levels are told apart.
         seed: of the draws.
     """
     known = without_gain(
-        model, population, episodes, predictive, condition_known=condition_known, seed=seed
+        model,
+        population,
+        episodes,
+        predictive,
+        condition_known=condition_known,
+        level=level,
+        seed=seed,
     )
     own = gain_by_condition(model, population, episodes, predictive, seed=seed)
     if own is None:
@@ -113,6 +121,7 @@ def without_gain(
     predictive: Predictive,
     *,
     condition_known: bool = True,
+    level: Decomposition = LEVEL,
     seed: int,
 ) -> Evidence:
     """The same without what teaching is worth: every video is described by itself."""
@@ -121,7 +130,7 @@ def without_gain(
         population,
         episodes,
         predictive,
-        decompositions=(KIND, LEVEL, QUALITY),
+        decompositions=(KIND, level, QUALITY),
         seed=seed,
     )
     levels, causes = found.get(LEVEL.name), found.get(QUALITY.name)

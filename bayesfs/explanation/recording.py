@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
+import xarray as xr
 
 from bayesfs.decisions.queries import judged
 from bayesfs.decisions.rules import Rules
 from bayesfs.decisions.words import word_frequencies
 from bayesfs.diagnostics.verdicts import SHARE_ERROR_MAX
 from bayesfs.explanation.advice import matters, settled
-from bayesfs.explanation.evidence import Evidence, gather
+from bayesfs.explanation.evidence import gather
 from bayesfs.explanation.explain import explain_all
 from bayesfs.explanation.explanation import Explanation
 from bayesfs.explanation.record import ExplanationRecord, SaidOften, Statement
 from bayesfs.explanation.sentences import advice_text
+from bayesfs.protocols import Decomposition, Hierarchical
 from bayesfs.study import SPARE, Answer, Learnt
 from bayesfs.uncertainty.by_level import POPULATION_DRAWS, by_level
-from bayesfs.uncertainty.decompose import decompose
-from bayesfs.uncertainty.parts import ALL_PARTS, agreeing, told_apart
+from bayesfs.uncertainty.decompositions import LEVEL, level_of
+from bayesfs.uncertainty.parts import ALL_PARTS, told_apart
+
+PILOT_DRAWS = 64
+"""Draws of the population that say how many the levels' shares ask for."""
 
 MOST_TASKS = 64
 """A run explains so many tasks at most, some seconds each; `bayesfs explain` explains any."""
@@ -38,16 +42,21 @@ def record_explanations(
         seed: of the draws behind levels, causes and gain.
     """
     evidence = gather(
-        answer.model, learnt.population, answer.episodes, answer.predictive, seed=seed
+        answer.model,
+        learnt.population,
+        answer.episodes,
+        answer.predictive,
+        level=_settled_level(answer, learnt, seed=seed),
+        seed=seed,
     )
-    evidence = _settled(evidence, answer, learnt, seed=seed)
     found = explain_all(evidence, rules=rules)
     said = {
         (answer.episodes.task_name(t), e.video): Statement(e.sentence(), _levels(e))
         for t, explanations in enumerate(found)
         for e in explanations
     }
-    advice, errors = list(_advice(answer, found)), _level_errors(evidence)
+    advice = list(_advice(answer, found))
+    errors = {} if evidence.levels is None else _level_errors(evidence.levels)
     return ExplanationRecord(said, advice, errors, words_of(answer, rules))
 
 
@@ -63,21 +72,18 @@ def words_of(answer: Answer, rules: Rules | None) -> tuple[SaidOften, ...]:
     )
 
 
-def _settled(evidence: Evidence, answer: Answer, learnt: Learnt, *, seed: int) -> Evidence:
-    """The evidence, its levels from as many draws as their shares ask for, where there are such."""
-    worst = max((share for _, share in _level_errors(evidence).values()), default=0.0)
-    if worst <= SHARE_ERROR_MAX:
-        return evidence
-    draws = int(SPARE * POPULATION_DRAWS * (worst / SHARE_ERROR_MAX) ** 2) + 1
-    draws = min(draws, learnt.population.num_draws)
-    model, episodes, population = answer.model, answer.episodes, learnt.population
-    levels = by_level(model, population, episodes, population_draws=draws, seed=seed)
-    return replace(evidence, levels=agreeing(levels, decompose(answer.predictive, episodes)))
+def _settled_level(answer: Answer, learnt: Learnt, *, seed: int) -> Decomposition:
+    """The levels, from as many draws as their shares ask for, by the errors of a few."""
+    model, population = answer.model, learnt.population
+    if not isinstance(model, Hierarchical):
+        return LEVEL
+    few = by_level(model, population, answer.episodes, population_draws=PILOT_DRAWS, seed=seed)
+    worst = max((share for _, share in _level_errors(few).values()), default=0.0)
+    draws = int(SPARE * PILOT_DRAWS * (worst / SHARE_ERROR_MAX) ** 2) + 1
+    return level_of(max(POPULATION_DRAWS, min(draws, population.num_draws)))
 
 
-def _level_errors(evidence: Evidence) -> dict[str, tuple[float, float]]:
-    if (levels := evidence.levels) is None:
-        return {}
+def _level_errors(levels: xr.Dataset) -> dict[str, tuple[float, float]]:
     errors = {
         part: (float(levels[f"video_{part}_mean_se"]), float(levels[f"video_{part}_share_se"]))
         for part in told_apart(levels)

@@ -14,9 +14,11 @@ SHOWN = 8
 
 
 def refuse_missing(
-    values: Any, name: str, *, none: bool = False, mend: str = "name what they show"
+    values: Any, name: str, *, none: bool = False, mend: str = "give each a name"
 ) -> None:
-    """Refuse names that are missing, and bytes, which would become a name such as "nan".
+    """Refuse names that are missing, bytes, and names that are told apart by their kind alone.
+
+    They would become a name such as "nan", or one and the same name, as 1 and "1" would.
 
     Args:
         values: list, array, Series or tensor of names or labels, one a row.
@@ -25,7 +27,8 @@ def refuse_missing(
         mend: what may be done about such rows, besides leaving them out.
 
     Raises:
-        DataError: some are None, NaN, NaT, `pd.NA` or masked, or are bytes; it numbers the rows.
+        DataError: some are None, NaN, NaT, `pd.NA` or masked, or are bytes; it numbers the rows. Or
+            a number and a text read alike.
     """
     rows = missing_rows(values, none=none)
     if len(rows):
@@ -36,12 +39,25 @@ def refuse_missing(
     kind = getattr(values, "dtype", None)
     if isinstance(kind, np.dtype) and kind.kind not in "SO":
         return
-    binary = np.flatnonzero([isinstance(v, bytes) for v in _objects(values)])
+    column = _objects(values)
+    binary = np.flatnonzero([isinstance(v, bytes) for v in column])
     if len(binary):
         raise DataError(
             f"expected {name} as text or numbers, got bytes in {_counted(binary)}; decode them, "
             "such as with numpy.char.decode"
         )
+    _refuse_alike(column, name)
+
+
+def _refuse_alike(column: NDArray[Any], name: str) -> None:
+    known: dict[str, Any] = {}
+    for value in column:
+        other = known.setdefault(str(value), value)
+        if isinstance(value, str) != isinstance(other, str):
+            raise DataError(
+                f"expected {name} as text or as numbers, got {other!r} and {value!r}, which would "
+                "be one name; make all of them text, or all numbers"
+            )
 
 
 def refuse_missing_codes(values: Any, name: str) -> None:

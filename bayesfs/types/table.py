@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -61,6 +62,8 @@ def read_table(
             name for name, kind in table.schema.items() if kind.is_numeric() or kind == nw.Boolean
         ]
         wanted = [name for name in numeric if name not in given.values()]
+        rest = [name for name in table.columns if name not in (*wanted, *given.values())]
+        _tell_numbers_as_text([name for name in rest if _is_number_text(table[name].to_list())])
     if isinstance(wanted, str):
         raise DataError(f"expected features as a list of columns, got the text {wanted!r}")
     missing = [name for name in (*given.values(), *wanted) if name not in table.columns]
@@ -88,6 +91,25 @@ def _text(values: list[Any], name: str) -> NDArray[np.str_]:
     refuse_missing(values, name)
     refuse_missing_codes(values, name)
     return np.array([str(value) for value in values], dtype=str)
+
+
+def _is_number_text(values: list[Any]) -> bool:
+    """Whether all are text that says a number."""
+    if not all(isinstance(value, str) for value in values):
+        return False
+    try:
+        return bool(np.isfinite(np.array(values, str).astype(np.float64)).all()) and bool(values)
+    except ValueError:
+        return False
+
+
+def _tell_numbers_as_text(names: Sequence[str]) -> None:
+    if names:
+        warnings.warn(
+            f"no features are made of {', '.join(map(repr, names))}, which hold numbers as text; "
+            "if they are measurements, make them numbers (pandas: .astype(float))",
+            stacklevel=4,  # the caller of from_dataframe
+        )
 
 
 def _numbers(column: Any, name: str) -> NDArray[np.float64]:

@@ -6,6 +6,8 @@ Each is a `bayesfs.protocols.Decomposition`; `decompose_by` computes those that 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 import xarray as xr
@@ -22,7 +24,7 @@ from bayesfs.protocols import (
     Simulates,
 )
 from bayesfs.types import CONDITIONS, EpisodeBatch, Posterior, Predictive
-from bayesfs.uncertainty.by_level import by_level
+from bayesfs.uncertainty.by_level import POPULATION_DRAWS, by_level
 from bayesfs.uncertainty.by_quality import by_cause
 from bayesfs.uncertainty.decompose import decompose
 from bayesfs.uncertainty.information_gain import gain_by_video
@@ -36,9 +38,15 @@ def _kinds(
 
 
 def _levels(
-    model: Model, population: Posterior, episodes: EpisodeBatch, answer: Predictive, *, seed: int
+    model: Model,
+    population: Posterior,
+    episodes: EpisodeBatch,
+    answer: Predictive,
+    *,
+    seed: int,
+    draws: int = POPULATION_DRAWS,
 ) -> xr.Dataset:
-    levels = by_level(model, population, episodes, seed=seed)
+    levels = by_level(model, population, episodes, population_draws=draws, seed=seed)
     return agreeing(levels, decompose(answer, episodes))
 
 
@@ -99,6 +107,12 @@ KIND = Decomposition("kind", (), _kinds)
 
 LEVEL = Decomposition("level", (Hierarchical,), _levels)
 """Population, task, class, video and frame."""
+
+
+def level_of(draws: int) -> Decomposition:
+    """`LEVEL` from another number of draws of the population."""
+    return replace(LEVEL, compute=partial(_levels, draws=draws))
+
 
 QUALITY = Decomposition("quality", (Conjugate, OpenSet), _quality)
 """What each measured defect of a frame costs."""

@@ -28,6 +28,27 @@ def holed(values: list[Any], hole: Any) -> list[Any]:
     return [hole if i in (1, 4) else v for i, v in enumerate(values)]
 
 
+def test_names_that_read_alike_are_refused() -> None:
+    """1 and "1" were one class, without a word."""
+    doors: tuple[Callable[[Any], Any], ...] = (
+        lambda names: BayesianFewShotClassifier().fit(X, names, NAMES),
+        lambda names: BayesianFewShotClassifier().fit(X, Y, names),
+        lambda names: Embeddings.from_arrays(X, object=names),
+        lambda names: Embeddings.from_dataframe(
+            pd.DataFrame({"x": X[:, 0], "label": pd.Series(names, dtype=object)}), label="label"
+        ),
+    )
+    for door in doors:
+        with pytest.raises(DataError, match="1 and '1', which would be one name"):
+            door([1, "1", "a", "a", "b", "b"])
+
+
+def test_numbers_kept_as_text_are_told() -> None:
+    frame = pd.DataFrame({"x": X[:, 0], "y": [str(v) for v in X[:, 1]], "label": Y, "note": NAMES})
+    with pytest.warns(UserWarning, match="no features are made of 'y'"):
+        assert Embeddings.from_dataframe(frame, label="label").features.shape == (6, 1)
+
+
 def fitted() -> BayesianFewShotClassifier:
     return BayesianFewShotClassifier().fit(X, Y, NAMES)
 

@@ -68,6 +68,9 @@ Level = Literal["object", "video", "frame", "annotation", "file", "name"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 """What may be left out, the gravest loss first."""
 
+UNDECODED = "no frame of it could be decoded"
+"""Why a video is left out whose file can be read, and of which nothing else is known."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -186,10 +189,11 @@ class VideoTree:
         if times > 1:
             raise DataError(f"{str(self.root)!r}: {times} videos are named {name!r}")
         if self.skipped:
-            levels = dict(Counter(s.level for s in self.skipped))
+            levels = Counter(s.level for s in self.skipped)
+            told = ", ".join(f"{level} {levels[level]}" for level in LEVELS if levels[level])
             first = self.skipped[0]
             _log.warning(
-                "%r: left out %s, first %r: %s", str(self.root), levels, first.path, first.reason
+                "%s: left out (%s), first %r: %s", self.root, told, first.path, first.reason
             )
 
     def __len__(self) -> int:

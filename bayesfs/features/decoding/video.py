@@ -147,7 +147,8 @@ def _decode_file(video: Video, px: int, sampling: Sampling) -> Iterator[Frame | 
             told = f"it ends {found.cut} bytes too early; an interrupted copy?"
             yield Skipped(video.path, told, "frame")
     except Exception as error:  # FFmpeg's errors are of many kinds, on bytes nobody vouches for
-        told = str(error) if isinstance(error, DataError) else f"{brief(error)}; truncated?"
+        known = isinstance(error, DataError)
+        told = str(error) if known else f"{brief(error)}; no video, or one cut short?"
         if used:
             yield Skipped(video.path, f"what follows {used} used frames: {told}", "frame")
         else:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bayesfs._utils.spacing import evenly_spaced
-from bayesfs.data.sources.video import Skipped, Video
+from bayesfs.data.sources.video import UNDECODED, Skipped, Video
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.decoding.video import Frame, decode, frame_count
 from bayesfs.features.quality import quality
@@ -85,7 +85,7 @@ def batches(
                 yield _batch(frames, pictures, skipped, px)
                 frames, pictures, skipped = [], [], []
         if not used and not is_told:
-            skipped.append(Skipped(video.path, "no frame of it could be decoded", "video"))
+            skipped.append(Skipped(video.path, UNDECODED, "video"))
     yield _batch(frames, pictures, skipped, px)
 
 

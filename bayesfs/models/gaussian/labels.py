@@ -227,12 +227,6 @@ def mixture_predictive(
 ) -> Predictive:
     """Predictive over population draws of equal weight: the support does not reweight them.
 
-    Args:
-        episodes: T tasks.
-        values: population parameters of each draw.
-        draws: draws of the class means for each population draw.
-        seed: of the draws.
-
     Returns:
         Predictive, with the probability that nothing taught is shown where that is possible.
     """
@@ -324,7 +318,7 @@ def _numbers(
         frames and of videos, classes (draw, task, query) and standard normal (draw, task, feature).
     """
     dim, rows = like.shape[-1:], []
-    for each in zip(*(torch.split(log_prob.exp(), tasks) for log_prob in exact), strict=True):
+    for each in zip(*(torch.split(p.exp(), tasks) for p in exact), strict=True):
         row = noise.normals(draws, ["task", "way"], dim, like)
         for prob in each:
             row += [noise.classes(prob, draws), noise.normal(draws, "task", dim, like)]
@@ -334,8 +328,9 @@ def _numbers(
 
 def _by_value(log_prob: Tensor, given: Tensor, tasks: int) -> Iterator[LabelDraws]:
     """Label draws of each value, of which there are several along the axis of tasks."""
-    parts = torch.split(log_prob, tasks), torch.split(given, tasks, 1)
-    for exact, drawn in zip(*parts, strict=True):
+    for exact, drawn in zip(
+        torch.split(log_prob, tasks), torch.split(given, tasks, 1), strict=True
+    ):
         weight = drawn.new_full(drawn.shape[:-1], -math.log(len(drawn)))
         yield LabelDraws(exact, drawn, weight)
 
