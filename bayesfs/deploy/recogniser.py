@@ -164,18 +164,14 @@ class Teaching:
         asking = None
         with torch.no_grad():
             if asked.any():
-                asking, evidence = weighed_asking(support, asked, self.levels, self.scatter)
-                post = asking.classes
-            else:
-                post = condition_classes(support, self.levels)
-                evidence = evidence_in(support, support.support_condition, self.levels, post)
+                asking = weighed_asking(support, asked, self.levels, self.scatter)
+            post = condition_classes(support, self.levels) if asking is None else asking.classes
             law = in_single(post)
             levels = LEVELS * len(post.pull)
             white = noise.normals(self.draws, levels, (support.dim,), law.pull)
             task, way = torch.cat(white[::2], 1), torch.cat(white[1::2], 1)
             means = law.coloured(task, way)[1].transpose(0, 1).contiguous()
-        total = float(evidence.logsumexp(0)) - math.log(len(evidence))
-        made = Recogniser(self, memory, post, asking, means, order, total)
+        made = Recogniser(self, memory, post, asking, means, order)
         made.prepare(self.ready_for)
         return made
 
@@ -201,7 +197,6 @@ class Recogniser:
             that of an offset of zero.
         means: (population, draw, way, feature) draws of the class means, in single precision.
         order: of the objects and their videos, by content; draws go by it.
-        log_evidence: log p(what was taught), in nats: the mean over the population's draws.
     """
 
     teacher: Teaching
@@ -210,13 +205,23 @@ class Recogniser:
     asking: Asking | None
     means: Tensor
     order: TaskOrder
-    log_evidence: float
     _made: dict[tuple[int, int], Prepared] = field(default_factory=dict, repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the objects, in the order of the probabilities."""
         return self.memory.objects
+
+    @cached_property
+    def log_evidence(self) -> float:
+        """Log p(what was taught), in nats: the mean over the population's draws."""
+        if self.asking is not None:
+            each = self.asking.log_evidence
+        else:
+            support, levels = self.memory.episode(self.teacher.dtype), self.teacher.levels
+            with torch.no_grad():
+                each = evidence_in(support, support.support_condition, levels, self.posterior)
+        return float(each.logsumexp(0)) - math.log(len(each))
 
     def add(
         self,

@@ -2,10 +2,13 @@
 
 Nothing here is learnt; each covariate is a formula on the pixels that the backbone sees. A defect
 moves its own one most: exposure scales luma, which leaves contrast as it is and focus nearly, and a
-flat picture has nearly the focus of the same one with more contrast.
+flat picture has nearly the focus of the same one with more contrast. A hand that moves sideways
+leaves edges along the motion as sharp as they were: focus is that of the least sharp direction.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +25,8 @@ SLOPES = (-0.15, 0.0, -0.15, 0.1, 0.1)
 """What a poorer picture is expected to do: effect of one sd of each covariate on the log sd of a
 frame's noise, before it is learnt."""
 
-ROUNDING = 20.0 / 12.0 * float(np.square(LUMA).sum())
-"""Variance of L by rounding to whole grey levels, each channel's error of variance 1/12."""
+ROUNDING = 6.0 / 12.0 * float(np.square(LUMA).sum())
+"""Variance of a second difference by rounding to grey levels: each channel errs by 1/12."""
 
 EDGES_FLOOR, LUMA_FLOOR = 1e-2, 400.0
 """Added to variances before their ratio's logarithm: an even frame has the focus -10.6. Before a
@@ -40,10 +43,11 @@ CLIP_MARGIN = 2
 def quality(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Covariates of each frame.
 
-    With luma Y = .299 R + .587 G + .114 B in grey levels 0..255 and the 4-neighbour Laplacian
-    L = Y(up) + Y(down) + Y(left) + Y(right) - 4 Y over the interior pixels:
+    With luma Y = .299 R + .587 G + .114 B in grey levels 0..255 and its second differences
+    D_d = Y(d) - 2 Y + Y(-d) over the interior pixels, d to the right, down, along both diagonals:
 
-        focus           ln((max(var(L) - r, 0) + 0.01) / (var(Y) + 400)), r what rounding adds
+        focus           ln((max(min_d var(D_d) - r, 0) + 0.01) / (var(Y) + 400)), r what rounding
+                        adds
         brightness      mean(Y) / 255, in [0, 1]
         contrast        ln(sd(Y) / 255 / (brightness + 0.01) + 0.01)
         dark_clipped    fraction of pixels with max(R, G, B) <= 2
@@ -61,8 +65,9 @@ def quality(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         ShapeError: images are no uint8 RGB frames of at least 3 by 3 pixels.
 
     Source:
-        Pech-Pacheco et al. (2000) for the variance of the Laplacian as a measure of focus; Peli
-        (1990) for contrast relative to the mean. refs.bib: pechpacheco2000, peli1990.
+        Pech-Pacheco et al. (2000) for the variance of the Laplacian, the sum of two of these
+        differences, as a measure of focus; the least of them is our own. Peli (1990) for contrast
+        relative to the mean. refs.bib: pechpacheco2000, peli1990.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ShapeError(
@@ -75,7 +80,8 @@ def quality(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     brightest = np.maximum(np.maximum(red, green), blue)  # ten times as fast as max(axis=-1)
     pixels = (1, 2)
     spread, mean = luma.std(axis=pixels), luma.mean(axis=pixels) / 255
-    edges = (laplacian(luma).var(axis=pixels) - ROUNDING).clip(min=0.0)
+    sharp = np.stack([d.var(axis=pixels) for d in second_differences(luma)])
+    edges = (sharp.min(0) - ROUNDING).clip(min=0.0)
     columns = (
         np.log((edges + EDGES_FLOOR) / (spread**2 + LUMA_FLOOR)),
         mean,
@@ -86,9 +92,14 @@ def quality(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def laplacian(luma: NDArray[np.float32]) -> NDArray[np.float32]:
-    """4-neighbour Laplacian of (frame, height, width) over the interior pixels."""
-    centre = luma[:, 1:-1, 1:-1]
-    rows = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1]
-    columns = luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
-    return rows + columns - 4 * centre
+def second_differences(luma: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Y(d) - 2 Y + Y(-d) of (frame, height, width) over the interior pixels.
+
+    Yields:
+        For d to the right, down, down to the right and down to the left.
+    """
+    twice = 2 * luma[:, 1:-1, 1:-1]
+    whole = (slice(1, -1), slice(2, None), slice(None, -2))
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        there = luma[:, whole[down], whole[right]]
+        yield there + luma[:, whole[-down], whole[-right]] - twice

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bayesfs.errors import ShapeError
-from bayesfs.features.quality import COVARIATES, LUMA, laplacian, quality
+from bayesfs.features.quality import COVARIATES, LUMA, quality, second_differences
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +28,19 @@ def measure(images: list[NDArray[np.float64]]) -> dict[str, NDArray[np.float32]]
 
 def measure_of_edges(image: NDArray[np.float64]) -> float:
     """ln var(L), which light moves as much as focus does."""
-    return float(np.log(laplacian((image.astype(np.float32) @ LUMA)[None]).var()))
+    luma = (image.astype(np.float32) @ LUMA)[None]
+    return float(np.log(min(d.var() for d in second_differences(luma))))
 
 
-def test_laplacian_is_scipys(scene: NDArray[np.float64]) -> None:
+def test_second_differences_are_scipys(scene: NDArray[np.float64]) -> None:
     luma = (scene.astype(np.float32) @ LUMA)[None]
-    want = ndimage.laplace(luma[0].astype(np.float64))[1:-1, 1:-1]
-    np.testing.assert_allclose(laplacian(luma)[0], want, atol=1e-3)
+    got = np.stack([d[0] for d in second_differences(luma)])
+    for place, (i, j) in enumerate([(1, 2), (2, 1), (2, 2), (2, 0)]):
+        kernel = np.zeros((3, 3))
+        kernel[i, j] = kernel[2 - i, 2 - j] = 1.0
+        kernel[1, 1] = -2.0
+        want = ndimage.correlate(luma[0].astype(np.float64), kernel)[1:-1, 1:-1]
+        np.testing.assert_allclose(got[place], want, atol=1e-3)
 
 
 def test_a_frame_worked_out_by_hand() -> None:
@@ -46,10 +52,10 @@ def test_a_frame_worked_out_by_hand() -> None:
     dark_luma = 0.299 * 0 + 0.587 * 1 + 0.114 * 2
     assert brightness == pytest.approx((13 * 100 + 104 + 255 + dark_luma) / 16 / 255, rel=1e-5)
     assert (dark, bright) == (1 / 16, 1 / 16)
-    interior = [-16.0, 4.0, 4.0, 0.0]
+    least = [-8.0, 0.0, 0.0, 0.0]  # down to the left; to the right -8, 4, 0, 0
     spread = np.std([100.0] * 13 + [104.0, 255.0, dark_luma])
     assert focus == pytest.approx(
-        np.log((np.var(interior) - 0.745 + 0.01) / (spread**2 + 400)), rel=1e-4
+        np.log((np.var(least) - 0.2235 + 0.01) / (spread**2 + 400)), rel=1e-4
     )
     relative = spread / 255 / (float(brightness) + 0.01)
     assert contrast == pytest.approx(np.log(relative + 0.01), rel=1e-4)
@@ -60,6 +66,13 @@ def test_focus_falls_with_blur(scene: NDArray[np.float64]) -> None:
     got = measure([ndimage.gaussian_filter(scene, (s, s, 0)) for s in sigmas])
     assert (np.diff(got["focus"]) < 0).all()
     assert np.ptp(got["brightness"]) < 0.02
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_focus_falls_with_motion_along_any_axis(scene: NDArray[np.float64], axis: int) -> None:
+    """By more than a sharp direction across it could hide."""
+    got = measure([ndimage.uniform_filter1d(scene, n, axis=axis) for n in (1, 3, 5, 9)])
+    assert (np.diff(got["focus"]) < -0.3).all()
 
 
 def test_exposure_moves_what_it_should(scene: NDArray[np.float64]) -> None:

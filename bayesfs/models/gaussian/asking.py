@@ -41,6 +41,7 @@ from bayesfs.models.gaussian.conjugate import (
     Levels,
     condition_on_videos,
     evidence_in,
+    kinds_of,
     support_means,
     video_noise,
 )
@@ -95,7 +96,8 @@ class Asking:
         moved: (task, way) D: what s takes off a class mean.
         offset: (task, feature) posterior mean of s.
         offset_cov: (task,) its posterior covariance.
-        log_evidence: (task,) log p(support | population, w), in nats.
+        log_evidence: (task,) log p(support | population, w), in nats; of `weighed_asking` with w
+            integrated out.
     """
 
     levels: Levels
@@ -117,8 +119,8 @@ class Asking:
 
 def weighed_asking(
     episodes: EpisodeBatch, asked: Tensor, levels: Levels, scatter: Tensor
-) -> tuple[Asking, Tensor]:
-    """The posterior with w drawn for each value of the population, and the log evidence.
+) -> Asking:
+    """The posterior with w drawn for each value of the population.
 
     The n-th of N values takes the (n - 1/2) / N quantile of its own posterior of w.
 
@@ -127,20 +129,16 @@ def weighed_asking(
         asked: (1, way, shot) support videos that were asked about.
         levels: N values of the population, as tasks (`Levels.of_each`).
         scatter: (feature,) Delta, the prior variance of the offset at w = 1.
-
-    Returns:
-        Of N tasks, and (N,) log p(support | population), w integrated out, in nats.
     """
     count, grid = len(levels.loading), levels.loading.new_tensor(POSITIONS)
-    every = torch.arange(count, device=grid.device).repeat_interleave(len(grid))
-    each = conditioned_asking(
-        episodes, asked, levels.of_tasks(every), scatter, grid.repeat(count)
-    ).log_evidence.reshape(count, -1)
+    every = levels.of_tasks(torch.arange(count, device=grid.device).repeat_interleave(len(grid)))
+    each = conditioned_asking(episodes, asked, every, scatter, grid.repeat(count)).log_evidence
+    each = each.reshape(count, -1)
     reached = each.softmax(-1).cumsum(-1)
     place = (torch.arange(count).to(grid) + 0.5) / count
     chosen = grid[(place[:, None] > reached[:, :-1]).sum(-1)]
     found = conditioned_asking(episodes, asked, levels, scatter, chosen)
-    return found, each.logsumexp(-1) - math.log(len(grid))
+    return replace(found, log_evidence=each.logsumexp(-1) - math.log(len(grid)))
 
 
 def conditioned_asking(
@@ -156,11 +154,11 @@ def conditioned_asking(
         position: (T,) w.
     """
     wide = _with_asking(levels, position)
-    mean, frames = support_means(episodes, levels)
-    condition = episodes.support_condition + len(CONDITIONS) * asked
-    post = condition_on_videos(mean, frames, condition, wide)
+    each = episodes.support_condition + len(CONDITIONS) * asked
+    mean, frames, condition, videos = kinds_of(*support_means(episodes, levels), each)
+    post = condition_on_videos(mean, frames, condition, wide, videos)
     at = wide.at(condition)
-    told = (asked & (frames > 0)).to(mean).expand(len(position), *asked.shape[1:])
+    told = videos * (condition >= len(CONDITIONS))
     precision = video_noise(wide, condition, frames).inverse().scaled(told)  # N^-1
     tied = precision.scaled(wide.loading[at]).sum(2)  # C
     moved = post.given_task @ tied
@@ -175,7 +173,7 @@ def conditioned_asking(
     offset = cov.apply(pulled)
     gained = (pulled * offset).sum(-1) + cov.logdet() - variance.log().sum(-1)
     moved = moved + post.gain @ (post.task_cov @ through).expand_axis(1)
-    evidence = evidence_in(episodes, condition, wide, post) + 0.5 * gained
+    evidence = evidence_in(episodes, each, wide, post) + 0.5 * gained
     return Asking(wide, post, moved, offset, cov, evidence)
 
 

@@ -259,7 +259,11 @@ def support_kinds(episodes: EpisodeBatch, levels: Levels) -> VideoKinds:
 
 @once_per_batch
 def _plain_support_kinds(episodes: EpisodeBatch) -> VideoKinds:
-    (mean, count), condition = _plain_support_means(episodes), episodes.support_condition
+    return kinds_of(*_plain_support_means(episodes), episodes.support_condition)
+
+
+def kinds_of(mean: Tensor, count: Tensor, condition: Tensor) -> VideoKinds:
+    """Videos by condition and number of frames, from mean frames as of `condition_on_videos`."""
     alike = (count[..., None] == count[..., None, :]) & (
         condition[..., None] == condition[..., None, :]
     )
