@@ -9,7 +9,7 @@ tells how other classes might have turned out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -215,39 +215,3 @@ def few_shot_difference(
         seed=seed,
         bounds=difference_bounds(score),
     )
-
-
-def shot_sweep(
-    predict: Predict,
-    pictures: Embeddings,
-    classes: Sequence[str],
-    protocol: FewShotProtocol,
-    shots: Sequence[int] = (1, 2, 5, 10),
-) -> pd.DataFrame:
-    """`few_shot_summary` at several numbers of shots, with nested support and the same queries.
-
-    Returns:
-        Rows indexed by (shots, score).
-    """
-    whole = replace(protocol, shots=max(shots))
-    tables = {k: run_few_shot(predict, pictures, classes, whole, shots=k).summary() for k in shots}
-    return pd.concat(tables, names=["shots"])
-
-
-def way_sweep(
-    predict: Predict,
-    pictures: Embeddings,
-    classes: Sequence[str],
-    protocol: FewShotProtocol,
-    ways: Sequence[int] = (2, 5, 10, 20),
-) -> pd.DataFrame:
-    """`few_shot_summary` at several numbers of classes per episode.
-
-    Returns:
-        Rows indexed by (way, score).
-    """
-    tables = {
-        way: run_few_shot(predict, pictures, classes, replace(protocol, way=way)).summary()
-        for way in ways
-    }
-    return pd.concat(tables, names=["way"])

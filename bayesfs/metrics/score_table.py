@@ -251,32 +251,3 @@ def worst_users(
         means.append(float(chosen.mean()))
         names.append([str(name) for name in chosen.index])
     return means, np.asarray(names, dtype=str)
-
-
-def group_intervals(
-    rows: pd.DataFrame,
-    by: str = "user",
-    *,
-    unit: str = "video",
-    scores: tuple[str, ...] = ("accuracy", "nll", "ece"),
-    draws: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Scores of each user with intervals over that user's own videos.
-
-    Returns:
-        One row per group and score: `by`, `score`, `estimate`, `low`, `high`, `units`, `rows`,
-        `reason` (why the interval is nan, or "").
-    """
-    refuse_missing(rows[by], by)
-    lines = []
-    for name, part in rows.groupby(by, sort=True):
-        found, names = statistics(part, unit)
-        for score in scores:
-            i = bootstrap_interval(
-                found[score], len(names), draws=draws, level=level, seed=seed, bounds=BOUNDS[score]
-            )
-            lines.append((name, score, i.estimate, i.low, i.high, i.units, len(part), i.reason))
-    columns = [by, "score", "estimate", "low", "high", "units", "rows", "reason"]
-    return pd.DataFrame(lines, columns=columns)

@@ -151,20 +151,6 @@ def auroc(score: ArrayLike, positive: ArrayLike) -> float:
     return float((scipy.stats.rankdata(s)[is_positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def interval_coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
-    """Share of intervals [low_i, high_i] that hold truth_i, to compare with their level.
-
-    Raises:
-        ShapeError: shapes disagree, or a low end lies above its high end.
-    """
-    t, lo, hi = (as_array(v).astype(np.float64) for v in (truth, low, high))
-    if not t.shape == lo.shape == hi.shape or t.size == 0:
-        raise ShapeError(f"expected three equal shapes, got {t.shape}, {lo.shape} and {hi.shape}")
-    if not (lo <= hi).all():
-        raise ShapeError("expected low <= high in every interval; swapped, or NaN?")
-    return float(((lo <= t) & (t <= hi)).mean())
-
-
 def set_coverage(log_prob: ArrayLike, labels: ArrayLike, level: float) -> tuple[float, float]:
     """Coverage and mean size of the smallest sets of classes with probability of at least level.
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,6 @@ from bayesfs.evaluation.few_shot_scores import (
     few_shot_difference,
     out_of_episode_auroc,
     run_few_shot,
-    shot_sweep,
-    way_sweep,
 )
 from bayesfs.metrics.calibration import ece, mce
 from bayesfs.metrics.scores import accuracy, nll
@@ -144,12 +143,16 @@ def test_scores_pool_all_queries_of_known_classes(pictures: Embeddings) -> None:
     assert table.loc["accuracy", "estimate"] > 0.5
 
 
-def test_shot_sweep_is_nested_and_way_sweep_is_harder(pictures: Embeddings) -> None:
+def test_more_shots_and_fewer_ways_are_easier(pictures: Embeddings) -> None:
     _, test = split_classes(pictures, 4, seed=0)
-    shots = shot_sweep(nearest_mean, pictures, test, SMALL, shots=(1, 5))["estimate"]
-    assert shots[5, "accuracy"] > shots[1, "accuracy"]
-    ways = way_sweep(nearest_mean, pictures, test, SMALL, ways=(2, 6))["estimate"]
-    assert ways[2, "accuracy"] > ways[6, "accuracy"]
+
+    def accuracy(shots: int, way: int = SMALL.way) -> float:
+        protocol = replace(SMALL, shots=5, way=way)
+        run = run_few_shot(nearest_mean, pictures, test, protocol, shots=shots)
+        return float(run.summary().loc["accuracy", "estimate"])
+
+    assert accuracy(5) > accuracy(1)
+    assert accuracy(5, way=2) > accuracy(5, way=6)
     one = run_few_shot(nearest_mean, pictures, test, SMALL, shots=1)
     three = run_few_shot(nearest_mean, pictures, test, SMALL)
     gap = few_shot_difference(three, one, "nll")

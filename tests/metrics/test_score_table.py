@@ -161,14 +161,6 @@ def test_methods_on_different_frames_are_not_compared(episodes: EpisodeBatch) ->
         paired_difference(rows, rows, "auc")
 
 
-def test_intervals_of_each_user(episodes: EpisodeBatch) -> None:
-    rows = frame_rows(predict(episodes, 1), episodes)
-    table = bs.group_intervals(rows, "user", level=0.9, draws=100, scores=("nll",))
-    assert len(table) == 8
-    assert (table["units"] == 5).all()
-    assert ((table["low"] < table["estimate"]) & (table["estimate"] < table["high"])).all()
-
-
 def test_predictions_of_other_episodes_are_refused(episodes: EpisodeBatch) -> None:
     predictive = predict(episodes, 1)
     with pytest.raises(ShapeError, match="these episodes"):

@@ -97,14 +97,6 @@ def test_auroc_agrees_with_scikit_learn() -> None:
         sel.auroc(np.array([np.nan, 0.0]), np.array([True, False]))
 
 
-def test_interval_coverage() -> None:
-    x = np.random.default_rng(3).normal(size=20_000)
-    ends = np.full(20_000, 1.959964)
-    assert sel.interval_coverage(x, -ends, ends) == pytest.approx(0.95, abs=0.005)
-    with pytest.raises(ShapeError, match="low <= high"):
-        sel.interval_coverage(x, ends, -ends)
-
-
 def test_sets_of_a_calibrated_forecast_cover() -> None:
     rng = np.random.default_rng(4)
     p = rng.dirichlet(np.ones(5), size=20_000)

@@ -13,7 +13,7 @@ from bayesfs.data.from_arrays import make_episode
 from bayesfs.data.stills import read_stills
 from bayesfs.errors import DataError
 from bayesfs.evaluation.orbit_scores import orbit_metrics
-from bayesfs.metrics.score_table import group_intervals, group_scores, statistics, table_of_rows
+from bayesfs.metrics.score_table import group_scores, statistics, table_of_rows
 from bayesfs.sklearn import BayesianFewShotClassifier
 from bayesfs.types import Embeddings, refuse_missing
 
@@ -178,7 +178,6 @@ def test_rows_of_nobody_are_not_counted_as_somebodys() -> None:
         lambda: statistics(rows),
         lambda: table_of_rows({"frame": rows}),
         lambda: group_scores(rows, "user"),
-        lambda: group_intervals(rows, "user"),
         lambda: orbit_metrics(rows),
     ):
         with pytest.raises(DataError, match=r"user in every row, found none .* rows 1, 4"):

@@ -165,12 +165,3 @@ def _with_score(density: Density, z: Tensor) -> tuple[Tensor, Tensor]:
         value = density.log_density(point)
         (score,) = torch.autograd.grad(value.sum(), point)
     return value.detach(), score
-
-
-def pareto_khat(log_weight: Tensor) -> Tensor:
-    """(task, draw) log importance weights -> (task,) Pareto k-hat.
-
-    See `bayesfs._distributions.importance.smoothed` for what it is where no tail can be fitted.
-    """
-    each = [smoothed(weights)[1] for weights in log_weight.double().cpu().numpy()]
-    return log_weight.new_tensor(each)
