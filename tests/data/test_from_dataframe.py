@@ -124,7 +124,7 @@ def test_what_is_no_column_of_numbers_is_refused(change: dict[str, object], mess
 
 
 def test_missing_numbers_and_names_are_refused_with_their_rows() -> None:
-    for column, row, mend in (("height", 3, "fill them in"), ("school", 5, "name what they show")):
+    for column, row, mend in (("height", 3, "fill them in"), ("school", 5, "give each a name")):
         frame = schools()
         frame.loc[row, column] = None
         with pytest.raises(DataError, match=f"{column} in every row.* row {row}.*{mend}"):
