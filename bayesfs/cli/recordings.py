@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bayesfs._utils.progress import bar
+from bayesfs._utils.threads import cores
 from bayesfs.cli.embedding import embed_tree
 from bayesfs.cli.studies import make_run
 from bayesfs.data.sources.open import read_tree
@@ -39,7 +40,9 @@ def make_demo(out: Path, seed: int) -> None:
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
     with bar("videos") as progress:
-        tree = render_tree(out / "videos", test_users=6, seed=seed, progress=progress)
+        tree = render_tree(
+            out / "videos", test_users=6, seed=seed, processes=cores(), progress=progress
+        )
     store = out / "features.zarr"
     backbone = EfficientNetLite0(px=128)
     make_features(tree, store, backbone, Sampling(max_frames=8), thumbnails=True)

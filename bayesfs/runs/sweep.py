@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import multiprocessing
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from bayesfs._utils.processes import fresh_processes
 from bayesfs._utils.threads import share_cores
 from bayesfs.data.store import open_store
-from bayesfs.errors import BayesfsError, RunError
+from bayesfs.errors import BayesfsError
 from bayesfs.protocols import Progress
 from bayesfs.recipes.load import Recipe, run_recipe
 from bayesfs.recipes.overrides import choices_in
@@ -173,21 +172,15 @@ def run_sweep(
     """
     failed: dict[Cell, str] = {}
     alike = set(cells[0].settings).intersection(*(cell.settings for cell in cells))
-    with _processes(min(jobs, len(cells))) as pool:
+    with fresh_processes(min(jobs, len(cells))) as pool:
         futures: dict[Future[str], Cell] = {
             pool.submit(run_cell, sweep, cell, out, jobs): cell for cell in cells
         }
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                if reason := future.result():
-                    failed[futures[future]] = reason
-                progress(done, len(cells), futures[future].told(alike))
-            forget_waiting(out)
-        except BrokenProcessPool:
-            raise RunError(
-                "a process of the sweep was killed, for want of memory as a rule; the same command "
-                "goes on, with fewer --jobs"
-            ) from None
+        for done, future in enumerate(as_completed(futures), 1):
+            if reason := future.result():
+                failed[futures[future]] = reason
+            progress(done, len(cells), futures[future].told(alike))
+        forget_waiting(out)
     return failed
 
 
@@ -196,16 +189,6 @@ def is_finished(run: RunDirectory, inputs: Mapping[str, object]) -> bool:
     if not run.is_done:
         return False
     return bool(run.state()["inputs"] == inputs)
-
-
-@contextlib.contextmanager
-def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes; those that have not begun a run when something is raised begin none."""
-    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def run_cell(sweep: Sweep, cell: Cell, out: Path, jobs: int) -> str:

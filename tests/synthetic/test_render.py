@@ -212,8 +212,9 @@ def contents(tree):
     return {p.relative_to(tree): p.read_bytes() for p in sorted(tree.rglob("*")) if p.is_file()}
 
 
-def test_same_seed_same_bytes_and_other_seed_others(tree, tmp_path):
-    again = render_tree(tmp_path / "again", **SMALL)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_same_seed_same_bytes_and_other_seed_others(tree, tmp_path, processes):
+    again = render_tree(tmp_path / "again", **SMALL, processes=processes)
     assert contents(again) == contents(tree)
     other = render_tree(tmp_path / "other", **{**SMALL, "seed": 5})
     assert set(contents(other)) != set(contents(tree))

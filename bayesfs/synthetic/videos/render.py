@@ -10,14 +10,17 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from bayesfs._utils.guarded_files import read_text
+from bayesfs._utils.processes import fresh_processes
 from bayesfs.errors import DataError
 from bayesfs.protocols import Progress
 from bayesfs.synthetic.videos.objects import Thing, make_thing, user_things
@@ -70,6 +73,7 @@ def render_tree(
     clutter_frames: int = 12,
     size: int = 128,
     seed: int = 0,
+    processes: int = 1,
     progress: Progress | None = None,
 ) -> Path:
     """Render a tree of short videos of procedural objects.
@@ -89,6 +93,8 @@ def render_tree(
         clutter_frames: frames per cluttered video.
         size: side of the square frames in pixels.
         seed: the same seed gives the same tree.
+        processes: how many render at a time; the tree is the same. A script that asks for several
+            is to be guarded by `if __name__ == "__main__":`.
         progress: callback (done, total, message).
 
     Returns:
@@ -116,13 +122,10 @@ def render_tree(
     _check(settings)
     _claim(root, settings)
     jobs = list(_jobs(settings))
-    for done, job in enumerate(jobs):
-        if progress is not None:
-            progress(done, len(jobs), job.name)
-        if not _target(root, job).is_dir():
-            _render(root, job, size)
-    if progress is not None:
-        progress(len(jobs), len(jobs), "rendered")
+    told = progress or (lambda done, total, message: None)
+    told(0, len(jobs), "")
+    for done, name in enumerate(_rendered(root, jobs, size, processes), 1):
+        told(done, len(jobs), name)
     shutil.rmtree(root / _STAGING, ignore_errors=True)
     return root
 
@@ -190,17 +193,34 @@ def _target(root: Path, job: _Job) -> Path:
     return root / job.split / job.user / job.thing.name / job.condition / job.name
 
 
-def _render(root: Path, job: _Job, size: int) -> None:
+def _rendered(root: Path, jobs: Sequence[_Job], size: int, processes: int) -> Iterator[str]:
+    """The names of the videos, each when it is there."""
+    missing = []
+    for job in jobs:
+        if _target(root, job).is_dir():
+            yield job.name
+        else:
+            missing.append(job)
+    if min(processes, len(missing)) < 2:
+        yield from (_render(root, job, size) for job in missing)
+        return
+    with fresh_processes(min(processes, len(missing))) as pool:
+        futures = [pool.submit(_render, root, job, size) for job in missing]
+        yield from (future.result() for future in as_completed(futures))
+
+
+def _render(root: Path, job: _Job, size: int) -> str:
     """Write one video and its annotations: the frames' folder last, and at once."""
     staged = root / _STAGING / job.name
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     truth = {}
     frames = record_video(job.thing, job.others, job.condition, job.frames, size, job.seed)
-    for number, frame in enumerate(frames, start=1):
-        file = f"{job.name}-{number:05d}.jpg"
-        Image.fromarray(frame.image).save(staged / file, quality=88)
-        truth[file] = frame.annotation
+    with threadpool_limits(1, user_api="blas"):
+        for number, frame in enumerate(frames, start=1):
+            file = f"{job.name}-{number:05d}.jpg"
+            Image.fromarray(frame.image).save(staged / file, quality=88)
+            truth[file] = frame.annotation
     notes = root / "annotations" / job.split
     notes.mkdir(parents=True, exist_ok=True)
     part = root / _STAGING / f"{job.name}.json"
@@ -209,3 +229,4 @@ def _render(root: Path, job: _Job, size: int) -> None:
     target = _target(root, job)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(staged, target)
+    return job.name
