@@ -195,7 +195,7 @@ def open_labels(
         unknown = _log_density(queries, *new, levels)[..., 0]
         labels.append(taught.log_softmax(-1))
         odds.append(prior_odds + unknown - taught.logsumexp(-1))
-    shape = (-1, *episodes.query.shape[1:3])
+    shape = (len(post.pull), *episodes.query.shape[1:3])
     return (
         (labels[0].reshape(*shape, episodes.way), labels[1]),
         (odds[0].reshape(shape), odds[1]),
