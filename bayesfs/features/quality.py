@@ -18,6 +18,9 @@ from bayesfs.errors import ShapeError
 COVARIATES = ("focus", "brightness", "contrast", "dark_clipped", "bright_clipped")
 """Names and order of the covariates."""
 
+MEASURED_AS = "focus of the least sharp direction"
+"""Belongs to what a store is known by, so that frames measured otherwise are never mixed."""
+
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue (ITU-R BT.601)."""
 

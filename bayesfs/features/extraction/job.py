@@ -17,6 +17,7 @@ from bayesfs.data.store import store_attrs
 from bayesfs.errors import DataError
 from bayesfs.features.decoding.sampling import Sampling
 from bayesfs.features.extraction.shards import SHARD_FRAMES, Shard
+from bayesfs.features.quality import MEASURED_AS
 from bayesfs.protocols import Backbone
 
 Attrs = Mapping[str, str | int | float]
@@ -179,8 +180,11 @@ def sampling_text(sampling: Sampling | None) -> str:
 
 
 def video_fingerprint(videos: Sequence[Video]) -> str:
-    """SHA-256 of the list of frames: labels, names, contents of the files and annotations."""
-    digest = hashlib.sha256()
+    """SHA-256 of the list of frames: labels, names, contents of the files and annotations.
+
+    How their quality is measured belongs to it, too.
+    """
+    digest = hashlib.sha256(MEASURED_AS.encode())
     for v in videos:
         contents = [content_digest(f) for f in v.frames or (v.location,)]
         labels = [v.split, v.user, v.object, v.condition, v.name, v.path, v.files, contents]
