@@ -38,7 +38,7 @@ from bayesfs.models.gaussian.conjugate import (
     log_normal,
     video_means,
 )
-from bayesfs.models.gaussian.covariance import Operator, Points
+from bayesfs.models.gaussian.covariance import Index, Operator, Points
 from bayesfs.models.per_batch import once_per_batch
 from bayesfs.types import EpisodeBatch, LabelDraws, Predictive
 
@@ -227,6 +227,12 @@ def mixture_predictive(
 ) -> Predictive:
     """Predictive over population draws of equal weight: the support does not reweight them.
 
+    Args:
+        episodes: T tasks.
+        values: population parameters of each draw.
+        draws: draws of the class means for each population draw.
+        seed: of the draws.
+
     Returns:
         Predictive, with the probability that nothing taught is shown where that is possible.
     """
@@ -388,7 +394,7 @@ def _log_density(
     for q, n, columns, mask, points in queries.groups:
         at = levels.at(columns.new_full((1,), q))  # (task or 1,)
         r = levels.loading[at][:, None]
-        noise = (levels.video[at] + levels.frame[at].scaled(1.0 / n)).expand_axis(1)
+        noise = _noise(levels, at, n)
         total = noise if cov is None else cov.scaled(r**2) + noise
         centre = levels.offset[at][:, None] - queries.origin + r[..., None] * mean
         out = _place(out, columns, mask, log_normal(points, centre, total))
@@ -510,7 +516,7 @@ def _conditioned_logits(
     """
     at = levels.at(chosen.new_full((1,), q))  # (task or 1,)
     points, r = Points(x - levels.offset[at][:, None]), levels.loading[at][:, None]
-    cov_noise = (levels.video[at] + levels.frame[at].scaled(1.0 / n)).expand_axis(1)
+    cov_noise = _noise(levels, at, n)
     precision = cov_noise.inverse()
     eps = cov_noise.colour(white[:, :, None])[:, :, 0]
     out = x.new_zeros(*chosen.shape, base.shape[2])
@@ -531,6 +537,11 @@ def _conditioned_logits(
         value = torch.einsum("tqd,stwd->stqw", points.x, seen) - 0.5 * own
         out = torch.where(here[..., None], value, out)
     return out
+
+
+def _noise(levels: Levels, at: Index, n: float) -> Operator:
+    """(task or 1, 1) V + F / n, the noise of a group's queries."""
+    return (levels.video[at] + levels.frame[at].scaled(1.0 / n)).expand_axis(1)
 
 
 def _place(out: Tensor, columns: Tensor, mask: Tensor, value: Tensor) -> Tensor:

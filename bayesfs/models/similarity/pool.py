@@ -509,7 +509,7 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         return episodes.way_mask.reshape(1, len(episodes), *[1] * (ndim - 3), -1)
 
     def _unit_trust(self, unit: QueryUnit, episodes: EpisodeBatch, like: Tensor) -> Tensor:
-        """(task, video, 1, 1) factor of the logits of single frames; () or (task, video, 1): 1."""
+        """(task, video, 1...) factor of logits (draw, task, video, ...); 1 of whole videos."""
         count = episodes.query_mask.sum(-1).clamp(min=1).to(like)
         if unit == "video":
             count = torch.ones_like(count)

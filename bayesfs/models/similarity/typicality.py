@@ -197,8 +197,8 @@ class Typicality:
                 own = own * to_mean(pair, n) / to_mean(pair, n - 1.0)
             known = [(own.new_tensor(to_mean(self.centred, n)), self.centred_like_sd)]
             laws.append(self._update(own, known, self.centred_sd))
-        mean, *parts = (torch.stack(part)[:, None] for part in zip(*laws, strict=True))
-        variance = parts[0] + parts[1]
+        mean, spread, error = (torch.stack(part)[:, None] for part in zip(*laws, strict=True))
+        variance = spread + error
         same = (asked - mean) / (variance + self.centred_shift_sd**2).sqrt()
         other = asked - mean - self.centred_other_shift
         return same, other / (variance + self.centred_other_shift_sd**2).sqrt()
