@@ -78,7 +78,10 @@ def dense_scores(videos: Array, label: Array, query: Array, scatter: WithinScatt
     mean = np.stack([videos[label == k].mean(0) for k in range(ways)])
     centre = mean.mean(0)
     away, asked = videos - centre, query - centre
-    process = GaussianProcessRegressor(DotProduct(0.0, "fixed"), alpha=RIDGE, optimizer=None).fit(
+    count = np.bincount(label)
+    usual = (1.0 / count).mean()
+    noise = RIDGE * count[label] * usual
+    process = GaussianProcessRegressor(DotProduct(0.0, "fixed"), alpha=noise, optimizer=None).fit(
         unit(away), np.eye(ways)[label] - 1.0 / ways
     )
     rest = videos - mean[label]
@@ -92,15 +95,28 @@ def dense_scores(videos: Array, label: Array, query: Array, scatter: WithinScatt
         axes = scatter.axes.astype(float)
         foreign = np.linalg.inv(foreign + (axes * scatter.excess) @ axes.T)
 
-    def cosine(a: Array, b: Array, metric: Array) -> Array:
-        size = [np.sqrt(np.einsum("nd,de,ne->n", x, metric, x)) for x in (a, b)]
-        return a @ metric @ b.T / size[0][:, None] / size[1]
+    def cosine(metric: Array, about: Array, even: float) -> Array:
+        """Of class means that are brought to one number of videos each."""
+
+        def inner(a: Array, b: Array) -> Array:
+            return a @ metric @ b.T
+
+        freedom = max(len(videos) - ways, 1)
+        within = np.trace(inner(rest, rest)) / freedom
+        shift = within * (usual - 1.0 / count) * even
+        size = np.diag(inner(mean - about, mean - about))
+        real = max(0.0, (size - within / count).mean())
+        if within > 0:
+            size = size * (real + within * usual) / (real + within / count)
+        asked = np.diag(inner(query - about, query - about))
+        product = inner(query - about, mean - about) - shift
+        return product / np.sqrt(asked)[:, None] / np.sqrt(size)
 
     heads = [
-        cosine(query, mean, np.eye(dim)),
+        cosine(np.eye(dim), np.zeros(dim), 0.0),
         process.predict(unit(asked)),
-        cosine(asked, mean - centre, foreign),
-        cosine(asked, mean - centre, own),
+        cosine(foreign, centre, 1.0 / ways),
+        cosine(own, centre, 1.0 / ways),
     ]
     return np.stack(heads, -1) * np.array(UNIT)
 
@@ -128,6 +144,39 @@ def test_heads_of_queries_are_those_of_dense_algebra(foreign: bool, scatter: Wit
             frame = unit(batch.query[t, v, f].numpy())[None]
             expected = dense_scores(videos, label, frame, metric)[0]
             np.testing.assert_allclose(found[t, v, f, :ways], expected, rtol=1e-6, atol=1e-6)
+
+
+def with_first(batch: EpisodeBatch, first: int, others: int) -> tuple[float, float]:
+    """How often the first class is named, over how often it is shown, and the NLL of queries.
+
+    Args:
+        batch: tasks.
+        first: videos of the first class that are taught.
+        others: of each other class.
+    """
+    keep = torch.ones(batch.shot_mask.shape, dtype=torch.bool)
+    keep[:, 0, first:], keep[:, 1:, others:] = False, False
+    mask = batch.support_mask & keep[..., None]
+    task = batch.changed(support=batch.support * mask[..., None], support_mask=mask)
+    model = SimilarityPool()
+    given = model.default_population(batch.dim)
+    posterior = OwnApproximation(draws=64).infer(model, task, seed=0, given=given)
+    prob = predict(model, posterior, task, given=given).video.prob[task.video_mask]
+    label = task.query_labels[task.video_mask]
+    nll = -prob.gather(-1, label[:, None]).log().mean()
+    return float(prob[:, 0].mean() / (label == 0).double().mean()), float(nll)
+
+
+def test_teaching_one_class_more_does_not_make_others_look_like_it() -> None:
+    batch, _ = synthetic_episodes(users=60, way=5, shots=6, frames=2, dim=16, seed=7)
+    batch, rng = batch.to(torch.float64), np.random.default_rng(0)
+    of_video = [
+        torch.from_numpy(1.5 * rng.normal(size=(*mask.shape[:-1], 1, 16))) * mask[..., None]
+        for mask in (batch.support_mask, batch.query_mask)
+    ]
+    batch = batch.changed(support=batch.support + of_video[0], query=batch.query + of_video[1])
+    assert with_first(batch, 6, 2)[0] == pytest.approx(1.0, abs=0.1)
+    assert with_first(batch, 6, 1)[1] < with_first(batch, 1, 1)[1]
 
 
 def test_left_out_videos_are_asked_of_the_task_without_them() -> None:

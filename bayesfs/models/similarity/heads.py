@@ -15,6 +15,19 @@ c = mean_k mu_k, the heads are
 
 each divided by its typical size at the best temperature, so that equal weights are a fair start.
 
+Teaching one class more than another must not make everything look like it. Of n_k videos
+x_i = m_k + e_i, the mean has |mu_k - c|^2 = |m_k - c|^2 + W / n_k on average, W = E |e|^2: it is
+the shorter the more videos it is of, and cosines to it are the larger whatever the query shows;
+of <mu_k, c>, W even_k / n_k is noise. So means are brought to one number of videos: with
+u = mean_j 1 / n_j, S the mean over classes of |mu_k - c|^2 - W / n_k, and W the pooled variance of
+the task's videos about their class means,
+
+    |mu_k - c|^2 (S + W u) / (S + W / n_k),      <mu_k, c> + W (u - 1 / n_k) even_k,
+
+even_k = 1 / way where there is a centre, and the ridge has the noise variance ridge n_k u, so that
+every class has the same weight. Nothing changes where all classes have as many videos. A video that
+is left out to be asked leaves its class with fewer videos than the others, too.
+
 How sharply similarity tells objects apart differs between worlds. Among hand signs, or goods of one
 shelf, two videos of different things are nearly as alike as two of one thing elsewhere. Differences
 of plain cosines are small there of themselves; those of cosines about a centre, which are brought
@@ -262,28 +275,70 @@ def examples(support: Tensor, episodes: EpisodeBatch) -> tuple[Tensor, Tensor]:
     return total.reshape(tasks, -1, dim), label.reshape(tasks, -1, ways)
 
 
-def head_scores(products: Products, label: Tensor, foreign: Products) -> Tensor:
+@dataclass(frozen=True)
+class Classes:
+    """Which support videos each class has; any leading axes.
+
+    Attributes:
+        label: (..., example, way) one-hot classes; a row of zeros is left out or padding.
+        count: (..., way) videos.
+        mean: (..., way, example) weights that make the class means.
+        even: (..., way) 1 over the number of classes, 0 for those without a video.
+        usual: (..., 1) mean_j 1 / n_j.
+    """
+
+    label: Tensor
+    count: Tensor
+    mean: Tensor
+    even: Tensor
+    usual: Tensor
+
+    @classmethod
+    def of(cls, label: Tensor) -> Classes:
+        """From (..., example, way) one-hot classes."""
+        count = label.sum(-2)
+        mean = (label / count.clamp(min=1.0)[..., None, :]).mT
+        exists = (count > 0).to(label)
+        even = exists / exists.sum(-1, keepdim=True).clamp(min=1.0)  # none in padding
+        usual = (even / count.clamp(min=1.0)).sum(-1, keepdim=True)
+        return cls(label, count, mean, even, usual)
+
+    def gram(self, products: Products) -> Tensor:
+        """(..., way, way) inner products of the class means."""
+        return self.mean @ products.gram @ self.mean.mT
+
+    def within(self, products: Products) -> Tensor:
+        """(..., 1) W, pooled variance of the videos about their class means; 0 if not known."""
+        square = products.gram.diagonal(dim1=-2, dim2=-1) * self.label.sum(-1)
+        of_means = self.gram(products).diagonal(dim1=-2, dim2=-1) * self.count
+        freedom = (self.count.sum(-1) - (self.count > 0).sum(-1)).clamp(min=1.0)
+        return ((square.sum(-1) - of_means.sum(-1)) / freedom).clamp(min=0.0)[..., None]
+
+
+def head_scores(products: Products, foreign: Products, label: Tensor) -> Tensor:
     """(..., query, way, head) similarity of every query frame to every class.
 
     Args:
         products: of the features as they are.
-        label: (..., example, way) one-hot classes; a row of zeros is left out or padding.
         foreign: of the features in the metric of other worlds.
+        label: (..., example, way) one-hot classes; a row of zeros is left out or padding.
     """
-    count = label.sum(-2)
-    mean = (label / count.clamp(min=1.0)[..., None, :]).mT  # (..., way, example)
-    exists = (count > 0).to(label)
-    ways = exists.sum(-1, keepdim=True).clamp(min=1.0)  # none in padding
-    centre = (mean * exists[..., None]).sum(-2) / ways  # (..., example)
-    none = torch.zeros_like(centre)
+    classes = Classes.of(label)
+    own, none = _own_metric(products, classes), torch.zeros_like(classes.even)
     scores = [
-        _cosine(products, mean, none),
-        _ridge(products, label, centre, exists),
-        _cosine(foreign, mean, centre),
-        _cosine(_own_metric(products, label, mean), mean, centre),
+        _cosine(products, classes, none, classes.within(products)),
+        _ridge(products, classes),
+        _cosine(foreign, classes, classes.even, classes.within(foreign)),
+        _cosine(own, classes, classes.even, classes.within(own)),
     ]
     size = torch.tensor(UNIT, dtype=label.dtype, device=label.device)
     return torch.stack(scores, -1) * size
+
+
+def cosines_about_mean(products: Products, label: Tensor) -> Tensor:
+    """(..., query, way) cosine of q - c and mu_k - c, of as many videos as each class has."""
+    classes = Classes.of(label)
+    return _cosine(products, classes, classes.even, torch.zeros_like(classes.usual))
 
 
 def alike_factor(gram: Tensor, label: Tensor, unlike: Tensor) -> Tensor:
@@ -311,31 +366,46 @@ def alike_factor(gram: Tensor, label: Tensor, unlike: Tensor) -> Tensor:
     return torch.where(known, found, 1.0)
 
 
-def _cosine(products: Products, mean: Tensor, centre: Tensor) -> Tensor:
-    """(..., query, way) cosine of q - c and mu_k - c, both given by weights of the examples."""
-    pull = (products.gram @ centre[..., None])[..., 0]  # <x_i, c>
+def _cosine(products: Products, classes: Classes, centre: Tensor, within: Tensor) -> Tensor:
+    """(..., query, way) cosine of q - c and mu_k - c.
+
+    Args:
+        products: inner products.
+        classes: whose means mu_k are.
+        centre: (..., way) weights of the classes that make c.
+        within: (..., 1) W by which means are brought to one number of videos, 0 for none.
+    """
+    usual, noise = within * classes.usual, within / classes.count.clamp(min=1.0)  # of the means
+    gram = classes.gram(products)
+    pull = (gram @ centre[..., None])[..., 0]  # <mu_k, c>
     own = (pull * centre).sum(-1)[..., None]  # <c, c>
-    of_mean = (mean @ pull[..., None])[..., 0]
-    of_query = (products.cross @ centre[..., None])[..., 0]
-    inner = products.cross @ mean.mT - of_mean[..., None, :] - of_query[..., None] + own[..., None]
-    mean_size = ((mean @ products.gram) * mean).sum(-1) - 2.0 * of_mean + own
+    cross = products.cross @ classes.mean.mT  # <q, mu_k>
+    of_query = (cross @ centre[..., None])[..., 0]
+    size = gram.diagonal(dim1=-2, dim2=-1) - 2.0 * pull + own
+    real = ((size - noise) * classes.even).sum(-1, keepdim=True).clamp(min=0.0)
+    longer = torch.where(
+        within > 0, (real + usual) / torch.where(within > 0, real + noise, 1.0), 1.0
+    )
+    pull = pull + (usual - noise) * centre
+    inner = cross - pull[..., None, :] - of_query[..., None] + own[..., None]
     query_size = products.square - 2.0 * of_query + own
-    return inner / _root(query_size)[..., None] / _root(mean_size)[..., None, :]
+    return inner / _root(query_size)[..., None] / (_root(size) * longer.sqrt())[..., None, :]
 
 
-def _ridge(products: Products, label: Tensor, centre: Tensor, exists: Tensor) -> Tensor:
+def _ridge(products: Products, classes: Classes) -> Tensor:
     """(..., query, way) posterior mean of one regression a class on centred cosines."""
+    centre = (classes.mean * classes.even[..., None]).sum(-2)  # (..., example)
     pull = (products.gram @ centre[..., None])[..., 0]
     own = (pull * centre).sum(-1)[..., None]
     size = products.gram.diagonal(dim1=-2, dim2=-1) - 2.0 * pull + own
-    present = label.sum(-1)
+    present = classes.label.sum(-1)
     scale = present / _root(size)
     kernel = products.gram - pull[..., None] - pull[..., None, :] + own[..., None]
     kernel = kernel * scale[..., None] * scale[..., None, :]
-    even = exists / exists.sum(-1, keepdim=True).clamp(min=1.0)
-    target = (label - even[..., None, :]) * present[..., None]
-    eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
-    weight: Tensor = torch.linalg.solve(kernel + RIDGE * eye, target)
+    target = (classes.label - classes.even[..., None, :]) * present[..., None]
+    videos = (classes.label @ classes.count[..., None])[..., 0]  # of each example's class
+    noise = torch.where(present > 0, RIDGE * videos * classes.usual, RIDGE)
+    weight: Tensor = torch.linalg.solve(kernel + torch.diag_embed(noise), target)
     of_query = (products.cross @ centre[..., None])[..., 0]
     inner = products.cross - pull[..., None, :] - of_query[..., None] + own[..., None]
     query_size = products.square - 2.0 * of_query + own
@@ -343,13 +413,16 @@ def _ridge(products: Products, label: Tensor, centre: Tensor, exists: Tensor) ->
     return similar @ weight
 
 
-def _own_metric(products: Products, label: Tensor, mean: Tensor) -> Products:
+def _own_metric(products: Products, classes: Classes) -> Products:
     """Products in the metric (I + F)^-1, F the task's scatter of videos about their classes.
 
     With residuals R = J X and R R' = U diag(e) U', the axes are V = R' U e^-1/2, and
     (I + F)^-1 = I + V diag(1 / (1 + strength e / mean e) - 1) V'.
     """
-    residual = torch.diag_embed(label.sum(-1)) - label @ mean  # J, zero rows for what is left out
+    present = classes.label.sum(-1)
+    residual = (
+        torch.diag_embed(present) - classes.label @ classes.mean
+    )  # J, zero for what is left out
     value, axes = torch.linalg.eigh(residual @ products.gram @ residual.mT)
     top = value[..., -1:].clamp(min=0.0)
     whole = products.gram.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)

@@ -7,7 +7,7 @@ at unit length, times powers of `bayesfs.models.similarity.heads.alike_factor`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,12 +17,11 @@ from bayesfs._utils.spacing import evenly_spaced
 from bayesfs.errors import ShapeError
 from bayesfs.models.per_batch import once_per_batch
 from bayesfs.models.similarity.heads import (
-    HEADS,
     LIKENESS,
-    UNIT,
     Products,
     WithinScatter,
     alike_factor,
+    cosines_about_mean,
     head_scores,
     support_examples,
 )
@@ -58,19 +57,9 @@ class LeftOut:
 @once_per_batch
 def query_scores(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
     """(task, video, frame, way, head) scores of every query frame."""
-    factor = likeness_factor(episodes, scatter)
-    return query_heads(episodes, scatter) * _powers(factor)[:, None, None, None]
-
-
-@once_per_batch
-def query_heads(episodes: EpisodeBatch, scatter: Scatters) -> Tensor:
-    """`query_scores` without the factor of the task."""
-    means, label = support_examples(episodes)
-    tasks, videos, frames, _ = episodes.query.shape
-    query = unit(episodes.query).flatten(1, 2)
-    own, foreign = _products(means, query, scatters_of(episodes, scatter))
-    scores = head_scores(own, label, foreign)
-    return scores.reshape(tasks, videos, frames, *scores.shape[2:])
+    scores = head_scores(*_query_products(episodes, scatter), support_examples(episodes)[1])
+    scores = scores.reshape(*episodes.query.shape[:3], *scores.shape[2:])
+    return scores * _powers(likeness_factor(episodes, scatter))[:, None, None, None]
 
 
 @once_per_batch
@@ -89,25 +78,14 @@ def left_out_scores(episodes: EpisodeBatch, scatter: Scatters, most: int = FOLDS
         scatter: of videos about their objects in other worlds.
         most: videos that are left out at most; of more, evenly spaced ones are.
     """
-    if (found := left_out_heads(episodes, scatter, most)) is None:
+    if (found := _left_out_products(episodes, scatter, most)) is None:
         return None
-    heads, factor = found
-    return replace(heads, scores=heads.scores * _powers(factor)[:, :, None, None])
-
-
-@once_per_batch
-def left_out_heads(
-    episodes: EpisodeBatch, scatter: Scatters, most: int
-) -> tuple[LeftOut, Tensor] | None:
-    """The same without the factor of the task without the video, and that (task, fold)."""
-    means, label = support_examples(episodes)
-    if (folds := Folds.of(episodes, label, most)) is None:
-        return None
-    query = folds.frames(unit(episodes.support))
-    scatters = scatters_of(episodes, scatter)
-    own, foreign = (folds.products(p) for p in _products(means, query.flatten(1, 2), scatters))
-    factor = alike_factor(own.gram, folds.rest, _unlike(means, scatters)[:, None])
-    return folds.left_out(head_scores(own, folds.rest, foreign)), factor
+    folds, own, foreign = found
+    means, _ = support_examples(episodes)
+    unlike = _unlike(means, scatters_of(episodes, scatter))
+    factor = alike_factor(own.gram, folds.rest, unlike[:, None])
+    scores = head_scores(own, foreign, folds.rest)
+    return folds.left_out(scores * _powers(factor)[:, :, None, None])
 
 
 def centred_cosines(
@@ -119,14 +97,16 @@ def centred_cosines(
         (task, video) of queries, and (task, fold) of support videos, each left out of the task,
         whose class has another one; NaN for padding, and where a task has one class.
     """
-    place, several = HEADS.index("whitened"), episodes.way_mask.sum(1) > 1
-    asked = _largest(query_heads(episodes, scatter)[..., place], episodes.query_mask, episodes)
-    asked = torch.where(several[:, None], asked, torch.nan) / UNIT[place]
-    if (found := left_out_heads(episodes, scatter, most)) is None:
+    several = episodes.way_mask.sum(1) > 1
+    _, foreign = _query_products(episodes, scatter)
+    cosines = cosines_about_mean(foreign, support_examples(episodes)[1])
+    cosines = cosines.reshape(*episodes.query.shape[:3], -1)
+    asked = _largest(cosines, episodes.query_mask, episodes)
+    asked = torch.where(several[:, None], asked, torch.nan)
+    if (found := _left_out_products(episodes, scatter, most)) is None:
         return asked, asked[:, :0]
-    left_out = found[0]
-    own = _largest(left_out.scores[..., place], left_out.mask, episodes) / UNIT[place]
-    return asked, own
+    folds, _, foreign = found
+    return asked, _largest(cosines_about_mean(foreign, folds.rest), folds.mask, episodes)
 
 
 def _largest(scores: Tensor, mask: Tensor, episodes: EpisodeBatch) -> Tensor:
@@ -235,6 +215,26 @@ def _unlike(means: Tensor, scatters: list[WithinScatter] | None) -> Tensor:
 def _powers(factor: Tensor) -> Tensor:
     """(...) `alike_factor` -> (..., head)."""
     return factor[..., None].pow(torch.tensor(LIKENESS).to(factor))
+
+
+@once_per_batch
+def _query_products(episodes: EpisodeBatch, scatter: Scatters) -> tuple[Products, Products]:
+    """Products of all query frames (task, video x frame), as `_products` has them."""
+    query = unit(episodes.query).flatten(1, 2)
+    return _products(support_examples(episodes)[0], query, scatters_of(episodes, scatter))
+
+
+@once_per_batch
+def _left_out_products(
+    episodes: EpisodeBatch, scatter: Scatters, most: int
+) -> tuple[Folds, Products, Products] | None:
+    """The same of support videos that are left out, by fold; None where none can be."""
+    means, label = support_examples(episodes)
+    if (folds := Folds.of(episodes, label, most)) is None:
+        return None
+    query = folds.frames(unit(episodes.support)).flatten(1, 2)
+    own, foreign = _products(means, query, scatters_of(episodes, scatter))
+    return folds, folds.products(own), folds.products(foreign)
 
 
 def _products(
