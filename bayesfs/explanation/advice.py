@@ -17,6 +17,9 @@ ROUND_ENOUGH = 0.05
 """More videos would hardly help where one more of every object takes less than so many nats off a
 query, nine times out of ten."""
 
+SAME = 1e-9
+"""Nats by which two gains differ no more than numbers do."""
+
 COSTLY = 0.01
 """A measured cause that costs fewer nats than this is none."""
 
@@ -78,20 +81,30 @@ def settled(found: Explanation, enough: float = ENOUGH) -> bool:
 
 
 def _record(found: Explanation, enough: float) -> Advice | None:
-    """The recording of a likely object that takes most off this video, if that is enough."""
-    worth = {key: nats for key, nats in found.own_gain.items() if key[0] in found.answer}
-    if not worth:
-        unknown = not found.own_gain and found.kind == "epistemic"
-        return Advice("record", thing=found.answer[0]) if unknown else None
-    (thing, condition), nats = max(worth.items(), key=lambda item: item[1])
-    reason = condition if matters(worth, thing) else ""
-    return Advice("record", reason, thing, nats) if nats >= enough else None
+    """To record what the video shows once more, if that takes enough off this video.
+
+    Whoever asks knows what it is, or can find out, as the model cannot. It is object k with
+    probability p_k, and then a video of k moves p_k to p'_k: worth sum_k E[p'_k log(p'_k / p_k)],
+    as E p'_k = p_k. Of the gain by a video of k, the divergence of p' from p, this is a share of
+    1 - p_k as long as changes are small and the others keep their proportions. The sum is over the
+    objects of the answer; others it hardly shows.
+    """
+    if not found.own_gain:
+        return Advice("record it") if found.kind == "epistemic" else None
+    worth = dict.fromkeys((condition for _, condition in found.own_gain), 0.0)
+    for (thing, condition), nats in found.own_gain.items():
+        worth[condition] += (thing in found.answer) * (1.0 - found.prob[thing]) * nats
+    condition = max(worth, key=lambda one: worth[one])
+    reason = condition if max(worth.values()) - min(worth.values()) > SAME else ""
+    return (
+        Advice("record it", reason, nats=worth[condition]) if worth[condition] >= enough else None
+    )
 
 
 def matters(gain: Mapping[tuple[str, str], float], thing: str) -> bool:
     """Whether it matters in which condition an object is recorded."""
     own = [nats for (name, _), nats in gain.items() if name == thing]
-    return max(own) - min(own) > 1e-9
+    return max(own) - min(own) > SAME
 
 
 def _turn(found: Explanation) -> Advice | None:

@@ -10,7 +10,8 @@ cause (`bayesfs.uncertainty.by_quality`), and what one more video of each object
   most: to keep it in the picture;
 - else whichever takes more nats off this video: to mend its costliest measured cause (hold
   steadier, more light, ...), to turn the camera to where a window shows one of the likely objects
-  clearly, or to record one more video of one of these, in the condition in which it is worth most;
+  clearly, or to record what it shows once more, in the condition in which that is worth most. The
+  model could only guess which of these that is, and the person knows;
 - where neither takes off enough: to show another side where the video leaves the doubt, and
   "enough" where teaching leaves it and one more video of every object would hardly help.
 

@@ -12,7 +12,7 @@ from bayesfs.explanation.sentences import advice_text, answer_text
 from bayesfs.types.level_names import VIDEOS, LevelNames
 
 Action = Literal[
-    "nothing", "enough", "record", "steadier", "more light", "less light", "show", "other side",
+    "nothing", "enough", "record it", "steadier", "more light", "less light", "show", "other side",
     "teach", "turn", "one at a time",
 ]  # fmt: skip
 
@@ -22,14 +22,14 @@ class Advice:
     """The one thing to do.
 
     Attributes:
-        action: "nothing" needs no words, "teach" is to record what was not recognised, as it is,
-            "enough" says that more teaching would hardly help.
+        action: "nothing" needs no words, "record it" is to record what the video shows once more,
+            "teach" what was not recognised, as it is, "enough" says that more teaching would hardly
+            help.
         reason: the cause that it mends, the condition to record in, or the side to turn to;
             "" where there is none.
-        thing: object to record or to turn to, or "".
-        nats: what it is expected to take off: per query for "record" and "enough", per frame for a
-            measured cause, of this video where the camera is to be moved or one thing is to be
-            shown; NaN where that is not known.
+        thing: object to turn to, or "".
+        nats: what it is expected to take off: per query for "enough", per frame for a measured
+            cause, of this video for what else is to be done; NaN where that is not known.
     """
 
     action: Action

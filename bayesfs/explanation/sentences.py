@@ -126,12 +126,15 @@ def advice_text(
             "Why it looks unlike what was taught is not known; if it is yours, teach it so."
         ),
         "other side several": _("These look alike here; show another side."),
+        "record it": _("One more video of what it shows would help."),
+        "record it clean": _("One more video of what it shows, by itself, would help."),
+        "record it clutter": _("One more video of what it shows, among other things, would help."),
         "record": _("One more video of {name} would help."),
         "record clean": _("One more video of {name} by itself would help."),
         "record clutter": _("One more video of {name} among other things would help."),
         "enough": _("More videos would hardly help."),
     }
-    if not levels.recorded and action not in ("record", "enough"):
+    if not levels.recorded and action not in ("record", "record it", "enough"):
         return ""  # nothing to hold steadier, to show or to turn
     said = texts.get(f"{action} {reason}".strip(), texts.get(action, ""))
     said = levels.in_words(said).format(**names)

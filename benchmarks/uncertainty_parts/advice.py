@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +10,13 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from bayesfs.explanation.sentences import likeliest
 from bayesfs.models.gaussian.hierarchy import GaussianHierarchy
 from bayesfs.models.objectives import label_score
 from bayesfs.prediction import thinned
 from bayesfs.study import Learnt, Study
 from bayesfs.types import EpisodeBatch
-from bayesfs.uncertainty.information_gain import expected_gain
+from bayesfs.uncertainty.information_gain import expected_gain, gain_by_video
 from uncertainty_parts.bench import Bench, Found
 
 
@@ -29,18 +30,23 @@ def row_9(bench: Bench, study: Study, learnt: Learnt, trials: int) -> Found:
     rng = np.random.default_rng(0)
     cells: dict[tuple[str, int, int], list[tuple[float, float]]] = {}
     chosen, random, weakest = [], [], []
+    unsure: list[tuple[float, ...]] = []
     for trial in range(trials):
         shots = torch.from_numpy(rng.integers(1, 4, (len(tasks), tasks.way)))
         keep = torch.arange(tasks.support.shape[2]) < shots[..., None]
         before = masked_support(tasks, keep)
         gain = expected_gain(model, learnt.population, before, simulated_videos=8, seed=trial)
         start, prob = nll_and_prob(model, before, values)
-        drops = []
+        drops, after = [], []
         for way in range(tasks.way):
             grown = keep.clone()
             grown[:, way] = torch.arange(keep.shape[-1]) < shots[:, way, None] + 1
-            drops.append(start - nll_and_prob(model, masked_support(tasks, grown), values)[0])
+            then, given = nll_and_prob(model, masked_support(tasks, grown), values)
+            drops.append(start - then)
+            after.append(given)
         drop = torch.stack(drops, -1)
+        own = gain_by_video(model, learnt.population, before, simulated_videos=8, seed=trial)
+        unsure += of_unsure(before, prob, torch.stack(after, -1), own)
         for t in range(len(tasks)):
             real = tasks.way_mask[t]
             g, d = gain[t, real].numpy(), drop[t, real].numpy()
@@ -53,6 +59,10 @@ def row_9(bench: Bench, study: Study, learnt: Learnt, trials: int) -> Found:
     print("fall of the queries' NLL after one more video, nats per query:")
     for name, drops_ in (("advised", chosen), ("random", random), ("least confident", weakest)):
         print(f"  {name:26}{np.mean(drops_):7.4f}")
+    print(f"of {len(unsure)} unsure videos themselves, by one more video of:")
+    if unsure:
+        for name, fall in zip(OF, np.mean(unsure, axis=0), strict=True):
+            print(f"  {name:26}{fall:7.4f}")
     single = np.array([pair for pairs in cells.values() for pair in pairs])
     means = np.array([np.mean(pairs, axis=0) for pairs in cells.values()])
     each, rank = (float(spearmanr(v[:, 0], v[:, 1]).statistic) for v in (single, means))
@@ -64,6 +74,29 @@ def row_9(bench: Bench, study: Study, learnt: Learnt, trials: int) -> Found:
         "t9_gain_vs_random": float(np.mean(chosen) / np.mean(random)),
         "t9_spearman": rank,
     }
+
+
+OF = "what it shows", "the named one worth most", "the likeliest one", "any object"
+
+
+def of_unsure(
+    tasks: EpisodeBatch, prob: Tensor, after: Tensor, gain: Tensor
+) -> Iterator[tuple[float, ...]]:
+    """Of each video whose answer names several objects, the fall of its NLL by one more of `OF`.
+
+    Args:
+        tasks: what was asked.
+        prob: (task, video, way) before.
+        after: (task, video, way, new) after one more video of each object.
+        gain: (task, video, way) predicted gain of these.
+    """
+    for t, v in tasks.video_mask.nonzero().tolist():
+        ways, label = int(tasks.way_mask[t].sum()), int(tasks.query_labels[t, v])
+        named = likeliest(prob[t, v, :ways].numpy())
+        if len(named) > 1 and label >= 0:
+            fall = (after[t, v, label, :ways].log() - prob[t, v, label].log()).numpy()
+            worth = named[int(gain[t, v, named].argmax())]
+            yield float(fall[label]), float(fall[worth]), float(fall[named[0]]), float(fall.mean())
 
 
 def masked_support(tasks: EpisodeBatch, keep: Tensor) -> EpisodeBatch:

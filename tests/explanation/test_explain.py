@@ -117,19 +117,29 @@ def test_doubt_from_teaching_asks_for_the_video_that_is_worth_most() -> None:
     found = explained()
     assert found.kind == "epistemic"
     assert found.level == "class"
-    assert found.advice.action == "record"
-    assert found.advice.nats == pytest.approx(0.05)
+    assert found.advice.action == "record it"
+    assert found.advice.nats == pytest.approx(0.4 * 0.05 + 0.65 * 0.04)  # no mug is shown
     assert found.sentence("en") == (
-        "May be wrong: keys or wallet. One more video of keys among other things would help."
+        "May be wrong: keys or wallet. "
+        "One more video of what it shows, among other things, would help."
     )
     assert found.parts["total"] == pytest.approx(0.52)
     assert found.parts["epistemic"] == pytest.approx(0.37)
     assert found.confusable == "wallet"
 
 
-def test_advice_is_about_an_object_that_the_video_may_show() -> None:
-    """The mug is worth most, but this video does not show a mug."""
-    assert explained().advice.thing == "keys"
+def test_one_more_video_of_what_it_shows_is_worth_what_its_own_probability_gains() -> None:
+    """Two equally likely laws after a video of each object, by definition and by the share."""
+    prob, step = np.array([0.5, 0.28, 0.22]), 0.05
+    gain, worth = [], 0.0
+    for k, p in enumerate(prob):
+        others = np.delete(prob, k) / (1.0 - p)
+        laws = [np.insert(others * (1.0 - new), k, new) for new in (p - step, p + step)]
+        gain.append(np.mean([(law * np.log(law / prob)).sum() for law in laws]))
+        worth += np.mean([law[k] * np.log(law[k] / p) for law in laws])
+    found = explained(prob=tuple(prob), gain=tuple((g, 0.0) for g in gain))
+    assert (found.advice.action, found.advice.reason) == ("record it", "clean")
+    assert found.advice.nats == pytest.approx(worth, rel=0.05)
 
 
 def test_when_no_video_is_worth_it_that_is_said() -> None:
@@ -138,7 +148,7 @@ def test_when_no_video_is_worth_it_that_is_said() -> None:
     assert found.sentence("en") == "May be wrong: keys or wallet. More videos would hardly help."
 
 
-@pytest.mark.parametrize(("most", "action"), [(0.04, "enough"), (0.06, "record")])
+@pytest.mark.parametrize(("most", "action"), [(0.04, "enough"), (0.06, "record it")])
 def test_it_is_enough_where_a_round_of_every_object_hardly_helps(most: float, action: str) -> None:
     """No single video is worth it, but all objects once more may be."""
     numbers = replace(evidence(gain=NOTHING), round_most=torch.tensor([most]))
@@ -198,8 +208,8 @@ def test_the_remedy_that_takes_more_off_this_video_is_the_advice() -> None:
     """Whichever kind is larger: teaching may help a video with much doubt of its own."""
     blur = {"quality": {"focus": -2.0}, "levels": ALEATORIC}
     assert explained(drop={"blurred": 0.06}, **blur).advice.action == "steadier"
-    assert explained(drop={"blurred": 0.04}, **blur).advice.action == "record"
-    assert explained(drop={"blurred": 0.004}, **blur).advice.action == "record"
+    assert explained(drop={"blurred": 0.04}, **blur).advice.action == "record it"
+    assert explained(drop={"blurred": 0.004}, **blur).advice.action == "record it"
     assert explained(drop={"blurred": 0.004}, gain=NOTHING, **blur).advice.action == "other side"
 
 
@@ -272,7 +282,7 @@ def test_a_window_says_where_to_turn_if_that_takes_more_off_than_a_recording() -
         "May be wrong: keys or wallet. Keys is on the right; turn the camera there."
     )
     worth = looked(evidence(gain=((0.9, 0.9),) * 3), left=BLANK, right=KEYS)
-    assert worth.advice.action == "record"
+    assert worth.advice.action == "record it"
 
 
 def test_nothing_is_said_of_a_place_where_nothing_is_unsure_or_the_window_shows_another() -> None:
@@ -281,7 +291,7 @@ def test_nothing_is_said_of_a_place_where_nothing_is_unsure_or_the_window_shows_
         "enough",
     )
     mug = ((0.01, 0.02, 0.97), 0.6)
-    assert looked(evidence(), right=mug, left=BLANK).advice.action == "record"
+    assert looked(evidence(), right=mug, left=BLANK).advice.action == "record it"
 
 
 def test_a_measured_defect_is_named_where_the_model_does_not_know_its_cost() -> None:
@@ -297,7 +307,7 @@ def test_a_measured_defect_is_named_where_the_model_does_not_know_its_cost() -> 
         "This may be none of your objects. The video is blurred; hold steadier."
     )
     other = replace(numbers, defects={"another": "dark"})
-    assert looked(other).advice.action == "record"
+    assert looked(other).advice.action == "record it"
 
 
 def test_what_is_unlike_anything_taught_may_lie_where_a_window_shows_it() -> None:
@@ -333,8 +343,8 @@ def test_what_a_model_cannot_say_is_left_out() -> None:
     assert found.level == ""
     assert found.gain == found.causes == {}
     assert np.isnan(found.absent)
-    assert (
-        found.sentence("en") == "May be wrong: keys or wallet. One more video of keys would help."
+    assert found.sentence("en") == (
+        "May be wrong: keys or wallet. One more video of what it shows would help."
     )
     with pytest.raises(DataError, match="no query video 1"):
         explain_video(bare, 0, 1)
