@@ -311,7 +311,7 @@ class Classes:
         """(..., 1) W, pooled variance of the videos about their class means; 0 if not known."""
         square = products.gram.diagonal(dim1=-2, dim2=-1) * self.label.sum(-1)
         of_means = self.gram(products).diagonal(dim1=-2, dim2=-1) * self.count
-        freedom = (self.count.sum(-1) - (self.count > 0).sum(-1)).clamp(min=1.0)
+        freedom = (self.count - (self.count > 0).to(self.count)).sum(-1).clamp(min=1.0)
         return ((square.sum(-1) - of_means.sum(-1)) / freedom).clamp(min=0.0)[..., None]
 
 
@@ -324,7 +324,7 @@ def head_scores(products: Products, foreign: Products, label: Tensor) -> Tensor:
         label: (..., example, way) one-hot classes; a row of zeros is left out or padding.
     """
     classes = Classes.of(label)
-    own, none = _own_metric(products, classes), torch.zeros_like(classes.even)
+    own, none = _own_metric(products, classes), 0.0 * classes.even
     scores = [
         _cosine(products, classes, none, classes.within(products)),
         _ridge(products, classes),
@@ -338,7 +338,7 @@ def head_scores(products: Products, foreign: Products, label: Tensor) -> Tensor:
 def cosines_about_mean(products: Products, label: Tensor) -> Tensor:
     """(..., query, way) cosine of q - c and mu_k - c, of as many videos as each class has."""
     classes = Classes.of(label)
-    return _cosine(products, classes, classes.even, torch.zeros_like(classes.usual))
+    return _cosine(products, classes, classes.even, 0.0 * classes.usual)
 
 
 def alike_factor(gram: Tensor, label: Tensor, unlike: Tensor) -> Tensor:
@@ -383,9 +383,9 @@ def _cosine(products: Products, classes: Classes, centre: Tensor, within: Tensor
     of_query = (cross @ centre[..., None])[..., 0]
     size = gram.diagonal(dim1=-2, dim2=-1) - 2.0 * pull + own
     real = ((size - noise) * classes.even).sum(-1, keepdim=True).clamp(min=0.0)
-    longer = torch.where(
-        within > 0, (real + usual) / torch.where(within > 0, real + noise, 1.0), 1.0
-    )
+    equal = within <= 0.0
+    longer = (real + usual) / (real + noise).masked_fill(equal, 1.0)
+    longer = longer.masked_fill(equal, 1.0)
     pull = pull + (usual - noise) * centre
     inner = cross - pull[..., None, :] - of_query[..., None] + own[..., None]
     query_size = products.square - 2.0 * of_query + own
@@ -404,7 +404,7 @@ def _ridge(products: Products, classes: Classes) -> Tensor:
     kernel = kernel * scale[..., None] * scale[..., None, :]
     target = (classes.label - classes.even[..., None, :]) * present[..., None]
     videos = (classes.label @ classes.count[..., None])[..., 0]  # of each example's class
-    noise = torch.where(present > 0, RIDGE * videos * classes.usual, RIDGE)
+    noise = (RIDGE * videos * classes.usual).masked_fill(present == 0, RIDGE)
     weight: Tensor = torch.linalg.solve(kernel + torch.diag_embed(noise), target)
     of_query = (products.cross @ centre[..., None])[..., 0]
     inner = products.cross - pull[..., None, :] - of_query[..., None] + own[..., None]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from bayesfs._linalg.directions import unit
 from bayesfs._utils.spacing import evenly_spaced
@@ -245,10 +246,13 @@ def _products(
     if scatters is None:
         return own, own
     rank = max((len(each.excess) for each in scatters), default=0)
-    support = means.new_zeros(*means.shape[:-1], rank)
-    asked, factor = query.new_zeros(*query.shape[:-1], rank), means.new_zeros(len(means), rank)
-    for t, each in enumerate(scatters):
-        axes, size = torch.from_numpy(each.axes).to(means), len(each.excess)
-        support[t, :, :size], asked[t, :, :size] = means[t] @ axes, query[t] @ axes
-        factor[t, :size] = 1.0 / (1.0 + torch.from_numpy(each.excess).to(means)) - 1.0
+
+    def padded(values: list[Tensor]) -> Tensor:
+        return torch.stack([pad(value, (0, rank - value.shape[-1])) for value in values])
+
+    axes = [torch.from_numpy(each.axes).to(means) for each in scatters]
+    support = padded([x @ along for x, along in zip(means, axes, strict=True)])
+    asked = padded([x @ along for x, along in zip(query, axes, strict=True)])
+    excess = [torch.from_numpy(each.excess).to(means) for each in scatters]
+    factor = padded([1.0 / (1.0 + value) - 1.0 for value in excess])
     return own, own.stretched(support, asked, factor)
