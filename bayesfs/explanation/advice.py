@@ -94,11 +94,9 @@ def _record(found: Explanation, enough: float) -> Advice | None:
     worth = dict.fromkeys((condition for _, condition in found.own_gain), 0.0)
     for (thing, condition), nats in found.own_gain.items():
         worth[condition] += (thing in found.answer) * (1.0 - found.prob[thing]) * nats
-    condition = max(worth, key=lambda one: worth[one])
-    reason = condition if max(worth.values()) - min(worth.values()) > SAME else ""
-    return (
-        Advice("record it", reason, nats=worth[condition]) if worth[condition] >= enough else None
-    )
+    condition, nats = max(worth.items(), key=lambda item: item[1])
+    reason = condition if nats - min(worth.values()) > SAME else ""
+    return Advice("record it", reason, nats=nats) if nats >= enough else None
 
 
 def matters(gain: Mapping[tuple[str, str], float], thing: str) -> bool:

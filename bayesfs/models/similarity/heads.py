@@ -420,9 +420,7 @@ def _own_metric(products: Products, classes: Classes) -> Products:
     (I + F)^-1 = I + V diag(1 / (1 + strength e / mean e) - 1) V'.
     """
     present = classes.label.sum(-1)
-    residual = (
-        torch.diag_embed(present) - classes.label @ classes.mean
-    )  # J, zero for what is left out
+    residual = torch.diag_embed(present) - classes.label @ classes.mean  # J, zero for what is out
     value, axes = torch.linalg.eigh(residual @ products.gram @ residual.mT)
     top = value[..., -1:].clamp(min=0.0)
     whole = products.gram.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
