@@ -88,7 +88,7 @@ def test_with_the_whole_share_the_hierarchy_alone_answers() -> None:
 
 
 def test_draws_are_geometric_means_of_the_members() -> None:
-    """p ~ exp((1 - s) (u + b)) p_hierarchy^s, draw by draw, here by hand for whole videos."""
+    """p ~ exp((1 - s) (u + e^(a - a0) b)) p_hierarchy^s, draw by draw, by hand for videos."""
     made, batch = changed(share=0.3), tasks()
     posterior = OwnApproximation(draws=8, population_draws=2).infer(
         made, batch, seed=0, given=made.default_population(WIDE)
@@ -108,7 +108,8 @@ def test_draws_are_geometric_means_of_the_members() -> None:
             u = (1 - share[t]) * (scores[t] @ weight)
             for v in range(u.shape[0]):
                 logit = u[v][batch.query_mask[t, v]].exp().mean(0).log()
-                logit = logit + (1 - share[t]) * draws["class_bias"][s, t] + share[t] * other[t, v]
+                bias = (a[t] - made.scale).exp() * draws["class_bias"][s, t]
+                logit = logit + (1 - share[t]) * bias + share[t] * other[t, v]
                 torch.testing.assert_close(found[s, t, v], logit.log_softmax(-1))
 
 

@@ -251,6 +251,7 @@ def _score_on(grid: Tensor, model: SimilarityPool, folds: object) -> Tensor:
     count = folds.count.clamp(min=1.0)
     there = folds.count > 0
     variance = torch.where(there, model.class_sd**2 / count, 0.0).sum(-1) / there.sum(-1)
+    variance = torch.exp(2.0 * (grid - model.scale))[:, None, None] * variance
     logits = logits / (1.0 + np.pi / 4.0 * variance).sqrt()[..., None]
     log_p = logits.masked_fill(~there, -torch.inf).log_softmax(-1)
     label = folds.label[None, ..., None].expand(len(grid), -1, -1, 1)

@@ -10,7 +10,7 @@ over, the entropy of the label y of a query x falls as one level after the other
 
 A label model learns nothing of these from a query without its label, so that all are drawn from
 their posterior given the support. Given its frame f, p(y | x, f) is the softmax of u(x_f, .) + b,
-and p(f | x) is proportional to sum_k exp(u(x_f, k) + b_k).
+and p(f | x) is proportional to sum_k exp(u(x_f, k) + b_k). A bias b counts as the model has it.
 
 `foreseen_gain` is the mutual information of y and what one more video of a class would tell of its
 bias. After n videos b_k ~ N(0, s^2 / n); one more splits it into a part that will be known,
@@ -44,7 +44,8 @@ class Drawn:
             one frame for a frame by itself.
         bias: (bias draw, task, way) standard normal numbers.
         bias_sd: (task, way).
-        share: (population draw, person draw, task[, video]) factor of the biases: the heads' share.
+        share: (population draw, person draw, task[, video]) factor of the biases: the heads' share,
+            times what similarity counts.
         exists: (task, way).
     """
 

@@ -6,17 +6,20 @@ similarity does. What every world shares is the form. With the head scores h_m(x
 `bayesfs.models.similarity.heads` for a frame x and class k of a task,
 
     u(x, k) = exp(a) sum_m w_m h_m(x, k),      w = softmax(log weights),
-    log p(y = k | video) = log mean_f exp u(x_f, k) + b_k + const,     b_k ~ N(0, class_sd^2 / n_k)
+    log p(y = k | video) = log mean_f exp u(x_f, k) + exp(a - scale) b_k + const,
+    b_k ~ N(0, class_sd^2 / n_k)
 
-a: the person's log scale, w: how much each head is trusted, b_k: what the n_k videos of class k
-leave open of its embedding. The mean over frames stands inside the logarithm: somewhere in the
-video a frame shows the object, and the best frame says most; frames that show nothing take little
-away. That is the likelihood of a mixture in which one frame, nobody knows which, comes from the
-class, and it is what makes frames of one video count as one video. A frame by itself, of a video of
-F, need not be that one: e_kf ~ N(0, frame_sd^2 (1 - 1/F)) is added to its logits and integrated
-out by the probit approximation,
+a: the person's log scale, `scale` that of the prior, w: how much each head is trusted, b_k: what
+the n_k videos of class k leave open of its similarity, which counts as similarity does: where that
+tells little, as with labels that are noise, neither would more videos. The mean over frames stands
+inside the logarithm: somewhere in the video a frame shows the object, and the best frame says most;
+frames that show nothing take little away. That is the likelihood of a mixture in which one frame,
+nobody knows which, comes from the class, and it is what makes frames of one video count as one
+video. A frame by itself, of a video of F, need not be that one: e_kf ~ N(0, frame_sd^2 (1 - 1/F))
+is added to its logits and integrated out by the probit approximation,
 
-    log p(y = k | frame) = (1 + pi/4 frame_sd^2 (1 - 1/F))^-1/2 (u(x, k) + b_k) + const,
+    log p(y = k | frame) =
+        (1 + pi/4 frame_sd^2 (1 - 1/F))^-1/2 (u(x, k) + exp(a - scale) b_k) + const,
 
 which is the law of a video for its only frame.
 
@@ -133,7 +136,7 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         between: sd of people's log scales about the population's mean. Development worlds had .4.
         head_sd: prior sd of the population's log weights.
         head_between: sd of people's log weights about those.
-        class_sd: sd of what one video leaves open of its class's score.
+        class_sd: sd of what one video leaves open of its class's score, at the prior's scale.
         vague: prior probability that a person is not of the population.
         vague_sd: sd of the log scales of such people about `scale`.
         frame_sd: sd of what one frame of many leaves open of its video's score.
@@ -281,6 +284,7 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         spread = self._mean_variance(episodes.shot_mask.sum(-1).to(scale))
         one = {site: v[None] for site, v in population.items()}
         share = self.heads_share(found.of_population.expand(-1, len(episodes)))
+        spread = (share * self._relative(scale)).square() * spread
         scale = scale + share.log()
         both = []
         for unit in UNITS:
@@ -289,7 +293,7 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
                 value, mask = scores[:, :, :, None], mask[..., None]
             logits = pooled(value, mask, scale, weight)
             trust = self._unit_trust(unit, episodes, logits)
-            variance = (share.square() * spread).reshape(*share.shape, *[1] * (logits.ndim - 2))
+            variance = spread.reshape(*share.shape, *[1] * (logits.ndim - 2))
             logits = trust * logits / (1.0 + 0.25 * math.pi * trust**2 * variance).sqrt()
             given = self._normalised(self._joined(logits, unit, episodes, one, share), episodes)
             lead = log_weight.reshape(*log_weight.shape, *[1] * (given.ndim - 2))
@@ -391,11 +395,12 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
             one = {site: v[None] for site, v in value.items()}
             share = self.heads_share(found.of_population[chosen])
             own = frame_logits(scores, found.scale[chosen] + share.log(), found.weight[chosen])
+            factor = share * self._relative(found.scale[chosen])
             for place, unit in enumerate(UNITS):
                 trust = self._unit_trust(unit, task, own)
                 # what another member says of a video it says of each of its frames
                 found_of[place].append(self._joined(trust * own, unit, task, one, share))
-                share_of[place].append(share[..., None] * trust[..., 0, 0])
+                share_of[place].append(factor[..., None] * trust[..., 0, 0])
         bias = _fixed(noise.normal(max(draws, LEAST_BIASES), "way", (), scores))
         frames, videos = (
             self._drawn_of(task, torch.stack(logits), bias, torch.stack(shares))
@@ -408,6 +413,10 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         logits = logits.masked_fill(~task.query_mask[..., None], -torch.inf)
         logits = logits.masked_fill(~task.way_mask[:, None, None], -torch.inf)
         return Drawn(logits, bias, self._bias_sd(task).to(logits), share, task.way_mask)
+
+    def _relative(self, scale: Tensor) -> Tensor:
+        """exp(a - scale) of log scales a: what a class's bias counts, beside the prior's scale."""
+        return (scale - self.scale).exp()
 
     def _log_vague(self, scale: Tensor, mean: Tensor) -> Tensor:
         """Log of the mixture prior of log scales, relative to its first component."""
@@ -457,7 +466,9 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         if left_out is None:
             return scale * 0.0
         logits = pooled(left_out.scores, left_out.mask, scale, weight)
-        spread = self._mean_variance(left_out.count.to(scale))
+        spread = self._relative(scale).square()[..., None] * self._mean_variance(
+            left_out.count.to(scale)
+        )
         logits = logits / (1.0 + 0.25 * math.pi * spread).sqrt()[..., None]
         real = left_out.mask.any(-1)
         exists = (left_out.count > 0) | ~real[..., None]  # some class, for finite gradients
@@ -475,7 +486,7 @@ class LogLinearPool(Foresees, Approximable, Hierarchical):
         share = self.heads_share((own - torch.logaddexp(own, vague)).exp())
         scale = draws["log_scale"] + share.log()
         logits = pooled(scores, mask, scale, draws["head_log_weight"])
-        bias = draws["class_bias"] * share[..., None]
+        bias = draws["class_bias"] * (share * self._relative(draws["log_scale"]))[..., None]
         logits = logits + bias.reshape(*bias.shape[:2], *[1] * (logits.ndim - 3), -1)
         logits = self._unit_trust(unit, episodes, logits) * logits
         return self._normalised(self._joined(logits, unit, episodes, draws, share), episodes)
