@@ -108,7 +108,7 @@ def test_parts_are_those_of_the_draws(batch: EpisodeBatch) -> None:
 def test_a_class_that_is_well_known_gains_nothing(batch: EpisodeBatch) -> None:
     given = SimilarityPool().default_population(batch.dim)
     by_sd = {}
-    for sd in (1e-7, 1.5):
+    for sd in (1e-6, 1.5):
         model = replace(SimilarityPool(), class_sd=sd)
         answer = predict(
             model,
@@ -121,6 +121,6 @@ def test_a_class_that_is_well_known_gains_nothing(batch: EpisodeBatch) -> None:
         by_sd[sd] = found["video_gain"].values
     exists = (batch.video_mask[..., None] & batch.way_mask[:, None]).numpy()
     assert (np.isfinite(by_sd[1.5]).all(-1) == exists).all()
-    assert np.nanmax(by_sd[1e-7]) < 1e-9
+    assert np.nanmax(by_sd[1e-6]) < 1e-9
     assert np.nanmin(by_sd[1.5]) >= 0.0
     assert np.nanmean(by_sd[1.5]) > 0.005

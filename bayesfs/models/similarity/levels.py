@@ -128,19 +128,19 @@ def foreseen_gain(drawn: Drawn, count: Tensor) -> Tensor:
     part = (torch.arange(KNOWN, dtype=logits.dtype, device=logits.device) + 0.5) / KNOWN
     told = torch.special.ndtri(part)
     told = told / told.square().mean().sqrt()
-    base = drawn.log_labels(logits[None] + drawn.biases())
-    whole = entropy(_mixed(base, (0, 1, 2)))
     falls = []
     for way in range(count.shape[-1]):
         mine = torch.zeros_like(share)
         mine[:, way] = share[:, way]
         rest = drawn.biases((1.0 - mine).sqrt())
         sizes = drawn.bias_sd * mine.sqrt()
-        after = [
-            entropy(_mixed(drawn.log_labels(logits[None] + rest + shift), (0, 1, 2)))
-            for shift in drawn.aligned(told[:, None, None] * sizes)[:, None]
-        ]
-        falls.append(whole - torch.stack(after).mean(0))
+        after = torch.stack(
+            [
+                _mixed(drawn.log_labels(logits[None] + rest + shift), (0, 1, 2))
+                for shift in drawn.aligned(told[:, None, None] * sizes)[:, None]
+            ]
+        )
+        falls.append(entropy(_mixed(after, (0,))) - entropy(after).mean(0))
     return torch.stack(falls, -1).clamp(min=0.0)
 
 
