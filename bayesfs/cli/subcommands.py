@@ -5,7 +5,6 @@ Heavy imports happen inside the functions, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import gc
 import shlex
 from collections.abc import Callable
 from functools import wraps
@@ -22,13 +21,6 @@ Folder = Annotated[Path, Positional, arg(metavar="DIR")]
 ModelFile = Annotated[Path, Positional, arg(metavar="MODEL.py")]
 EngineFile = Annotated[Path, Positional, arg(metavar="ENGINE.py")]
 EvaluationFile = Annotated[Path, Positional, arg(metavar="EVALUATION.py")]
-COLLECT_AFTER = (50_000, 50, 50)
-"""Thresholds of Python's garbage collector, in objects and in rounds.
-
-The objects of the libraries that a command imports live as long as it does: looking for cycles
-among them at Python's own pace took a tenth of a small run.
-"""
-
 Settings = Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="NAME.FIELD=VALUE")]
 
 
@@ -260,7 +252,6 @@ def report(
         format: of the report.
         data: feature store, for its thumbnails; the run knows where it is if that is nearby.
     """
-    gc.set_threshold(*COLLECT_AFTER)
     from bayesfs.runs.reading import report_run
 
     print(f"report: {report_run(directory, format, store=data)}")
@@ -820,11 +811,12 @@ def init(folder: Folder) -> None:
 
 
 def _take_cores() -> None:
-    """Let this process take as many threads as it has cores."""
-    gc.set_threshold(*COLLECT_AFTER)
+    """Let this process take as many threads as it has cores, and keep the memory that it frees."""
+    from bayesfs._utils.memory import keep_freed_memory
     from bayesfs._utils.threads import share_cores
 
     share_cores()
+    keep_freed_memory()
 
 
 def _on_its_cores(command: Callable[..., None]) -> Callable[..., None]:

@@ -34,7 +34,7 @@ class EfficientNetLite(Network):
     Args:
         px: side of the frames in pixels, at least 32.
         device: where it runs; the best there is by default.
-        batch: frames per pass; `CPU_BATCH` or `GPU_BATCH` by default.
+        batch: frames per pass; `CPU_PIXELS` of them or `GPU_BATCH` by default.
         power: exponent p of the generalised mean, at least 1.
         centre: sd of the weights in sides of the frame, above 0; None weights all alike, for
             pictures that nobody aimed.
@@ -79,7 +79,7 @@ class EfficientNetLite(Network):
         return self.pooling.of_maps(self._net.extract_features(x))
 
     def _read(self) -> tuple[Any, str]:
-        """The network in evaluation mode, batch norms folded, and the name of its weights."""
+        """The network in evaluation mode, without waste, and the name of its weights."""
         from efficientnet_lite_pytorch import EfficientNet
 
         path = self.weights_file()
@@ -89,7 +89,7 @@ class EfficientNetLite(Network):
         except RuntimeError as error:
             raise DataError(f"cannot read the backbone's weights {str(path)!r}: {error}") from error
         net.eval().requires_grad_(False)
-        return fold_batch_norms(net), path.stem
+        return pad_within(fold_batch_norms(net)), path.stem
 
 
 def fold_batch_norms(net: nn.Module) -> nn.Module:
@@ -103,4 +103,21 @@ def fold_batch_norms(net: nn.Module) -> nn.Module:
                 fused = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
                 setattr(module, conv, fused)
                 setattr(module, norm, nn.Identity())
+    return net
+
+
+def pad_within(net: nn.Module) -> nn.Module:
+    """The EfficientNet whose convolutions pad by themselves where all four sides are alike.
+
+    Features are the same to the bit; no layer copies its input in order to pad it or to clip it.
+    """
+    for module in net.modules():
+        around = getattr(module, "static_padding", None)
+        if isinstance(module, nn.Conv2d) and isinstance(around, nn.ZeroPad2d):
+            left, *others = around.padding
+            if others == [left] * 3:
+                module.padding, module.static_padding = (left, left), nn.Identity()
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU6):
+                setattr(module, name, nn.ReLU6(inplace=True))
     return net

@@ -27,7 +27,7 @@ class ModuleBackbone(Network):
         prefix: tokens before those of positions, of which the first is of the whole frame; those
             beyond the largest square by default.
         device: where it runs; the best there is by default.
-        batch: frames per pass; `CPU_BATCH` or `GPU_BATCH` by default.
+        batch: frames per pass; `CPU_PIXELS` of them or `GPU_BATCH` by default.
 
     Raises:
         DataError: the network cannot take frames of this size, or needs a pooling.

@@ -10,8 +10,9 @@ from torch import Tensor
 from bayesfs._utils.devices import usable_device
 from bayesfs.errors import DataError, ShapeError
 
-CPU_BATCH = 8
-"""Frames per pass on a CPU: so few that what a layer makes stays in its caches."""
+CPU_PIXELS = 8 * 160 * 160
+"""Pixels per pass on a CPU: so few that what a layer makes stays in caches, and is not given back
+to the system before the next one (`bayesfs._utils.memory`)."""
 
 GPU_BATCH = 64
 """Frames per pass on a GPU: so many that it is busy."""
@@ -25,7 +26,7 @@ class Network:
         px: side of the frames in pixels, at least 32.
         dim: number of features.
         device: where it runs; the best there is by default.
-        batch: frames per pass; `CPU_BATCH` or `GPU_BATCH` by default.
+        batch: frames per pass; `CPU_PIXELS` of them or `GPU_BATCH` by default.
 
     Raises:
         DataError: px or batch is too small.
@@ -41,7 +42,8 @@ class Network:
             raise DataError(f"expected px >= 32 and batch >= 1, got px={px}, batch={batch}")
         self.name, self.px, self.dim = f"{name}@{px}px", px, dim
         self.device = usable_device(device)
-        self.batch = batch or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
+        at_once = max(1, CPU_PIXELS // px**2) if self.device.type == "cpu" else GPU_BATCH
+        self.batch = batch or at_once
 
     def forward(self, x: Tensor) -> Tensor:
         """(frame, 3, px, px) normalised -> (frame, feature)."""

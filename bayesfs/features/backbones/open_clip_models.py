@@ -22,7 +22,7 @@ class OpenClipBackbone(ModuleBackbone):
         model: its name, and after a "/" the tag of its weights: "ViT-B-32/laion2b_s34b_b79k".
         px: side of the frames; the model's own input size by default, and no other for most.
         device: where it runs; the best there is by default.
-        batch: frames per pass; `CPU_BATCH` or `GPU_BATCH` by default.
+        batch: frames per pass; `CPU_PIXELS` of them or `GPU_BATCH` by default.
         pooling: of its tokens, "mean" or "gem"; None as the model does it, which is what its text
             tower is aligned with.
         weights: file of a state dict, in place of a tag; nothing in it is unpickled.

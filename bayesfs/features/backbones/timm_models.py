@@ -21,7 +21,7 @@ class TimmBackbone(ModuleBackbone):
         model: name in timm, with the tag of its weights, such as "mobilenetv3_small_100.lamb_in1k".
         px: side of the frames; the model's own input size by default.
         device: where it runs; the best there is by default.
-        batch: frames per pass; `CPU_BATCH` or `GPU_BATCH` by default.
+        batch: frames per pass; `CPU_PIXELS` of them or `GPU_BATCH` by default.
         pooling: of its positions; None as the model does it by itself.
         weights: file of a state dict (safetensors or torch's, nothing is unpickled); by default
             those of the tag, on this machine or fetched from the hub.

@@ -42,7 +42,7 @@ def own_network(
         weights: file of a state dict, read without unpickling; those that the function gives by
             default.
         device: where it runs; the best there is by default.
-        batch: frames per pass; `CPU_BATCH` or `GPU_BATCH` by default.
+        batch: frames per pass; `CPU_PIXELS` of them or `GPU_BATCH` by default.
 
     Raises:
         DataError: there is no such module or function, it fails, or gives no module.

@@ -19,6 +19,7 @@ from pyro.distributions import Unit
 from torch import Tensor
 
 from bayesfs.errors import DataError
+from bayesfs.inference.program.each import each
 from bayesfs.inference.program.sites import (
     TraceSite,
     check_plates,
@@ -30,6 +31,10 @@ from bayesfs.inference.program.sites import (
 )
 from bayesfs.protocols import Model
 from bayesfs.types import EpisodeBatch
+
+
+VALUES_AT_ONCE = 2**24
+"""Values of the support, times draws, that are scored in one pass: 64 MB in single precision."""
 
 
 @dataclass(frozen=True)
@@ -148,30 +153,37 @@ class Simulator:
         Returns:
             Site -> (draw, task), or (draw,) for a population site; observed sites are among them.
         """
-        rows: dict[str, list[Tensor]] = {name: [] for name in self._nodes}
-        for s in range(len(next(iter(draws.values())))):
-            values = {name: self._in_plates(name, draws[name][s]) for name in self.model.dims}
-            with torch.no_grad(), pyro.validation_enabled(False):
-                trace = trace_program(self.model, self.episodes, values)
-                trace.compute_log_prob()
-            for name, node in sampled_sites(trace):
-                rows[name].append(self._by_task(name, node))
-        return {name: torch.stack(row) for name, row in rows.items()}
+        laid = [self._in_plates(site, draws[site], of_draws=True) for site in self.model.dims]
+        at_once = max(1, VALUES_AT_ONCE // max(1, self.episodes.support.numel()))
+        with torch.no_grad(), pyro.validation_enabled(False):
+            parts = [
+                each(self._log_densities, part)
+                for part in zip(*(torch.split(values, at_once) for values in laid), strict=True)
+            ]
+        return {name: torch.cat([part[name] for part in parts]) for name in self._nodes}
+
+    def _log_densities(self, *values: Tensor) -> dict[str, Tensor]:
+        """Site -> (task,) or () at one value of each latent site, in the order of `model.dims`."""
+        at = dict(zip(self.model.dims, values, strict=True))
+        trace = trace_program(self.model, self.episodes, at)
+        trace.compute_log_prob()
+        return {name: self._by_task(name, node) for name, node in sampled_sites(trace)}
 
     def log_likelihood(self, draws: Mapping[str, Tensor]) -> Tensor:
         """(draw, task): log p(support | theta_s), in nats; arguments as in `log_densities`."""
         densities = self.log_densities(draws)
         return torch.stack([densities[name] for name in self.observed]).sum(0)
 
-    def _in_plates(self, name: str, value: Tensor) -> Tensor:
-        """A value with the axes of `model.dims`, shaped as the program samples it."""
+    def _in_plates(self, name: str, value: Tensor, *, of_draws: bool = False) -> Tensor:
+        """A value (or `of_draws`), with the axes of `model.dims` shaped as it is sampled."""
         like = self._nodes[name]["value"]
-        if value.numel() != math.prod(like.shape):
+        draws = value.shape[:1] if of_draws else ()
+        if value.numel() != math.prod((*draws, *like.shape)):
             raise DataError(
                 f"expected site {name!r} with {tuple(like.shape)} values for these episodes, got "
-                f"{tuple(value.shape)}; does it belong to other episodes?"
+                f"{tuple(value.shape[len(draws) :])}; does it belong to other episodes?"
             )
-        return value.to(like).reshape(like.shape)
+        return value.to(like).reshape((*draws, *like.shape))
 
     def _by_task(self, name: str, node: TraceSite) -> Tensor:
         """(task,) or () log density of a site, summed over the axes below."""
