@@ -44,14 +44,22 @@ SHARE = 0.3
 MOST = 1.5
 """Standard deviation of one of these at most; a priori they have 1."""
 
-AT_ONCE = 4
-"""Draws whose density or score is asked for at a time; bounds the memory."""
+LEAST_AT_ONCE, MOST_AT_ONCE = 4, 32
+"""Draws whose density or score is asked for at a time."""
+
+READS = 2**21
+"""Numbers that go into one call, beyond which it takes the least; bounds the memory."""
 
 FALL = 3.0
 """Standard errors, and nats, by which the ELBO may fall in a step."""
 
 WINDOW = 5
 """Steps whose ELBO is averaged to judge whether it still grows."""
+
+
+def draws_at_once(density: Density) -> int:
+    """How many draws of a density go into one call: calls for little data are many, and cheap."""
+    return min(MOST_AT_ONCE, max(LEAST_AT_ONCE, READS // density.reads))
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ def matched(
     Raises:
         InferenceError: the density is finite at fewer than two draws about the start.
     """
-    size, most = len(like), float(batch * len(block))
+    size, most, at_once = len(like), float(batch * len(block)), draws_at_once(density)
     root = START * torch.eye(len(block), dtype=like.dtype, device=like.device)
     found = Match(torch.zeros_like(like), torch.ones_like(like), root, like[:0])
     best, damping, history = None, most, []
@@ -104,7 +112,7 @@ def matched(
         noise = torch.cat([half, -half])
         z = found.mean + found.sd * noise
         z[:, block] = found.mean[block] + noise[:, block] @ found.root.mT
-        parts = [density.value_and_gradient(x) for x in torch.split(z.unsqueeze(0), AT_ONCE, 1)]
+        parts = [density.value_and_gradient(x) for x in torch.split(z.unsqueeze(0), at_once, 1)]
         value, score = (torch.cat(each, 1)[0] for each in zip(*parts, strict=True))
         log_q = -0.5 * (noise.square().sum(-1) + size * math.log(2 * math.pi))
         log_q = log_q - found.root.diagonal().log().sum() - found.sd.log().sum()

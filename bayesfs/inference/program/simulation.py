@@ -32,7 +32,6 @@ from bayesfs.inference.program.sites import (
 from bayesfs.protocols import Model
 from bayesfs.types import EpisodeBatch
 
-
 VALUES_AT_ONCE = 2**24
 """Values of the support, times draws, that are scored in one pass: 64 MB in single precision."""
 
