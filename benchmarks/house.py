@@ -5,7 +5,8 @@
     python benchmarks/house.py --smoke
 
 Processor time is that of a command and all its processes, the least of `--rounds` runs that take
-turns; each process has one thread of OpenMP and of BLAS. Every checkout writes its own store of the
+turns. No number of threads is set: processes take as many as they do when a person starts them,
+and waiting in busy loops counts. Every checkout writes its own store of the
 same tiny features and makes a `bayesfs run --smoke` on it. Prints a line for each figure, and all
 as one line of JSON at the end; null is a figure that was not measured.
 """
@@ -58,8 +59,8 @@ def processor_seconds(checkout: Path, *arguments: str) -> float:
     Raises:
         RuntimeError: the command fails.
     """
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    environment |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+    kept = {name: text for name, text in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    environment = {**kept, "PYTHONPATH": str(checkout)}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, *arguments], cwd=checkout, env=environment, capture_output=True, text=True

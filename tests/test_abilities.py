@@ -14,7 +14,7 @@ from test_layers import FILES, MODULES, module_of
 
 ASKS = {
     ("_utils.guarded_files", "os"): "flags that an operating system may lack",
-    ("_utils.memory", "ctypes.CDLL(None)"): "functions that a C library may lack",
+    ("_utils.process_settings", "ctypes.CDLL(None)"): "functions that a C library may lack",
     ("_utils.threads", "os"): "cores that an operating system may not tell",
     ("features.backbones.efficientnet_lite", "module"): "layers of torch",
     ("features.decoding.pictures", "error"): "an error of the operating system",

@@ -2,8 +2,8 @@
 
 Threads of BLAS wait for one another in busy loops. On cores that other processes use they wait
 most of the time: an eigendecomposition of 1280 x 1280 that takes .6 s with one thread took 17 s
-with two on two busy cores. Nothing is read from or written to the environment, and a number that
-a person has set lower (`OMP_NUM_THREADS`) stays.
+with two on two busy cores. A number that a person has set lower (`OMP_NUM_THREADS`) stays, and the
+environment is left as it is (how long threads wait: `bayesfs._utils.process_settings`).
 """
 
 from __future__ import annotations

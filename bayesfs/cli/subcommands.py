@@ -811,12 +811,14 @@ def init(folder: Folder) -> None:
 
 
 def _take_cores() -> None:
-    """Let this process take as many threads as it has cores, and keep the memory that it frees."""
-    from bayesfs._utils.memory import keep_freed_memory
-    from bayesfs._utils.threads import share_cores
+    """Let this process take as many threads as it has cores, and waste neither them nor memory."""
+    from bayesfs._utils.process_settings import keep_freed_memory, wait_briefly
+
+    keep_freed_memory()
+    wait_briefly()
+    from bayesfs._utils.threads import share_cores  # torch comes with it
 
     share_cores()
-    keep_freed_memory()
 
 
 def _on_its_cores(command: Callable[..., None]) -> Callable[..., None]:

@@ -12,7 +12,7 @@ from bayesfs.errors import DataError, ShapeError
 
 CPU_PIXELS = 8 * 160 * 160
 """Pixels per pass on a CPU: so few that what a layer makes stays in caches, and is not given back
-to the system before the next one (`bayesfs._utils.memory`)."""
+to the system before the next one (`bayesfs._utils.process_settings`)."""
 
 GPU_BATCH = 64
 """Frames per pass on a GPU: so many that it is busy."""

@@ -1,8 +1,9 @@
-"""Memory of a process: `keep_freed_memory` lets it use again what it has freed."""
+"""What a process of the command sets before torch is loaded: memory and waiting of threads."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -13,6 +14,13 @@ KEPT = 2**29
 
 OWN_PAGES = 2**25
 """Bytes from which a block gets pages of its own; glibc's largest on machines of 64 bits."""
+
+SPINS = 5000
+"""Times that a thread of OpenMP looks for work before it sleeps: some ten microseconds.
+
+By default it looks for a millisecond, longer than most pieces of work take: of a small run's
+processor time a fifth, and the busier the cores, the more.
+"""
 
 
 def keep_freed_memory() -> None:
@@ -27,3 +35,12 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(TRIM_THRESHOLD, KEPT)
         mallopt(MMAP_THRESHOLD, OWN_PAGES)
+
+
+def wait_briefly() -> None:
+    """Let threads of OpenMP that have no work sleep soon, unless a person has said how they wait.
+
+    GNU's library, which torch brings on Linux, reads that from the environment when it is loaded.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS)
