@@ -6,8 +6,10 @@
 
 Processor time is that of a command and all its processes, the least of `--rounds` runs that take
 turns. No number of threads is set: processes take as many as they do when a person starts them,
-and waiting in busy loops counts. Every checkout writes its own store of the
-same tiny features and makes a `bayesfs run --smoke` on it. Prints a line for each figure, and all
+and waiting in busy loops counts. Every checkout writes its own store of the same tiny features and
+makes a `bayesfs run --smoke` on it. Of the tests, the functions that both have are compared: all of
+the older checkout, and here those of every day (the long ones are left to the night), once each.
+Prints a line for each figure, and all
 as one line of JSON at the end; null is a figure that was not measured.
 """
 
@@ -53,14 +55,40 @@ save_store(sys.argv[1], Embeddings.from_arrays(
 """Writes a store; the recording condition had another name in older checkouts."""
 
 
-def processor_seconds(checkout: Path, *arguments: str) -> float:
+TEST_SECONDS = """
+import json, os
+import pytest
+spent = {}
+def pytest_deselected(items):
+    for item in items:
+        spent.setdefault(item.name.partition("[")[0], 0.0)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    start = sum(os.times()[:4])
+    done = yield
+    name = item.name.partition("[")[0]
+    spent[name] = spent.get(name, 0.0) + sum(os.times()[:4]) - start
+    return done
+def pytest_sessionfinish():
+    with open(os.environ["TEST_SECONDS"], "w") as file:
+        json.dump(spent, file)
+"""
+"""A plugin of pytest: writes how many processor seconds each test function took, 0 if left out."""
+
+
+def processor_seconds(checkout: Path, *arguments: str, **variables: str) -> float:
     """Of one Python command with the package of that checkout, its own processes included.
+
+    Args:
+        checkout: of which the command is.
+        arguments: of Python.
+        variables: of the environment besides.
 
     Raises:
         RuntimeError: the command fails.
     """
     kept = {name: text for name, text in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    environment = {**kept, "PYTHONPATH": str(checkout)}
+    environment = {**kept, "PYTHONPATH": str(checkout), **variables}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, *arguments], cwd=checkout, env=environment, capture_output=True, text=True
@@ -84,13 +112,34 @@ def demo_seconds(checkout: Path, folder: Path) -> float:
     return processor_seconds(checkout, "-m", "bayesfs", "demo", str(folder / "demo"))
 
 
-def tests_seconds(checkout: Path, folder: Path) -> float:
-    """Of all tests, the slow ones too."""
-    cache = f"cache_dir={folder / 'cache'}"
-    return processor_seconds(checkout, "-m", "pytest", "-q", "-x", "-m", "", "-o", cache)
+def tests_seconds(checkout: Path, marks: str) -> dict[str, float]:
+    """Of each test function, over its parameters and with what is set up for it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "test_seconds.py").write_text(TEST_SECONDS, encoding="utf-8")
+        processor_seconds(
+            checkout,
+            *("-m", "pytest", "-q", "-p", "test_seconds", "-m", marks),
+            *("-o", f"cache_dir={folder / 'cache'}"),
+            PYTHONPATH=os.pathsep.join([str(checkout), name]),
+            TEST_SECONDS=str(folder / "seconds.json"),
+        )
+        found: dict[str, float] = json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
+    return found
 
 
-MEASURES = {"run": run_seconds, "demo": demo_seconds, "tests": tests_seconds}
+def compared_tests(before: Path) -> float:
+    """Processor time of the test functions that both checkouts have, now over before."""
+    old, new = tests_seconds(before, ""), tests_seconds(HERE, "not slow")
+    both = old.keys() & new.keys()
+    was, now = (sum(each[name] for name in both) for each in (old, new))
+    print(f"tests: {len(both)} functions of both, {now:.0f}, {was:.0f} s of processor time")
+    print(f"all tests: {len(new)} and {len(old)} functions, {sum(new.values()):.0f}, ", end="")
+    print(f"{sum(old.values()):.0f} s")
+    return now / was
+
+
+MEASURES = {"run": run_seconds, "demo": demo_seconds}
 
 
 def least(name: str, checkouts: list[Path], rounds: int) -> list[float]:
@@ -145,10 +194,10 @@ def main() -> None:
         "library_lines": sum(len(p.read_text(encoding="utf-8").splitlines()) for p in files),
         "import_s": min(processor_seconds(HERE, "-c", "import bayesfs") for _ in range(rounds)),
         "help_s": min(processor_seconds(HERE, "-m", "bayesfs", "--help") for _ in range(rounds)),
-        **dict.fromkeys([f"{name}_cpu_vs_before" for name in MEASURES]),
+        **dict.fromkeys([f"{name}_cpu_vs_before" for name in (*MEASURES, "tests")]),
         "names_twice": names_twice(),
     }
-    wanted = {"run": True, "demo": args.demo, "tests": args.tests}
+    wanted = {"run": True, "demo": args.demo}
     for name in MEASURES:
         if not wanted[name] or (args.smoke and name != "run"):
             continue
@@ -157,6 +206,8 @@ def main() -> None:
         print(f"{name}: {', '.join(f'{s:.2f}' for s in seconds)} s of processor time")
         if len(seconds) == 2:
             figures[f"{name}_cpu_vs_before"] = seconds[0] / seconds[1]
+    if args.tests and args.before is not None and not args.smoke:
+        figures["tests_cpu_vs_before"] = compared_tests(args.before.resolve())
     for name, value in figures.items():
         print(f"{name}: {'not measured' if value is None else f'{value:.4g}'}")
     print(json.dumps(figures))
