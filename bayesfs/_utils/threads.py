@@ -1,4 +1,4 @@
-"""Threads of a process, of torch as of BLAS: `share_cores` where it begins, `blas_threads` in it.
+"""Threads of a process, of torch as of BLAS: `share_cores` where it begins, the others in it.
 
 Threads of BLAS wait for one another in busy loops. On cores that other processes use they wait
 most of the time: an eigendecomposition of 1280 x 1280 that takes .6 s with one thread took 17 s
@@ -47,6 +47,20 @@ def blas_threads(most: int = 1) -> Iterator[None]:
     """
     with threadpool_limits(min(most, _threads_of_blas()), user_api="blas"):
         yield
+
+
+@contextmanager
+def torch_threads(most: int = 1) -> Iterator[None]:
+    """At most so many threads of torch inside; one for batches of small matrices.
+
+    Their pieces are so short that threads wait for one another a third of the time.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(most, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _threads_of_blas() -> int:

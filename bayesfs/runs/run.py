@@ -23,12 +23,13 @@ import xarray as xr
 
 from bayesfs._utils.places import place_from, without_places
 from bayesfs._utils.progress import bar, duration
+from bayesfs._utils.threads import torch_threads
 from bayesfs.data.store import open_store, read_skipped, store_attrs
 from bayesfs.diagnostics.prior_sensitivity import prior_sensitivity
 from bayesfs.errors import RunError
 from bayesfs.explanation.recording import MOST_TASKS, record_explanations
 from bayesfs.features.extraction.job import sampling_of, sampling_text
-from bayesfs.protocols import Progress
+from bayesfs.protocols import Conjugate, Progress
 from bayesfs.recipes.written import differences
 from bayesfs.results.store import as_saved, save_datatree
 from bayesfs.runs.compose import run_versions
@@ -318,24 +319,30 @@ def answer_tasks(
     if len(scored) == len(study.evaluation.shots) and run.kept(EXPLANATIONS) is not None:
         return made
     tasks = study.tasks(embeddings, learnt, seed=seeds.episodes)
-    for shots in study.evaluation.shots:
-        last = shots == max(study.evaluation.shots)
-        explained = not last or len(tasks) > MOST_TASKS or run.kept(EXPLANATIONS) is not None
-        if shots in scored and explained:
-            continue
-        title = f"tasks at {shots} video{'s' if shots > 1 else ''} per object"
-        with stage(run, title) as progress:
-            answer = study.settled(tasks.limit_shots(shots), learnt, seed=seed, progress=progress)
-            if shots not in scored:
-                tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
-                if last:
-                    keep_sensitivity(tree)
-                run.keep(results_name(shots), partial(save_datatree, tree))
-                made[shots] = as_saved(tree)
-        if not explained:
-            with stage(run, "explanations"):
-                rules = keep_rules(run, study, learnt, embeddings, seeds=seeds).get(shots)
-                run.keep(EXPLANATIONS, record_explanations(answer, learnt, rules, seed=seed).save)
+    small = isinstance(study.model, Conjugate)  # then a task's answer is the algebra of its classes
+    with torch_threads() if small else contextlib.nullcontext():
+        for shots in study.evaluation.shots:
+            last = shots == max(study.evaluation.shots)
+            explained = not last or len(tasks) > MOST_TASKS or run.kept(EXPLANATIONS) is not None
+            if shots in scored and explained:
+                continue
+            title = f"tasks at {shots} video{'s' if shots > 1 else ''} per object"
+            with stage(run, title) as progress:
+                answer = study.settled(
+                    tasks.limit_shots(shots), learnt, seed=seed, progress=progress
+                )
+                if shots not in scored:
+                    tree = answer.to_datatree(learnt, {"shots": shots, **study_names(study)})
+                    if last:
+                        keep_sensitivity(tree)
+                    run.keep(results_name(shots), partial(save_datatree, tree))
+                    made[shots] = as_saved(tree)
+            if not explained:
+                with stage(run, "explanations"):
+                    rules = keep_rules(run, study, learnt, embeddings, seeds=seeds).get(shots)
+                    run.keep(
+                        EXPLANATIONS, record_explanations(answer, learnt, rules, seed=seed).save
+                    )
     return made
 
 
