@@ -1,10 +1,13 @@
-"""Threads: four at a time give what one gives, and workers with several are refused."""
+"""Threads: four at a time give what one gives; how many a process has, and how they wait."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 import bayesfs as bf
+from bayesfs._utils.process_settings import SPINS
+from bayesfs._utils.threads import torch_threads
 from bayesfs.inference.own_approximation import OwnApproximation
 from bayesfs.inference.program.simulation import Simulator
 from bayesfs.inference.svi.autoguides import PyroSVI
@@ -101,3 +106,49 @@ def test_a_process_of_the_tests_has_the_threads_that_the_environment_says() -> N
     said = {os.environ[f"{library}_NUM_THREADS"] for library in ("OMP", "OPENBLAS", "MKL")}
     assert {str(torch.get_num_threads())} <= said
     assert {str(each["num_threads"]) for each in threadpool_info()} <= said
+
+
+def test_threads_come_back_whatever_happens_inside() -> None:
+    before, inside = torch.get_num_threads(), []
+
+    def fails() -> None:
+        inside.append(torch.get_num_threads())
+        raise KeyError
+
+    with pytest.raises(KeyError), torch_threads():
+        fails()
+    assert inside == [1]
+    assert torch.get_num_threads() == before
+
+
+COMMAND = """
+import atexit, gc, os, sys
+atexit.register(lambda: print("frozen", gc.get_freeze_count() > 0))
+from bayesfs.cli.main import main
+status = main(["init", sys.argv[1]]), main(["compare", sys.argv[1]])
+print(status, os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ({}, f"{SPINS} None"),
+        ({"GOMP_SPINCOUNT": "7"}, "7 None"),
+        ({"OMP_WAIT_POLICY": "active"}, "None active"),
+    ],
+)
+def test_a_command_lets_threads_sleep_unless_a_person_says_otherwise(
+    said: dict[str, str], wanted: str, tmp_path: Path
+) -> None:
+    """And its objects are not taken apart when it ends."""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    rest = {name: text for name, text in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, str(tmp_path / "study")],
+        env={**rest, **said},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-2:] == [f"(0, 2) {wanted}", "frozen True"]

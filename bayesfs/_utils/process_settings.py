@@ -16,9 +16,9 @@ OWN_PAGES = 2**25
 """Bytes from which a block gets pages of its own; glibc's largest on machines of 64 bits."""
 
 SPINS = 5000
-"""Times that a thread of OpenMP looks for work before it sleeps: some ten microseconds.
+"""Times that a thread of OpenMP looks for work before it sleeps: about a tenth of a millisecond.
 
-By default it looks for a millisecond, longer than most pieces of work take: of a small run's
+By default it looks for milliseconds, longer than most pieces of work take: of a small run's
 processor time a fifth, and the busier the cores, the more.
 """
 

@@ -1,12 +1,12 @@
 """A Gaussian from scores: a Gaussian density exactly, a skewed one as near as one can be."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from bayesfs.errors import InferenceError
-from bayesfs.inference.batch_and_match import matched
+from bayesfs.inference.batch_and_match import LEAST_AT_ONCE, MOST_AT_ONCE, READS, matched
 from bayesfs.inference.program.streams import Streams
 
 BLOCK = torch.arange(2, 7)
@@ -120,6 +120,23 @@ def test_steps_too_far_are_taken_again(seed: int) -> None:
     mode, sd = -0.5 * data.log() * 40 / 41, 41**-0.5
     assert (found.mean[BLOCK] - mode).abs().max() < 0.6 * sd
     assert (found.root.diagonal() / sd).log().abs().max() < 0.25
+
+
+@pytest.mark.parametrize(
+    ("reads", "at_once"), [(1, MOST_AT_ONCE), (READS // 5, 5), (10 * READS, LEAST_AT_ONCE)]
+)
+def test_the_more_data_the_fewer_draws_in_a_call(reads: int, at_once: int) -> None:
+    """And the same Gaussian."""
+    asked = []
+
+    class Counted(Gaussian):
+        def value_and_gradient(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            asked.append(z.shape[1])
+            return super().value_and_gradient(z)
+
+    found = fit(replace(target(Counted), reads=reads), steps=10)
+    assert max(asked) == at_once
+    torch.testing.assert_close(found.mean, fit(target(), steps=10).mean)
 
 
 def test_the_same_seed_gives_the_same_gaussian() -> None:

@@ -84,6 +84,16 @@ def test_a_program_without_frames_has_each_task_s_own_density(users: int, way: i
     torch.testing.assert_close(found["mean"], (log_p * episodes.shot_mask).sum((-1, -2)))
 
 
+def test_draws_may_be_scored_in_any_number_of_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, episodes = MeanFrames(), tasks(3, 3)
+    draws = drawn(model, episodes)
+    whole = Simulator(model, episodes).log_densities(draws)
+    for passes in (1, 3):
+        at_once = "bayesfs.inference.program.simulation.VALUES_AT_ONCE"
+        monkeypatch.setattr(at_once, passes * episodes.support.numel())
+        torch.testing.assert_close(Simulator(model, episodes).log_densities(draws), whole)
+
+
 def test_the_densities_kept_with_a_posterior_are_these() -> None:
     model, episodes = MeanFrames(), tasks(3, 3)
     draws = drawn(model, episodes)
