@@ -9,8 +9,8 @@ turns. No number of threads is set: processes take as many as they do when a per
 and waiting in busy loops counts. Every checkout writes its own store of the same tiny features and
 makes a `bayesfs run --smoke` on it. Of the tests, the functions that both have are compared: all of
 the older checkout, and here those of every day (the long ones are left to the night), once each.
-Prints a line for each figure, and all
-as one line of JSON at the end; null is a figure that was not measured.
+Prints a line for each figure, and all as one line of JSON at the end; null is a figure that was not
+measured.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ SPINS = 5000
 """Times that a thread of OpenMP looks for work before it sleeps: about a tenth of a millisecond.
 
 By default it looks for milliseconds, longer than most pieces of work take: of a small run's
-processor time a fifth, and the busier the cores, the more.
+processor time an eighth, and the busier the cores, the more.
 """
 
 

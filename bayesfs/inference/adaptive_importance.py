@@ -33,7 +33,7 @@ from torch import Tensor
 from bayesfs._distributions.student import Student
 from bayesfs._utils.ranges import Count, check_ranges
 from bayesfs.errors import InferenceError
-from bayesfs.inference.batch_and_match import Match, draws_at_once, matched
+from bayesfs.inference.batch_and_match import Match, matched, portion
 from bayesfs.inference.program.batches import infer_in_batches
 from bayesfs.inference.program.closeness import resampled, worth
 from bayesfs.inference.program.polar import Polar
@@ -162,8 +162,7 @@ class AdaptiveImportance(Engine):
         scored = resampled(z, log_weight, SCORED)[0]
         z, stats = resampled(z, log_weight, draws)
         parts = [
-            target.value_and_gradient(part)
-            for part in torch.split(scored, draws_at_once(target), 1)
+            target.value_and_gradient(part) for part in torch.split(scored, portion(target), 1)
         ]
         score = torch.cat([part[1] for part in parts], 1)
         stats |= {"elbo": match.elbo, "stein_moments": stein_moments(scored, score)}
@@ -230,7 +229,7 @@ def tempered(log_weight: Tensor, least: float) -> Tensor:
 
 def _values(density: Polar, z: Tensor) -> Tensor:
     """(draw,) log density of z (draw, size); -inf where it is none."""
-    count, at_once = len(z), draws_at_once(density)
+    count, at_once = len(z), portion(density)
     whole = torch.cat([z, z[-1:].expand(-count % at_once, -1)])
     parts = [density.value(part.unsqueeze(0))[0] for part in torch.split(whole, at_once)]
     value = torch.cat(parts)[:count]

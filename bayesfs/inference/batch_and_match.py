@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from bayesfs.errors import InferenceError
-from bayesfs.inference.program.density import Density
+from bayesfs.inference.program.density import Density, draws_at_once
 from bayesfs.inference.program.streams import Streams
 from bayesfs.protocols import Progress
 
@@ -47,9 +47,6 @@ MOST = 1.5
 LEAST_AT_ONCE, MOST_AT_ONCE = 4, 32
 """Draws whose density or score is asked for at a time."""
 
-READS = 2**21
-"""Numbers that go into one call, beyond which it takes the least; bounds the memory."""
-
 FALL = 3.0
 """Standard errors, and nats, by which the ELBO may fall in a step."""
 
@@ -57,9 +54,9 @@ WINDOW = 5
 """Steps whose ELBO is averaged to judge whether it still grows."""
 
 
-def draws_at_once(density: Density) -> int:
-    """How many draws of a density go into one call: calls for little data are many, and cheap."""
-    return min(MOST_AT_ONCE, max(LEAST_AT_ONCE, READS // density.reads))
+def portion(density: Density) -> int:
+    """Draws of a population's density in one call."""
+    return min(MOST_AT_ONCE, draws_at_once(density, LEAST_AT_ONCE))
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def matched(
     Raises:
         InferenceError: the density is finite at fewer than two draws about the start.
     """
-    size, most, at_once = len(like), float(batch * len(block)), draws_at_once(density)
+    size, most, at_once = len(like), float(batch * len(block)), portion(density)
     root = START * torch.eye(len(block), dtype=like.dtype, device=like.device)
     found = Match(torch.zeros_like(like), torch.ones_like(like), root, like[:0])
     best, damping, history = None, most, []

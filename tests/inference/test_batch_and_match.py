@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bayesfs.errors import InferenceError
-from bayesfs.inference.batch_and_match import LEAST_AT_ONCE, MOST_AT_ONCE, READS, matched
+from bayesfs.inference.batch_and_match import LEAST_AT_ONCE, MOST_AT_ONCE, matched
+from bayesfs.inference.program.density import READS
 from bayesfs.inference.program.streams import Streams
 
 BLOCK = torch.arange(2, 7)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bayesfs._distributions.importance import smoothed
-from bayesfs.inference.program.density import Density
+from bayesfs.inference.program.density import Density, draws_at_once
 from bayesfs.inference.program.limits import KHAT_MAX
 from bayesfs.inference.program.stein import along_widest, stein_moments
 from bayesfs.protocols import Progress
@@ -30,9 +30,6 @@ TOGETHER = 32
 
 SCORED = 1000
 """Resampled draws whose scores are asked for."""
-
-READS = 2**20
-"""Numbers that they read all together at most, beyond that; bounds the memory."""
 
 
 def closeness(
@@ -64,7 +61,7 @@ def closeness(
         repeats (task,): `resampled` / number of draws that the weights are worth.
         stein_moments (task,): see `bayesfs.inference.program.stein`.
     """
-    z, at_once = z.detach(), max(DENSITY_DRAWS, READS // density.reads)
+    z, at_once = z.detach(), draws_at_once(density, DENSITY_DRAWS)
     evaluate = _values if resampled else _with_score
     parts = []
     for i, part in enumerate(torch.split(z, at_once, 1), 1):
@@ -90,7 +87,7 @@ def stein_statistics(
     density: Density, z: Tensor, latents: Tensor | None = None
 ) -> dict[str, Tensor]:
     """`stein_moments` of the first `SCORED` of draws in a mixed order; see `closeness`."""
-    at_once, z = max(DENSITY_DRAWS, READS // density.reads), z[:, :SCORED]
+    at_once, z = draws_at_once(density, DENSITY_DRAWS), z[:, :SCORED]
     scores = [_with_score(density, part)[1] for part in torch.split(z, at_once, 1)]
     return _stein(z, torch.cat(scores, 1), latents)
 

@@ -1,10 +1,13 @@
-"""What optimisers and samplers need of a log density: `Density`."""
+"""What optimisers and samplers need of a log density: `Density`; and in what portions."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from torch import Tensor
+
+READS = 2**20
+"""Numbers that all draws of one call read together, beyond its least draws; bounds the memory."""
 
 
 class Density(Protocol):
@@ -32,3 +35,8 @@ class Density(Protocol):
     def value_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Log density and its gradient, both detached."""
         ...
+
+
+def draws_at_once(density: Density, least: int) -> int:
+    """How many draws go into one call: `least` at least, and the more, the fewer data there are."""
+    return max(least, READS // density.reads)

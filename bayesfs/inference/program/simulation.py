@@ -124,8 +124,7 @@ class Simulator:
             DataError: an observation is weighted (a power likelihood or a score), so that it is no
                 distribution to draw from.
         """
-        values = {name: self._in_plates(name, value) for name, value in (held or {}).items()}
-        free = poutine.condition(poutine.uncondition(self.model), data=values)
+        free = poutine.condition(poutine.uncondition(self.model), data=self._held(held))
         with torch.no_grad(), seeded(seed), pyro.validation_enabled(False):  # the first run had it
             nodes = dict(sampled_sites(poutine.trace(free).get_trace(self.episodes)))
         self._check_weights(nodes)
@@ -138,7 +137,7 @@ class Simulator:
         Returns:
             Site -> value with the axes of `model.dims`.
         """
-        values = {name: self._in_plates(name, value) for name, value in (held or {}).items()}
+        values = self._held(held)
         with torch.no_grad(), seeded(seed), pyro.validation_enabled(False):
             nodes = dict(sampled_sites(trace_program(self.model, self.episodes, values)))
         return {name: named_value(nodes[name]["value"], nodes[name]) for name in self.model.dims}
@@ -152,7 +151,7 @@ class Simulator:
         Returns:
             Site -> (draw, task), or (draw,) for a population site; observed sites are among them.
         """
-        laid = [self._in_plates(site, draws[site], of_draws=True) for site in self.model.dims]
+        laid = [self._in_plates(site, draws[site]) for site in self.model.dims]
         at_once = max(1, VALUES_AT_ONCE // max(1, self.episodes.support.numel()))
         with torch.no_grad(), pyro.validation_enabled(False):
             parts = [
@@ -173,16 +172,19 @@ class Simulator:
         densities = self.log_densities(draws)
         return torch.stack([densities[name] for name in self.observed]).sum(0)
 
-    def _in_plates(self, name: str, value: Tensor, *, of_draws: bool = False) -> Tensor:
-        """A value (or `of_draws`), with the axes of `model.dims` shaped as it is sampled."""
+    def _held(self, values: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """One value of each of some sites, shaped as the program samples it."""
+        return {name: self._in_plates(name, one[None])[0] for name, one in (values or {}).items()}
+
+    def _in_plates(self, name: str, draws: Tensor) -> Tensor:
+        """(draw, *model.dims[name]) values -> the same, each shaped as the program samples it."""
         like = self._nodes[name]["value"]
-        draws = value.shape[:1] if of_draws else ()
-        if value.numel() != math.prod((*draws, *like.shape)):
+        if draws.numel() != math.prod((len(draws), *like.shape)):
             raise DataError(
                 f"expected site {name!r} with {tuple(like.shape)} values for these episodes, got "
-                f"{tuple(value.shape[len(draws) :])}; does it belong to other episodes?"
+                f"{tuple(draws.shape[1:])}; does it belong to other episodes?"
             )
-        return value.to(like).reshape((*draws, *like.shape))
+        return draws.to(like).reshape((len(draws), *like.shape))
 
     def _by_task(self, name: str, node: TraceSite) -> Tensor:
         """(task,) or () log density of a site, summed over the axes below."""
